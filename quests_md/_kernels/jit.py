@@ -1,0 +1,26 @@
+"""The one way kernels are compiled."""
+
+from collections.abc import Callable
+from typing import Any
+
+import numba
+
+__all__ = ["kernel"]
+
+#: What LLVM may do to floating point: everything of `fastmath` but "no NaN" and "no infinity", because a
+#: monitor that optimises isfinite() away is worse than none (numba #2919, #6217).
+FASTMATH = {"nsz", "arcp", "contract", "reassoc"}
+
+
+def kernel(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Compile a function of arrays to machine code that releases the GIL, cached on disk where one can write.
+
+    Threads are the caller's business (`_kernels.threads`): numba's own parallel loops would share, and change, the
+    thread settings of the whole process.
+    """
+    options: dict[str, Any] = {"nopython": True, "nogil": True, "fastmath": FASTMATH, "error_model": "numpy"}
+    try:
+        compiled: Callable[..., Any] = numba.jit(cache=True, **options)(function)
+    except RuntimeError:  # nowhere to write a cache: read-only installation without a home directory
+        compiled = numba.jit(**options)(function)
+    return compiled

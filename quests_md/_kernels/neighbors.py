@@ -1,0 +1,136 @@
+"""Neighbours of every atom: periodic images as explicit points, sorted into bins that exist only where atoms are."""
+
+import numpy as np
+from numpy.typing import NDArray
+
+from .jit import kernel
+
+__all__ = ["bin_points", "candidates", "link_pairs", "list_images", "nearest_of_species"]
+
+Floats = NDArray[np.float64]
+Integers = NDArray[np.int64]
+
+#: Most bins along an axis: three axes stay far inside int64 and the edge only grows, which is always right.
+MAX_BINS = 1_000_000
+
+
+@kernel
+def list_images(positions, vectors, first, last, points, source):
+    """Write the atoms, then their images `first[i] .. last[i]` (counts of each periodic vector), as points."""
+    n_atoms = positions.shape[0]
+    n_periodic = vectors.shape[0]
+    for i in range(n_atoms):
+        points[i] = positions[i]
+        source[i] = i
+    m = n_atoms
+    shift = np.zeros(3, np.int64)
+    for i in range(n_atoms):
+        shift[:] = 0
+        for axis in range(n_periodic):
+            shift[axis] = first[i, axis]
+        while True:
+            if shift[0] != 0 or shift[1] != 0 or shift[2] != 0:
+                for c in range(3):
+                    x = positions[i, c]
+                    for axis in range(n_periodic):
+                        x += shift[axis] * vectors[axis, c]
+                    points[m, c] = x
+                source[m] = i
+                m += 1
+            axis = 0
+            while axis < n_periodic:
+                shift[axis] += 1
+                if shift[axis] <= last[i, axis]:
+                    break
+                shift[axis] = first[i, axis]
+                axis += 1
+            if axis == n_periodic:
+                break
+    return m
+
+
+def bin_points(
+    points: Floats, source: Integers, n_atoms: int, cutoff: float
+) -> tuple[Floats, Floats, Floats, Integers, Integers, Integers, Integers]:
+    """Sort points into bins of at least the cutoff; only occupied bins take memory.
+
+    Returns the sorted x, y and z, the sorted bin of each point, the bins per axis (3,), the atom behind each sorted
+    point, and the place of each atom (the first `n_atoms` points) among the sorted points.
+    """
+    low = points.min(axis=0)
+    span = points.max(axis=0) - low
+    # a hair more than the cutoff, so that rounding in the division never puts a neighbour two bins away
+    edge = np.maximum(cutoff * (1 + 1e-9), span / MAX_BINS * (1 + 1e-9))
+    where = ((points - low) / edge).astype(np.int64) + 1  # an empty layer all around
+    shape = where.max(axis=0) + 2
+    index = (where[:, 0] * shape[1] + where[:, 1]) * shape[2] + where[:, 2]
+    order = np.argsort(index, kind="stable")
+    slot = np.empty(len(order), np.int64)
+    slot[order] = np.arange(len(order))
+    x, y, z = (np.ascontiguousarray(points[order, c]) for c in range(3))
+    return x, y, z, index[order], shape, source[order], slot[:n_atoms]
+
+
+@kernel
+def candidates(bins, shape, home, starts, stops):
+    """Find the nine runs of sorted points in the 27 bins around bin `home`; return the number of points in them."""
+    n_points = bins.shape[0]
+    total = 0
+    run = 0
+    for dx in range(-1, 2):
+        for dy in range(-1, 2):
+            low = home + (dx * shape[1] + dy) * shape[2] - 1
+            a, b = 0, n_points
+            while a < b:
+                mid = (a + b) >> 1
+                if bins[mid] < low:
+                    a = mid + 1
+                else:
+                    b = mid
+            starts[run] = a
+            while a < n_points and bins[a] <= low + 2:
+                a += 1
+            stops[run] = a
+            total += a - starts[run]
+            run += 1
+    return total
+
+
+@kernel
+def nearest_of_species(x, y, z, bins, shape, slots, species, cutoff, out):
+    """Distance from each atom to the nearest other point of each species within the cutoff; `out` comes full of inf."""
+    starts = np.empty(9, np.int64)
+    stops = np.empty(9, np.int64)
+    for atom in range(slots.shape[0]):
+        here = slots[atom]
+        candidates(bins, shape, bins[here], starts, stops)
+        for run in range(9):
+            for j in range(starts[run], stops[run]):
+                if j != here:
+                    dx, dy, dz = x[j] - x[here], y[j] - y[here], z[j] - z[here]
+                    r = np.sqrt(dx * dx + dy * dy + dz * dz)
+                    if r < cutoff and r < out[atom, species[j]]:
+                        out[atom, species[j]] = r
+
+
+@kernel
+def link_pairs(x, y, z, bins, shape, slots, source, species, links, pairs):
+    """Write the pairs of atoms i < j nearer than links[species i, species j]; return how many there are."""
+    starts = np.empty(9, np.int64)
+    stops = np.empty(9, np.int64)
+    n = 0
+    for atom in range(slots.shape[0]):
+        here = slots[atom]
+        candidates(bins, shape, bins[here], starts, stops)
+        for run in range(9):
+            for j in range(starts[run], stops[run]):
+                other = source[j]
+                if other > atom:
+                    dx, dy, dz = x[j] - x[here], y[j] - y[here], z[j] - z[here]
+                    link = links[species[atom], species[other]]
+                    if dx * dx + dy * dy + dz * dz < link * link:
+                        if n < pairs.shape[0]:
+                            pairs[n, 0] = atom
+                            pairs[n, 1] = other
+                        n += 1
+    return n

@@ -1,0 +1,86 @@
+"""Sums of Gaussian kernels over reference rows, in log space and float64."""
+
+import math
+
+import numpy as np
+
+from .jit import kernel
+
+__all__ = ["NO_GROUP", "log_kernel_sums", "nearest_rows"]
+
+#: Group of a query that leaves no reference row out.
+NO_GROUP = -1
+
+#: Reference rows per block: 63 columns of them stay in the second-level cache while all queries pass.
+BLOCK = 256
+
+#: A term e^-60 below the largest so far cannot change a float64 sum of fewer than 1e9 terms.
+NEGLIGIBLE = 60.0
+
+
+@kernel
+def log_kernel_sums(queries, reference, bandwidth, query_groups, groups, minus_log_sum):
+    """-log sum_j exp(-|y - x_j|^2 / 2 h^2) for each query (m, d) over reference rows (n, d), written to (m,).
+
+    The sum of one query takes the differences y - x in the order of the reference, in fixed blocks, whatever other
+    queries are with it: its bits depend on nothing else. A reference row whose `groups` entry (n,) equals the query's
+    is left out; with `groups` of length 0 none is. Without any term the result is inf.
+    """
+    n_queries, width = queries.shape
+    n_rows = reference.shape[0]
+    grouped = groups.shape[0] > 0
+    scale = 0.5 / (bandwidth * bandwidth)
+    smallest = np.full(n_queries, np.inf)  # smallest exponent t = |y-x|^2/2h^2 so far
+    total = np.zeros(n_queries)  # sum of exp(smallest - t)
+    exponents = np.empty(BLOCK)
+    for start in range(0, n_rows, BLOCK):
+        size = min(BLOCK, n_rows - start)
+        for i in range(n_queries):
+            low = np.inf
+            for j in range(size):
+                d2 = 0.0
+                for c in range(width):
+                    difference = queries[i, c] - reference[start + j, c]
+                    d2 += difference * difference
+                exponents[j] = d2 * scale
+            if grouped and query_groups[i] != NO_GROUP:
+                for j in range(size):
+                    if groups[start + j] == query_groups[i]:
+                        exponents[j] = np.inf
+            for j in range(size):
+                low = min(low, exponents[j])
+            if low < smallest[i]:
+                total[i] *= math.exp(low - smallest[i])
+                smallest[i] = low
+            elif low == np.inf:
+                continue
+            limit = smallest[i] + NEGLIGIBLE
+            if low > limit:
+                continue
+            added = 0.0
+            for j in range(size):
+                if exponents[j] <= limit:
+                    added += math.exp(smallest[i] - exponents[j])
+            total[i] += added
+    for i in range(n_queries):
+        minus_log_sum[i] = smallest[i] - math.log(total[i]) if total[i] > 0.0 else np.inf
+
+
+@kernel
+def nearest_rows(queries, reference, best, distance2):
+    """Index of the nearest reference row of each query (the first of equals), and its squared distance."""
+    n_queries, width = queries.shape
+    n_rows = reference.shape[0]
+    best[:] = -1
+    distance2[:] = np.inf
+    for start in range(0, n_rows, BLOCK):
+        stop = min(start + BLOCK, n_rows)
+        for i in range(n_queries):
+            for j in range(start, stop):
+                d2 = 0.0
+                for c in range(width):
+                    difference = queries[i, c] - reference[j, c]
+                    d2 += difference * difference
+                if d2 < distance2[i] or best[i] < 0:
+                    distance2[i] = d2
+                    best[i] = j

@@ -1,0 +1,23 @@
+"""The exceptions of quests_md that someone may want to catch."""
+
+__all__ = ["FileFormatError", "FrameError", "LogExistsError", "MismatchError", "QuestsMDError"]
+
+
+class QuestsMDError(Exception):
+    """Base class of the exceptions that quests_md defines."""
+
+
+class FrameError(QuestsMDError, ValueError):
+    """A frame cannot be described: non-finite numbers, a zero cell with pbc, coincident atoms."""
+
+
+class FileFormatError(QuestsMDError, ValueError):
+    """A file is empty, torn, of a newer schema, or not what its name says."""
+
+
+class MismatchError(QuestsMDError, ValueError):
+    """Two things that must agree do not: settings, fingerprints, atom numbers."""
+
+
+class LogExistsError(QuestsMDError, FileExistsError):
+    """The log file already holds a run."""

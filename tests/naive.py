@@ -1,0 +1,133 @@
+"""Reference implementations in plain numpy: slow, and meant to be obviously right.
+
+Written from the published formulas alone (Nat. Commun. 16, 4014 (2025)); nothing here imports quests_md.
+"""
+
+import itertools
+import math
+
+import numpy as np
+from scipy.special import logsumexp
+
+TIE = 1e-8  # Å: distances closer than this count as equal
+TINY = 1e-10  # Å: distance given to coincident atoms, so that rows stay finite
+
+
+def neighbours(atoms, cutoff):
+    """Distances, vectors and indices of every image within the cutoff, nearest first, for each atom.
+
+    An image j + n C lies within the cutoff only if, for every periodic axis a with dual vector b_a,
+    |b_a . (x_j - x_i) + n_a| <= cutoff |b_a|: that is the range of n_a that is tried, for each pair by itself.
+    """
+    positions = np.asarray(atoms.positions, float)
+    vectors = np.asarray(atoms.cell, float)[np.asarray(atoms.pbc, bool)]
+    dual = np.linalg.pinv(vectors).T if len(vectors) else vectors
+    reach = cutoff * np.linalg.norm(dual, axis=1)
+    found = []
+    for i, here in enumerate(positions):
+        images = []
+        for j, there in enumerate(positions):
+            offset = there - here
+            middle = -dual @ offset
+            lowest = np.floor(middle - reach - 1e-6).astype(int)
+            highest = np.ceil(middle + reach + 1e-6).astype(int)
+            ranges = [range(lo, hi + 1) for lo, hi in zip(lowest, highest, strict=True)]
+            shifts = np.array(list(itertools.product(*ranges)), float).reshape(-1, len(vectors))
+            if i == j:
+                shifts = shifts[np.any(shifts != 0, axis=1)]
+            images += [(vector, j) for vector in offset + shifts @ vectors if math.hypot(*vector) <= cutoff]
+        images.sort(key=lambda image: math.hypot(*image[0]))
+        vector = np.array([image[0] for image in images], float).reshape(-1, 3)
+        found.append((np.linalg.norm(vector, axis=1), vector, np.array([image[1] for image in images], int)))
+    return found
+
+
+def comes_before(a, b):
+    """True if the sequence a is lexicographically smaller than b, numbers closer than TIE being equal."""
+    for x, y in zip(a, b, strict=True):
+        if abs(x - y) > TIE:
+            return x < y
+    return False
+
+
+def choose(distances, vectors, k):
+    """Positions in the list of the k nearest neighbours, the last places filled by the rule for ties."""
+    if len(distances) <= k:
+        return list(range(len(distances)))
+    last = np.sort(distances)[k - 1]
+    taken = [i for i, d in enumerate(distances) if d < last - TIE]
+    tied = [i for i, d in enumerate(distances) if abs(d - last) <= TIE]
+    while len(taken) < k:
+        if len(taken) + len(tied) == k:
+            return taken + tied
+        to_taken = {i: np.sort(np.linalg.norm(vectors[taken] - vectors[i], axis=1)) for i in tied}
+        best = tied[0]
+        for i in tied[1:]:
+            if comes_before(to_taken[i], to_taken[best]):
+                best = i
+        taken.append(best)
+        tied.remove(best)
+    return taken
+
+
+def row(distances, vectors, k, cutoff):
+    """One descriptor row from the neighbours of one atom."""
+    chosen = choose(distances, vectors, k)
+    order = sorted(chosen, key=lambda i: distances[i])
+    d, v = distances[order], vectors[order]
+    w = (1 - (d / cutoff) ** 2) ** 2
+    x1 = np.zeros(k)
+    x1[: len(d)] = w / np.maximum(d, TINY)
+    matrix = np.zeros((k, k))
+    for j in range(len(d)):
+        for m in range(len(d)):
+            if j != m:
+                matrix[j, m] = math.sqrt(w[j] * w[m]) / max(math.dist(v[j], v[m]), TINY)
+    x2 = -np.sort(-matrix, axis=1)
+    return np.concatenate([x1, x2.sum(axis=0)[:-1] / k])
+
+
+def rows(atoms, k=32, cutoff=5.0):
+    """Descriptor rows of every atom, shape (n_atoms, 2k-1), in 1/Å."""
+    found = neighbours(atoms, cutoff)
+    return np.array([row(d, v, k, cutoff) for d, v, _ in found], float).reshape(len(found), 2 * k - 1)
+
+
+def gap(atoms, k, cutoff):
+    """The smallest r_(k+1) - r_k over the atoms, in Å; inf where fewer than k+1 neighbours are in reach."""
+    gaps = [d[k] - d[k - 1] for d, _, _ in neighbours(atoms, cutoff) if len(d) > k]
+    return min(gaps, default=math.inf)
+
+
+def delta_entropy(rows, reference, bandwidth):
+    """DH of each row: -log sum_j exp(-|y - x_j|^2 / 2h^2)."""
+    values = []
+    for y in np.asarray(rows, float):
+        scaled = (y - np.asarray(reference, float)) / bandwidth
+        values.append(-logsumexp(-0.5 * np.sum(scaled**2, axis=1)))
+    return np.array(values, float)
+
+
+def entropy(rows, bandwidth):
+    """H = log N + mean_i dH(x_i | X)."""
+    return math.log(len(rows)) + float(np.mean(delta_entropy(rows, rows, bandwidth)))
+
+
+def diversity(rows, bandwidth):
+    """D = log sum_i exp dH(x_i | X)."""
+    return float(logsumexp(delta_entropy(rows, rows, bandwidth)))
+
+
+def overlap(rows, reference, bandwidth, eps=0.0):
+    """Fraction of the rows with dH < eps."""
+    return float(np.mean(delta_entropy(rows, reference, bandwidth) < eps))
+
+
+def held_out_delta_entropy(rows, groups, bandwidth):
+    """DH of each row against all rows that belong to other groups (+inf where there are none)."""
+    rows, groups = np.asarray(rows, float), np.asarray(groups)
+    values = []
+    for y, group in zip(rows, groups, strict=True):
+        others = rows[groups != group]
+        values.append(delta_entropy([y], others, bandwidth)[0] if len(others) else math.inf)
+    return np.array(values, float)
