@@ -3,6 +3,7 @@
 import hashlib
 import math
 from dataclasses import dataclass
+from typing import Protocol
 
 import numpy as np
 from ase import Atoms
@@ -11,8 +12,9 @@ from numpy.typing import NDArray
 from ._kernels.rows import fill_rows
 from ._kernels.threads import available_threads, for_ranges
 from .geometry import frame_grid
+from .validation import check_rows
 
-__all__ = ["Descriptor"]
+__all__ = ["Descriptor", "DescriptorLike", "describe"]
 
 #: Atoms per piece of work: some 5 ms.
 PIECE = 256
@@ -113,3 +115,24 @@ class Descriptor:
         for_ranges(work, n_atoms, PIECE, n_threads)
         rows[order] = sorted_rows
         return rows
+
+
+class DescriptorLike(Protocol):
+    """Any callable from a frame to rows (n_atoms, width) with a text that is equal exactly for equal settings."""
+
+    @property
+    def fingerprint(self) -> str:
+        """Text equal exactly for descriptors that give equal rows."""
+
+    def __call__(self, atoms: Atoms, /) -> NDArray[np.float64]:
+        """Rows (n_atoms, width)."""
+
+
+def describe(descriptor: DescriptorLike, atoms: Atoms, threads: int | None) -> NDArray[np.float64]:
+    """Rows of a frame by any descriptor, checked to be one finite row per atom."""
+    if isinstance(descriptor, Descriptor):
+        return descriptor(atoms, threads=threads)
+    rows = check_rows("descriptor", descriptor(atoms))
+    if len(rows) != len(atoms):
+        raise ValueError(f"descriptor: expected one row for each of {len(atoms)} atoms, got {len(rows)}")
+    return rows

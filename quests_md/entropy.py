@@ -7,8 +7,9 @@ from numpy.typing import ArrayLike, NDArray
 
 from ._kernels.sums import NO_GROUP, log_kernel_sums
 from ._kernels.threads import available_threads, for_ranges
+from .validation import check_bandwidth, check_rows
 
-__all__ = ["check_bandwidth", "check_rows", "delta_entropy", "diversity", "entropy", "overlap"]
+__all__ = ["BANDWIDTH", "delta_entropy", "diversity", "entropy", "minus_log_sums", "overlap"]
 
 #: Bandwidth h in 1/Å for data sets and uncertainty (doi:10.1038/s41467-025-59232-0, Methods).
 BANDWIDTH = 0.015
@@ -158,29 +159,3 @@ def minus_log_sums(
 
     for_ranges(work, len(queries), PIECE, n_threads)
     return out
-
-
-def check_bandwidth(bandwidth: float) -> float:
-    """The bandwidth as a float, or a ValueError that says what is wrong with it."""
-    try:
-        value = float(bandwidth)
-    except (TypeError, ValueError):
-        raise ValueError(f"bandwidth: expected a positive number in 1/Å, got {bandwidth!r}") from None
-    if not (math.isfinite(value) and value > 0):
-        raise ValueError(f"bandwidth: expected a positive finite number in 1/Å, got {bandwidth!r}")
-    return value
-
-
-def check_rows(argument: str, rows: ArrayLike) -> NDArray[np.float64]:
-    """Rows as a C-contiguous float64 (n, d) array, or a ValueError that names the argument."""
-    try:
-        array = np.ascontiguousarray(rows, dtype=np.float64)
-    except (TypeError, ValueError) as exc:
-        raise ValueError(f"{argument}: expected an array of numbers (n, d), got {type(rows).__name__}") from exc
-    if array.ndim != 2 or array.shape[1] == 0:
-        raise ValueError(f"{argument}: expected an array (n, d), got shape {array.shape}")
-    finite = np.isfinite(array).all(axis=1)
-    if not finite.all():
-        bad = int(np.flatnonzero(~finite)[0])
-        raise ValueError(f"{argument}: expected finite numbers, got {array[bad]} in row {bad}")
-    return array

@@ -6,22 +6,20 @@ import re
 import sys
 import warnings
 import zlib
-from bisect import bisect_left
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
-from io import StringIO
-from itertools import count, islice
+from itertools import count
 from lzma import LZMAError
 from pathlib import Path
-from typing import IO, Any, Literal, NamedTuple, TypeAlias
+from typing import Any, Literal, NamedTuple, TypeAlias
 
 from ase import Atoms
 from ase.io import iread
-from ase.io.extxyz import read_xyz
-from ase.io.formats import UnknownFileTypeError, filetype, get_compression, open_with_compression
+from ase.io.formats import UnknownFileTypeError, filetype, get_compression
 from ase.io.trajectory import TrajectoryReader
 
-from quests_md.errors import FileFormatError
+from .errors import FileFormatError
+from .xyz import IncompleteError, read_xyz, reraise_system_error
 
 __all__ = ["Frame", "count_frames", "expand_sources", "iter_frames"]
 
@@ -34,7 +32,7 @@ class Frame:
     """One configuration and where it came from."""
 
     atoms: Atoms
-    """The configuration, with info, arrays and calculator as ASE reads them; in memory the very object that was given."""
+    """The configuration as ASE reads it, with info, arrays and calculator; in memory the very object given."""
     source: str
     """Name of the file as given (or as the glob found it, without slice), or "memory"."""
     index: int
@@ -74,7 +72,7 @@ def iter_frames(frames_or_paths: FramesOrPaths, *, incomplete: Literal["raise", 
     """
     if incomplete not in ("raise", "warn"):
         raise ValueError(f"`incomplete`: expected 'raise' or 'warn', got {incomplete!r}")
-    items = _expand(frames_or_paths)
+    items = _expand(_items(frames_or_paths))
     if isinstance(frames_or_paths, (Atoms, str, os.PathLike, list, tuple)):
         items = iter(list(items))
     return _iter_items(items, incomplete)
@@ -90,7 +88,7 @@ def expand_sources(paths: PathSpec | Iterable[PathSpec]) -> list[str]:
     TypeError
         Something is not a path.
     """
-    items = list(_expand(paths))
+    items = list(_expand(_items(paths)))
     if any(isinstance(item, Atoms) for item in items):
         raise TypeError("`paths`: expected a path or several, got Atoms; give them to iter_frames")
     return [item.name + item.suffix for item in items if isinstance(item, _Source)]
@@ -104,13 +102,13 @@ def count_frames(frames_or_paths: FramesOrPaths) -> int | None:
 
     Raises
     ------
-    FileNotFoundError, IsADirectoryError, TypeError
-        As `iter_frames`.
+    FileNotFoundError, IsADirectoryError, TypeError, ValueError
+        As `iter_frames`; a slice that selects nothing counts 0.
     """
     if not isinstance(frames_or_paths, (Atoms, str, os.PathLike, list, tuple)):
         return None
     total = 0
-    for item in list(_expand(frames_or_paths, quiet=True)):
+    for item in list(_expand(_items(frames_or_paths), quiet=True)):
         if isinstance(item, Atoms):
             total += 1
             continue
@@ -136,26 +134,25 @@ class _Source(NamedTuple):
     selection: slice
 
 
-class _IncompleteError(FileFormatError):
-    """The file ends in the middle of a frame."""
-
-
 #: Yields (index, atoms) for every frame of a file in order; atoms is None where the index is not in the range.
 _Reader: TypeAlias = Callable[[str, range], Iterator[tuple[int, Atoms | None]]]
 
 
-def _expand(items: FramesOrPaths, *, quiet: bool = False) -> Iterator[Atoms | _Source]:
-    if isinstance(items, (Atoms, str, os.PathLike)):
-        items = [items]
+def _items(frames_or_paths: FramesOrPaths) -> Iterator[Atoms | PathSpec]:
+    if isinstance(frames_or_paths, (Atoms, str, os.PathLike)):
+        return iter([frames_or_paths])
     try:
-        iterator = iter(items)
+        return iter(frames_or_paths)
     except TypeError:
-        raise TypeError(
-            f"`frames_or_paths`: expected Atoms, a path or an iterable of these, got {type(items).__name__}"
-        ) from None
+        got = type(frames_or_paths).__name__
+        raise TypeError(f"`frames_or_paths`: expected Atoms, a path or an iterable of these, got {got}") from None
+
+
+def _expand(items: Iterator[Atoms | PathSpec], *, quiet: bool = False) -> Iterator[Atoms | _Source]:
+    """Look up the paths among the items, and warn of the files left out because they came before."""
     seen = set()
     duplicates = []
-    for item in iterator:
+    for item in items:
         if isinstance(item, Atoms):
             yield item
             continue
@@ -166,7 +163,7 @@ def _expand(items: FramesOrPaths, *, quiet: bool = False) -> Iterator[Atoms | _S
         for source in _find(os.fsdecode(item)):
             s = source.selection
             step = s.step or 1
-            key = Path(source.name).resolve(), s.start or 0 if step > 0 else s.start, s.stop, step
+            key = Path(source.name).resolve(), (s.start or 0) if step > 0 else s.start, s.stop, step
             if key in seen:
                 duplicates.append(source.name + source.suffix)
             else:
@@ -195,7 +192,8 @@ def _find(path: str) -> list[_Source]:
         return [_Source(name, suffix, selection)]
     if not glob.has_magic(name):
         raise FileNotFoundError(f"{name}: no such file")
-    found = sorted(file for file in glob.glob(name, recursive=True) if not Path(file).is_dir())
+    # Path.glob takes neither absolute patterns nor patterns with a leading folder
+    found = sorted({file for file in glob.glob(name, recursive=True) if not Path(file).is_dir()})  # noqa: PTH207
     if not found:
         raise FileNotFoundError(f"{name}: no file matches this pattern")
     return [_Source(file, suffix, selection) for file in found]
@@ -216,7 +214,8 @@ def _iter_file(source: _Source, incomplete: str) -> Iterator[Frame]:
     first, last, step = selection.start or 0, selection.stop, selection.step or 1
     if first < 0 or step < 0 or (last is not None and last < 0):
         n_frames, torn = _count(read, name)
-        _report(torn, incomplete)
+        if torn is not None:
+            _report(torn, incomplete)
         wanted = range(n_frames)[selection]
     else:
         wanted = range(first, sys.maxsize if last is None else last, step)
@@ -246,24 +245,22 @@ def _iter_wanted(read: _Reader, name: str, wanted: range, incomplete: str) -> It
                 yield Frame(atoms, name, index)
             if index + 1 >= end:
                 return
-    except _IncompleteError as error:
+    except IncompleteError as error:
         _report(error, incomplete)
 
 
-def _count(read: _Reader, name: str) -> tuple[int, _IncompleteError | None]:
+def _count(read: _Reader, name: str) -> tuple[int, IncompleteError | None]:
     """Count the complete frames; the error tells how the file ends if it is torn."""
     n_frames = 0
     try:
         for index, _ in read(name, range(0)):
             n_frames = index + 1
-    except _IncompleteError as error:
+    except IncompleteError as error:
         return n_frames, error
     return n_frames, None
 
 
-def _report(torn: _IncompleteError | None, incomplete: str) -> None:
-    if torn is None:
-        return
+def _report(torn: IncompleteError, incomplete: str) -> None:
     if incomplete == "raise":
         raise FileFormatError(f"{torn}; give incomplete='warn' to use the complete frames only") from torn.__cause__
     _warn(f"{torn}; the complete frames before it are used")
@@ -272,7 +269,7 @@ def _report(torn: _IncompleteError | None, incomplete: str) -> None:
 def _warn(message: str) -> None:
     """Warn at the first caller outside this module: generators run at any depth."""
     level, frame = 1, sys._getframe()
-    while frame.f_back is not None and frame.f_globals["__name__"] == __name__:
+    while frame.f_back is not None and frame.f_globals.get("__name__") == __name__:
         level, frame = level + 1, frame.f_back
     warnings.warn(message, stacklevel=level)
 
@@ -287,10 +284,10 @@ def _reader(name: str) -> _Reader:
         raise _empty(name)
     suffix = Path(root).suffix.lower()
     if suffix in (".xyz", ".extxyz"):
-        return _read_xyz
+        return read_xyz
     kind = "traj" if suffix == ".traj" else _filetype(name)
     if kind in ("xyz", "extxyz"):
-        return _read_xyz
+        return read_xyz
     return _read_traj if kind == "traj" and compression is None else _read_other
 
 
@@ -299,16 +296,8 @@ def _filetype(name: str) -> str:
         # guess=False: an unknown extension is not taken for a format, the content is looked at
         return filetype(name, guess=False)
     except (UnknownFileTypeError, EOFError, LZMAError, OSError, zlib.error) as error:
-        _reraise_system_error(error)
-        raise FileFormatError(
-            f"{name}: expected a format that ASE reads, got {error}; see `ase info --formats`"
-        ) from error
-
-
-def _reraise_system_error(error: Exception) -> None:
-    """Let disk and permission errors through: gzip and bz2 use OSError for damaged data too, but without errno."""
-    if isinstance(error, OSError) and error.errno is not None:
-        raise error
+        reraise_system_error(error)
+        raise FileFormatError(f"{name}: expected a format known to ASE (`ase info --formats`), got: {error}") from error
 
 
 def _read_other(name: str, wanted: range) -> Iterator[tuple[int, Atoms | None]]:
@@ -323,182 +312,32 @@ def _read_other(name: str, wanted: range) -> Iterator[tuple[int, Atoms | None]]:
         except (ImportError, MemoryError):
             raise
         except Exception as error:
-            _reraise_system_error(error)
-            raise FileFormatError(
-                f"{name}: frame {index}: expected format {kind!r}, but ASE's reader failed with "
-                f"{type(error).__name__}: {error}; is the file whole and of this format?"
-            ) from error
+            reraise_system_error(error)
+            what = f"expected format {kind!r}, but ASE's reader failed: {type(error).__name__}: {error}"
+            raise FileFormatError(f"{name}: frame {index}: {what}; is the file whole and of this format?") from error
         yield index, atoms if index in wanted else None
 
 
 def _read_traj(name: str, wanted: range) -> Iterator[tuple[int, Atoms | None]]:
     with Path(name).open("rb") as fd:
         try:
-            trajectory = TrajectoryReader(fd)
+            trajectory = TrajectoryReader(fd)  # type: ignore[no-untyped-call] # ASE leaves it untyped
         except Exception as error:
             raise FileFormatError(
-                f"{name}: expected an ASE trajectory, got {type(error).__name__}: {error}; "
-                f"the file is something else or its head is damaged"
+                f"{name}: expected a whole ASE trajectory, got {type(error).__name__}: {error}"
             ) from error
         for index in range(len(trajectory)):
             try:
                 atoms = trajectory[index] if index in wanted else None
             except Exception as error:
-                kind = _IncompleteError if _fails(lambda: trajectory[-1]) else FileFormatError
+                kind = IncompleteError if _is_torn_at_end(trajectory) else FileFormatError
                 raise kind(f"{name}: frame {index}: the data are torn ({type(error).__name__}: {error})") from error
             yield index, atoms
 
 
-def _read_xyz(name: str, wanted: range) -> Iterator[tuple[int, Atoms | None]]:
-    with open_with_compression(name, "rb") as fd:
-        for index, at, block in _split_xyz(name, _Lines(name, fd), wanted):
-            yield index, _parse_xyz(name, index, at, block) if index in wanted else None
-
-
-class _Lines:
-    """Lines of an XYZ file in portions; reading errors wait in `failure` until the lines before them are used up."""
-
-    def __init__(self, name: str, fd: IO[Any]) -> None:
-        self.name, self.number = name, 0
-        self.fd = fd
-        self.failure: Exception | None = None
-
-    def take(self, n: int) -> list[bytes]:
-        """Return the next n lines, fewer at the end of the file."""
-        lines: list[bytes] = []
-        if self.failure is None:
-            try:
-                # extend keeps what came before an exception
-                lines.extend(islice(self.fd, n))
-            except (EOFError, LZMAError, OSError, zlib.error) as error:
-                self.failure = error
-        self.number += len(lines)
-        return lines
-
-    def check(self, index: int) -> None:
-        """Raise what ended the lines before the true end of the file."""
-        if self.failure is None:
-            return
-        _reraise_system_error(self.failure)
-        kind = _IncompleteError if isinstance(self.failure, EOFError) else FileFormatError
-        what = f"the compressed data end or are damaged after line {self.number} ({self.failure})"
-        raise kind(f"{self.name}: frame {index}: {what}") from self.failure
-
-
-#: Lines read at once: bounds the memory where a damaged first line announces absurdly many atoms.
-_PORTION = 65_536
-
-
-def _split_xyz(name: str, lines: _Lines, wanted: range) -> Iterator[tuple[int, int, list[bytes]]]:
-    """Yield frame index, number of its first line (from 1) and its lines, complete only where wanted."""
-    header = lines.take(1)
-    for index in count():
-        while header and header[0].isspace():
-            header = lines.take(1)
-        if not header:
-            break
-        at = lines.number
-        n_atoms = _n_atoms(name, index, at, header[0])
-        block = header + lines.take(1)
-        missing = n_atoms
-        torn = len(block) < 2
-        while missing and not torn:
-            portion = lines.take(min(missing, _PORTION))
-            for i, line in enumerate(portion):
-                if line.strip().isdigit():
-                    raise FileFormatError(
-                        f"{name}: frame {index} (line {at}): expected {n_atoms} atoms, got {n_atoms - missing + i} before "
-                        f"line {at + 2 + n_atoms - missing + i}, which looks like the start of the next frame; cut out the "
-                        f"damaged frame or correct its first line"
-                    )
-            missing -= len(portion)
-            torn = not portion or _is_cut(portion)
-            if index in wanted:
-                block += portion
-        if torn:
-            lines.check(index)
-            raise _IncompleteError(
-                f"{name}: frame {index} (line {at}): expected {n_atoms} atoms, but the file ends in the middle of the "
-                f"frame, at line {lines.number}"
-            )
-        # cell vectors as some programs write them after the atoms; ASE reads them
-        while (header := lines.take(1)) and header[0].lstrip().startswith(b"VEC"):
-            block += header
-        yield index, at, block
-    lines.check(index)
-
-
-def _n_atoms(name: str, index: int, at: int, line: bytes) -> int:
+def _is_torn_at_end(trajectory: Any) -> bool:
     try:
-        n_atoms = int(line)
-    except ValueError:
-        n_atoms = -1
-    if n_atoms < 0:
-        raise FileFormatError(
-            f"{name}: frame {index}, line {at}: expected the number of atoms, got {_shown(line)}; "
-            f"is this an XYZ file, and has the frame before as many atoms as it says?"
-        ) from None
-    return n_atoms
-
-
-def _is_cut(portion: list[bytes]) -> bool:
-    """Tell whether the last line lacks its end and has fewer columns than another of the frame."""
-    return not portion[-1].endswith(b"\n") and len(portion[-1].split()) < len(portion[0].split())
-
-
-def _parse_xyz(name: str, index: int, at: int, block: list[bytes]) -> Atoms:
-    try:
-        text = b"".join(block).decode()
-    except UnicodeDecodeError as error:
-        line = at + error.object[: error.start].count(b"\n")
-        raise FileFormatError(
-            f"{name}: frame {index}, line {line}: expected UTF-8 text, got {error}; is the file binary?"
-        ) from error
-    try:
-        return _from_text(text)
-    except Exception as error:
-        where = _bad_line(block)
-        what = f"{type(error).__name__}: {error}"
-        if where == len(block) - 1 and not block[-1].endswith(b"\n"):
-            raise _IncompleteError(
-                f"{name}: frame {index}, line {at + where}: the file ends within this line ({what})"
-            ) from error
-        line_of = f", line {at + where}" if where is not None else f" (lines {at}-{at + len(block) - 1})"
-        got = f" {_shown(block[where])}" if where is not None else ""
-        expected = (
-            "a comment line of extended XYZ" if where == 1 else "an atom as the comment line of the frame announces"
-        )
-        raise FileFormatError(
-            f"{name}: frame {index}{line_of}: expected {expected}, got{got} ({what}); correct or cut out this frame"
-        ) from error
-
-
-def _from_text(text: str) -> Atoms:
-    atoms: Atoms = next(read_xyz(StringIO(text), 0))
-    return atoms
-
-
-def _bad_line(block: list[bytes]) -> int | None:
-    """Index in the block of the first line that ASE cannot read, found by reading ever shorter frames."""
-    n_atoms = int(block[0])
-    if len(block) != n_atoms + 2:
-        return None
-
-    def fails(k: int) -> bool:
-        return _fails(lambda: _from_text(f"{k}\n" + b"".join(block[1 : 2 + k]).decode()))
-
-    first = bisect_left(range(n_atoms + 1), True, key=fails)
-    return first + 1 if first <= n_atoms else None
-
-
-def _fails(call: Callable[[], object]) -> bool:
-    try:
-        call()
+        trajectory[-1]
     except Exception:
         return True
     return False
-
-
-def _shown(line: bytes) -> str:
-    text = line.decode(errors="replace").rstrip()
-    return repr(text if len(text) <= 60 else text[:57] + "...")

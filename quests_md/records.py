@@ -84,7 +84,7 @@ class Check:
 #: The fields of a check that go to the log.
 CHECK_FIELDS = tuple(f.name for f in fields(Check) if f.name not in ("delta_entropy", "above"))
 
-_TEXT_FIELDS = {"state", "digest", "worst_element"}
+_TEXT_FIELDS = {"state", "digest", "worst_element", "kind", "source"}
 
 
 @dataclass(frozen=True, slots=True)

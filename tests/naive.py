@@ -32,7 +32,8 @@ def neighbours(atoms, cutoff):
             lowest = np.floor(middle - reach - 1e-6).astype(int)
             highest = np.ceil(middle + reach + 1e-6).astype(int)
             ranges = [range(lo, hi + 1) for lo, hi in zip(lowest, highest, strict=True)]
-            shifts = np.array(list(itertools.product(*ranges)), float).reshape(-1, len(vectors))
+            tried = list(itertools.product(*ranges))  # a single () without periodic axes
+            shifts = np.array(tried, float).reshape(len(tried), len(vectors))
             if i == j:
                 shifts = shifts[np.any(shifts != 0, axis=1)]
             images += [(vector, j) for vector in offset + shifts @ vectors if math.hypot(*vector) <= cutoff]

@@ -1,0 +1,96 @@
+"""Groups of frames that may be taken as independent: contiguous blocks of two correlation times."""
+
+import math
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+__all__ = ["blocks_of_frames", "correlation_length"]
+
+#: Fewest frames of a segment that say anything about correlation in time.
+SHORTEST = 8
+
+#: Correlation below which frames count as independent.
+NEGLIGIBLE = 0.05
+
+#: Most atoms of a frame that are followed, and most frames of a segment: enough for two digits.
+FOLLOWED_ATOMS = 64
+FOLLOWED_FRAMES = 1000
+
+
+def blocks_of_frames(
+    segments: Sequence[int], files: Sequence[int], frame_rows: Sequence[NDArray[np.float64]]
+) -> tuple[NDArray[np.int64], dict[int, float]]:
+    """Put frames into contiguous blocks of at least two correlation times.
+
+    Parameters
+    ----------
+    segments
+        For each frame the number of its segment: consecutive frames of one file with the same atoms and label.
+    files
+        For each frame the number of its file; one correlation length is estimated per file.
+    frame_rows
+        For each frame its descriptor rows (n_atoms, width), in the order of its atoms.
+
+    Returns
+    -------
+    groups
+        For each frame its block, counted from 0. Frames of unknown correlation are blocks of their own.
+    lengths
+        Frames per block for each file whose correlation could be estimated; 1 means uncorrelated frames.
+    """
+    starts = [i for i in range(len(segments)) if i == 0 or segments[i] != segments[i - 1]]
+    stops = [*starts[1:], len(segments)]
+    lengths: dict[int, float] = {}
+    for file in sorted(set(files)):
+        series = [
+            np.stack(
+                [rows[:: max(1, math.ceil(len(rows) / FOLLOWED_ATOMS))] for rows in frame_rows[a:b][:FOLLOWED_FRAMES]]
+            )
+            for a, b in zip(starts, stops, strict=True)
+            if files[a] == file and b - a >= SHORTEST
+        ]
+        if series:
+            lengths[file] = correlation_length(series)
+    groups = np.empty(len(segments), np.int64)
+    n_groups = 0
+    for a, b in zip(starts, stops, strict=True):
+        n_blocks = max(1, (b - a) // math.ceil(lengths.get(files[a], 1.0)))
+        groups[a:b] = n_groups + np.arange(b - a) * n_blocks // (b - a)
+        n_groups += n_blocks
+    return groups, lengths
+
+
+def correlation_length(series: Sequence[NDArray[np.float64]]) -> float:
+    """Two correlation times of the environments, in frames: 1 + 2 sum_L C(L), 1 for uncorrelated frames.
+
+    C(L) is the correlation of an atom's row with the row of the same atom L frames later, after taking away what the
+    atom is at all times (a neighbour of the vacancy) and what all atoms are at one time (a hotter frame): neither
+    makes two frames copies of each other. The sum ends where C falls below 0.05.
+
+    Parameters
+    ----------
+    series
+        Arrays (frames, atoms, width), one per stretch of consecutive frames.
+    """
+    longest = max(len(x) for x in series) // 2
+    products, variance = np.zeros(longest), 0.0
+    counts, n_frames = np.zeros(longest), 0
+    for x in series:
+        n = len(x)
+        change = x - x.mean(axis=0) - x.mean(axis=1, keepdims=True) + x.mean(axis=(0, 1))
+        flat = change.reshape(n, -1)
+        variance += float((flat * flat).sum())
+        n_frames += n
+        spectrum = np.fft.rfft(flat, n=2 * n, axis=0)
+        correlation = np.fft.irfft((spectrum.conj() * spectrum).sum(axis=1).real, n=2 * n)
+        lags = n // 2
+        products[:lags] += correlation[:lags]
+        counts[:lags] += n - np.arange(lags)
+    if variance <= 1e-20 * n_frames:  # frozen frames: copies of each other
+        return float(2 * longest)
+    c = (products / counts) / (variance / n_frames)
+    below = np.flatnonzero(c[1:] < NEGLIGIBLE)
+    end = int(below[0]) + 1 if len(below) else longest
+    return float(1 + 2 * c[1:end].sum())

@@ -1,0 +1,569 @@
+"""Reference: the environments of a training set, with everything needed to compare a frame with them."""
+
+import os
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal, Self
+
+import numpy as np
+from ase import Atoms
+from ase.data import chemical_symbols
+from numpy.typing import ArrayLike, NDArray
+
+from . import reference_file
+from ._kernels.sums import nearest_rows
+from ._kernels.threads import available_threads, for_ranges
+from .descriptor import Descriptor, DescriptorLike, describe
+from .entropy import BANDWIDTH, minus_log_sums
+from .errors import MismatchError
+from .frames import count_frames, iter_frames
+from .progress import track
+from .records import NearestEnvironment
+from .reference_build import PAIR_BIN, Builder, provenance, sorted_by_element
+from .reference_file import ARRAYS
+from .validation import check_bandwidth, check_rows
+
+__all__ = ["Nearest", "Reference", "require_equal_settings"]
+
+
+@dataclass(frozen=True, slots=True)
+class Nearest:
+    """Reference environments nearest to the atoms of a frame."""
+
+    distance: NDArray[np.float64]
+    """(n,) distance of the rows in bandwidths; inf for an unknown element."""
+    frame: NDArray[np.int64]
+    """(n,) frame of the reference, counted over all its frames; -1 for an unknown element."""
+    atom: NDArray[np.int64]
+    """(n,) index of the atom in that frame; -1 for an unknown element."""
+
+
+class Reference:
+    """Environments of a training set, against which frames are judged. Made by `from_frames` or `load`; never changed.
+
+    Under match="element" an atom is compared with the reference atoms of its own element, so rows are kept sorted by
+    element; within an element they keep the order of frames and atoms.
+    """
+
+    def __init__(
+        self,
+        arrays: Mapping[str, NDArray[Any]],
+        *,
+        descriptor: DescriptorLike | None,
+        settings: Mapping[str, Any],
+        sources: Sequence[str],
+        provenance: Mapping[str, Any],
+        fingerprint: str | None = None,
+    ) -> None:
+        self._arrays = {name: _read_only(array) for name, array in arrays.items()}
+        self._descriptor = descriptor
+        self._settings = dict(settings)
+        self._sources = tuple(sources)
+        self._provenance = dict(provenance)
+        self._fingerprint = fingerprint
+        self._blocks = _element_blocks(self.numbers, self._settings["match"])
+
+    @classmethod
+    def from_frames(
+        cls,
+        frames_or_paths: Any,
+        *,
+        descriptor: DescriptorLike | None = None,
+        bandwidth: float = BANDWIDTH,
+        match: Literal["element", "any"] = "element",
+        groups: str | Sequence[Any] | None = None,
+        threads: int | None = None,
+    ) -> Self:
+        """Build a reference from frames or files, one frame in memory at a time.
+
+        Frames without any neighbour inside the cutoff (isolated atoms, made for reference energies) are left out with
+        a warning: they would make evaporated atoms look familiar.
+
+        Parameters
+        ----------
+        frames_or_paths
+            Atoms, a path, a glob pattern, a path with an ASE slice (``train.xyz@::10``), or an iterable of these.
+        descriptor
+            Default `Descriptor()`. Any callable from Atoms to (n_atoms, width) rows with a `fingerprint` text serves.
+        bandwidth
+            h in 1/Å.
+        match
+            "element": compare an atom with reference atoms of its own element. "any": chemistry-blind, as published.
+        groups
+            Which frames count as independent when a level is set. None: contiguous blocks per file of two correlation
+            times, measured. "frame": every frame. "file": every file. Any other text: the key of `atoms.info` that
+            holds the label. A sequence: one label per frame.
+        threads
+            Threads to use; default the cores that the process may use, or QUESTS_MD_THREADS.
+
+        Raises
+        ------
+        FrameError
+            If a frame cannot be described; names file and frame.
+        FileFormatError, FileNotFoundError
+            If a file is torn, empty or missing.
+        ValueError
+            If `bandwidth`, `match` or `groups` is not usable.
+        """
+        chosen = Descriptor() if descriptor is None else descriptor
+        bandwidth = check_bandwidth(bandwidth)
+        if match not in ("element", "any"):
+            raise ValueError(f"match: expected 'element' or 'any', got {match!r}")
+        builder = Builder(chosen, match, groups, threads)
+        for frame in track(iter_frames(frames_or_paths), "reading frames", count_frames(frames_or_paths)):
+            builder.add(frame)
+        arrays, sources, origin = builder.finish()
+        settings = _settings(chosen, bandwidth, match)
+        return cls(arrays, descriptor=chosen, settings=settings, sources=sources, provenance=origin)
+
+    # --- what it holds -----------------------------------------------------------------------------------------------
+
+    def __repr__(self) -> str:
+        return (
+            f"<Reference: {self.n_environments} environments of {', '.join(self.elements) or 'no element'} in "
+            f"{self.n_frames} frames, h = {self.bandwidth} 1/Å, match = {self.match!r}, {self.fingerprint}>"
+        )
+
+    @property
+    def n_environments(self) -> int:
+        """Rows N_ref."""
+        return len(self.rows)
+
+    @property
+    def n_frames(self) -> int:
+        """Frames that the environments come from."""
+        return len(self._arrays["frame_natoms"])
+
+    @property
+    def elements(self) -> tuple[str, ...]:
+        """Chemical symbols present, by atomic number."""
+        return tuple(chemical_symbols[z] for z in np.unique(self.numbers))
+
+    @property
+    def bandwidth(self) -> float:
+        """Kernel width h, 1/Å."""
+        return float(self._settings["bandwidth"])
+
+    @property
+    def match(self) -> str:
+        """Which reference atoms an atom is compared with: "element" or "any"."""
+        return str(self._settings["match"])
+
+    @property
+    def descriptor(self) -> DescriptorLike:
+        """The callable that makes the rows.
+
+        Raises
+        ------
+        ValueError
+            If the reference was loaded from a file made with a descriptor of one's own and none was given.
+        """
+        if self._descriptor is None:
+            raise ValueError(
+                f"descriptor: the reference was made with {self._settings['descriptor']!r}, which is not one of "
+                "quests_md's; give it to Reference.load(path, descriptor=...)"
+            )
+        return self._descriptor
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """What must agree for two references, or a frame and a reference, to be compared."""
+        return dict(self._settings)
+
+    @property
+    def provenance(self) -> dict[str, Any]:
+        """Where the reference comes from: creation time, versions, group rule, what was left out, parents."""
+        return dict(self._provenance)
+
+    @property
+    def sources(self) -> tuple[str, ...]:
+        """Names of the files, to which `frame_source` points."""
+        return self._sources
+
+    @property
+    def rows(self) -> NDArray[np.float64]:
+        """(N_ref, width) descriptor rows, 1/Å."""
+        return self._arrays["rows"]
+
+    @property
+    def numbers(self) -> NDArray[np.uint8]:
+        """(N_ref,) atomic numbers."""
+        return self._arrays["numbers"]
+
+    @property
+    def row_groups(self) -> NDArray[np.int64]:
+        """(N_ref,) group of each row: the group of its frame."""
+        groups: NDArray[np.int64] = self._arrays["frame_group"][self._arrays["atom_frame"]]
+        return groups
+
+    def array(self, name: str) -> NDArray[Any]:
+        """One of the arrays of the reference file by name (`atom_frame`, `frame_volume`, `positions`, ...)."""
+        return self._arrays[name]
+
+    @property
+    def fingerprint(self) -> str:
+        """Checksum of the rows, elements, groups and settings: equal exactly for references that answer alike."""
+        if self._fingerprint is None:
+            checksums = {name: reference_file.checksum(self._arrays[name]) for name in reference_file.IDENTITY}
+            self._fingerprint = reference_file.fingerprint(self._settings, checksums)
+        return self._fingerprint
+
+    def pair_distances(self) -> dict[tuple[int, int], tuple[float, float]]:
+        """Smallest and median nearest-neighbour distance in Å of each pair of atomic numbers (a <= b) seen."""
+        distances = {}
+        for (a, b), smallest, histogram in zip(
+            self._arrays["pair_elements"], self._arrays["pair_smallest"], self._arrays["pair_histogram"], strict=True
+        ):
+            middle = np.searchsorted(np.cumsum(histogram), histogram.sum() / 2)
+            distances[int(a), int(b)] = float(smallest), float((middle + 0.5) * PAIR_BIN)
+        return distances
+
+    # --- what it answers ---------------------------------------------------------------------------------------------
+
+    def delta_entropy(
+        self,
+        atoms_or_rows: Atoms | ArrayLike,
+        *,
+        numbers: ArrayLike | None = None,
+        float64: bool = False,
+        threads: int | None = None,
+    ) -> NDArray[np.float64]:
+        """Differential entropy dH of each environment with respect to this reference.
+
+        Parameters
+        ----------
+        atoms_or_rows
+            A frame, or descriptor rows (n, width) made with the settings of this reference.
+        numbers
+            (n,) atomic numbers of the rows; may be left out if the reference has one element or match="any".
+        float64
+            True: within 1e-9 max(1, |dH|). False: within 1e-4 + 1e-6 |dH|, as fast as it can be had.
+        threads
+            Threads to use; default the cores that the process may use, or QUESTS_MD_THREADS. Never changes the result.
+
+        Returns
+        -------
+        delta_entropy
+            (n,) in nats; +inf for atoms of an element that the reference has never seen.
+
+        Raises
+        ------
+        FrameError
+            If the frame cannot be described.
+        ValueError
+            If rows come without needed numbers, of another width, or not finite.
+        """
+        del float64  # one float64 path serves both so far
+        rows, z = self._rows_and_numbers(atoms_or_rows, numbers, threads)
+        out = np.full(len(rows), np.inf)
+        for where, block in self._matches(z):
+            out[where] = minus_log_sums(rows[where], self.rows[block], self.bandwidth, threads=threads)
+        return out
+
+    def is_covered(
+        self,
+        atoms_or_rows: Atoms | ArrayLike,
+        level: float | ArrayLike,
+        *,
+        numbers: ArrayLike | None = None,
+        threads: int | None = None,
+    ) -> NDArray[np.bool_]:
+        """Whether dH <= level for each environment, equal to the float64 decision.
+
+        Parameters as in `delta_entropy`; `level` in nats is a scalar or (n,). Raises ValueError for a NaN level.
+        """
+        values = self.delta_entropy(atoms_or_rows, numbers=numbers, float64=True, threads=threads)
+        levels = np.asarray(level, dtype=np.float64)
+        if levels.ndim > 1 or (levels.ndim == 1 and len(levels) != len(values)):
+            raise ValueError(f"level: expected a number or an array ({len(values)},), got shape {levels.shape}")
+        if np.isnan(levels).any():
+            raise ValueError("level: expected numbers of nats, got NaN")
+        return np.asarray(values <= levels)
+
+    def nearest(
+        self, atoms_or_rows: Atoms | ArrayLike, *, numbers: ArrayLike | None = None, threads: int | None = None
+    ) -> Nearest:
+        """The nearest reference environment of each atom: parameters as in `delta_entropy`."""
+        rows, z = self._rows_and_numbers(atoms_or_rows, numbers, threads)
+        distance = np.full(len(rows), np.inf)
+        found = np.full(len(rows), -1)
+        for where, block in self._matches(z):
+            queries, best, d2 = rows[where], np.empty(len(where), np.int64), np.empty(len(where))
+            known = self.rows[block]
+
+            def work(start: int, stop: int, q: Any = queries, r: Any = known, b: Any = best, d: Any = d2) -> None:
+                nearest_rows(q[start:stop], r, b[start:stop], d[start:stop])
+
+            for_ranges(work, len(where), 64, available_threads(threads))
+            distance[where] = np.sqrt(d2) / self.bandwidth
+            found[where] = best + block.start
+        known_rows = found >= 0
+        frame, atom = np.full(len(rows), -1), np.full(len(rows), -1)
+        frame[known_rows] = self._arrays["atom_frame"][found[known_rows]]
+        atom[known_rows] = self._arrays["atom_index"][found[known_rows]]
+        return Nearest(distance=distance, frame=frame, atom=atom)
+
+    def describe_nearest(self, nearest: Nearest, i: int) -> NearestEnvironment | None:
+        """File, frame in that file, and atom of entry `i` of a result of `nearest`."""
+        frame = int(nearest.frame[i])
+        if frame < 0:
+            return None
+        return NearestEnvironment(
+            distance=float(nearest.distance[i]),
+            source=self._sources[self._arrays["frame_source"][frame]],
+            frame=int(self._arrays["frame_index"][frame]),
+            atom=int(nearest.atom[i]),
+        )
+
+    def is_known(self, numbers: ArrayLike) -> NDArray[np.bool_]:
+        """Whether each atomic number can be compared with this reference."""
+        z = np.asarray(numbers)
+        if self.match == "any":
+            return np.full(z.shape, self.n_environments > 0)
+        return np.isin(z, list(self._blocks))
+
+    def held_out_delta_entropy(
+        self, row_indices: NDArray[np.int64], row_groups: NDArray[np.int64], *, threads: int | None = None
+    ) -> NDArray[np.float64]:
+        """DH of some of the reference's own rows with all rows of their own group left out of the sum.
+
+        +inf where no other group has the element. Adding rows lowers dH, so these values bound from above what the
+        full reference would give for environments like them.
+        """
+        out = np.full(len(row_indices), np.inf)
+        for where, block in self._matches(self.numbers[row_indices]):
+            chosen = row_indices[where]
+            out[where] = minus_log_sums(
+                self.rows[chosen],
+                self.rows[block],
+                self.bandwidth,
+                query_groups=row_groups[chosen],
+                groups=row_groups[block],
+                threads=threads,
+            )
+        return out
+
+    def _rows_and_numbers(
+        self, atoms_or_rows: Atoms | ArrayLike, numbers: ArrayLike | None, threads: int | None
+    ) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
+        if isinstance(atoms_or_rows, Atoms):
+            return describe(self.descriptor, atoms_or_rows, threads), np.asarray(atoms_or_rows.numbers)
+        rows = check_rows("rows", atoms_or_rows)
+        if self.n_environments and rows.shape[1] != self.rows.shape[1]:
+            raise ValueError(
+                f"rows: expected {self.rows.shape[1]} columns as in the reference, got {rows.shape[1]}; "
+                "make them with reference.descriptor"
+            )
+        if numbers is None:
+            if self.match == "element" and len(self._blocks) > 1:
+                raise ValueError(
+                    f"numbers: expected the atomic number of each row, since the reference has {len(self._blocks)} "
+                    "elements and compares like with like; give numbers=atoms.numbers"
+                )
+            only = next(iter(self._blocks), 0)
+            return rows, np.full(len(rows), only)
+        z = np.asarray(numbers)
+        if z.shape != (len(rows),):
+            raise ValueError(f"numbers: expected shape ({len(rows)},), one per row, got {z.shape}")
+        return rows, z
+
+    def _matches(self, numbers: NDArray[Any]) -> Iterable[tuple[NDArray[np.int64], slice]]:
+        """Indices of the environments of each element, and the slice of reference rows they are compared with."""
+        if self.match == "any":
+            if self.n_environments:
+                yield np.arange(len(numbers)), slice(0, self.n_environments)
+            return
+        for z, block in self._blocks.items():
+            where = np.flatnonzero(numbers == z)
+            if len(where):
+                yield where, block
+
+    # --- new references from old ones --------------------------------------------------------------------------------
+
+    def extend(self, frames_or_paths: Any, *, groups: str | Sequence[Any] | None = None) -> "Reference":
+        """A new reference with more frames; this one is not changed. Parameters as in `from_frames`."""
+        added = Reference.from_frames(
+            frames_or_paths,
+            descriptor=self.descriptor,
+            bandwidth=self.bandwidth,
+            match=self.match,  # type: ignore[arg-type]  # checked when self was made
+            groups=groups,
+        )
+        return Reference.merge([self, added])
+
+    @staticmethod
+    def merge(references: Iterable["Reference"]) -> "Reference":
+        """A new reference with the environments of all given ones, whose groups stay apart.
+
+        Raises
+        ------
+        ValueError
+            If there is none.
+        MismatchError
+            If their settings differ; names the setting and both values.
+        """
+        parts = list(references)
+        if not parts:
+            raise ValueError("references: expected at least one Reference, got none")
+        first = parts[0]
+        for i, other in enumerate(parts[1:], start=1):
+            require_equal_settings(first.settings, other.settings, "references[0]", f"references[{i}]")
+        sources = list(dict.fromkeys(source for part in parts for source in part.sources))
+        place = {source: i for i, source in enumerate(sources)}
+        pieces: dict[str, list[NDArray[Any]]] = {name: [] for name, (_, per) in ARRAYS.items() if per != "scores"}
+        n_frames = n_groups = 0
+        for part in parts:
+            for name, array_list in pieces.items():
+                array = part.array(name)
+                if name == "atom_frame":
+                    array = array + n_frames
+                elif name == "frame_group":
+                    array = array + n_groups
+                elif name == "frame_source":
+                    array = np.array([place[part.sources[i]] for i in array], dtype=np.int64)
+                array_list.append(array)
+            n_frames += part.n_frames
+            n_groups += int(part.array("frame_group").max(initial=-1)) + 1
+        arrays = {name: np.concatenate(array_list) for name, array_list in pieces.items()}
+        arrays |= _merge_pairs(arrays["pair_elements"], arrays["pair_smallest"], arrays["pair_histogram"])
+        origin = provenance() | {
+            "parents": [part.fingerprint for part in parts],
+            "groups": "; ".join(dict.fromkeys(str(part.provenance.get("groups")) for part in parts)),
+        }
+        return Reference(
+            sorted_by_element(arrays, first.match),
+            descriptor=next((p._descriptor for p in parts if p._descriptor is not None), None),
+            settings=first.settings,
+            sources=sources,
+            provenance=origin,
+        )
+
+    def with_scores(self, score_row: NDArray[np.int64], score: NDArray[np.float64]) -> "Reference":
+        """The same reference carrying held-out scores, so that a file of it needs no new calibration run."""
+        return Reference(
+            self._arrays | {"score_row": score_row, "score": score},
+            descriptor=self._descriptor,
+            settings=self._settings,
+            sources=self._sources,
+            provenance=self._provenance,
+            fingerprint=self.fingerprint,
+        )
+
+    # --- files -------------------------------------------------------------------------------------------------------
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Write the reference to a safetensors file, whole or not at all.
+
+        Raises
+        ------
+        OSError
+            If the file cannot be written; an older one of that name is then untouched.
+        """
+        header = {
+            "settings": self._settings,
+            "provenance": self._provenance,
+            "sources": list(self._sources),
+            "fingerprint": self.fingerprint,
+        }
+        reference_file.write(path, header, self._arrays)
+
+    @classmethod
+    def load(
+        cls, path: str | os.PathLike[str], mmap: bool = False, *, descriptor: DescriptorLike | None = None
+    ) -> Self:
+        """Read a reference file.
+
+        Parameters
+        ----------
+        path
+            The file.
+        mmap
+            Map the rows instead of reading them, so that processes on one node share them. The file must then stay as
+            it is: a truncated mapped file kills the process.
+        descriptor
+            The callable that made the rows, where it was not one of quests_md's.
+
+        Raises
+        ------
+        FileNotFoundError
+            If there is no such file.
+        FileFormatError
+            If it is empty, torn, of a newer schema or not a reference.
+        MismatchError
+            If `descriptor` is not the one that the file was made with.
+        """
+        file = Path(path)
+        if not file.is_file():
+            raise FileNotFoundError(f"{path}: expected a reference file, there is none; make it with Reference.save")
+        header, arrays = reference_file.read(file, mmap)
+        settings = header["settings"]
+        if descriptor is None and "k" in settings:
+            descriptor = Descriptor(k=settings["k"], cutoff=settings["cutoff"])
+        if descriptor is not None and descriptor.fingerprint != settings["descriptor"]:
+            raise MismatchError(
+                f"descriptor: {path} was made with {settings['descriptor']!r}, got {descriptor.fingerprint!r}"
+            )
+        return cls(
+            arrays,
+            descriptor=descriptor,
+            settings=settings,
+            sources=header["sources"],
+            provenance=header["provenance"],
+            fingerprint=header["fingerprint"],
+        )
+
+    @staticmethod
+    def verify(path: str | os.PathLike[str]) -> None:
+        """Compare the content of a reference file with the checksums written at save.
+
+        Raises
+        ------
+        FileFormatError
+            If they differ; names the arrays.
+        """
+        reference_file.verify(Path(path))
+
+
+def require_equal_settings(
+    expected: Mapping[str, Any], got: Mapping[str, Any], expected_name: str, got_name: str
+) -> None:
+    """Raise MismatchError naming the first setting that differs, with both values."""
+    for key in dict.fromkeys([*expected, *got]):
+        if expected.get(key) != got.get(key):
+            raise MismatchError(
+                f"{key}: {expected_name} has {expected.get(key)!r}, {got_name} has {got.get(key)!r}; "
+                "build both with the same settings"
+            )
+
+
+def _settings(descriptor: DescriptorLike, bandwidth: float, match: str) -> dict[str, Any]:
+    settings: dict[str, Any] = {"descriptor": descriptor.fingerprint}
+    if isinstance(descriptor, Descriptor):
+        settings |= {"k": descriptor.k, "cutoff": descriptor.cutoff}
+    return settings | {"bandwidth": bandwidth, "match": match}
+
+
+def _element_blocks(numbers: NDArray[np.uint8], match: str) -> dict[int, slice]:
+    present, starts = np.unique(numbers, return_index=True)
+    if match == "any":
+        return {int(z): slice(0, len(numbers)) for z in present}
+    stops = [*starts[1:], len(numbers)]
+    return {int(z): slice(int(a), int(b)) for z, a, b in zip(present, starts, stops, strict=True)}
+
+
+def _merge_pairs(
+    elements: NDArray[np.uint8], smallest: NDArray[np.float64], histograms: NDArray[np.int64]
+) -> dict[str, NDArray[Any]]:
+    pairs, where = np.unique(elements, axis=0, return_inverse=True)
+    low = np.full(len(pairs), np.inf)
+    counts = np.zeros((len(pairs), histograms.shape[1]), np.int64)
+    np.minimum.at(low, where.ravel(), smallest)
+    np.add.at(counts, where.ravel(), histograms)
+    return {"pair_elements": pairs, "pair_smallest": low, "pair_histogram": counts}
+
+
+def _read_only(array: NDArray[Any]) -> NDArray[Any]:
+    view = array.view()
+    view.flags.writeable = False
+    return view
