@@ -89,7 +89,7 @@ def entropy(rows: ArrayLike, *, bandwidth: float = BANDWIDTH, threads: int | Non
     >>> round(entropy([[0.0], [1.0]], bandwidth=0.015), 6)  # two environments that have nothing in common
     0.693147
     """
-    own = delta_entropy(rows, reference=rows, bandwidth=bandwidth, threads=threads)
+    own = _own_delta_entropy(rows, bandwidth, threads)
     return float(math.log(len(own)) + own.mean())
 
 
@@ -107,7 +107,7 @@ def diversity(rows: ArrayLike, *, bandwidth: float = BANDWIDTH, threads: int | N
     >>> round(diversity([[0.0], [0.0], [1.0]], bandwidth=0.015), 6)  # log 2: two distinct ones
     0.693147
     """
-    own = delta_entropy(rows, reference=rows, bandwidth=bandwidth, threads=threads)
+    own = _own_delta_entropy(rows, bandwidth, threads)
     top = own.max()
     return float(top + np.log(np.exp(own - top).sum()))
 
@@ -159,3 +159,10 @@ def minus_log_sums(
 
     for_ranges(work, len(queries), PIECE, n_threads)
     return out
+
+
+def _own_delta_entropy(rows: ArrayLike, bandwidth: float, threads: int | None) -> NDArray[np.float64]:
+    array = check_rows("rows", rows)
+    if len(array) == 0:
+        raise ValueError("rows: expected at least one row, got none")
+    return minus_log_sums(array, array, check_bandwidth(bandwidth), threads=threads)

@@ -8,7 +8,7 @@ class QuestsMDError(Exception):
 
 
 class FrameError(QuestsMDError, ValueError):
-    """A frame cannot be described: non-finite numbers, a zero cell with pbc, coincident atoms."""
+    """A frame cannot be described: non-finite numbers, a zero or flat cell with pbc, doubled atoms in a reference."""
 
 
 class FileFormatError(QuestsMDError, ValueError):

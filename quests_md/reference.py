@@ -26,6 +26,9 @@ from .validation import check_bandwidth, check_rows
 
 __all__ = ["Nearest", "Reference", "require_equal_settings"]
 
+#: Most rows that are held out to set a level.
+MAX_HELD_OUT = 20_000
+
 
 @dataclass(frozen=True, slots=True)
 class Nearest:
@@ -323,18 +326,33 @@ class Reference:
             return np.full(z.shape, self.n_environments > 0)
         return np.isin(z, list(self._blocks))
 
-    def held_out_delta_entropy(
-        self, row_indices: NDArray[np.int64], row_groups: NDArray[np.int64], *, threads: int | None = None
-    ) -> NDArray[np.float64]:
-        """DH of some of the reference's own rows with all rows of their own group left out of the sum.
+    def held_out_scores(
+        self,
+        frame_groups: NDArray[np.int64] | None = None,
+        rng: int | np.random.Generator = 0,
+        *,
+        threads: int | None = None,
+    ) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
+        """DH of the reference's own rows with all rows of their own group left out of the sum.
 
-        +inf where no other group has the element. Adding rows lowers dH, so these values bound from above what the
-        full reference would give for environments like them.
+        Adding rows lowers dH, so these values bound from above what the full reference would give for environments
+        like them. Whole groups are taken, in random order, up to 20 000 rows. The result for the reference's own
+        groups and seed 0 is kept, and saved with the reference.
+
+        Returns
+        -------
+        rows, scores
+            (m,) indices of the rows, ascending, and their dH in nats: +inf where no other group has the element.
         """
-        out = np.full(len(row_indices), np.inf)
-        for where, block in self._matches(self.numbers[row_indices]):
-            chosen = row_indices[where]
-            out[where] = minus_log_sums(
+        default = frame_groups is None and isinstance(rng, int) and rng == 0
+        if default and "score" in self._arrays:
+            return self._arrays["score_row"], self._arrays["score"]
+        row_groups = self.row_groups if frame_groups is None else frame_groups[self._arrays["atom_frame"]]
+        rows = _whole_groups(row_groups, MAX_HELD_OUT, np.random.default_rng(rng))
+        scores = np.full(len(rows), np.inf)
+        for where, block in self._matches(self.numbers[rows]):
+            chosen = rows[where]
+            scores[where] = minus_log_sums(
                 self.rows[chosen],
                 self.rows[block],
                 self.bandwidth,
@@ -342,7 +360,9 @@ class Reference:
                 groups=row_groups[block],
                 threads=threads,
             )
-        return out
+        if default:
+            self._arrays |= {"score_row": _read_only(rows), "score": _read_only(scores)}
+        return rows, scores
 
     def _rows_and_numbers(
         self, atoms_or_rows: Atoms | ArrayLike, numbers: ArrayLike | None, threads: int | None
@@ -439,17 +459,6 @@ class Reference:
             provenance=origin,
         )
 
-    def with_scores(self, score_row: NDArray[np.int64], score: NDArray[np.float64]) -> "Reference":
-        """The same reference carrying held-out scores, so that a file of it needs no new calibration run."""
-        return Reference(
-            self._arrays | {"score_row": score_row, "score": score},
-            descriptor=self._descriptor,
-            settings=self._settings,
-            sources=self._sources,
-            provenance=self._provenance,
-            fingerprint=self.fingerprint,
-        )
-
     # --- files -------------------------------------------------------------------------------------------------------
 
     def save(self, path: str | os.PathLike[str]) -> None:
@@ -542,6 +551,16 @@ def _settings(descriptor: DescriptorLike, bandwidth: float, match: str) -> dict[
     if isinstance(descriptor, Descriptor):
         settings |= {"k": descriptor.k, "cutoff": descriptor.cutoff}
     return settings | {"bandwidth": bandwidth, "match": match}
+
+
+def _whole_groups(groups: NDArray[np.int64], most: int, rng: np.random.Generator) -> NDArray[np.int64]:
+    """Indices of the rows of whole groups in random order, until the next group would exceed `most` rows."""
+    if len(groups) <= most:
+        return np.arange(len(groups))
+    names, sizes = np.unique(groups, return_counts=True)
+    order = rng.permutation(len(names))
+    taken = int((np.cumsum(sizes[order]) <= most).sum())
+    return np.flatnonzero(np.isin(groups, names[order[: max(taken, 1)]]))
 
 
 def _element_blocks(numbers: NDArray[np.uint8], match: str) -> dict[int, slice]:

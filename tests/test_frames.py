@@ -555,7 +555,7 @@ def test_count_frames(ten, tmp_path):
 
 
 def test_count_frames_does_not_warn_or_parse(ten, monkeypatch):
-    monkeypatch.setattr("quests_md.frames.read_xyz", None)
+    monkeypatch.setattr("quests_md.xyz.ase_read_xyz", None)
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         assert count_frames([ten, ten, f"{ten}@:-2"]) == 18

@@ -15,6 +15,9 @@ MIN_DISTANCE = 1e-6
 #: Å. Distances that differ by no more are a tie: far above rounding at any sensible coordinate, far below physics.
 TIE = 1e-8
 
+#: Relative difference of colours that counts: above what distances equal to TIE can make.
+SAME_COLOUR = 1e-7
+
 
 @kernel
 def fill_rows(x, y, z, bins, shape, slots, start, stop, k, cutoff, out):
@@ -136,56 +139,92 @@ def _break_ties(x, y, z, d2, index, n, near_d2, near, k):
     """Choose among candidates tied at the k-th distance by geometry alone.
 
     The last places are filled one by one with the candidate whose sorted distances to those already taken are
-    lexicographically smallest. Needs no direction and no atom order; what is still equal is symmetric.
+    lexicographically smallest. Among candidates equal by that, which need not be symmetric, the smallest colour wins:
+    a number made from the distances to all other points and their colours, refined twice. Needs no direction and no
+    atom order; what is still equal is symmetric in all structures that we know.
     """
     last = math.sqrt(near_d2[k - 1])
     taken = 0
-    tied = np.empty(n, np.int64)
-    n_tied = 0
+    m = 0
+    for i in range(n):
+        if math.sqrt(d2[i]) <= last + TIE:
+            m += 1
+    # points: first those nearer than the tie, then the tied ones
+    point = np.empty(m, np.int64)
+    for i in range(n):
+        if math.sqrt(d2[i]) < last - TIE:
+            point[taken] = i
+            taken += 1
+    first_tied = taken
+    m = taken
     for i in range(n):
         r = math.sqrt(d2[i])
-        if r < last - TIE:
-            near[taken] = index[i]
-            near_d2[taken] = d2[i]
-            taken += 1
-        elif r <= last + TIE:
-            tied[n_tied] = i
-            n_tied += 1
+        if last - TIE <= r <= last + TIE:
+            point[m] = i
+            m += 1
+    distance = np.empty((m, m))
+    nearness = np.empty((m, m))
+    for a in range(m):
+        i = index[point[a]]
+        for b in range(m):
+            j = index[point[b]]
+            distance[a, b] = math.sqrt((x[i] - x[j]) ** 2 + (y[i] - y[j]) ** 2 + (z[i] - z[j]) ** 2)
+            nearness[a, b] = math.exp(-distance[a, b])
     # sorted distances of every tied candidate to those taken, kept up to date by insertion
-    profile = np.empty((n_tied, k))
-    for t in range(n_tied):
+    profile = np.empty((m, k))
+    is_taken = np.zeros(m, np.bool_)
+    is_taken[:taken] = True
+    for t in range(first_tied, m):
         for s in range(taken):
-            _insert(profile[t], s, _distance(x, y, z, index[tied[t]], near[s]))
-    free = np.ones(n_tied, np.bool_)
+            _insert(profile[t], s, distance[t, s])
+    colour = np.empty(m)
+    refined = np.empty(m)
     while taken < k:
+        for a in range(m):
+            colour[a] = (2.0 if is_taken[a] else 1.0) * (1.0 + math.sqrt(d2[point[a]]))
+        for _ in range(3):
+            for a in range(m):
+                total = 0.0
+                for b in range(m):
+                    total += nearness[a, b] * colour[b]
+                refined[a] = total * math.sqrt(colour[a])
+            scale = refined.max()
+            for a in range(m):
+                colour[a] = refined[a] / scale
         best = -1
-        for t in range(n_tied):
-            if free[t]:
-                if best < 0:
-                    best = t
-                    continue
-                for s in range(taken):
-                    difference = profile[t, s] - profile[best, s]
-                    if difference < -TIE:
-                        best = t
-                        break
-                    if difference > TIE:
-                        break
-        free[best] = False
-        near[taken] = index[tied[best]]
-        near_d2[taken] = d2[tied[best]]
-        for t in range(n_tied):
-            if free[t]:
-                _insert(profile[t], taken, _distance(x, y, z, index[tied[t]], near[taken]))
+        for t in range(first_tied, m):
+            if not is_taken[t] and (best < 0 or _precedes(profile, colour, t, best, taken)):
+                best = t
+        is_taken[best] = True
+        for t in range(first_tied, m):
+            if not is_taken[t]:
+                _insert(profile[t], taken, distance[t, best])
         taken += 1
-    # the places before the tie were taken in candidate order: sort by distance again
-    for i in range(1, k):
-        r2, q = near_d2[i], near[i]
-        j = i
-        while j > 0 and near_d2[j - 1] > r2:
-            near_d2[j], near[j] = near_d2[j - 1], near[j - 1]
-            j -= 1
-        near_d2[j], near[j] = r2, q
+    # all taken points in order of distance
+    size = 0
+    for a in range(m):
+        if is_taken[a]:
+            r2, q = d2[point[a]], index[point[a]]
+            j = size
+            while j > 0 and near_d2[j - 1] > r2:
+                near_d2[j] = near_d2[j - 1]
+                near[j] = near[j - 1]
+                j -= 1
+            near_d2[j] = r2
+            near[j] = q
+            size += 1
+
+
+@kernel
+def _precedes(profile, colour, a, b, n):
+    """Whether candidate a comes before b: by its sorted distances to those taken, then by colour."""
+    for s in range(n):
+        difference = profile[a, s] - profile[b, s]
+        if difference < -TIE:
+            return True
+        if difference > TIE:
+            return False
+    return colour[a] < colour[b] - SAME_COLOUR
 
 
 @kernel
@@ -195,8 +234,3 @@ def _insert(sorted_values, n, value):
         sorted_values[j] = sorted_values[j - 1]
         j -= 1
     sorted_values[j] = value
-
-
-@kernel
-def _distance(x, y, z, i, j):
-    return math.sqrt((x[i] - x[j]) ** 2 + (y[i] - y[j]) ** 2 + (z[i] - z[j]) ** 2)
