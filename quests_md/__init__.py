@@ -1,22 +1,42 @@
 """Watch atomistic MD by the differential entropy of atomic environments."""
 
+# isort: off  # the version comes first: modules below write it into files
+__version__ = "0.1.0"
+# isort: on
+
+from .actions import save_frame, stop
+from .calibration import Calibration, calibrate
 from .descriptor import Descriptor
 from .entropy import delta_entropy, diversity, entropy, overlap
-from .records import Check, Event, read_log
+from .errors import FileFormatError, FrameError, LogExistsError, MismatchError, QuestsMDError, StopRun
+from .monitor import Monitor
+from .records import Check, Event, Log, read_log
 from .reference import Reference
+from .trajectory import score_trajectory
 from .trigger import Trigger
 
 __all__ = [
+    "Calibration",
     "Check",
     "Descriptor",
     "Event",
+    "FileFormatError",
+    "FrameError",
+    "Log",
+    "LogExistsError",
+    "MismatchError",
+    "Monitor",
+    "QuestsMDError",
     "Reference",
+    "StopRun",
     "Trigger",
+    "calibrate",
     "delta_entropy",
     "diversity",
     "entropy",
     "overlap",
     "read_log",
+    "save_frame",
+    "score_trajectory",
+    "stop",
 ]
-
-__version__ = "0.1.0"

@@ -1,6 +1,6 @@
 """The exceptions of quests_md that someone may want to catch."""
 
-__all__ = ["FileFormatError", "FrameError", "LogExistsError", "MismatchError", "QuestsMDError"]
+__all__ = ["FileFormatError", "FrameError", "LogExistsError", "MismatchError", "QuestsMDError", "StopRun"]
 
 
 class QuestsMDError(Exception):
@@ -21,3 +21,7 @@ class MismatchError(QuestsMDError, ValueError):
 
 class LogExistsError(QuestsMDError, FileExistsError):
     """The log file already holds a run."""
+
+
+class StopRun(Exception):  # a request like StopIteration, not an error
+    """Raised by an action to end the run cleanly after the current step; the monitor takes it."""

@@ -17,7 +17,15 @@ def replacing(path: str | os.PathLike[str]) -> Iterator[Path]:
     target = Path(path)
     temporary = target.with_name(f".{target.name}.{os.getpid()}.tmp")
     try:
+        temporary.touch()
+    except OSError as exc:
+        raise type(exc)(
+            exc.errno, f"cannot be written ({exc.strerror}); create its folder or choose another name", str(path)
+        ) from None
+    mode = temporary.stat().st_mode
+    try:
         yield temporary
+        temporary.chmod(mode)  # as the umask asks: safetensors writes files that only their owner can read
         with temporary.open("rb+") as file:
             os.fsync(file.fileno())
         temporary.replace(target)

@@ -321,7 +321,7 @@ def _read_other(name: str, wanted: range) -> Iterator[tuple[int, Atoms | None]]:
 def _read_traj(name: str, wanted: range) -> Iterator[tuple[int, Atoms | None]]:
     with Path(name).open("rb") as fd:
         try:
-            trajectory = TrajectoryReader(fd)  # type: ignore[no-untyped-call] # ASE leaves it untyped
+            trajectory = TrajectoryReader(fd)
         except Exception as error:
             raise FileFormatError(
                 f"{name}: expected a whole ASE trajectory, got {type(error).__name__}: {error}"

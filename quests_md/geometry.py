@@ -95,7 +95,7 @@ def wrapped_positions(atoms: Atoms) -> tuple[NDArray[np.float64], NDArray[np.flo
     if flatness < 1e-10:
         raise FrameError(f"cell: its periodic vectors are linearly dependent: {vectors.tolist()}")
     if flatness < 0.3 and len(vectors) > 1:
-        reduced, _ = minkowski_reduce(cell, pbc)  # type: ignore[no-untyped-call]  # ase has no annotation here
+        reduced, _ = minkowski_reduce(cell, pbc)
         vectors = np.asarray(reduced)[pbc]
     basis_inverse = np.linalg.pinv(vectors)  # (3, n_periodic)
     turns = np.floor(positions @ basis_inverse)

@@ -282,7 +282,9 @@ class LogWriter:
 
     def write(self, line: Mapping[str, Any]) -> None:
         """Append one line whole, or raise OSError and leave the file as it was."""
-        data = (json.dumps(_plain(line), allow_nan=False, ensure_ascii=False) + "\n").encode()
+        text = json.dumps(_plain(line), allow_nan=False, ensure_ascii=False) + "\n"
+        # a file name that is not UTF-8 holds lone surrogates: JSON has an escape for them, and it is this one
+        data = text.encode(errors="backslashreplace")
         with self._lock:
             try:
                 written = os.write(self._fd, data)
@@ -366,6 +368,7 @@ def _describe_log(path: Path) -> str:
         log = read_log(path)
     except (FileFormatError, OSError):
         return "something that is not a quests_md log"
-    fingerprint = log.header.get("reference", {}).get("fingerprint", "unknown")
+    reference = log.header.get("reference")
+    fingerprint = reference.get("fingerprint") if isinstance(reference, dict) else "unknown"
     last = f", last at step {log.step[-1]}" if len(log) else ""
     return f"a run of {len(log)} checks{last} against reference {fingerprint}, started {log.header.get('started')}"

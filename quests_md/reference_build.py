@@ -74,11 +74,16 @@ class Builder:
                 f"{frame.source}, frame {frame.index}: atom {i} lies {closest[i]:.2g} Å from another; "
                 "remove the doubled atom, or leave the frame out"
             )
+        if self.rows and rows.shape[1] != self.rows[0].shape[1]:
+            raise ValueError(
+                f"{frame.source}, frame {frame.index}: descriptor: expected {self.rows[0].shape[1]} columns as in the "
+                f"frames before, got {rows.shape[1]}"
+            )
         self._count_pairs(atoms.numbers, elements, distances)
         self.labels.append(self._label(frame))
         source = self.sources.setdefault(frame.source, len(self.sources))
-        key = (source, atoms.numbers.tobytes(), atoms.info.get("config_type"))
-        new_segment = self.last_key is None or key != self.last_key
+        key = (source, atoms.numbers.tobytes(), str(atoms.info.get("config_type")))
+        new_segment = key != self.last_key
         self.segments.append((self.segments[-1] if self.segments else -1) + new_segment)
         self.last_key = key
         self.rows.append(rows)

@@ -15,6 +15,7 @@ from safetensors.numpy import save_file
 
 from .errors import FileFormatError
 from .files import replacing
+from .validation import check_bandwidth
 
 __all__ = ["ARRAYS", "IDENTITY", "SCHEMA", "checksum", "fingerprint", "read", "verify", "write"]
 
@@ -72,6 +73,8 @@ def read(path: Path, mmap: bool = False) -> tuple[dict[str, Any], dict[str, NDAr
             missing = [name for name, (_, per) in ARRAYS.items() if per != "scores" and name not in present]
             if missing:
                 raise FileFormatError(f"{path}: the reference lacks {', '.join(missing)}")
+            if ("score" in present) != ("score_row" in present):
+                raise FileFormatError(f"{path}: the reference has only one of score and score_row")
             names = [name for name in ARRAYS if name in present]
             arrays = {name: file.get_tensor(name) for name in names if not (mmap and name == "rows")}
     except (SafetensorError, OSError) as exc:
@@ -88,7 +91,10 @@ def read(path: Path, mmap: bool = False) -> tuple[dict[str, Any], dict[str, NDAr
             raise FileFormatError(
                 f"{path}: {name}: expected {dtype} with {counts.get(per)} entries, got {array.dtype} {array.shape}"
             )
-    _check_indices(path, arrays)
+    _check_shapes(path, arrays)
+    _check_indices(path, arrays, len(header["sources"]))
+    if header["settings"]["match"] == "element" and (np.diff(arrays["numbers"].astype(np.int64)) < 0).any():
+        raise FileFormatError(f"{path}: numbers: expected rows sorted by element")
     return header, arrays
 
 
@@ -118,16 +124,29 @@ def fingerprint(settings: Mapping[str, Any], checksums: Mapping[str, str]) -> st
     return hashlib.blake2b(text.encode(), digest_size=8).hexdigest()
 
 
-def _check_indices(path: Path, arrays: Mapping[str, NDArray[Any]]) -> None:
+def _check_shapes(path: Path, arrays: Mapping[str, NDArray[Any]]) -> None:
+    tails = {"rows": (None,), "positions": (3,), "cells": (3, 3), "pbc": (3,), "pair_elements": (2,)}
+    tails["pair_histogram"] = (None,)
+    for name, array in arrays.items():
+        tail, expected = array.shape[1:], tails.get(name, ())
+        if len(tail) != len(expected) or any(n not in (None, m) for n, m in zip(expected, tail, strict=True)):
+            shape = ", ".join(["n", *("m" if n is None else str(n) for n in expected)])
+            raise FileFormatError(f"{path}: {name}: expected shape ({shape}), got {array.shape}")
+
+
+def _check_indices(path: Path, arrays: Mapping[str, NDArray[Any]], n_sources: int) -> None:
     """Indices from a file decide where kernels read: they must lie inside the arrays."""
     n_atoms, n_frames = len(arrays["numbers"]), len(arrays["frame_natoms"])
-    limits = {"atom_frame": n_frames, "score_row": n_atoms}
+    limits = {"atom_frame": n_frames, "score_row": n_atoms, "frame_source": n_sources}
     for name, limit in limits.items():
         values = arrays.get(name)
         if values is not None and len(values) and not (values.min() >= 0 and values.max() < limit):
             raise FileFormatError(f"{path}: {name} points outside the {limit} entries there are")
-    if arrays["rows"].ndim != 2:
-        raise FileFormatError(f"{path}: rows: expected shape (n, width), got {arrays['rows'].shape}")
+    inside = (arrays["atom_index"] >= 0) & (arrays["atom_index"] < arrays["frame_natoms"][arrays["atom_frame"]])
+    if not inside.all():
+        raise FileFormatError(f"{path}: atom_index points outside the atoms of its frame")
+    if arrays["frame_group"].min(initial=0) < 0:
+        raise FileFormatError(f"{path}: frame_group: expected numbers from 0, got {arrays['frame_group'].min()}")
 
 
 def _checked_header(path: Path, text: str) -> dict[str, Any]:
@@ -139,6 +158,11 @@ def _checked_header(path: Path, text: str) -> dict[str, Any]:
             missing = [key for key in needed if key not in header]
             if missing:
                 raise FileFormatError(f"{path}: the header lacks {', '.join(missing)}")
+            settings = header["settings"]
+            if settings["match"] not in ("element", "any"):
+                raise FileFormatError(f"{path}: match: expected 'element' or 'any', got {settings['match']!r}")
+            check_bandwidth(settings["bandwidth"])
+            str(settings["descriptor"])
     except (ValueError, KeyError, TypeError) as exc:
         if isinstance(exc, FileFormatError):
             raise

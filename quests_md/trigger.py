@@ -1,6 +1,7 @@
 """Turn a stream of excesses over a level into the states of an alarm; knows no atoms."""
 
 import math
+import numbers
 from typing import Any, Literal
 
 __all__ = ["Trigger", "TriggerState"]
@@ -50,21 +51,17 @@ class Trigger:
         max_events: int | None = None,
         stop_excess: float | None = None,
     ) -> None:
-        _require_integer("patience", patience, 1)
-        _require_integer("cooldown", cooldown, 0)
-        if max_events is not None:
-            _require_integer("max_events", max_events, 0)
         if patience_ps is not None and not (math.isfinite(patience_ps) and patience_ps >= 0):
             raise ValueError(f"patience_ps: expected a time in ps, 0 or more, got {patience_ps!r}")
         if not (math.isfinite(release) and release >= 0):
             raise ValueError(f"release: expected a number of nats, 0 or more, got {release!r}")
         if stop_excess is not None and not stop_excess > 0:
             raise ValueError(f"stop_excess: expected a positive number of nats, got {stop_excess!r}")
-        self.patience = patience
+        self.patience = _checked_integer("patience", patience, 1)
         self.patience_ps = patience_ps
         self.release = release
-        self.cooldown = cooldown
-        self.max_events = max_events
+        self.cooldown = _checked_integer("cooldown", cooldown, 0)
+        self.max_events = None if max_events is None else _checked_integer("max_events", max_events, 0)
         self.stop_excess = stop_excess
         self.state: TriggerState = "in"
         self.n_events = 0
@@ -137,6 +134,7 @@ class Trigger:
         return time_ps - self._streak_start_ps >= self.patience_ps
 
 
-def _require_integer(argument: str, value: int, least: int) -> None:
-    if isinstance(value, bool) or not isinstance(value, int) or value < least:
+def _checked_integer(argument: str, value: int, least: int) -> int:
+    if isinstance(value, bool) or not isinstance(value, numbers.Integral) or value < least:
         raise ValueError(f"{argument}: expected an integer of at least {least}, got {value!r}")
+    return int(value)

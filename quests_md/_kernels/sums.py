@@ -14,6 +14,9 @@ NO_GROUP = -1
 #: Reference rows per block: 63 columns of them stay in the second-level cache while all queries pass.
 BLOCK = 256
 
+#: Queries that share one reading of a reference row.
+TILE = 4
+
 #: A term e^-60 below the largest so far cannot change a float64 sum of fewer than 1e9 terms.
 NEGLIGIBLE = 60.0
 
@@ -26,44 +29,67 @@ def log_kernel_sums(queries, reference, bandwidth, query_groups, groups, minus_l
     queries are with it: its bits depend on nothing else. A reference row whose `groups` entry (n,) equals the query's
     is left out; with `groups` of length 0 none is. Without any term the result is inf.
     """
-    n_queries, width = queries.shape
+    n_queries = queries.shape[0]
     n_rows = reference.shape[0]
     grouped = groups.shape[0] > 0
     scale = 0.5 / (bandwidth * bandwidth)
     smallest = np.full(n_queries, np.inf)  # smallest exponent t = |y-x|^2/2h^2 so far
     total = np.zeros(n_queries)  # sum of exp(smallest - t)
-    exponents = np.empty(BLOCK)
+    squares = np.empty((TILE, BLOCK))
     for start in range(0, n_rows, BLOCK):
         size = min(BLOCK, n_rows - start)
-        for i in range(n_queries):
-            low = np.inf
-            for j in range(size):
-                d2 = 0.0
-                for c in range(width):
-                    difference = queries[i, c] - reference[start + j, c]
-                    d2 += difference * difference
-                exponents[j] = d2 * scale
-            if grouped and query_groups[i] != NO_GROUP:
+        block = reference[start : start + size]
+        for first in range(0, n_queries, TILE):
+            _squared_distances(queries, first, block, squares)
+            for i in range(first, min(first + TILE, n_queries)):
+                exponents = squares[i - first]
                 for j in range(size):
-                    if groups[start + j] == query_groups[i]:
-                        exponents[j] = np.inf
-            for j in range(size):
-                low = min(low, exponents[j])
-            if low < smallest[i]:
-                total[i] *= math.exp(low - smallest[i])
-                smallest[i] = low
-            elif low == np.inf:
-                continue
-            limit = smallest[i] + NEGLIGIBLE
-            if low > limit:
-                continue
-            added = 0.0
-            for j in range(size):
-                if exponents[j] <= limit:
-                    added += math.exp(smallest[i] - exponents[j])
-            total[i] += added
+                    exponents[j] *= scale
+                if grouped and query_groups[i] != NO_GROUP:
+                    for j in range(size):
+                        if groups[start + j] == query_groups[i]:
+                            exponents[j] = np.inf
+                low = np.inf
+                for j in range(size):
+                    low = exponents[j] if exponents[j] < low else low
+                if low < smallest[i]:
+                    total[i] *= math.exp(low - smallest[i])
+                    smallest[i] = low
+                limit = smallest[i] + NEGLIGIBLE
+                if low > limit or low == np.inf:
+                    continue
+                added = 0.0
+                for j in range(size):
+                    if exponents[j] <= limit:
+                        added += math.exp(smallest[i] - exponents[j])
+                total[i] += added
     for i in range(n_queries):
         minus_log_sum[i] = smallest[i] - math.log(total[i]) if total[i] > 0.0 else np.inf
+
+
+@kernel
+def _squared_distances(queries, first, block, squares):
+    """Squared distances of TILE queries from `first` on to the rows of a block; the last query fills a short tile.
+
+    Always a whole tile, so that every query meets the same machine code and gets the same bits.
+    """
+    last = queries.shape[0] - 1
+    width = queries.shape[1]
+    a = queries[first]
+    b = queries[min(first + 1, last)]
+    c = queries[min(first + 2, last)]
+    d = queries[min(first + 3, last)]
+    for j in range(block.shape[0]):
+        row = block[j]
+        s0 = s1 = s2 = s3 = 0.0
+        for i in range(width):
+            x = row[i]
+            d0, d1, d2, d3 = a[i] - x, b[i] - x, c[i] - x, d[i] - x
+            s0 += d0 * d0
+            s1 += d1 * d1
+            s2 += d2 * d2
+            s3 += d3 * d3
+        squares[0, j], squares[1, j], squares[2, j], squares[3, j] = s0, s1, s2, s3
 
 
 @kernel

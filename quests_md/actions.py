@@ -1,0 +1,74 @@
+"""What may be done about an event: functions of (event, frame)."""
+
+import io
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import overload
+
+from ase import Atoms
+from ase.io import write
+
+from .errors import StopRun
+from .records import Event
+
+__all__ = ["save_frame", "stop"]
+
+
+@overload
+def save_frame(path: str | os.PathLike[str] = "flagged.extxyz") -> Callable[[Event, Atoms], None]: ...
+
+
+@overload
+def save_frame(path: Event, atoms: Atoms) -> None: ...
+
+
+def save_frame(
+    path: str | os.PathLike[str] | Event = "flagged.extxyz", atoms: Atoms | None = None
+) -> Callable[[Event, Atoms], None] | None:
+    """Make an action that appends flagged frames to an extended XYZ file.
+
+    Every frame carries ``delta_entropy`` and ``above`` per atom, energy and forces if the run had them, and step, time
+    and event in its info line. Of an event the 1st, 2nd, 4th, 8th, ... check since it opened is written, so that a
+    long one gives few frames. Frames with non-finite numbers are never written. Given as an action without a call,
+    ``actions=[save_frame]``, it writes the first frame of every event to ``flagged.extxyz``.
+
+    Parameters
+    ----------
+    path
+        The file; its folder must exist.
+    atoms
+        Only where `save_frame` itself is called as an action.
+
+    Raises
+    ------
+    FileNotFoundError
+        If the folder does not exist.
+    """
+    if isinstance(path, Event):
+        if atoms is not None:
+            save_frame()(path, atoms)
+        return None
+    file = Path(path)
+    if not file.parent.is_dir():
+        raise FileNotFoundError(f"path: the folder of {path} does not exist; create it")
+    counts: dict[int, int] = {}
+
+    def save(event: Event, atoms: Atoms) -> None:
+        if event.id not in counts:
+            counts.clear()
+        counts[event.id] = counts.get(event.id, 0) + 1
+        if event.kind == "exploded" or counts[event.id] & (counts[event.id] - 1):
+            return
+        text = io.StringIO()
+        write(text, atoms, format="extxyz")
+        with file.open("a", encoding="utf-8") as out:  # one write, so that a kill leaves whole frames
+            out.write(text.getvalue())
+
+    save.every_check = True  # type: ignore[attr-defined]  # the monitor asks for it
+    return save
+
+
+def stop(event: Event, atoms: Atoms) -> None:
+    """End the run cleanly when an event opens: the current step is finished, `dyn.run` returns."""
+    raise StopRun

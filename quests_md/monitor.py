@@ -1,0 +1,586 @@
+"""Monitor: watches a running simulation, one frame at a time, and never disturbs it."""
+
+import logging
+import math
+import os
+import socket
+import sys
+import threading
+import time
+import traceback
+from collections import deque
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from types import TracebackType
+from typing import Any, Literal, Self
+
+import numpy as np
+from ase import Atoms
+from ase.calculators.singlepoint import SinglePointCalculator
+from numpy.typing import NDArray
+
+from . import __version__
+from .calibration import Calibration, calibrate
+from .errors import StopRun
+from .events import EventCourse
+from .hosts import AseHost
+from .judge import SAMPLE_ATOMS, SKETCH_ROWS, Judge, Judged, Values, cached_energy, frame_digest
+from .preflight import are_kernels_cached, preflight_text, warm_up
+from .records import SCHEMA, Check, Event, LogWriter
+from .reference import Reference
+from .trigger import Trigger
+
+__all__ = ["Action", "Monitor", "Overhead"]
+
+#: Called as action(event, frame) with a copy of the flagged frame.
+Action = Callable[[Event, Atoms], Any]
+
+#: Closed events kept in memory; all of them are in the log.
+RECENT_EVENTS = 1000
+
+_logger = logging.getLogger("quests_md")
+
+
+@dataclass(frozen=True, slots=True)
+class Overhead:
+    """What the checks cost."""
+
+    seconds: float
+    """Wall time spent in checks and actions, s."""
+    share: float
+    """Part of the wall time since the first check, 0 to 1."""
+    us_per_atom: float
+    """Mean time per checked atom, microseconds."""
+    checks: int
+    """Number of checks."""
+
+
+class Monitor:
+    """Watch a simulation: check frames against a reference, log every check, follow events, act on them.
+
+    Attach it to any ASE dynamics or optimizer, or call `check` in a loop of your own. Nothing is written into the
+    atoms, no force call is caused, no global state is changed: the run is the same with and without the monitor.
+
+    Parameters
+    ----------
+    reference
+        The environments that count as known.
+    calibration
+        Levels; default `calibrate(reference)`, and the log says what that is worth.
+    trigger
+        Default `Trigger()`: three checks out in a row open an event. It is copied.
+    log
+        Name of the JSON-lines log; it must not hold a run yet. None: no log.
+    actions
+        Called as ``action(event, frame)`` when an event opens, with a copy of the frame that carries
+        ``arrays["delta_entropy"]`` of all atoms; with an attribute ``every_check = True`` at every check while it is
+        open. An action that raises `StopRun` ends the run cleanly.
+    values
+        "full", "proven" or "auto", see `Judge`.
+    on_error
+        What happens if the monitor itself fails: "log" says so once, marks the log and lets the simulation go on;
+        "raise" raises.
+    threads
+        Threads to use; default the cores that the process may use, or QUESTS_MD_THREADS. Never changes the result.
+
+    Raises
+    ------
+    LogExistsError
+        If the log already holds a run.
+    MismatchError
+        If the calibration belongs to another reference.
+    ValueError, TypeError, OSError
+        If an argument is not usable or the log cannot be written.
+
+    Examples
+    --------
+    >>> reference = Reference.from_frames("train.xyz")       # doctest: +SKIP
+    >>> with Monitor(reference) as monitor:                  # doctest: +SKIP
+    ...     monitor.attach(dyn, interval=10)
+    ...     dyn.run(100_000)
+    """
+
+    def __init__(
+        self,
+        reference: Reference,
+        calibration: Calibration | None = None,
+        *,
+        trigger: Trigger | None = None,
+        log: str | os.PathLike[str] | None = "quests-md.jsonl",
+        actions: Sequence[Action] = (),
+        values: Values = "auto",
+        on_error: Literal["log", "raise"] = "log",
+        threads: int | None = None,
+    ) -> None:
+        if not isinstance(reference, Reference):
+            raise TypeError(
+                f"reference: expected a Reference, got {type(reference).__name__}; "
+                "make one with Reference.from_frames or Reference.load"
+            )
+        if on_error not in ("log", "raise"):
+            raise ValueError(f"on_error: expected 'log' or 'raise', got {on_error!r}")
+        self.trigger = (trigger or Trigger()).fresh()
+        self.actions = (actions,) if callable(actions) else tuple(actions)
+        for action in self.actions:
+            if not callable(action):
+                raise TypeError(f"actions: expected callables action(event, atoms), got {action!r}")
+        self.calibration = calibrate(reference, threads=threads) if calibration is None else calibration
+        self.reference = reference
+        self.judge = Judge(
+            reference, self.calibration, values=values, margin=max(self.trigger.release, 0.5), threads=threads
+        )
+        self.on_error = on_error
+        self.last_check: Check | None = None
+        self._closed_events: deque[Event] = deque(maxlen=RECENT_EVENTS)
+        self._course: EventCourse | None = None
+        self._n_events = 0
+        self._n_checks = 0
+        self._n_atoms_checked = 0
+        self._seconds = 0.0
+        self._started: float | None = None
+        self._ended: float | None = None
+        self._stopped = False
+        self._host: AseHost | None = None
+        self._hosts: list[AseHost] = []
+        self._said: set[str] = set()
+        self._lost_lines = 0
+        self._has_header = False
+        self._preflown: bytes | None = None
+        self._lock = threading.RLock()
+        self._log = LogWriter(log) if log is not None else None
+
+    # --- how it meets the simulation ---------------------------------------------------------------------------------
+
+    def attach(self, dyn: Any, interval: int = 10) -> None:
+        """Attach to an ASE dynamics or optimizer and print the pre-flight block for its atoms on stderr.
+
+        The monitor becomes the first observer, so that it sees a step before any writer does.
+
+        Parameters
+        ----------
+        dyn
+            Any ASE dynamics or optimizer.
+        interval
+            Check every so many steps, from step 0.
+
+        Raises
+        ------
+        ValueError, TypeError
+            If the interval is not a positive integer, or `dyn` moves no Atoms.
+        """
+        if isinstance(interval, bool) or not isinstance(interval, int | np.integer):
+            raise TypeError(f"interval: expected a positive integer, got {interval!r}")
+        if interval < 1:
+            raise ValueError(f"interval: expected a positive integer, got {interval!r}")
+        if not hasattr(dyn, "insert_observer") or not hasattr(dyn, "atoms"):
+            raise TypeError(f"dyn: expected an ASE dynamics or optimizer, got {type(dyn).__name__}")
+        host = self._new_host(dyn, int(interval))
+        self._preflight_once(host.atoms())
+        dyn.insert_observer(self._observe, 0, int(interval), host)
+
+    def __call__(self, dyn: Any = None) -> None:
+        """Be an observer attached in ASE's own way: ``dyn.attach(monitor, 10, dyn)``."""
+        if dyn is None:
+            raise TypeError("dyn: expected the dynamics; attach with dyn.attach(monitor, interval, dyn)")
+        host = next((h for h in self._hosts if h.is_for(dyn)), None)
+        if host is None:
+            interval = next((entry[1] for entry in dyn.observers if entry[0] is self), None)
+            host = self._new_host(dyn, interval)
+            self._guarded(lambda: self._preflight_once(host.atoms()))
+        self._observe(host)
+
+    def preflight(self, atoms: Atoms) -> str:
+        """Compile what is needed, judge a start structure, and print what to know before step 1 on stderr.
+
+        Called by `attach`; call it yourself before a loop of your own. Also writes the header of the log.
+
+        Returns
+        -------
+        text
+            The block that was printed.
+        """
+        start = time.perf_counter()
+        cached = are_kernels_cached()
+        if not cached:
+            print("quests_md: compiling kernels, some 10 s, once per installation ...", file=sys.stderr, flush=True)
+        warm_up(self.judge)
+        judged = self.judge.judge(atoms, step=0, frame=0)
+        text = preflight_text(self.judge, judged, atoms)
+        text += f"\n  {'kernels':<10} {'loaded' if cached else 'compiled'} in {time.perf_counter() - start:.1f} s"
+        print(text, file=sys.stderr, flush=True)
+        self._write_header(len(atoms))
+        self._note("info", text)
+        return text
+
+    def check(self, atoms: Atoms, *, step: int | None = None, time_ps: float | None = None) -> Check:
+        """Check one frame in a loop of your own.
+
+        Parameters
+        ----------
+        atoms
+            The frame; not changed.
+        step
+            Step to log; default the monitor's own count of frames.
+        time_ps
+            Simulated time to log, ps.
+
+        Returns
+        -------
+        check
+            What was found. If the monitor itself failed and on_error="log": a check of state "invalid".
+
+        Raises
+        ------
+        TypeError
+            If `atoms` is not Atoms.
+        """
+        if not isinstance(atoms, Atoms):
+            raise TypeError(f"atoms: expected ase.Atoms, got {type(atoms).__name__}")
+        frame = self._n_checks
+        step = frame if step is None else int(step)
+        self._check(atoms, step, time_ps, None)
+        if self.last_check is None or self.last_check.frame < frame:
+            return _failed_check(step, frame, time_ps, len(atoms))
+        return self.last_check
+
+    def take(self, judged: Judged, atoms: Atoms) -> Check:
+        """Take a frame judged elsewhere (by `monitor.judge`, on another thread) as the next one of the run."""
+        with self._lock:
+            self._write_header(len(atoms))
+            self._commit(judged, atoms)
+        return judged.check
+
+    # --- what it knows -----------------------------------------------------------------------------------------------
+
+    @property
+    def events(self) -> list[Event]:
+        """Events so far, the open one last; of the closed ones the last 1000, all of them are in the log."""
+        events = list(self._closed_events)
+        if self._course is not None and self._course.is_confirmed:
+            events.append(self._course.record(self.reference, is_open=True))
+        return events
+
+    @property
+    def stopped(self) -> bool:
+        """Whether the trigger or an action has asked for the end of the run; for loops of your own."""
+        return self._stopped
+
+    @property
+    def overhead(self) -> Overhead:
+        """What the checks have cost so far."""
+        wall = 0.0 if self._started is None or self._ended is None else self._ended - self._started
+        return Overhead(
+            seconds=self._seconds,
+            share=self._seconds / wall if wall > 0 else 0.0,
+            us_per_atom=self._seconds * 1e6 / self._n_atoms_checked if self._n_atoms_checked else 0.0,
+            checks=self._n_checks,
+        )
+
+    @property
+    def n_checks(self) -> int:
+        """Checks so far."""
+        return self._n_checks
+
+    def close(self) -> None:
+        """Write the state of an open event and close the log."""
+        with self._lock:
+            if self._log is None:
+                return
+            if self._course is not None and self._course.is_confirmed:
+                self._write(self._course.record(self.reference, is_open=True).to_line())
+            cost = self.overhead
+            if self._n_checks:
+                self._note(
+                    "info",
+                    f"closed after {cost.checks} checks: {cost.seconds:.2f} s in checks, {cost.share:.1%} of the run, "
+                    f"{cost.us_per_atom:.1f} us per atom",
+                )
+            self._log.close()
+            self._log = None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, exception: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    # --- one check ---------------------------------------------------------------------------------------------------
+
+    def _new_host(self, dyn: Any, interval: int | None) -> AseHost:
+        last_step = None if self.last_check is None else self.last_check.step
+        host = AseHost(dyn, interval, self._host, last_step)
+        host.atoms()
+        step_ps = host.step_length_ps()
+        if self.calibration.per == "ns" and step_ps and interval:
+            self.judge.checks = max(1, math.ceil(1000 / (step_ps * interval)))
+        self._host = host
+        self._hosts = [h for h in self._hosts if h.is_alive()] + [host]
+        return host
+
+    def _preflight_once(self, atoms: Atoms) -> None:
+        """Pre-flight, unless this system has had it: loops that make a new dynamics each time shall stay quiet."""
+        system = atoms.numbers.tobytes()
+        if system != self._preflown:
+            self.preflight(atoms)
+            self._preflown = system
+
+    def _observe(self, host: AseHost) -> None:
+        def observe() -> None:
+            atoms, step = host.atoms(), host.step()
+            last = self.last_check
+            # a new dynamics on the same atoms shows its step 0, which was the last step of the one before
+            if last is not None and last.step == step and last.digest == frame_digest(atoms):
+                return
+            self._check(atoms, step, host.time_ps(), host.interval)
+
+        self._guarded(observe)
+        if self._stopped:
+            host.stop()
+
+    def _check(self, atoms: Atoms, step: int, time_ps: float | None, interval: int | None) -> None:
+        with self._lock:
+            start = time.perf_counter()
+            if self._started is None:
+                self._started = start
+
+            def check() -> None:
+                self._write_header(len(atoms))
+                judged = self.judge.judge(atoms, step=step, frame=self._n_checks, time_ps=time_ps, interval=interval)
+                self._commit(judged, atoms)
+
+            try:
+                self._guarded(check)
+            finally:
+                self._ended = time.perf_counter()
+                self._seconds += self._ended - start
+
+    def _commit(self, judged: Judged, atoms: Atoms) -> None:
+        """Log the check, ask the trigger, follow the event, act."""
+        check = judged.check
+        previous, self.last_check = self.last_check, check
+        self._n_checks += 1
+        self._n_atoms_checked += check.n_atoms
+        self._write(check.to_line())
+        if previous is not None and previous.n_atoms != check.n_atoms:
+            self._note(
+                "warning",
+                f"the number of atoms changed from {previous.n_atoms} to {check.n_atoms}; the level follows: "
+                f"{self.calibration.level(check.n_atoms, self.judge.checks).value:.2f} nats",
+            )
+        if check.n_unknown and (previous is None or previous.n_unknown != check.n_unknown):
+            self._note("warning", f"{check.n_unknown} atoms of elements that the reference has never seen score +inf")
+        if check.state == "invalid":
+            self._commit_invalid(judged, atoms)
+            return
+        if self._course is not None and self._course.kind == "exploded":
+            self._close_event()
+        before = self.trigger.state
+        after = self.trigger.update(check.excess, check.time_ps)
+        if after != before:
+            self._write({"type": "state", "step": check.step, "frame": check.frame, "trigger": after})
+        if after == "in":
+            self._close_event()
+            return
+        if self._course is None:
+            self._course = EventCourse(self._n_events + 1, check)
+        self._course.add(check, atoms, judged.rows)
+        if after in ("open", "stop"):
+            self._open_or_follow(judged, atoms)
+        if after == "stop":
+            self._stopped = True
+
+    def _commit_invalid(self, judged: Judged, atoms: Atoms) -> None:
+        """A frame without usable numbers is an event at once, and never collected."""
+        if self._course is not None and self._course.kind != "exploded":
+            self._close_event()
+        if self._course is None:
+            self._note("error", f"invalid frame at step {judged.check.step}: {judged.reason}")
+            self._course = EventCourse(self._n_events + 1, judged.check)
+        self._course.add(judged.check, atoms, None)
+        self._open_or_follow(judged, atoms)
+
+    def _open_or_follow(self, judged: Judged, atoms: Atoms) -> None:
+        course = self._course
+        assert course is not None
+        is_new = not course.is_confirmed
+        if is_new:
+            course.confirm(judged.check)
+            self._n_events += 1
+        # lines at the 1st, 2nd, 4th, ... check of an open event: a killed run has lost at most half of its course
+        if course.n_open_checks & (course.n_open_checks - 1) == 0:
+            self._write(course.record(self.reference, is_open=True).to_line())
+        due = [action for action in self.actions if is_new or getattr(action, "every_check", False)]
+        if due:
+            event = course.record(self.reference, is_open=True)
+            frame = self._labelled_copy(judged, atoms, event)
+            for action in due:
+                self._guarded(lambda action=action: self._act(action, event, frame))  # type: ignore[misc]  # bound now
+
+    def _act(self, action: Action, event: Event, frame: Atoms) -> None:
+        try:
+            action(event, frame)
+        except StopRun:
+            self._stopped = True
+
+    def _close_event(self) -> None:
+        course, self._course = self._course, None
+        if course is not None and course.is_confirmed:
+            event = course.record(self.reference, is_open=False)
+            self._closed_events.append(event)
+            self._write(event.to_line())
+
+    def _labelled_copy(self, judged: Judged, atoms: Atoms, event: Event) -> Atoms:
+        """A copy of the frame with dH of all atoms, the check's numbers, and cached energy and forces."""
+        check = judged.check
+        frame: Atoms = atoms.copy()
+        frame.info = {
+            key: value
+            for key, value in frame.info.items()
+            if isinstance(value, bool | int | float | np.number) or (isinstance(value, str) and value)
+        }
+        frame.info |= {
+            "step": check.step,
+            "event": event.id,
+            "kind": event.kind,
+            "reference": self.reference.fingerprint,
+        }
+        numbers = {"time_ps": check.time_ps, "dh_mean": check.dh_mean, "excess": check.excess, "n_above": check.n_above}
+        frame.info |= {key: value for key, value in numbers.items() if value is not None}
+        if judged.rows is not None:
+            dh = check.delta_entropy
+            if dh is None or np.isnan(dh).any():
+                dh = self.judge.delta_entropy(judged.rows, atoms)
+            frame.info["dh_max"] = float(dh.max())
+            frame.set_array("delta_entropy", np.asarray(dh))
+            frame.set_array("above", np.asarray(check.above))
+        frame.calc = _cached_results(atoms, frame)
+        return frame
+
+    # --- the log, and what happens when something fails --------------------------------------------------------------
+
+    def _write_header(self, n_atoms: int) -> None:
+        if self._has_header:
+            return
+        self._has_header = True
+        level = self.calibration.level(n_atoms, self.judge.checks)
+        self._write(
+            {
+                "type": "header",
+                "schema": SCHEMA,
+                "version": __version__,
+                "started": datetime.now(UTC).isoformat(timespec="seconds"),
+                "host": socket.gethostname(),
+                "pid": os.getpid(),
+                "reference": {
+                    "fingerprint": self.reference.fingerprint,
+                    "n_environments": self.reference.n_environments,
+                    "elements": list(self.reference.elements),
+                    "bandwidth": self.reference.bandwidth,
+                    "settings": self.reference.settings,
+                },
+                "calibration": {
+                    "level": level.value,
+                    "kind": level.kind,
+                    "false_alarms": self.calibration.false_alarms,
+                    "per": self.calibration.per,
+                    "rate": level.rate,
+                    "n_groups": self.calibration.n_groups,
+                    "checks": self.judge.checks,
+                    "promise": self.calibration.describe(n_atoms, self.judge.checks),
+                },
+                "trigger": self.trigger.settings,
+                "values": {
+                    "asked": self.judge.values,
+                    "used": self.judge.mode(n_atoms),
+                    "margin": self.judge.margin,
+                    "sample_atoms": SAMPLE_ATOMS,
+                    "sketch_rows": SKETCH_ROWS,
+                    "seed": self.judge.seed,
+                },
+                "n_atoms": n_atoms,
+            }
+        )
+
+    def _note(self, level: Literal["info", "warning", "error"], message: str) -> None:
+        step = None if self.last_check is None else self.last_check.step
+        self._write({"type": "note", "level": level, "step": step, "message": message})
+
+    def _write(self, line: dict[str, Any]) -> None:
+        if self._log is None:
+            return
+        try:
+            if self._lost_lines:
+                lost = f"{self._lost_lines} lines before this one could not be written"
+                self._log.write({"type": "note", "level": "error", "step": None, "message": lost})
+                self._lost_lines = 0
+            self._log.write(line)
+        except OSError as exc:
+            if self.on_error == "raise":
+                raise
+            self._lost_lines += 1
+            self._say_once(f"the log {self._log.path} cannot be written ({exc.strerror or exc})")
+
+    def _guarded(self, work: Callable[[], Any]) -> None:
+        """Do it; if it fails, say so once, mark the log, and let the simulation go on (or raise, if asked to)."""
+        try:
+            work()
+        except Exception as exc:
+            if self.on_error == "raise":
+                raise
+            message = f"{type(exc).__name__}: {exc}"
+            if self._say_once(message):
+                self._note("error", f"the monitor failed: {message}\n{traceback.format_exc(limit=-3)}")
+
+    def _say_once(self, message: str) -> bool:
+        if message in self._said or len(self._said) >= 100:
+            return False
+        self._said.add(message)
+        _logger.error("quests_md: %s; the simulation goes on unwatched where this happens, said once", message)
+        return True
+
+
+def _cached_results(atoms: Atoms, frame: Atoms) -> SinglePointCalculator | None:
+    """Energy and forces on the copy, if the calculator has them for exactly this frame."""
+    energy = cached_energy(atoms)
+    if energy is None:
+        return None
+    found: dict[str, float | NDArray[np.float64]] = {"energy": energy * len(atoms)}
+    forces = atoms.calc.results.get("forces")
+    if forces is not None and np.shape(forces) == (len(atoms), 3):
+        found["forces"] = np.array(forces)
+    return SinglePointCalculator(frame, **found)
+
+
+def _failed_check(step: int, frame: int, time_ps: float | None, n_atoms: int) -> Check:
+    """Stands for a check that the monitor could not make."""
+    nothing = dict.fromkeys(
+        (
+            "dh_max",
+            "dh_mean",
+            "dh_q99",
+            "largest_cluster",
+            "frame_entropy",
+            "worst_atom",
+            "worst_element",
+            "temperature_K",
+            "volume_per_atom",
+            "energy_per_atom",
+            "interval",
+        )
+    )
+    return Check(
+        step=step,
+        frame=frame,
+        time_ps=time_ps,
+        n_atoms=n_atoms,
+        n_above=0,
+        excess=math.nan,
+        n_unknown=0,
+        state="invalid",
+        digest="",
+        elapsed_us=0.0,
+        **nothing,
+    )

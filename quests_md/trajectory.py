@@ -1,0 +1,140 @@
+"""Post-processing: the monitor's chain over the frames of a trajectory, as a stream."""
+
+import os
+from collections import deque
+from collections.abc import Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import Any, Literal
+
+import numpy as np
+from ase import Atoms
+
+from ._kernels.threads import available_threads
+from .calibration import Calibration
+from .frames import Frame, iter_frames
+from .judge import Judged, Values
+from .monitor import Action, Monitor
+from .records import Check
+from .reference import Reference
+from .trigger import Trigger
+
+__all__ = ["score_trajectory"]
+
+
+def score_trajectory(
+    path_or_frames: Any,
+    reference: Reference,
+    calibration: Calibration | None = None,
+    *,
+    log: str | os.PathLike[str] | None = None,
+    workers: int = 1,
+    trigger: Trigger | None = None,
+    actions: Sequence[Action] = (),
+    values: Values = "auto",
+    on_error: Literal["log", "raise"] = "raise",
+    threads: int | None = None,
+    monitor: Monitor | None = None,
+) -> Iterator[Check]:
+    """Check the frames of a trajectory one after the other; the same frames give the same events as live.
+
+    Frames are read as a stream: a trajectory may be longer than memory, compressed, or still growing; if its last
+    frame is torn, the complete ones are checked and a warning says so.
+
+    Parameters
+    ----------
+    path_or_frames
+        Anything `Reference.from_frames` reads. The step of a frame is ``info["step"]`` where present, else its count;
+        its time ``info["time_ps"]`` or ``info["ps"]``.
+    reference, calibration, trigger, actions, values
+        As in `Monitor`.
+    log
+        Name of a JSON-lines log to write; default none.
+    workers
+        Frames judged at the same time. Never changes the result.
+    on_error
+        As in `Monitor`; default "raise".
+    threads
+        Threads per frame; default the cores that the process may use, shared among the workers.
+    monitor
+        A monitor of your own instead of all of the above, whose `events` you can then read.
+
+    Yields
+    ------
+    check
+        One per frame, in order.
+
+    Raises
+    ------
+    FileFormatError, FileNotFoundError
+        If a file is damaged (after the frames before the damage) or missing.
+    ValueError, TypeError
+        If an argument is not usable.
+    """
+    if isinstance(workers, bool) or not isinstance(workers, int | np.integer) or workers < 1:
+        raise ValueError(f"workers: expected a positive integer, got {workers!r}")
+    if workers > 1:
+        threads = max(1, available_threads(threads) // int(workers))
+    frames = iter_frames(path_or_frames, incomplete="warn")
+    own = monitor is None
+    if monitor is None:
+        monitor = Monitor(
+            reference,
+            calibration,
+            trigger=trigger,
+            log=log,
+            actions=actions,
+            values=values,
+            on_error=on_error,
+            threads=threads,
+        )
+    return _checks(frames, monitor, int(workers), close=own)
+
+
+def _checks(frames: Iterator[Frame], monitor: Monitor, workers: int, *, close: bool) -> Iterator[Check]:
+    try:
+        for judged, atoms in _judged(frames, monitor, workers):
+            yield monitor.take(judged, atoms)
+            if monitor.stopped:
+                return
+    finally:
+        if close:
+            monitor.close()
+
+
+def _judged(frames: Iterator[Frame], monitor: Monitor, workers: int) -> Iterator[tuple[Judged, Atoms]]:
+    """Frames with their judgement, in order; at most two frames per worker are held."""
+
+    def judge(count: int, frame: Frame) -> Judged:
+        atoms = frame.atoms
+        return monitor.judge.judge(atoms, step=_step(atoms, count), frame=count, time_ps=_time_ps(atoms))
+
+    if workers == 1:
+        for count, frame in enumerate(frames):
+            yield judge(count, frame), frame.atoms
+        return
+    waiting: deque[tuple[Future[Judged], Atoms]] = deque()
+    with ThreadPoolExecutor(workers) as pool:
+        try:
+            for count, frame in enumerate(frames):
+                waiting.append((pool.submit(judge, count, frame), frame.atoms))
+                if len(waiting) >= 2 * workers:
+                    future, atoms = waiting.popleft()
+                    yield future.result(), atoms
+        finally:
+            # a damaged frame does not cost the ones before it
+            while waiting:
+                future, atoms = waiting.popleft()
+                yield future.result(), atoms
+
+
+def _step(atoms: Atoms, count: int) -> int:
+    step = atoms.info.get("step")
+    return int(step) if isinstance(step, int | np.integer) and not isinstance(step, bool) else count
+
+
+def _time_ps(atoms: Atoms) -> float | None:
+    for key in ("time_ps", "ps"):
+        value = atoms.info.get(key)
+        if isinstance(value, int | float | np.number) and not isinstance(value, bool):
+            return float(value)
+    return None
