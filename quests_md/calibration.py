@@ -106,29 +106,29 @@ class Calibration:
         """What the level is, how it was set, and what it promises and does not, in a few lines."""
         level = self.level(n_atoms, checks)
         unit = {"check": "check", "ns": "nanosecond", "run": "run"}[self.per]
-        size = (
-            f"{n_atoms} atoms count as {level.pieces} x {self.frame_atoms}" if level.pieces > 1 else f"{n_atoms} atoms"
-        )
+        size = f"{n_atoms} atoms"
+        if level.pieces > 1:
+            size += f", which count as {level.pieces} frames of {self.frame_atoms}"
         if level.kind == "conformal":
             lines = [
-                f"dH <= {level.value:.2f} nats, conformal: on new frames like the reference's, at most "
-                f"{level.rate:.2g} false alarms per {unit} ({size}, {self.n_groups} groups)"
+                f"dH <= {level.value:.2f} nats (conformal, {self.n_groups} groups, {size})",
+                f"promise: at most {level.rate:.2g} false alarms per {unit}",
             ]
         elif self.n_groups < 2:
+            guess = f"dH <= {level.value:.2f} nats is a guess" if self.n_groups else "no atom is ever above its level"
             lines = [
-                f"none: {self.n_groups} group(s) of frames, nothing can be held out; "
-                + (f"dH <= {level.value:.2f} nats is a guess" if self.n_groups else "no atom is ever above its level")
-                + "; add frames to the reference, or give frames= to calibrate"
+                f"none: {self.n_groups} group(s) of frames, nothing can be held out; {guess}",
+                "promise: none; add frames to the reference, or give frames= to calibrate",
             ]
         else:
             need = math.ceil(level.pieces * (1 if self.per == "check" else checks) / self.false_alarms) - 1
             lines = [
-                f"dH <= {level.value:.2f} nats, kind none: {self.false_alarms:.2g} false alarms per {unit} were asked, "
-                f"{self.n_groups} groups can promise {level.rate:.2g} ({size}; {need} groups would do); "
-                "the level is the largest held-out score"
+                f"dH <= {level.value:.2f} nats (kind none: the largest score of {self.n_groups} groups, {size})",
+                f"promise: {self.false_alarms:.2g} false alarms per {unit} were asked, {level.rate:.2g} can be promised; "
+                f"{need} groups would do",
             ]
         lines.append(f"from {self.how}")
-        lines.append("holds for new groups of frames like these, not for another temperature, phase or composition")
+        lines.append("valid for new groups of frames like these, not for another temperature, phase or composition")
         return "\n".join(lines)
 
     def save(self, path: str | os.PathLike[str]) -> None:

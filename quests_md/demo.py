@@ -135,8 +135,8 @@ def _progress(monitor: Monitor) -> str:
 
 def _describe(event: Event, n_atoms: int) -> str:
     lines = [
-        f"Event {event.id} ({event.kind}): left the reference at step {event.onset_step}, {event.onset_time_ps:.2f} ps, "
-        f"{event.onset_temperature_K:.0f} K; confirmed at step {event.confirmed_step}",
+        f"Event {event.id} ({event.kind}): left the reference at step {event.onset_step}, "
+        f"{event.onset_time_ps:.2f} ps, {event.onset_temperature_K:.0f} K; confirmed at step {event.confirmed_step}",
         f"  at its peak (step {event.peak_step}) {event.n_atoms} of {n_atoms} atoms are above the level, "
         f"by up to {event.peak_excess:.1f} nats",
     ]

@@ -144,6 +144,7 @@ class Monitor:
         self._host: AseHost | None = None
         self._hosts: list[AseHost] = []
         self._said: set[str] = set()
+        self._noted: set[str] = set()
         self._lost_lines = 0
         self._has_header = False
         self._preflown: bytes | None = None
@@ -364,14 +365,7 @@ class Monitor:
         self._n_checks += 1
         self._n_atoms_checked += check.n_atoms
         self._write(check.to_line())
-        if previous is not None and previous.n_atoms != check.n_atoms:
-            self._note(
-                "warning",
-                f"the number of atoms changed from {previous.n_atoms} to {check.n_atoms}; the level follows: "
-                f"{self.calibration.level(check.n_atoms, self.judge.checks).value:.2f} nats",
-            )
-        if check.n_unknown and (previous is None or previous.n_unknown != check.n_unknown):
-            self._note("warning", f"{check.n_unknown} atoms of elements that the reference has never seen score +inf")
+        self._note_changes(previous, check)
         if check.state == "invalid":
             self._commit_invalid(judged, atoms)
             return
@@ -391,6 +385,23 @@ class Monitor:
             self._open_or_follow(judged, atoms)
         if after == "stop":
             self._stopped = True
+
+    def _note_changes(self, previous: Check | None, check: Check) -> None:
+        """Say once that the number of atoms changes, and once that there are elements without a reference."""
+        if previous is not None and previous.n_atoms != check.n_atoms and "atoms" not in self._noted:
+            self._noted.add("atoms")
+            self._note(
+                "warning",
+                f"the number of atoms changed from {previous.n_atoms} to {check.n_atoms}; the level follows the size: "
+                f"{self.calibration.level(check.n_atoms, self.judge.checks).value:.2f} nats; said once",
+            )
+        if check.n_unknown and "unknown" not in self._noted:
+            self._noted.add("unknown")
+            self._note(
+                "warning",
+                f"{check.n_unknown} atoms of elements that the reference has never seen (it has "
+                f"{', '.join(self.reference.elements) or 'none'}) score +inf; said once",
+            )
 
     def _commit_invalid(self, judged: Judged, atoms: Atoms) -> None:
         """A frame without usable numbers is an event at once, and never collected."""

@@ -571,7 +571,8 @@ def require_equal_settings(
     expected: Mapping[str, Any], got: Mapping[str, Any], expected_name: str, got_name: str
 ) -> None:
     """Raise MismatchError naming the first setting that differs, with both values."""
-    for key in dict.fromkeys([*expected, *got]):
+    # the descriptor's fingerprint says less than the k or cutoff behind it
+    for key in sorted(dict.fromkeys([*expected, *got]), key=lambda key: key == "descriptor"):
         if expected.get(key) != got.get(key):
             raise MismatchError(
                 f"{key}: {expected_name} has {expected.get(key)!r}, {got_name} has {got.get(key)!r}; "

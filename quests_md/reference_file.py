@@ -158,11 +158,12 @@ def _checked_header(path: Path, text: str) -> dict[str, Any]:
             missing = [key for key in needed if key not in header]
             if missing:
                 raise FileFormatError(f"{path}: the header lacks {', '.join(missing)}")
-            settings = header["settings"]
+            settings = {key: header["settings"][key] for key in ("descriptor", "bandwidth", "match")}
             if settings["match"] not in ("element", "any"):
                 raise FileFormatError(f"{path}: match: expected 'element' or 'any', got {settings['match']!r}")
             check_bandwidth(settings["bandwidth"])
-            str(settings["descriptor"])
+            if not isinstance(header["sources"], list):
+                raise FileFormatError(f"{path}: sources: expected a list of names, got {header['sources']!r}")
     except (ValueError, KeyError, TypeError) as exc:
         if isinstance(exc, FileFormatError):
             raise
