@@ -284,7 +284,7 @@ def main() -> None:
     with same_threads(options.threads):
         for line in lines(options.quick, options.large, options.threads):
             table.append(line.cells())
-            print(f"measured: {line.what}", file=sys.stderr)
+            print("measured:", *filter(None, line.cells()), sep="  ", file=sys.stderr)
     if options.markdown:
         table.insert(1, ("---",) * len(HEADINGS))
     widths = [0 if options.markdown else max(map(len, column)) for column in zip(*table, strict=True)]

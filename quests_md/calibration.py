@@ -85,7 +85,7 @@ class Calibration:
         ----------
         Vovk, Gammerman, Shafer, Algorithmic Learning in a Random World (2005), doi:10.1007/b106715.
         """
-        if isinstance(checks, bool) or checks < 1:
+        if isinstance(checks, bool) or not checks >= 1:
             raise ValueError(f"checks: expected a positive integer, got {checks!r}")
         pieces = max(1, math.ceil(n_atoms / max(1, self.frame_atoms)))
         count = pieces * (1 if self.per == "check" else checks)
@@ -124,8 +124,8 @@ class Calibration:
             need = math.ceil(level.pieces * (1 if self.per == "check" else checks) / self.false_alarms) - 1
             lines = [
                 f"dH <= {level.value:.2f} nats (kind none: the largest score of {self.n_groups} groups, {size})",
-                f"promise: {self.false_alarms:.2g} false alarms per {unit} were asked, {level.rate:.2g} can be promised; "
-                f"{need} groups would do",
+                f"promise: {self.false_alarms:.2g} false alarms per {unit} were asked, {level.rate:.2g} can be "
+                f"promised; {need} groups would do",
             ]
         lines.append(f"from {self.how}")
         lines.append("valid for new groups of frames like these, not for another temperature, phase or composition")
@@ -184,7 +184,7 @@ class Calibration:
             )
         except FileFormatError:
             raise
-        except (ValueError, KeyError, TypeError) as exc:
+        except (ValueError, KeyError, TypeError, OverflowError) as exc:
             raise FileFormatError(f"{path}: not a calibration file of quests_md, or torn: {exc!r}") from exc
 
     def require(self, reference: Reference) -> None:

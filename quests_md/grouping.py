@@ -41,7 +41,7 @@ def blocks_of_frames(
         Frames per block for each file whose correlation could be estimated; 1 means uncorrelated frames.
     """
     starts = [i for i in range(len(segments)) if i == 0 or segments[i] != segments[i - 1]]
-    stops = [*starts[1:], len(segments)]
+    stops = [*starts, len(segments)][1:]
     lengths: dict[int, float] = {}
     for file in sorted(set(files)):
         series = [
@@ -51,8 +51,8 @@ def blocks_of_frames(
             for a, b in zip(starts, stops, strict=True)
             if files[a] == file and b - a >= SHORTEST
         ]
-        if series:
-            lengths[file] = correlation_length(series)
+        if series and not math.isnan(length := correlation_length(series)):
+            lengths[file] = length
     groups = np.empty(len(segments), np.int64)
     n_groups = 0
     for a, b in zip(starts, stops, strict=True):
@@ -63,11 +63,12 @@ def blocks_of_frames(
 
 
 def correlation_length(series: Sequence[NDArray[np.float64]]) -> float:
-    """Two correlation times of the environments, in frames: 1 + 2 sum_L C(L), 1 for uncorrelated frames.
+    """Two correlation times of the environments, in frames: 1 + 2 sum_L C(L); 1: uncorrelated, NaN: cannot be told.
 
     C(L) is the correlation of an atom's row with the row of the same atom L frames later, after taking away what the
     atom is at all times (a neighbour of the vacancy) and what all atoms are at one time (a hotter frame): neither
-    makes two frames copies of each other. The sum ends where C falls below 0.05.
+    makes two frames copies of each other. The sum ends where C falls below 0.05. Where all atoms always do the same
+    (one atom per cell, a perfect crystal at many volumes) nothing is left to correlate.
 
     Parameters
     ----------
@@ -75,12 +76,14 @@ def correlation_length(series: Sequence[NDArray[np.float64]]) -> float:
         Arrays (frames, atoms, width), one per stretch of consecutive frames.
     """
     longest = max(len(x) for x in series) // 2
-    products, variance = np.zeros(longest), 0.0
+    products, variance, common = np.zeros(longest), 0.0, 0.0
     counts, n_frames = np.zeros(longest), 0
     for x in series:
         n = len(x)
-        change = x - x.mean(axis=0) - x.mean(axis=1, keepdims=True) + x.mean(axis=(0, 1))
-        flat = change.reshape(n, -1)
+        change = x - x.mean(axis=0)
+        together = change.mean(axis=1, keepdims=True)
+        flat = (change - together).reshape(n, -1)
+        common += float((together * together).sum()) * x.shape[1]
         variance += float((flat * flat).sum())
         n_frames += n
         spectrum = np.fft.rfft(flat, n=2 * n, axis=0)
@@ -88,9 +91,18 @@ def correlation_length(series: Sequence[NDArray[np.float64]]) -> float:
         lags = n // 2
         products[:lags] += correlation[:lags]
         counts[:lags] += n - np.arange(lags)
-    if variance <= 1e-20 * n_frames:  # frozen frames: copies of each other
-        return float(2 * longest)
+    rounding = 1e-20 * n_frames
+    if variance <= max(rounding, 1e-10 * common):  # positions in a text file have eight digits
+        return math.nan if common > rounding else float(2 * longest)  # frozen frames are copies of each other
     c = (products / counts) / (variance / n_frames)
-    below = np.flatnonzero(c[1:] < NEGLIGIBLE)
-    end = int(below[0]) + 1 if len(below) else longest
-    return float(1 + 2 * c[1:end].sum())
+    length, stretch = 1.0, n_frames / len(series)
+    for _ in range(50):
+        # the mean over a stretch takes length / stretch of the variance with it, at every lag
+        share = min(length / stretch, 0.9)
+        whole = c * (1 - share) + share
+        below = np.flatnonzero(whole[1:] < NEGLIGIBLE)
+        end = int(below[0]) + 1 if len(below) else longest
+        before, length = length, float(1 + 2 * whole[1:end].sum())
+        if abs(length - before) < 1e-3:
+            break
+    return length

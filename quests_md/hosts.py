@@ -1,5 +1,6 @@
 """What the monitor needs to know of the ASE dynamics that it is attached to."""
 
+import contextlib
 import weakref
 from typing import Any
 
@@ -17,18 +18,20 @@ class AseHost:
 
     def __init__(self, dyn: Any, interval: int | None, previous: "AseHost | None", last_step: int | None) -> None:
         self._dyn: Any = dyn if isinstance(dyn, weakref.ProxyTypes) else weakref.proxy(dyn)
-        self._observers = dyn.observers
         self.interval = interval
         self.first_step = int(dyn.nsteps)
         self.step_offset, self.time_offset_ps = 0, 0.0
         if previous is not None and last_step is not None:
             self.step_offset = max(previous.step_or(last_step) - self.first_step, 0)
-            self.time_offset_ps = (previous.last_time_ps or 0.0) - (self._own_time_ps() or 0.0)
-        self.last_time_ps: float | None = None
+            self.time_offset_ps = previous.time_reached_ps() - (self._own_time_ps() or 0.0)
+        self._last_time_ps: float | None = None
 
     def is_for(self, dyn: Any) -> bool:
         """Whether this is the host made for `dyn`, which may be a weak proxy."""
-        return dyn.observers is self._observers
+        try:
+            return dyn.observers is self._dyn.observers
+        except ReferenceError:
+            return False
 
     def is_alive(self) -> bool:
         """Whether the dynamics still exists."""
@@ -69,8 +72,16 @@ class AseHost:
     def time_ps(self) -> float | None:
         """Simulated time in ps, continued over earlier dynamics; None for optimizers."""
         own = self._own_time_ps()
-        self.last_time_ps = None if own is None else own + self.time_offset_ps
-        return self.last_time_ps
+        if own is None:
+            return None
+        self._last_time_ps = own + self.time_offset_ps
+        return self._last_time_ps
+
+    def time_reached_ps(self) -> float:
+        """Time up to which the run has come, in ps: of a dynamics that is gone, the last that was seen."""
+        with contextlib.suppress(ReferenceError):
+            self.time_ps()
+        return self.time_offset_ps if self._last_time_ps is None else self._last_time_ps
 
     def step_length_ps(self) -> float | None:
         """Time step in ps; None for optimizers."""

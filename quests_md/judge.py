@@ -202,7 +202,7 @@ def cached_energy(atoms: Atoms) -> float | None:
 
 
 def _temperature(atoms: Atoms) -> float | None:
-    if len(atoms) == 0 or not atoms.has("momenta"):
+    if not atoms.has("momenta") or atoms.get_number_of_degrees_of_freedom() <= 0:
         return None
     return float(atoms.get_temperature())
 

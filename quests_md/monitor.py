@@ -21,6 +21,7 @@ from ase.calculators.singlepoint import SinglePointCalculator
 from numpy.typing import NDArray
 
 from . import __version__
+from ._kernels.threads import available_threads
 from .calibration import Calibration, calibrate
 from .errors import StopRun
 from .events import EventCourse
@@ -120,11 +121,18 @@ class Monitor:
             )
         if on_error not in ("log", "raise"):
             raise ValueError(f"on_error: expected 'log' or 'raise', got {on_error!r}")
+        if calibration is not None and not isinstance(calibration, Calibration):
+            raise TypeError(
+                f"calibration: expected a Calibration, got {type(calibration).__name__}; "
+                "make one with calibrate or Calibration.load"
+            )
+        if trigger is not None and not isinstance(trigger, Trigger):
+            raise TypeError(f"trigger: expected a Trigger, got {type(trigger).__name__}")
+        if log is not None and not isinstance(log, str | os.PathLike):
+            raise TypeError(f"log: expected a file name or None, got {type(log).__name__}")
+        available_threads(threads)
         self.trigger = (trigger or Trigger()).fresh()
-        self.actions = (actions,) if callable(actions) else tuple(actions)
-        for action in self.actions:
-            if not callable(action):
-                raise TypeError(f"actions: expected callables action(event, atoms), got {action!r}")
+        self.actions = _checked_actions(actions)
         self.calibration = calibrate(reference, threads=threads) if calibration is None else calibration
         self.reference = reference
         self.judge = Judge(
@@ -141,6 +149,7 @@ class Monitor:
         self._started: float | None = None
         self._ended: float | None = None
         self._stopped = False
+        self._stop_now = False
         self._host: AseHost | None = None
         self._hosts: list[AseHost] = []
         self._said: set[str] = set()
@@ -235,9 +244,13 @@ class Monitor:
         ------
         TypeError
             If `atoms` is not Atoms.
+        ValueError
+            If the trigger has a `patience_ps` and `time_ps` is not given.
         """
         if not isinstance(atoms, Atoms):
             raise TypeError(f"atoms: expected ase.Atoms, got {type(atoms).__name__}")
+        if time_ps is None and self.trigger.patience_ps is not None:
+            raise ValueError("time_ps: expected a time in ps since the trigger has patience_ps, got None")
         frame = self._n_checks
         step = frame if step is None else int(step)
         self._check(atoms, step, time_ps, None)
@@ -314,6 +327,10 @@ class Monitor:
         last_step = None if self.last_check is None else self.last_check.step
         host = AseHost(dyn, interval, self._host, last_step)
         host.atoms()
+        if self.trigger.patience_ps is not None and host.time_ps() is None:
+            raise ValueError(
+                f"patience_ps: expected a dynamics that knows the time, got {type(dyn).__name__}; use patience instead"
+            )
         step_ps = host.step_length_ps()
         if self.calibration.per == "ns" and step_ps and interval:
             self.judge.checks = max(1, math.ceil(1000 / (step_ps * interval)))
@@ -337,8 +354,9 @@ class Monitor:
                 return
             self._check(atoms, step, host.time_ps(), host.interval)
 
+        self._stop_now = False
         self._guarded(observe)
-        if self._stopped:
+        if self._stop_now:  # asked for by this check: a run taken up again goes on
             host.stop()
 
     def _check(self, atoms: Atoms, step: int, time_ps: float | None, interval: int | None) -> None:
@@ -384,7 +402,7 @@ class Monitor:
         if after in ("open", "stop"):
             self._open_or_follow(judged, atoms)
         if after == "stop":
-            self._stopped = True
+            self._stop()
 
     def _note_changes(self, previous: Check | None, check: Check) -> None:
         """Say once that the number of atoms changes, and once that there are elements without a reference."""
@@ -434,7 +452,10 @@ class Monitor:
         try:
             action(event, frame)
         except StopRun:
-            self._stopped = True
+            self._stop()
+
+    def _stop(self) -> None:
+        self._stopped = self._stop_now = True
 
     def _close_event(self) -> None:
         course, self._course = self._course, None
@@ -551,6 +572,17 @@ class Monitor:
         self._said.add(message)
         _logger.error("quests_md: %s; the simulation goes on unwatched where this happens, said once", message)
         return True
+
+
+def _checked_actions(actions: Sequence[Action] | Action) -> tuple[Action, ...]:
+    try:
+        chosen = (actions,) if callable(actions) else tuple(actions)
+    except TypeError:
+        raise TypeError(f"actions: expected callables action(event, atoms), got {actions!r}") from None
+    for action in chosen:
+        if not callable(action):
+            raise TypeError(f"actions: expected callables action(event, atoms), got {action!r}")
+    return chosen
 
 
 def _cached_results(atoms: Atoms, frame: Atoms) -> SinglePointCalculator | None:

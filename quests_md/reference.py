@@ -607,7 +607,7 @@ def _element_blocks(numbers: NDArray[np.uint8], match: str) -> dict[int, slice]:
     present, starts = np.unique(numbers, return_index=True)
     if match == "any":
         return {int(z): slice(0, len(numbers)) for z in present}
-    stops = [*starts[1:], len(numbers)]
+    stops = [*starts, len(numbers)][1:]
     return {int(z): slice(int(a), int(b)) for z, a, b in zip(present, starts, stops, strict=True)}
 
 

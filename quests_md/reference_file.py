@@ -181,6 +181,8 @@ def _mapped_rows(path: Path) -> NDArray[np.float64]:
         length = int.from_bytes(file.read(8), "little")
         entry = json.loads(file.read(length))["rows"]
     shape = tuple(entry["shape"])
-    if entry["dtype"] != "F64" or not math.prod(shape):
+    if entry["dtype"] != "F64":
+        raise FileFormatError(f"{path}: rows: expected F64, got {entry['dtype']}")
+    if not math.prod(shape):  # nothing can be mapped
         return np.empty(shape)
     return np.memmap(path, dtype=np.float64, mode="r", offset=8 + length + entry["data_offsets"][0], shape=shape)

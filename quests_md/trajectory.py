@@ -114,17 +114,25 @@ def _judged(frames: Iterator[Frame], monitor: Monitor, workers: int) -> Iterator
         return
     waiting: deque[tuple[Future[Judged], Atoms]] = deque()
     with ThreadPoolExecutor(workers) as pool:
-        try:
-            for count, frame in enumerate(frames):
-                waiting.append((pool.submit(judge, count, frame), frame.atoms))
-                if len(waiting) >= 2 * workers:
-                    future, atoms = waiting.popleft()
-                    yield future.result(), atoms
-        finally:
-            # a damaged frame does not cost the ones before it
-            while waiting:
+        numbered = enumerate(frames)
+        damage: Exception | None = None
+        while True:
+            try:
+                count, frame = next(numbered)
+            except StopIteration:
+                break
+            except Exception as exc:  # a damaged frame does not cost the ones before it
+                damage = exc
+                break
+            waiting.append((pool.submit(judge, count, frame), frame.atoms))
+            if len(waiting) >= 2 * workers:
                 future, atoms = waiting.popleft()
                 yield future.result(), atoms
+        while waiting:
+            future, atoms = waiting.popleft()
+            yield future.result(), atoms
+        if damage is not None:
+            raise damage
 
 
 def _step(atoms: Atoms, count: int) -> int:

@@ -862,7 +862,7 @@ def test_frames_that_cannot_be_described_are_named(tmp_path):
     doubled.positions[3] = doubled.positions[1]
     for bad, message in (
         (nan, "positions: .*atom 2"),
-        (flat, "cell: .*zero for abc"),
+        (flat, "cell: .*zero for a, b, c"),
         (doubled, "atom [13] lies .* remove the doubled atom"),
     ):
         path = tmp_path / "bad.traj"
@@ -1094,7 +1094,7 @@ def test_groups_unasked_are_blocks_where_frames_follow_each_other_slowly():
     assert "memory" in rule
     parted = groups_of([*frames[:60], *copper(3), *frames[60:]], None)[0]
     assert not set(parted[:60]) & set(parted[63:])
-    assert parted[59] < parted[60] < parted[61] < parted[62] < parted[63]
+    assert parted[59] < parted[60] == parted[62] < parted[63]  # one piece of the file, shorter than a block
 
 
 def test_a_label_splits_segments_of_any_type():

@@ -1,0 +1,158 @@
+"""Small real systems for tests of the monitor: copper with EMT, references and levels for it."""
+
+import functools
+import math
+
+import numpy as np
+from ase import Atoms, units
+from ase.build import bulk
+from ase.calculators.emt import EMT
+from ase.filters import FrechetCellFilter
+from ase.md.bussi import Bussi
+from ase.md.langevin import Langevin
+from ase.md.nose_hoover_chain import IsotropicMTKNPT
+from ase.md.nptberendsen import NPTBerendsen
+from ase.md.verlet import VelocityVerlet
+from ase.optimize import BFGS, FIRE
+
+from quests_md import Calibration, Reference
+
+FS = units.fs
+H = 0.05  # 1/Å
+
+
+class CountingEMT(EMT):
+    """EMT that counts its calculations."""
+
+    calls = 0
+
+    def calculate(self, *args, **kwargs):
+        self.calls += 1
+        super().calculate(*args, **kwargs)
+
+
+class TouchyEMT(CountingEMT):
+    """Recomputes when atoms.info changes, as MACE >= 0.3.15 does."""
+
+    def check_state(self, atoms, tol=1e-15):
+        changes = super().check_state(atoms, tol=tol)
+        if not changes and self.atoms.info != atoms.info:
+            changes.append("info")
+        return changes
+
+
+def copper(size=2, *, seed=0, rattle=0.0, temperature_K=None, calc=None):
+    """4 size^3 atoms of fcc copper; momenta without drift."""
+    atoms = bulk("Cu", cubic=True) * (size, size, size)
+    rng = np.random.default_rng(seed)
+    if rattle:
+        atoms.positions += rng.normal(0, rattle, (len(atoms), 3))
+    if temperature_K:
+        widths = np.sqrt(atoms.get_masses() * units.kB * temperature_K)[:, None]
+        momenta = rng.standard_normal((len(atoms), 3)) * widths
+        atoms.set_momenta(momenta - momenta.mean(axis=0))
+    atoms.calc = calc
+    return atoms
+
+
+def alloy(size=2, *, seed=0, rattle=0.05, gold=True):
+    """Ordered Cu3Au, or the same with silver in the place of gold."""
+    unit = Atoms(
+        "AuCu3" if gold else "AgCu3",
+        scaled_positions=[(0, 0, 0), (0.5, 0.5, 0), (0.5, 0, 0.5), (0, 0.5, 0.5)],
+        cell=[3.75] * 3,
+        pbc=True,
+    )
+    atoms = unit * (size, size, size)
+    atoms.positions += np.random.default_rng(seed).normal(0, rattle, (len(atoms), 3))
+    return atoms
+
+
+@functools.cache
+def md_frames():
+    """240 frames of 32 copper atoms, every 2 steps of 5 fs near 300 K; shared, so copy before you change one."""
+    atoms = copper(temperature_K=600, seed=1, calc=EMT())
+    dyn = Langevin(atoms, 5 * FS, temperature_K=300, friction=0.02 / FS, fixcm=False, rng=np.random.default_rng(2))
+    dyn.run(100)
+    frames = []
+    dyn.attach(lambda: frames.append(atoms.copy()), 2)
+    dyn.run(480)
+    return tuple(frames)
+
+
+@functools.cache
+def md_reference():
+    """Every second frame of `md_frames`."""
+    return Reference.from_frames(list(md_frames()[::2]), bandwidth=H, groups="frame")
+
+
+@functools.cache
+def cold_reference():
+    """Copper that hardly moves: every MD near 300 K leaves it."""
+    return Reference.from_frames([copper(seed=i, rattle=0.01) for i in range(4)], bandwidth=H, groups="frame")
+
+
+@functools.cache
+def alloy_reference():
+    return Reference.from_frames([alloy(seed=i) for i in range(8)], bandwidth=H, groups="frame")
+
+
+def level_at(reference, value, n=200):
+    """A calibration whose level is `value` for frames of any size."""
+    scores = np.full(n, float(value)) if math.isfinite(value) else np.empty(0)
+    return Calibration(
+        fingerprint=reference.fingerprint,
+        false_alarms=0.01,
+        per="check",
+        scores=scores,
+        frame_atoms=10**6,
+        how="set by hand",
+    )
+
+
+def outside(seed=0, size=2):
+    """Copper displaced so far that it is no crystal any more."""
+    return copper(size, seed=seed, rattle=0.3)
+
+
+def inside(seed=0):
+    """A frame of the MD that is not in `md_reference`."""
+    return md_frames()[1::2][seed].copy()
+
+
+def _mtk(atoms):
+    return IsotropicMTKNPT(atoms, 5 * FS, temperature_K=300, pressure_au=0.0, tdamp=100 * FS, pdamp=500 * FS)
+
+
+def _berendsen(atoms):
+    return NPTBerendsen(
+        atoms, 5 * FS, temperature_K=300, pressure_au=0.0, taup=500 * FS, compressibility_au=1 / (140 * units.GPa)
+    )
+
+
+def _langevin(atoms):
+    return Langevin(atoms, 5 * FS, temperature_K=300, friction=0.02 / FS, fixcm=False, rng=np.random.default_rng(3))
+
+
+#: Every way to move atoms that is tried; each starts from the atoms given.
+DYNAMICS = {
+    "verlet": lambda atoms: VelocityVerlet(atoms, 5 * FS),
+    "langevin": _langevin,
+    "bussi": lambda atoms: Bussi(atoms, 5 * FS, temperature_K=300, taut=50 * FS, rng=np.random.default_rng(4)),
+    "berendsen": _berendsen,
+    "mtk": _mtk,
+    "bfgs": lambda atoms: BFGS(atoms, logfile=None),
+    "fire": lambda atoms: FIRE(atoms, logfile=None),
+    "cell": lambda atoms: FIRE(FrechetCellFilter(atoms), logfile=None),
+}
+
+
+def verlet(atoms):
+    return VelocityVerlet(atoms, 5 * FS)
+
+
+def run(dyn, steps):
+    """Run so many steps, whatever kind of dynamics it is."""
+    if hasattr(dyn, "get_time"):
+        return dyn.run(steps)
+    return dyn.run(fmax=1e-9, steps=steps)

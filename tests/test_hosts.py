@@ -1,0 +1,467 @@
+"""How the monitor meets ASE: the facts of ASE that it relies on, and attaching in every way."""
+
+import gc
+import math
+import re
+import weakref
+
+import numpy as np
+import pytest
+from ase import Atoms
+from ase.build import bulk
+from ase.calculators.emt import EMT
+from ase.constraints import FixAtoms
+from ase.filters import FrechetCellFilter
+from ase.io import read
+from ase.md.verlet import VelocityVerlet
+from ase.mep import NEB
+from ase.optimize import BFGS, FIRE
+from systems import (
+    DYNAMICS,
+    FS,
+    CountingEMT,
+    TouchyEMT,
+    cold_reference,
+    copper,
+    inside,
+    level_at,
+    md_reference,
+    outside,
+    run,
+    verlet,
+)
+
+from quests_md import Calibration, MismatchError, Monitor, Trigger, calibrate, read_log, stop
+
+
+def quiet(**options):
+    """A monitor without a log that raises what goes wrong."""
+    return Monitor(md_reference(), level_at(md_reference(), 0.0), **({"log": None, "on_error": "raise"} | options))
+
+
+class Recorder(Monitor):
+    """Keeps every check."""
+
+    def __init__(self, *args, **options):
+        super().__init__(*args, **options)
+        self.checks = []
+
+    def _commit(self, judged, atoms):
+        super()._commit(judged, atoms)
+        self.checks.append(judged.check)
+
+
+def recorder(**options):
+    return Recorder(md_reference(), level_at(md_reference(), 0.0), log=None, on_error="raise", **options)
+
+
+def steps(monitor):
+    return [check.step for check in monitor.checks]
+
+
+# facts of ASE
+
+
+def moving(calc=None):
+    return copper(temperature_K=300, calc=calc or CountingEMT())
+
+
+def test_ase_fires_at_step_0_and_at_multiples_and_a_second_run_repeats_no_step():
+    seen = []
+    dyn = verlet(moving())
+    dyn.attach(lambda: seen.append(dyn.nsteps), 3)
+    dyn.run(4)
+    dyn.run(3)
+    assert seen == [0, 3, 6]
+
+
+def test_ase_fires_step_0_again_for_a_new_dynamics_on_the_same_atoms():
+    atoms, seen = moving(), []
+    for _ in range(2):
+        dyn = verlet(atoms)
+        dyn.attach(lambda: seen.append(atoms.positions.tobytes()), 5)  # noqa: B023
+        dyn.run(5)
+    assert len(seen) == 4
+    assert seen[1] == seen[2]
+
+
+def test_ase_runs_observers_in_list_order_and_inserts_first():
+    order = []
+    dyn = verlet(moving())
+    dyn.attach(lambda: order.append("attached"), 1)
+    dyn.insert_observer(lambda: order.append("inserted"), 0, 1)
+    dyn.run(0)
+    assert order == ["inserted", "attached"]
+    function, interval, args, kwargs = dyn.observers[0]
+    assert callable(function)
+    assert (interval, args, kwargs) == (1, (), {})
+
+
+@pytest.mark.parametrize("name", DYNAMICS)
+def test_ase_has_energy_and_forces_cached_when_observers_run(name):
+    atoms, calls = moving(), []
+    dyn = DYNAMICS[name](atoms)
+
+    def look():
+        before = atoms.calc.calls
+        assert not atoms.calc.calculation_required(atoms, ["energy", "forces"])
+        atoms.get_potential_energy()
+        atoms.get_forces()
+        calls.append(atoms.calc.calls - before)
+
+    dyn.attach(look, 1)
+    run(dyn, 5)
+    assert calls
+    assert set(calls) == {0}
+
+
+@pytest.mark.parametrize("name", ["verlet", "langevin", "fire"])
+def test_ase_stops_cleanly_when_max_steps_is_set_in_an_observer(name):
+    dyn, later = DYNAMICS[name](copper(rattle=0.1, temperature_K=300, calc=EMT())), []
+
+    def end():
+        if dyn.nsteps == 3:
+            dyn.max_steps = dyn.nsteps
+
+    dyn.attach(end, 1)
+    dyn.attach(lambda: later.append(dyn.nsteps), 1)
+    run(dyn, 10)
+    assert later == [0, 1, 2, 3]
+    run(dyn, 4)
+    assert dyn.nsteps == 7
+
+
+def test_ase_turns_stop_iteration_into_a_runtime_error():
+    dyn = verlet(moving())
+
+    def end():
+        raise StopIteration
+
+    dyn.attach(end, 1)
+    with pytest.raises(RuntimeError):
+        dyn.run(2)
+
+
+def test_ase_counts_time_in_its_own_unit():
+    dyn = verlet(moving())
+    dyn.run(4)
+    assert dyn.get_time() / (1000 * FS) == pytest.approx(0.020)
+
+
+def test_ase_extxyz_keeps_arrays_info_and_inf_and_traj_drops_arrays(tmp_path):
+    atoms = copper()
+    values = np.linspace(0, 1, len(atoms))
+    values[3], values[4] = math.inf, math.nan
+    atoms.set_array("delta_entropy", values)
+    atoms.info["step"] = 5
+    atoms.write(tmp_path / "a.extxyz")  # eight decimals
+    atoms.write(tmp_path / "a.traj")
+    back = read(tmp_path / "a.extxyz")
+    np.testing.assert_allclose(back.arrays["delta_entropy"], values, rtol=0, atol=5.1e-9)
+    assert back.info["step"] == 5
+    traj = read(tmp_path / "a.traj")
+    assert "delta_entropy" not in traj.arrays
+    assert traj.info["step"] == 5
+
+
+def test_ase_a_calculator_may_recompute_when_info_changes():
+    atoms = copper(calc=TouchyEMT())
+    atoms.get_forces()
+    atoms.info["step"] = 1
+    atoms.get_forces()
+    assert atoms.calc.calls == 2
+    atoms.set_array("delta_entropy", np.zeros(len(atoms)))
+    atoms.get_forces()
+    assert atoms.calc.calls == 2
+
+
+# attaching
+
+
+@pytest.mark.parametrize("interval", [1, 3, np.int64(5)])
+def test_checks_at_step_0_and_at_multiples_and_no_step_twice_over_two_runs(interval):
+    monitor, dyn = recorder(), verlet(moving())
+    monitor.attach(dyn, interval)
+    dyn.run(7)
+    dyn.run(8)
+    expected = list(range(0, 16, int(interval)))
+    assert steps(monitor) == expected
+    assert [c.frame for c in monitor.checks] == list(range(len(expected)))
+    assert [c.time_ps for c in monitor.checks] == pytest.approx([0.005 * s for s in expected])
+    assert {c.interval for c in monitor.checks} == {interval}
+
+
+def test_default_interval_is_ten():
+    monitor, dyn = recorder(), verlet(moving())
+    monitor.attach(dyn)
+    dyn.run(20)
+    assert steps(monitor) == [0, 10, 20]
+
+
+def test_the_way_of_ase_gives_the_same_checks():
+    own, ases = recorder(), recorder()
+    dyn = verlet(moving())
+    own.attach(dyn, 5)
+    dyn.run(10)
+    dyn = verlet(moving())
+    dyn.attach(ases, 5, dyn)
+    dyn.run(10)
+    for a, b in zip(own.checks, ases.checks, strict=True):
+        assert (a.step, a.time_ps, a.interval, a.digest, a.dh_mean) == (
+            b.step,
+            b.time_ps,
+            b.interval,
+            b.digest,
+            b.dh_mean,
+        )
+
+
+def test_the_way_of_ase_takes_a_weak_proxy(capsys):
+    monitor, dyn = recorder(), verlet(moving())
+    dyn.attach(monitor, 5, weakref.proxy(dyn))
+    dyn.run(10)
+    assert steps(monitor) == [0, 5, 10]
+    assert capsys.readouterr().err.count("pre-flight") == 1
+
+
+def test_the_way_of_ase_without_the_dynamics_says_how_to():
+    dyn = verlet(moving())
+    dyn.attach(quiet(), 5)
+    with pytest.raises(TypeError, match=r"dyn.attach\(monitor, interval, dyn\)"):
+        dyn.run(1)
+
+
+def test_the_monitor_sees_a_step_before_the_writers_do(tmp_path):
+    monitor, seen = recorder(), []
+    atoms = moving()
+    dyn = VelocityVerlet(atoms, 5 * FS, trajectory=str(tmp_path / "run.traj"), logfile=str(tmp_path / "run.log"))
+    dyn.attach(lambda: seen.append((dyn.nsteps, monitor.last_check.step)), 5)
+    write = dyn.observers[0]
+    monitor.attach(dyn, 5)
+    assert dyn.observers[1] is write
+    dyn.run(10)
+    assert seen == [(0, 0), (5, 5), (10, 10)]
+    assert len(read(tmp_path / "run.traj", ":")) == 11
+
+
+@pytest.mark.parametrize("keep", [True, False], ids=["kept", "dropped"])
+def test_a_new_dynamics_on_the_same_atoms_continues_step_and_time_and_doubles_no_check(keep):
+    monitor, atoms, kept = recorder(), moving(), []
+    for _ in range(3):
+        dyn = verlet(atoms)
+        if keep:
+            kept.append(dyn)
+        monitor.attach(dyn, 5)
+        dyn.run(10)
+        del dyn
+    assert steps(monitor) == [0, 5, 10, 15, 20, 25, 30]
+    assert [c.time_ps for c in monitor.checks] == pytest.approx([0.005 * s for s in steps(monitor)])
+    assert [c.frame for c in monitor.checks] == list(range(7))
+    assert len({c.digest for c in monitor.checks}) == 7
+
+
+def test_the_same_with_the_way_of_ase():
+    monitor, atoms = recorder(), moving()
+    for _ in range(3):
+        dyn = verlet(atoms)
+        dyn.attach(monitor, 5, dyn)
+        dyn.run(10)
+    assert steps(monitor) == [0, 5, 10, 15, 20, 25, 30]
+    assert [c.time_ps for c in monitor.checks] == pytest.approx([0.005 * s for s in steps(monitor)])
+
+
+def test_time_agrees_with_the_step_after_a_run_that_ended_between_checks():
+    monitor, atoms = recorder(), moving()
+    first = verlet(atoms)
+    monitor.attach(first, 10)
+    first.run(14)
+    second = verlet(atoms)
+    monitor.attach(second, 10)
+    second.run(10)
+    assert steps(monitor) == [0, 10, 14, 24]
+    assert [c.time_ps for c in monitor.checks] == pytest.approx([0, 0.050, 0.070, 0.120])
+
+
+def test_time_stands_still_in_a_relaxation_between_two_dynamics():
+    monitor, atoms = recorder(), moving()
+    first = verlet(atoms)
+    monitor.attach(first, 5)
+    first.run(10)
+    relax = FIRE(atoms, logfile=None)
+    monitor.attach(relax, 5)
+    relax.run(fmax=1e-9, steps=5)
+    last = verlet(atoms)
+    monitor.attach(last, 5)
+    last.run(5)
+    assert steps(monitor) == [0, 5, 10, 15, 20]
+    times = [c.time_ps for c in monitor.checks]
+    assert times[3] is None
+    assert times[:3] + times[4:] == pytest.approx([0, 0.025, 0.050, 0.075])
+
+
+def test_another_system_on_the_same_monitor_is_checked_at_its_step_0():
+    monitor = recorder()
+    for seed in (0, 1):
+        dyn = verlet(copper(seed=seed, rattle=0.05, temperature_K=300, calc=EMT()))
+        monitor.attach(dyn, 5)
+        dyn.run(5)
+    assert steps(monitor) == [0, 5, 5, 10]
+    assert [c.frame for c in monitor.checks] == [0, 1, 2, 3]
+
+
+@pytest.mark.parametrize("attach", ["own", "ase"])
+def test_a_dynamics_that_is_dropped_is_not_kept_alive(attach):
+    """A loop that makes a new dynamics for each stretch must not fill the memory."""
+    monitor, atoms, dead = quiet(), moving(), []
+    for _ in range(4):
+        dyn = verlet(atoms)
+        dead.append(weakref.ref(dyn))
+        if attach == "own":
+            monitor.attach(dyn, 1)
+        else:
+            dyn.attach(monitor, 1, dyn)
+        dyn.run(1)
+    del dyn
+    gc.collect()
+    assert [ref() for ref in dead] == [None] * 4
+    monitor.attach(verlet(atoms), 1)
+    assert len(monitor._hosts) <= 2
+
+
+@pytest.mark.parametrize("wrap", [lambda a: a, FrechetCellFilter], ids=["positions", "cell"])
+@pytest.mark.parametrize("optimizer", [BFGS, FIRE])
+def test_optimizers_have_steps_and_no_time(optimizer, wrap):
+    monitor = recorder()
+    atoms = copper(rattle=0.05, calc=EMT())
+    dyn = optimizer(wrap(atoms), logfile=None)
+    monitor.attach(dyn, 2)
+    dyn.run(fmax=1e-9, steps=5)
+    assert steps(monitor) == [0, 2, 4]
+    assert {c.time_ps for c in monitor.checks} == {None}
+    assert {c.temperature_K for c in monitor.checks} == {None}
+    assert None not in {c.energy_per_atom for c in monitor.checks}
+
+
+def test_stop_ends_an_optimizer_too():
+    monitor = Monitor(cold_reference(), trigger=Trigger(patience=1), log=None, actions=[stop])
+    dyn = FIRE(copper(rattle=0.1, calc=EMT()), logfile=None)
+    monitor.attach(dyn, 2)
+    dyn.run(fmax=1e-9, steps=50)
+    assert dyn.nsteps == 0
+    assert monitor.stopped
+
+
+def test_a_loop_of_ones_own():
+    with quiet() as monitor:
+        first = monitor.check(inside(0), step=100, time_ps=1.5)
+        second = monitor.check(inside(1))
+        third = monitor.check(inside(2), step=np.int64(7))
+    assert (first.step, first.time_ps, first.frame, first.interval) == (100, 1.5, 0, None)
+    assert (second.step, second.time_ps, second.frame) == (1, None, 1)
+    assert (third.step, third.frame) == (7, 2)
+
+
+def test_what_moves_no_atoms_is_refused_with_a_way_out():
+    images = [copper(1, rattle=0.01, seed=i, calc=EMT()) for i in range(3)]
+    with pytest.raises(TypeError, match=r"dyn: .*NEB.*monitor\.check\(atoms\)"):
+        quiet().attach(FIRE(NEB(images, method="improvedtangent"), logfile=None), 1)
+    with pytest.raises(TypeError, match="dyn: expected an ASE dynamics or optimizer, got Atoms"):
+        quiet().attach(images[0], 1)
+    with pytest.raises(TypeError, match="dyn: .*NoneType"):
+        quiet().attach(None, 1)
+
+
+@pytest.mark.parametrize("interval", [0, -1, -10])
+def test_an_interval_below_one_is_refused(interval):
+    dyn = verlet(moving())
+    with pytest.raises(ValueError, match=f"interval: expected a positive integer, got {interval}"):
+        quiet().attach(dyn, interval)
+    assert dyn.observers == []
+
+
+@pytest.mark.parametrize("interval", [True, 1.0, "10", None, math.nan])
+def test_an_interval_that_is_no_integer_is_refused(interval):
+    dyn = verlet(moving())
+    with pytest.raises(TypeError, match=re.escape(f"interval: expected a positive integer, got {interval!r}")):
+        quiet().attach(dyn, interval)
+    assert dyn.observers == []
+
+
+# wrong arguments
+
+
+def test_a_calibration_of_another_reference_is_refused_and_leaves_no_log(tmp_path):
+    other = calibrate(cold_reference())
+    with pytest.raises(MismatchError) as error:
+        Monitor(md_reference(), other, log=tmp_path / "run.jsonl")
+    assert md_reference().fingerprint in str(error.value)
+    assert cold_reference().fingerprint in str(error.value)
+    assert not (tmp_path / "run.jsonl").exists()
+
+
+@pytest.mark.parametrize(
+    ("options", "kind", "message"),
+    [
+        ({"reference": "train.xyz"}, TypeError, "reference: expected a Reference, got str; .*from_frames"),
+        ({"reference": None}, TypeError, "reference: .*NoneType"),
+        ({"calibration": "level.json"}, TypeError, "calibration: expected a Calibration, got str; .*Calibration.load"),
+        ({"calibration": 3.0}, TypeError, "calibration: expected a Calibration, got float"),
+        ({"trigger": 3}, TypeError, "trigger: expected a Trigger, got int"),
+        ({"actions": ["stop"]}, TypeError, "actions: expected callables .* got 'stop'"),
+        ({"actions": None}, TypeError, "actions: "),
+        ({"actions": 5}, TypeError, "actions: "),
+        ({"on_error": "ignore"}, ValueError, "on_error: expected 'log' or 'raise', got 'ignore'"),
+        ({"values": "fast"}, ValueError, "values: expected 'auto', 'full' or 'proven', got 'fast'"),
+        ({"threads": 0}, ValueError, "threads: expected a positive integer, got 0"),
+        ({"threads": 1.5}, ValueError, "threads: expected a positive integer, got 1.5"),
+        ({"log": 5}, TypeError, "log: .*int"),
+    ],
+)
+def test_wrong_arguments_are_refused_by_name(options, kind, message, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    given = {"reference": md_reference(), "calibration": level_at(md_reference(), 0.0)} | options
+    with pytest.raises(kind, match=message):
+        Monitor(given.pop("reference"), given.pop("calibration"), **given)
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("atoms", [None, "POSCAR", np.zeros((3, 3)), [bulk("Cu")]])
+def test_check_takes_atoms_only(atoms):
+    with quiet() as monitor, pytest.raises(TypeError, match="atoms: expected ase.Atoms, got "):
+        monitor.check(atoms)
+
+
+def test_the_trigger_given_is_not_changed():
+    trigger = Trigger(patience=1)
+    with Monitor(md_reference(), level_at(md_reference(), -9.0), trigger=trigger, log=None) as monitor:
+        monitor.check(outside())
+    assert monitor.events
+    assert (trigger.state, trigger.n_events) == ("in", 0)
+
+
+def test_patience_in_time_is_refused_where_there_is_no_time():
+    monitor = quiet(trigger=Trigger(patience_ps=1.0))
+    dyn = FIRE(copper(rattle=0.05, calc=EMT()), logfile=None)
+    with pytest.raises(ValueError, match="patience_ps"):
+        monitor.attach(dyn, 1)
+
+
+def test_levels_per_nanosecond_count_the_checks_of_the_attached_run(tmp_path):
+    reference = md_reference()
+    scores = np.sort(np.random.default_rng(0).normal(-6, 1, 100_000))
+    calibration = Calibration(reference.fingerprint, 0.01, "ns", scores, 32, "made up")
+    dyn = verlet(moving())
+    with Monitor(reference, calibration, log=tmp_path / "run.jsonl") as monitor:
+        monitor.attach(dyn, 10)
+        dyn.run(10)
+    # 5 fs and every 10 steps: 20 000 checks in a nanosecond
+    assert read_log(tmp_path / "run.jsonl").header["calibration"]["checks"] == 20_000
+    assert monitor.judge.checks == 20_000
+
+
+def test_atoms_that_cannot_move_have_no_temperature():
+    atoms = copper(1, temperature_K=300)
+    atoms.set_constraint(FixAtoms(range(len(atoms))))
+    with quiet() as monitor:
+        assert monitor.check(atoms).temperature_K is None
+        assert monitor.check(Atoms("Cu", positions=[(0, 0, 0)])).temperature_K is None
