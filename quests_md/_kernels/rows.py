@@ -34,6 +34,7 @@ def fill_rows(x, y, z, bins, shape, slots, start, stop, k, cutoff, out):
     # columns padded to a multiple of eight doubles; the padding stays zero
     width = (k + 7) // 8 * 8
     table = np.zeros((k, width))
+    comparators = _comparators(k)
     cutoff2 = cutoff * cutoff
     home = np.int64(-1)
 
@@ -98,7 +99,7 @@ def fill_rows(x, y, z, bins, shape, slots, start, stop, k, cutoff, out):
                 r2 = max(dx * dx + dy * dy + dz * dz, MIN_DISTANCE * MIN_DISTANCE)
                 table[j, i] = wj * root_weight[i] / math.sqrt(r2)
             table[j, j] = 0.0
-        _sort_columns(table, m)
+        _sort_columns(table, comparators)
         for rank in range(min(m, k - 1)):
             total_weight = 0.0
             for i in range(width):
@@ -107,12 +108,10 @@ def fill_rows(x, y, z, bins, shape, slots, start, stop, k, cutoff, out):
 
 
 @kernel
-def _sort_columns(table, n):
-    """Sort the first n entries of every column, descending, by Batcher's merge exchange (Knuth 5.2.2, Algorithm M).
-
-    The matrix is symmetric, so sorting columns sorts rows, and each comparator works on whole rows at once.
-    """
-    width = table.shape[1]
+def _comparators(n):
+    """Pairs of places (high, low) of Batcher's merge exchange for n items (Knuth 5.2.2, Algorithm M)."""
+    pairs = np.empty((n * n, 2), np.int64)
+    n_pairs = 0
     top = 1
     while top * 2 < n:
         top *= 2
@@ -122,16 +121,30 @@ def _sort_columns(table, n):
         while True:
             for i in range(n - d):
                 if (i & p) == r:
-                    high = table[i]
-                    low = table[i + d]
-                    for c in range(width):
-                        a, b = high[c], low[c]
-                        high[c] = a if a > b else b
-                        low[c] = b if a > b else a
+                    pairs[n_pairs, 0] = i
+                    pairs[n_pairs, 1] = i + d
+                    n_pairs += 1
             if q == p:
                 break
             d, q, r = q - p, q // 2, p
         p //= 2
+    return pairs[:n_pairs]
+
+
+@kernel
+def _sort_columns(table, comparators):
+    """Sort every column, descending.
+
+    The matrix is symmetric, so sorting columns sorts rows, and each comparator works on whole rows at once.
+    """
+    width = table.shape[1]
+    for s in range(comparators.shape[0]):
+        high = table[comparators[s, 0]]
+        low = table[comparators[s, 1]]
+        for c in range(width):
+            a, b = high[c], low[c]
+            high[c] = a if a > b else b
+            low[c] = b if a > b else a
 
 
 @kernel
