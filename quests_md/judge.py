@@ -108,7 +108,7 @@ class Judge:
             "n_atoms": n_atoms,
             "n_unknown": int((~known).sum()),
             "temperature_K": _temperature(atoms),
-            "volume_per_atom": abs(float(atoms.cell.volume)) / n_atoms if n_atoms and atoms.pbc.all() else None,
+            "volume_per_atom": _volume_per_atom(atoms),
             "energy_per_atom": cached_energy(atoms),
             "interval": interval,
             "digest": frame_digest(atoms),
@@ -122,7 +122,8 @@ class Judge:
         levels = self.calibration.levels(atoms, self.checks)
         judged = self._full if self.mode(n_atoms) == "full" else self._proven
         dh, above, numbers_found = judged(atoms, rows, levels, known)
-        excess = dh - levels
+        excess = np.full(n_atoms, np.inf)  # also of an unknown element where the level itself is inf
+        excess[known] = dh[known] - levels[known]
         worst = int(np.nanargmax(excess)) if not np.isnan(excess).all() else None
         check = Check(
             **host,
@@ -150,17 +151,17 @@ class Judge:
         found = _summary(dh[known])
         found["dh_max"] = float(dh.max())
         found["frame_entropy"] = entropy(rows, bandwidth=self.reference.bandwidth, threads=self.threads)
-        return dh, ~(dh <= levels), found
+        return dh, ~(known & (dh <= levels)), found
 
     def _proven(
         self, atoms: Atoms, rows: NDArray[np.float64], levels: NDArray[np.float64], known: NDArray[np.bool_]
     ) -> tuple[NDArray[np.float64], NDArray[np.bool_], dict[str, Any]]:
         numbers = np.asarray(atoms.numbers)
-        covered = self.reference.is_covered(rows, levels - self.margin, numbers=numbers, threads=self.threads)
+        covered = self.reference.is_covered(rows, levels - self.margin, numbers=numbers, threads=self.threads) & known
         dh = np.full(len(rows), math.nan)
         near = np.flatnonzero(~covered)
         dh[near] = self.reference.delta_entropy(rows[near], numbers=numbers[near], float64=True, threads=self.threads)
-        above = ~covered & ~(dh <= levels)
+        above = ~covered & ~(known & (dh <= levels))
         sample = _sample(atoms, self.seed)
         sketch = self._sketch_of_reference()
         sampled = sketch.delta_entropy(rows[sample], numbers=numbers[sample], threads=self.threads)
@@ -205,6 +206,12 @@ def _temperature(atoms: Atoms) -> float | None:
     if not atoms.has("momenta") or atoms.get_number_of_degrees_of_freedom() <= 0:
         return None
     return float(atoms.get_temperature())
+
+
+def _volume_per_atom(atoms: Atoms) -> float | None:
+    if len(atoms) == 0 or not atoms.pbc.all() or not np.isfinite(atoms.cell.array).all():
+        return None
+    return abs(float(atoms.cell.volume)) / len(atoms)
 
 
 def _invalid(host: dict[str, Any], start: float) -> Check:

@@ -121,6 +121,11 @@ def test_conformal_exactly_with_enough_groups(n):
             assert level.rate == pytest.approx(1 / (n + 1))
 
 
+def test_a_rate_of_one_in_n_plus_one_is_never_lost_to_rounding():
+    for n in range(2, 400):
+        assert made(np.arange(n), 1 / (n + 1)).level(10).kind == "conformal"
+
+
 @pytest.mark.parametrize("a", [0.9, 0.99, 0.999999])
 def test_a_rate_near_one_takes_the_smallest_scores(a):
     assert made(range(9), a).level(1).value == max(0, math.ceil((1 - a) * 10) - 1)

@@ -24,7 +24,8 @@ LEVELS = (
     ("judge",),
     ("preflight",),
     ("monitor",),
-    ("actions", "trajectory", "plot", "demo"),
+    ("actions", "trajectory", "plot"),
+    ("demo",),
     ("cli",),
     ("", "__main__"),
 )

@@ -1108,8 +1108,8 @@ def test_a_label_splits_segments_of_any_type():
 def test_labels_stay_with_their_frames_when_others_are_left_out():
     frames = copper(3)
     with pytest.warns(UserWarning, match="left out"):
-        groups, _ = groups_of([Atoms("Cu"), frames[0], Atoms(), *frames[1:]], ["x", "a", "x", "b", "a"])
-    assert groups == [0, 1, 0]
+        groups, _ = groups_of([Atoms("Cu"), frames[0], Atoms(), *frames[1:]], ["x", "a", "y", "a", "b"])
+    assert groups == [0, 0, 1]
 
 
 @pytest.mark.parametrize("n", [0, 1, 4, 6, 50])

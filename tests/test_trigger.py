@@ -2,7 +2,7 @@ import math
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from quests_md import Trigger
@@ -63,25 +63,26 @@ SETTINGS = st.fixed_dictionaries(
 STREAM = st.lists(st.tuples(EXCESS, st.sampled_from([0.0, 0.25, 0.5, 1.0])), max_size=40)
 
 
+@settings(max_examples=400)
 @given(SETTINGS, STREAM)
-def test_states_equal_the_docstring_restated(settings, stream):
+def test_states_equal_the_docstring_restated(chosen, stream):
     excesses = [x for x, _ in stream]
     times = [float(t) for t in np.cumsum([dt for _, dt in stream])]
-    trigger = Trigger(**settings)
-    expected, n_events = naive_states(excesses, times, **settings)
+    trigger = Trigger(**chosen)
+    expected, n_events = naive_states(excesses, times, **chosen)
     assert states(trigger, excesses, times) == expected
     assert trigger.n_events == n_events
     assert trigger.state == (expected[-1] if expected else "in")
 
 
 @given(SETTINGS, STREAM)
-def test_fresh_has_seen_nothing_and_equal_streams_give_equal_states(settings, stream):
+def test_fresh_has_seen_nothing_and_equal_streams_give_equal_states(chosen, stream):
     excesses = [x for x, _ in stream]
     times = [0.5 * i for i in range(len(stream))]
-    used = Trigger(**settings)
+    used = Trigger(**chosen)
     first = states(used, excesses, times)
     other = used.fresh()
-    assert (other.state, other.n_events, other.settings) == ("in", 0, settings)
+    assert (other.state, other.n_events, other.settings) == ("in", 0, chosen)
     assert states(other, excesses, times) == first
 
 
@@ -132,6 +133,12 @@ def test_an_event_stays_open_until_well_below_the_level():
 
 def test_without_release_an_event_closes_at_the_level():
     assert states(Trigger(patience=1, release=0.0), [1, 1e-9, 0.0]) == ["open", "open", "in"]
+
+
+def test_patience_begins_anew_after_an_event():
+    assert states(Trigger(patience=2), [1, 1, -1, 1, 1]) == ["opening", "open", "in", "opening", "open"]
+    trigger = Trigger(patience_ps=1.0)
+    assert states(trigger, [1, 1, -1, 1], [0.0, 1.0, 2.0, 3.0]) == ["opening", "open", "in", "opening"]
 
 
 def test_nothing_opens_while_cooling_down():
