@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from .errors import FileFormatError, MismatchError
 from .files import replacing
 from .reference import Reference
+from .reference_build import label_list
 
 __all__ = ["SCHEMA", "Calibration", "Level", "calibrate"]
 
@@ -39,7 +40,7 @@ class Level:
     """Calibration frames that one check counts as: ceil(its atoms / their atoms)."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class Calibration:
     """A conformal level for the maximum of dH over atoms. Made by `calibrate` or `load`."""
 
@@ -277,7 +278,7 @@ def _frame_groups(reference: Reference, groups: str | Sequence[Any] | None) -> t
         if groups == "file":
             return reference.array("frame_source"), "by 'file'"
         raise ValueError(f"groups: expected 'frame', 'file', or one label per frame, got {groups!r}")
-    labels = list(groups)
+    labels = label_list(groups)
     if len(labels) != reference.n_frames:
         raise ValueError(f"groups: expected one label for each of {reference.n_frames} frames, got {len(labels)}")
     place = {label: i for i, label in enumerate(dict.fromkeys(labels))}

@@ -21,7 +21,7 @@ FOLLOWED_FRAMES = 1000
 
 def blocks_of_frames(
     segments: Sequence[int], files: Sequence[int], frame_rows: Sequence[NDArray[np.float64]]
-) -> tuple[NDArray[np.int64], dict[int, float]]:
+) -> tuple[NDArray[np.int64], dict[int, int]]:
     """Put frames into contiguous blocks of at least two correlation times.
 
     Parameters
@@ -42,7 +42,7 @@ def blocks_of_frames(
     """
     starts = [i for i in range(len(segments)) if i == 0 or segments[i] != segments[i - 1]]
     stops = [*starts, len(segments)][1:]
-    lengths: dict[int, float] = {}
+    lengths: dict[int, int] = {}
     for file in sorted(set(files)):
         series = [
             np.stack(
@@ -52,11 +52,12 @@ def blocks_of_frames(
             if files[a] == file and b - a >= SHORTEST
         ]
         if series and not math.isnan(length := correlation_length(series)):
-            lengths[file] = length
+            # a tenth of a frame is within the error of the estimate
+            lengths[file] = max(1, math.ceil(length - 0.1))
     groups = np.empty(len(segments), np.int64)
     n_groups = 0
     for a, b in zip(starts, stops, strict=True):
-        n_blocks = max(1, (b - a) // math.ceil(lengths.get(files[a], 1.0)))
+        n_blocks = max(1, (b - a) // lengths.get(files[a], 1))
         groups[a:b] = n_groups + np.arange(b - a) * n_blocks // (b - a)
         n_groups += n_blocks
     return groups, lengths

@@ -156,6 +156,7 @@ class Monitor:
         self._noted: set[str] = set()
         self._lost_lines = 0
         self._has_header = False
+        self._header: dict[str, Any] | None = None
         self._preflown: bytes | None = None
         self._lock = threading.RLock()
         self._log = LogWriter(log) if log is not None else None
@@ -210,6 +211,7 @@ class Monitor:
         text
             The block that was printed.
         """
+        self._write_header(len(atoms))
         start = time.perf_counter()
         cached = are_kernels_cached()
         if not cached:
@@ -219,7 +221,6 @@ class Monitor:
         text = preflight_text(self.judge, judged, atoms)
         text += f"\n  {'kernels':<10} {'loaded' if cached else 'compiled'} in {time.perf_counter() - start:.1f} s"
         print(text, file=sys.stderr, flush=True)
-        self._write_header(len(atoms))
         self._note("info", text)
         return text
 
@@ -310,8 +311,8 @@ class Monitor:
                     f"closed after {cost.checks} checks: {cost.seconds:.2f} s in checks, {cost.share:.1%} of the run, "
                     f"{cost.us_per_atom:.1f} us per atom",
                 )
-            self._log.close()
-            self._log = None
+            log, self._log = self._log, None
+            self._guarded(log.close)
 
     def __enter__(self) -> Self:
         return self
@@ -498,62 +499,66 @@ class Monitor:
             return
         self._has_header = True
         level = self.calibration.level(n_atoms, self.judge.checks)
-        self._write(
-            {
-                "type": "header",
-                "schema": SCHEMA,
-                "version": __version__,
-                "started": datetime.now(UTC).isoformat(timespec="seconds"),
-                "host": socket.gethostname(),
-                "pid": os.getpid(),
-                "reference": {
-                    "fingerprint": self.reference.fingerprint,
-                    "n_environments": self.reference.n_environments,
-                    "elements": list(self.reference.elements),
-                    "bandwidth": self.reference.bandwidth,
-                    "settings": self.reference.settings,
-                },
-                "calibration": {
-                    "level": level.value,
-                    "kind": level.kind,
-                    "false_alarms": self.calibration.false_alarms,
-                    "per": self.calibration.per,
-                    "rate": level.rate,
-                    "n_groups": self.calibration.n_groups,
-                    "checks": self.judge.checks,
-                    "promise": self.calibration.describe(n_atoms, self.judge.checks),
-                },
-                "trigger": self.trigger.settings,
-                "values": {
-                    "asked": self.judge.values,
-                    "used": self.judge.mode(n_atoms),
-                    "margin": self.judge.margin,
-                    "sample_atoms": SAMPLE_ATOMS,
-                    "sketch_rows": SKETCH_ROWS,
-                    "seed": self.judge.seed,
-                },
-                "n_atoms": n_atoms,
-            }
-        )
+        self._header = {
+            "type": "header",
+            "schema": SCHEMA,
+            "version": __version__,
+            "started": datetime.now(UTC).isoformat(timespec="seconds"),
+            "host": socket.gethostname(),
+            "pid": os.getpid(),
+            "reference": {
+                "fingerprint": self.reference.fingerprint,
+                "n_environments": self.reference.n_environments,
+                "elements": list(self.reference.elements),
+                "bandwidth": self.reference.bandwidth,
+                "settings": self.reference.settings,
+            },
+            "calibration": {
+                "level": level.value,
+                "kind": level.kind,
+                "false_alarms": self.calibration.false_alarms,
+                "per": self.calibration.per,
+                "rate": level.rate,
+                "n_groups": self.calibration.n_groups,
+                "checks": self.judge.checks,
+                "promise": self.calibration.describe(n_atoms, self.judge.checks),
+            },
+            "trigger": self.trigger.settings,
+            "values": {
+                "asked": self.judge.values,
+                "used": self.judge.mode(n_atoms),
+                "margin": self.judge.margin,
+                "sample_atoms": SAMPLE_ATOMS,
+                "sketch_rows": SKETCH_ROWS,
+                "seed": self.judge.seed,
+            },
+            "n_atoms": n_atoms,
+        }
+        self._write()
 
     def _note(self, level: Literal["info", "warning", "error"], message: str) -> None:
         step = None if self.last_check is None else self.last_check.step
         self._write({"type": "note", "level": level, "step": step, "message": message})
 
-    def _write(self, line: dict[str, Any]) -> None:
+    def _write(self, *lines: dict[str, Any]) -> None:
+        """Write lines to the log, after the header and a note on lost lines where these are owed."""
         if self._log is None:
             return
+        owed = [] if self._header is None else [self._header]
+        if self._lost_lines and lines:
+            lost = f"{self._lost_lines} lines before this one could not be written"
+            owed.append({"type": "note", "level": "error", "step": None, "message": lost})
         try:
-            if self._lost_lines:
-                lost = f"{self._lost_lines} lines before this one could not be written"
-                self._log.write({"type": "note", "level": "error", "step": None, "message": lost})
-                self._lost_lines = 0
-            self._log.write(line)
+            self._log.write(*owed, *lines)
         except OSError as exc:
             if self.on_error == "raise":
                 raise
-            self._lost_lines += 1
+            self._lost_lines += len(lines)
             self._say_once(f"the log {self._log.path} cannot be written ({exc.strerror or exc})")
+            return
+        self._header = None
+        if lines:
+            self._lost_lines = 0
 
     def _guarded(self, work: Callable[[], Any]) -> None:
         """Do it; if it fails, say so once, mark the log, and let the simulation go on (or raise, if asked to)."""

@@ -166,7 +166,7 @@ class Event:
         return cls(**values)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class Log:
     """A log read back: one array entry per check, NaN (or -1 for `worst_atom`) where there was no number."""
 
@@ -280,9 +280,9 @@ class LogWriter:
                 f"log: {path} already holds {_describe_log(self.path)}; move it away or choose another"
             )
 
-    def write(self, line: Mapping[str, Any]) -> None:
-        """Append one line whole, or raise OSError and leave the file as it was."""
-        text = json.dumps(_plain(line), allow_nan=False, ensure_ascii=False) + "\n"
+    def write(self, *lines: Mapping[str, Any]) -> None:
+        """Append lines, all of them whole, or raise OSError and leave the file as it was."""
+        text = "".join(json.dumps(_plain(line), allow_nan=False, ensure_ascii=False) + "\n" for line in lines)
         # a file name that is not UTF-8 holds lone surrogates: JSON has an escape for them, and it is this one
         data = text.encode(errors="backslashreplace")
         with self._lock:

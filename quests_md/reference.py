@@ -1,6 +1,7 @@
 """Reference: the environments of a training set, with everything needed to compare a frame with them."""
 
 import os
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -30,7 +31,7 @@ __all__ = ["Nearest", "Reference", "require_equal_settings"]
 MAX_HELD_OUT = 20_000
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class Nearest:
     """Reference environments nearest to the atoms of a frame."""
 
@@ -272,7 +273,7 @@ class Reference:
         numbers: ArrayLike | None = None,
         threads: int | None = None,
     ) -> NDArray[np.bool_]:
-        """Whether dH <= level for each environment, equal to the float64 decision.
+        """Whether dH <= level for each environment, equal to the float64 decision; never for an unknown element.
 
         Parameters as in `delta_entropy`; `level` in nats is a scalar or (n,). Raises ValueError for a NaN level.
         """
@@ -282,7 +283,7 @@ class Reference:
             raise ValueError(f"level: expected a number or an array ({len(values)},), got shape {levels.shape}")
         if np.isnan(levels).any():
             raise ValueError("level: expected numbers of nats, got NaN")
-        return np.asarray(values <= levels)
+        return np.asarray((values <= levels) & (values < np.inf))
 
     def nearest(
         self, atoms_or_rows: Atoms | ArrayLike, *, numbers: ArrayLike | None = None, threads: int | None = None
@@ -482,6 +483,7 @@ class Reference:
         arrays |= _merge_pairs(arrays["pair_elements"], arrays["pair_smallest"], arrays["pair_histogram"])
         origin = provenance() | {
             "parents": [part.fingerprint for part in parts],
+            "left_out": dict(sum((Counter(part.provenance.get("left_out", {})) for part in parts), Counter())),
             "groups": "; ".join(dict.fromkeys(str(part.provenance.get("groups")) for part in parts)),
         }
         return Reference(

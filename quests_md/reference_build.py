@@ -17,7 +17,7 @@ from .geometry import nearest_by_element
 from .grouping import blocks_of_frames
 from .reference_file import ARRAYS
 
-__all__ = ["PAIR_BIN", "Builder", "provenance", "sorted_by_element"]
+__all__ = ["PAIR_BIN", "Builder", "label_list", "provenance", "sorted_by_element"]
 
 #: Å, width of the bins in which nearest-neighbour distances of element pairs are counted.
 PAIR_BIN = 0.01
@@ -34,7 +34,7 @@ class Builder:
         threads: int | None,
     ) -> None:
         self.descriptor, self.match, self.threads = descriptor, match, threads
-        self.groups = groups if groups is None or isinstance(groups, str) else list(groups)
+        self.groups = groups if groups is None or isinstance(groups, str) else label_list(groups)
         self.cutoff = float(getattr(descriptor, "cutoff", 5.0))
         self.rows: list[NDArray[np.float64]] = []
         self.atoms: dict[str, list[NDArray[Any]]] = {name: [] for name in ("numbers", "atom_index", "positions")}
@@ -173,6 +173,14 @@ class Builder:
             warnings.warn("the reference holds no environment: every atom will score +inf", stacklevel=4)
 
 
+def label_list(groups: Sequence[Any]) -> list[Any]:
+    """Labels as a list, or a ValueError that says what `groups` may be."""
+    try:
+        return list(groups)
+    except TypeError:
+        raise ValueError(f"groups: expected a text or one label per frame, got {groups!r}") from None
+
+
 def provenance() -> dict[str, Any]:
     """When and with which versions a reference is made."""
     return {
@@ -181,8 +189,8 @@ def provenance() -> dict[str, Any]:
     }
 
 
-def _block_rule(lengths: Mapping[int, float], sources: Sequence[str]) -> str:
-    known = [f"{math.ceil(n)} frame(s) in {sources[i]}" for i, n in list(lengths.items())[:5]]
+def _block_rule(lengths: Mapping[int, int], sources: Sequence[str]) -> str:
+    known = [f"{n} frame(s) in {sources[i]}" for i, n in list(lengths.items())[:5]]
     if not known:
         return "single frames; their correlation in time is unknown"
     more = f" and {len(lengths) - 5} more files" if len(lengths) > 5 else ""

@@ -77,6 +77,8 @@ def read(path: Path, mmap: bool = False) -> tuple[dict[str, Any], dict[str, NDAr
                 raise FileFormatError(f"{path}: the reference has only one of score and score_row")
             names = [name for name in ARRAYS if name in present]
             arrays = {name: file.get_tensor(name) for name in names if not (mmap and name == "rows")}
+    except PermissionError:
+        raise
     except (SafetensorError, OSError) as exc:
         raise FileFormatError(
             f"{path}: expected a reference file of {path.stat().st_size} bytes to be whole, got: {exc}; "

@@ -13,7 +13,8 @@ class Trigger:
     """A debounced alarm with hysteresis: opens after patience, closes well below the level.
 
     Feed it the excess of every check, the largest dH minus its level in nats: a check is out when its excess is above
-    0 or NaN.
+    0 or NaN. Checks during the cool-down do not count for patience; an excess above `stop_excess` (or NaN, where that
+    is set) stops whatever cool-down and budget say.
 
     Parameters
     ----------
@@ -96,8 +97,8 @@ class Trigger:
         ValueError
             If `patience_ps` is set and `time_ps` is not given.
         """
-        if self.patience_ps is not None and time_ps is None:
-            raise ValueError("time_ps: expected a time in ps since patience_ps is set, got None; use patience instead")
+        if self.patience_ps is not None and (time_ps is None or math.isnan(time_ps)):
+            raise ValueError(f"time_ps: expected a time in ps for patience_ps, got {time_ps!r}; use patience instead")
         out = not excess <= 0
         stop = self.stop_excess is not None and not excess <= self.stop_excess
         if self.state in ("open", "stop"):
