@@ -6,8 +6,10 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import overload
 
+import numpy as np
 from ase import Atoms
 from ase.io import write
+from ase.io.extxyz import per_atom_properties, per_config_properties
 
 from .errors import StopRun
 from .records import Event
@@ -61,7 +63,7 @@ def save_frame(
         if event.kind == "exploded" or counts[event.id] & (counts[event.id] - 1):
             return
         text = io.StringIO()
-        write(text, atoms, format="extxyz")
+        write(text, _for_extxyz(atoms), format="extxyz")
         with file.open("a", encoding="utf-8") as out:  # one write, so that a kill leaves whole frames
             out.write(text.getvalue())
 
@@ -72,3 +74,20 @@ def save_frame(
 def stop(event: Event, atoms: Atoms) -> None:
     """End the run cleanly when an event opens: the current step is finished, `dyn.run` returns."""
     raise StopRun
+
+
+def _for_extxyz(atoms: Atoms) -> Atoms:
+    """A copy without what extended XYZ cannot hold, and without labels of another frame.
+
+    Numbers in info and arrays under the names of a calculator's results belong to whatever frame the run began with.
+    """
+    frame: Atoms = atoms.copy()
+    frame.calc = atoms.calc
+    for name, array in atoms.arrays.items():
+        if name in per_atom_properties or array.ndim > 2 or array.dtype.kind not in "biufU":
+            del frame.arrays[name]
+        elif array.dtype.kind == "u":
+            frame.arrays[name] = array.astype(np.int64)
+    for name in set(atoms.info) & set(per_config_properties):
+        del frame.info[name]
+    return frame

@@ -3,15 +3,15 @@
 import functools
 import json
 import os
+import shutil
 import sys
+import textwrap
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, TextIO
 
 import typer
-from rich.console import Console
-from rich.table import Table
 
 from . import __version__
 from .actions import save_frame
@@ -20,22 +20,36 @@ from .demo import free_folder, run_demo
 from .descriptor import Descriptor
 from .entropy import BANDWIDTH
 from .errors import QuestsMDError
-from .frames import count_frames
+from .frames import count_frames, expand_sources
 from .monitor import Monitor
-from .plot import timeline
+from .plot import PICTURE_SUFFIXES, timeline
 from .progress import track
-from .records import Event, read_log
+from .records import Check, Event, Log, LogWriter, read_log
 from .reference import Reference
 from .trajectory import score_trajectory
 from .trigger import Trigger
 
 __all__ = ["main"]
 
+#: Characters of an error line; a parser may quote the whole file.
+LONGEST_MESSAGE = 1000
+
 EXIT_PIPE, EXIT_BAD_INPUT, EXIT_EVENT, EXIT_EXPLODED, EXIT_INTERRUPTED = 1, 2, 3, 4, 130
+
+#: Shown below the commands; \b keeps the line breaks.
+EXAMPLE = """\b
+From a training set to the events of a run:
+  quests-md reference build train.xyz -o train.safetensors
+  quests-md score run.traj -r train.safetensors --log run.jsonl --plot run.png
+  quests-md events run.jsonl
+
+Exit codes: 0 fine, 2 misuse or bad input, 3 event and 4 explosion (only with --fail-on-event), 130 interrupted."""
 
 app = typer.Typer(
     name="quests-md",
     help="Watch atomistic MD: flag frames whose environments leave a reference training set.",
+    epilog=EXAMPLE,
+    context_settings={"help_option_names": ["-h", "--help"]},
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
@@ -52,7 +66,10 @@ CalibrationOption = Annotated[
 ]
 FailOption = Annotated[bool, typer.Option("--fail-on-event", help="Exit with 3 after an event, 4 after an explosion.")]
 ThreadsOption = Annotated[int | None, typer.Option(help="Threads; default: the cores there are.")]
-RateOption = Annotated[float, typer.Option(help="Asked rate of false alarms.")]
+FramesArgument = Annotated[
+    list[str],
+    typer.Argument(metavar="FRAMES", help="Files ASE can read, globs, slices: train.xyz 'run*.traj@::10'."),
+]
 
 
 def main() -> None:
@@ -79,7 +96,7 @@ def _command(group: typer.Typer, name: str) -> Callable[[Callable[..., None]], C
             except BrokenPipeError:  # `... | head`: the reader has had enough
                 os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
                 raise typer.Exit(EXIT_PIPE) from None
-            except (QuestsMDError, ValueError, TypeError, OSError) as exc:
+            except (QuestsMDError, ValueError, TypeError, OSError, MemoryError) as exc:
                 print(f"error: {_one_line(exc)}", file=sys.stderr)
                 raise typer.Exit(EXIT_BAD_INPUT) from None
             except KeyboardInterrupt:
@@ -97,13 +114,13 @@ def _demo(
         "quests-md-demo"
     ),
 ) -> None:
-    """Melt copper under the monitor: real MD, about a minute; writes log, flagged frames and a picture."""
+    """Melt copper under the monitor. Real MD, about a minute; writes a log, flagged frames and a picture."""
     run_demo(free_folder(folder), typer.echo)
 
 
 @_command(reference_app, "build")
 def _build(
-    frames: Annotated[list[str], typer.Argument(help="Files ASE can read, globs, slices: train.xyz 'run*.traj@::10'.")],
+    frames: FramesArgument,
     output: Annotated[Path, typer.Option("--output", "-o", help="Reference file to write.")] = Path(
         "reference.safetensors"
     ),
@@ -116,9 +133,9 @@ def _build(
     ] = None,
     threads: ThreadsOption = None,
 ) -> None:
-    """Build a reference from frames, hold out environments to set levels, and write both to one file."""
-    if not output.parent.is_dir():
-        raise FileNotFoundError(f"--output: the folder of {output} does not exist; create it")
+    """Build a reference from frames. Environments are held out to set levels; both go to one file."""
+    _check_output("--output", output, (".safetensors",))
+    _check_frames(frames, "expected frames; references are merged by `quests-md reference merge`")
     reference = Reference.from_frames(
         frames,
         descriptor=Descriptor(k=k, cutoff=cutoff),
@@ -135,10 +152,10 @@ def _build(
 
 @_command(reference_app, "info")
 def _info(
-    file: Annotated[Path, typer.Argument(help="Reference file.")],
+    file: Annotated[Path, typer.Argument(metavar="FILE", help="Reference file.")],
     verify: Annotated[bool, typer.Option("--verify", help="Compare the content with its checksums.")] = False,
 ) -> None:
-    """Say what a reference file holds and what levels it supports."""
+    """Say what a reference file holds and what level it supports."""
     if verify:
         Reference.verify(file)
     _print_info(Reference.load(file))
@@ -148,10 +165,11 @@ def _info(
 
 @_command(reference_app, "merge")
 def _merge(
-    files: Annotated[list[Path], typer.Argument(help="Reference files with equal settings.")],
+    files: Annotated[list[Path], typer.Argument(metavar="FILES", help="Reference files with equal settings.")],
     output: Annotated[Path, typer.Option("--output", "-o", help="Reference file to write.")],
 ) -> None:
     """Merge reference files into a new one."""
+    _check_output("--output", output, (".safetensors",))
     merged = Reference.merge([Reference.load(file) for file in files])
     merged.held_out_scores()
     merged.save(output)
@@ -161,19 +179,26 @@ def _merge(
 
 @_command(app, "calibrate")
 def _calibrate(
-    reference: Annotated[Path, typer.Argument(help="Reference file, or frames to build one from.")],
-    output: Annotated[Path | None, typer.Option("--output", "-o", help="Calibration file to write.")] = None,
-    false_alarms: RateOption = 1e-2,
+    reference: Annotated[
+        Path, typer.Argument(metavar="REFERENCE", help="Reference file (.safetensors), or frames to build one from.")
+    ],
+    output: Annotated[Path | None, typer.Option("--output", "-o", help="Calibration file to write (JSON).")] = None,
+    false_alarms: Annotated[float, typer.Option(help="Asked rate of false alarms, above 0 and below 1.")] = 1e-2,
     per: Annotated[str, typer.Option(help="What the rate counts: check, ns or run.")] = "check",
     groups: Annotated[str | None, typer.Option(help="'frame' or 'file'; default: the groups of the reference.")] = None,
     frames: Annotated[
-        list[str] | None, typer.Option(help="In-distribution frames that are not in the reference.")
+        list[str] | None,
+        typer.Option(metavar="FRAMES", help="In-distribution frames that are not in the reference; may be repeated."),
     ] = None,
     atoms: Annotated[int | None, typer.Option(help="Size of the system to state the level for.")] = None,
     seed: Annotated[int, typer.Option(help="Chooses groups where there are very many.")] = 0,
     threads: ThreadsOption = None,
 ) -> None:
-    """Set the level of dH for a rate of false alarms, and say what it promises."""
+    """Set the level of dH for a rate of false alarms. Says what the level promises and what it does not."""
+    _check_output("--output", output)
+    _check_integer("--atoms", atoms, 1)
+    _check_integer("--seed", seed, 0)
+    _check_integer("--threads", threads, 1)
     known = _open_reference(reference, threads)
     calibration = calibrate(
         known,
@@ -184,7 +209,7 @@ def _calibrate(
         rng=seed,
         threads=threads,
     )
-    typer.echo(calibration.describe(atoms or calibration.frame_atoms))
+    typer.echo(_fold(calibration.describe(atoms or calibration.frame_atoms), sys.stdout))
     if output is not None:
         calibration.save(output)
         print(f"wrote {output}", file=sys.stderr)
@@ -192,91 +217,153 @@ def _calibrate(
 
 @_command(app, "score")
 def _score(
-    trajectory: Annotated[list[str], typer.Argument(help="Files ASE can read, globs, slices.")],
+    trajectory: FramesArgument,
     reference: ReferenceOption,
     calibration: CalibrationOption = None,
-    false_alarms: Annotated[float | None, typer.Option(help="Rate of false alarms, without --calibration.")] = None,
-    log: Annotated[Path | None, typer.Option(help="Log to write (JSON lines); must not exist.")] = None,
+    false_alarms: Annotated[
+        float | None, typer.Option(help="Asked rate of false alarms per check, without --calibration; default: 0.01.")
+    ] = None,
+    log: Annotated[Path | None, typer.Option(help="Log to write (JSON lines); must not hold a run yet.")] = None,
     save: Annotated[Path | None, typer.Option(help="Append flagged frames to this extended XYZ file.")] = None,
     plot: Annotated[Path | None, typer.Option(help="Draw the timeline to this file; needs --log.")] = None,
     patience: Annotated[int, typer.Option(help="Checks out in a row that open an event.")] = 3,
-    values: Annotated[str, typer.Option(help="'full', 'proven' or 'auto'.")] = "auto",
+    values: Annotated[
+        str, typer.Option(help="'full': dH of every atom; 'proven': who is above, faster; 'auto': by size.")
+    ] = "auto",
     workers: Annotated[int, typer.Option(help="Frames judged at the same time.")] = 1,
     threads: ThreadsOption = None,
     fail_on_event: FailOption = False,
 ) -> None:
-    """Score the frames of a trajectory: one tab-separated line per frame on stdout, events on stderr."""
+    """Score the frames of a trajectory. Prints a line per frame (dH in nats), tab-separated if not in a terminal.
+
+    Events and messages go to stderr.
+    """
     if plot is not None and log is None:
         raise ValueError("--plot: needs the log; give --log run.jsonl too")
     if calibration is not None and false_alarms is not None:
         raise ValueError("--false-alarms: the calibration file states its own rate; give one of the two")
+    _check_output("--log", log)
+    _check_output("--save", save)
+    _check_output("--plot", plot, PICTURE_SUFFIXES)
+    _check_integer("--threads", threads, 1)
+    _check_frames(trajectory, "expected frames; a reference is given by --reference")
+    if log is not None and log.exists() and log.stat().st_size:
+        LogWriter(log)  # raises, and says which run the log holds
     known = _open_reference(reference, threads)
     levels = (
         Calibration.load(calibration)
         if calibration
         else calibrate(known, false_alarms=1e-2 if false_alarms is None else false_alarms, threads=threads)
     )
-    actions = [] if save is None else [save_frame(save)]
     with Monitor(
         known,
         levels,
         trigger=Trigger(patience=patience),
         log=log,
-        actions=actions,
+        actions=[] if save is None else [save_frame(save)],
         values=values,  # type: ignore[arg-type]  # checked there
         on_error="raise",
         threads=threads,
     ) as monitor:
-        checks = score_trajectory(trajectory, known, monitor=monitor, workers=workers, threads=threads)
-        print(levels.describe(levels.frame_atoms), file=sys.stderr)
-        typer.echo("\t".join(SCORE_COLUMNS))
-        counts = {"in": 0, "out": 0, "invalid": 0}
-        total = count_frames(trajectory)
-        for check in checks if sys.stdout.isatty() else track(checks, "scoring frames", total):
-            counts[check.state] += 1
-            typer.echo("\t".join(_cell(getattr(check, name)) for name in SCORE_COLUMNS))
+        print(_fold(levels.describe(levels.frame_atoms), sys.stderr), file=sys.stderr)
+        counts = _print_checks(score_trajectory(trajectory, known, monitor=monitor, workers=workers), trajectory)
         events = monitor.events
-    print(
-        f"{sum(counts.values())} frames: {counts['in']} in, {counts['out']} out, {counts['invalid']} invalid; "
-        f"{len(events)} event(s)",
-        file=sys.stderr,
-    )
-    if events:
-        _print_events(events, Console(stderr=True))
+    print(f"{_many(sum(counts.values()), 'frame')}: {_states(counts)}; {_many(len(events), 'event')}", file=sys.stderr)
+    _print_events(events, sys.stderr)
     if plot is not None and log is not None:
-        timeline(read_log(log)).savefig(plot, dpi=130)
-        print(f"wrote {plot}", file=sys.stderr)
+        _draw(read_log(log), plot)
     _exit_on(events, fail_on_event)
 
 
 @_command(app, "events")
 def _events(
-    log: Annotated[Path, typer.Argument(help="Log of a run, also of one that is going or was killed.")],
-    as_json: Annotated[bool, typer.Option("--json", help="JSON instead of a table.")] = False,
+    log: Annotated[
+        Path, typer.Argument(metavar="LOG", help="Log of a run, also of one that still goes on or was killed.")
+    ],
+    as_json: Annotated[bool, typer.Option("--json", help="A JSON list with one event per line.")] = False,
     plot: Annotated[Path | None, typer.Option(help="Draw the timeline to this file.")] = None,
     fail_on_event: FailOption = False,
 ) -> None:
     """List the events of a log."""
+    _check_output("--plot", plot, PICTURE_SUFFIXES)
     content = read_log(log)
     if as_json:
-        typer.echo(json.dumps([_event_json(event) for event in content.events], indent=1))
+        lines = [json.dumps(_event_json(event), ensure_ascii=False) for event in content.events]
+        typer.echo("[" + ",\n ".join(lines) + "]")
     else:
         last = f", last at step {content.step[-1]}" if len(content) else ""
-        out = int((content.state == "out").sum())
-        typer.echo(f"{log}: {len(content)} checks{last}, {out} out; {len(content.events)} event(s)")
-        if content.events:
-            _print_events(content.events, Console())
+        counts = {state: int((content.state == state).sum()) for state in ("in", "out", "invalid")}
+        typer.echo(f"{_many(len(content), 'check')}{last}: {_states(counts)}; {_many(len(content.events), 'event')}")
+        _print_events(content.events, sys.stdout)
         for note in content.notes:
             if note.get("level") in ("warning", "error"):
-                print(f"{note['level']} at step {note.get('step')}: {note.get('message')}", file=sys.stderr)
+                at = "" if note.get("step") is None else f" at step {note['step']}"
+                print(f"{note['level']}{at}: {str(note.get('message')).partition(chr(10))[0]}", file=sys.stderr)
     if plot is not None:
-        timeline(content).savefig(plot, dpi=130)
-        print(f"wrote {plot}", file=sys.stderr)
+        _draw(content, plot)
     _exit_on(content.events, fail_on_event)
 
 
-#: What `score` prints of each check.
-SCORE_COLUMNS = ("step", "time_ps", "n_atoms", "dh_mean", "dh_max", "n_above", "frame_entropy", "excess", "state")
+#: What `score` prints of each check, and how wide in a terminal.
+SCORE_COLUMNS = {
+    "step": 8,
+    "time_ps": 9,
+    "n_atoms": 8,
+    "dh_mean": 9,
+    "dh_max": 9,
+    "n_above": 8,
+    "frame_entropy": 14,
+    "excess": 9,
+    "state": 8,
+}
+
+
+def _print_checks(checks: Iterator[Check], trajectory: list[str]) -> dict[str, int]:
+    """Print the checks as they come: in columns on a terminal, else tab-separated; count their states."""
+    counts = {"in": 0, "out": 0, "invalid": 0}
+    in_terminal = sys.stdout.isatty()
+
+    def row(cells: Iterable[str]) -> str:
+        if not in_terminal:
+            return "\t".join(cells)
+        return "".join(f"{cell:>{width}}" for cell, width in zip(cells, SCORE_COLUMNS.values(), strict=True))
+
+    if not in_terminal and sys.stderr.isatty():  # in a terminal the lines themselves show how far it is
+        checks = track(checks, "scoring frames", count_frames(trajectory))
+    for check in checks:
+        if not any(counts.values()):  # not before the first frame could be read
+            typer.echo(row(SCORE_COLUMNS))
+        counts[check.state] += 1
+        typer.echo(row(_cell(getattr(check, name)) for name in SCORE_COLUMNS))
+    return counts
+
+
+def _check_output(option: str, path: Path | None, suffixes: Sequence[str] = ()) -> None:
+    """Refuse at once what could not be written at the end of the work."""
+    if path is None:
+        return
+    if suffixes and path.suffix.lower() not in suffixes:
+        raise ValueError(f"{option}: expected a name that ends in {', '.join(suffixes)}, got {path}")
+    if path.is_dir():
+        raise IsADirectoryError(f"{option}: {path} is a folder; name a file in it")
+    if not path.parent.is_dir():
+        raise FileNotFoundError(f"{option}: the folder of {path} does not exist; create it")
+    if not os.access(path if path.exists() else path.parent, os.W_OK):
+        raise PermissionError(f"{option}: {path} must not be written (no permission); choose another name")
+
+
+def _check_integer(option: str, value: int | None, least: int) -> None:
+    if value is not None and value < least:
+        raise ValueError(f"{option}: expected an integer of at least {least}, got {value}")
+
+
+def _check_frames(files: list[str], otherwise: str) -> None:
+    """Refuse at once files that do not exist, and reference files."""
+    with warnings.catch_warnings(action="ignore"):  # they come again when the frames are read
+        found = expand_sources(files)
+    references = [file for file in found if file.endswith(".safetensors")]
+    if references:
+        raise ValueError(f"{', '.join(references)}: {otherwise}")
 
 
 def _open_reference(path: Path, threads: int | None) -> Reference:
@@ -290,7 +377,7 @@ def _print_info(reference: Reference) -> None:
     origin, settings = reference.provenance, reference.settings
     lines: dict[str, Any] = {
         "fingerprint": reference.fingerprint,
-        "content": f"{reference.n_environments} environments in {reference.n_frames} frames",
+        "content": f"{_many(reference.n_environments, 'environment')} in {_many(reference.n_frames, 'frame')}",
         "elements": ", ".join(
             f"{symbol} {int((reference.numbers == z).sum())}"
             for symbol, z in zip(reference.elements, sorted(set(reference.numbers.tolist())), strict=True)
@@ -298,7 +385,8 @@ def _print_info(reference: Reference) -> None:
         "settings": ", ".join(f"{key} = {value}" for key, value in settings.items()),
         "sources": ", ".join(reference.sources[:5]) + (" ..." if len(reference.sources) > 5 else ""),
         "groups": origin.get("groups"),
-        "left out": ", ".join(f"{n} frames: {why}" for why, n in origin.get("left_out", {}).items()) or "nothing",
+        "left out": ", ".join(f"{_many(n, 'frame')}: {why}" for why, n in origin.get("left_out", {}).items())
+        or "nothing",
         "nearest": ", ".join(
             f"{_symbol(a)}-{_symbol(b)} {low:.2f} Å (median {middle:.2f})"
             for (a, b), (low, middle) in list(reference.pair_distances().items())[:10]
@@ -308,9 +396,10 @@ def _print_info(reference: Reference) -> None:
     if origin.get("parents"):
         lines["parents"] = ", ".join(origin["parents"])
     calibration = calibrate(reference)
-    lines["level"] = calibration.describe(calibration.frame_atoms).replace("\n", f"\n{'':<12}")
-    for name, value in lines.items():
-        typer.echo(f"{name:<11} {value}")
+    first, *rest = calibration.describe(calibration.frame_atoms).split("\n")
+    lines["level"] = first
+    for name, value in [*lines.items(), *(("", line) for line in rest)]:
+        typer.echo(_fold(f"{name:<11} {value}", sys.stdout, indent=12))
 
 
 def _symbol(number: int) -> str:
@@ -319,36 +408,14 @@ def _symbol(number: int) -> str:
     return str(chemical_symbols[number])
 
 
-def _print_events(events: list[Event], console: Console) -> None:
-    table = Table(box=None, pad_edge=False)
-    for column in (
-        "event",
-        "kind",
-        "from",
-        "to",
-        "time (ps)",
-        "T (K)",
-        "peak excess",
-        "atoms",
-        "worst",
-        "nearest known",
-    ):
-        table.add_column(column, overflow="fold")
+def _print_events(events: list[Event], stream: TextIO) -> None:
     for event in events:
-        near = event.nearest
-        table.add_row(
-            str(event.id),
-            event.kind,
-            str(event.onset_step),
-            f"{event.last_step}{' (open)' if event.is_open else ''}",
-            _cell(event.onset_time_ps),
-            _cell(event.onset_temperature_K),
-            _cell(event.peak_excess),
-            str(event.n_atoms),
-            f"{event.worst_element} {event.worst_atom}" if event.worst_atom is not None else "",
-            f"{near.distance:.1f} h: {Path(near.source).name} frame {near.frame} atom {near.atom}" if near else "",
-        )
-    console.print(table)
+        typer.echo(_fold(event.describe(), stream, indent=11), file=stream)
+
+
+def _draw(log: Log, path: Path) -> None:
+    timeline(log).savefig(path, dpi=130)
+    print(f"wrote {path}", file=sys.stderr)
 
 
 def _event_json(event: Event) -> dict[str, Any]:
@@ -380,10 +447,34 @@ def _exit_on(events: list[Event], fail_on_event: bool) -> None:
         raise typer.Exit(EXIT_EXPLODED if any(event.kind == "exploded" for event in events) else EXIT_EVENT)
 
 
+def _states(counts: dict[str, int]) -> str:
+    return ", ".join(f"{count} {state}" for state, count in counts.items())
+
+
+def _many(count: int, noun: str) -> str:
+    return f"{count} {noun}{'s' * (count != 1)}"
+
+
+def _fold(text: str, stream: TextIO, indent: int = 2) -> str:
+    """Wrap lines at the width of the terminal; what goes elsewhere keeps its lines whole."""
+    if not stream.isatty():
+        return text
+    wrapper = textwrap.TextWrapper(
+        max(shutil.get_terminal_size().columns, indent + 20),
+        subsequent_indent=" " * indent,
+        break_long_words=False,
+        break_on_hyphens=False,
+    )
+    return "\n".join(wrapper.fill(line) for line in text.split("\n"))
+
+
 def _one_line(exc: BaseException) -> str:
     if isinstance(exc, OSError) and exc.strerror and exc.filename:
         return f"{exc.filename}: {exc.strerror}"
-    return " ".join(str(exc).split()) or type(exc).__name__
+    text = " ".join(str(exc).split()) or type(exc).__name__
+    if isinstance(exc, MemoryError):
+        return f"out of memory ({text}); give fewer frames, or a smaller k"
+    return text if len(text) <= LONGEST_MESSAGE else f"{text[:LONGEST_MESSAGE]} ..."
 
 
 def _show_warning(message: Warning | str, *_: Any, **__: Any) -> None:

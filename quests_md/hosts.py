@@ -13,18 +13,37 @@ __all__ = ["AseHost"]
 class AseHost:
     """A dynamics object seen from an observer: its atoms, step and time; holds only a weak reference to it.
 
-    Step and time continue those of an earlier dynamics on the same monitor.
+    Step and time continue those of the dynamics that moved the atoms before, see `take_over`.
     """
 
-    def __init__(self, dyn: Any, interval: int | None, previous: "AseHost | None", last_step: int | None) -> None:
+    def __init__(self, dyn: Any, interval: int | None) -> None:
         self._dyn: Any = dyn if isinstance(dyn, weakref.ProxyTypes) else weakref.proxy(dyn)
         self.interval = interval
-        self.first_step = int(dyn.nsteps)
-        self.step_offset, self.time_offset_ps = 0, 0.0
-        if previous is not None and last_step is not None:
-            self.step_offset = max(previous.step_or(last_step) - self.first_step, 0)
-            self.time_offset_ps = previous.time_reached_ps() - (self._own_time_ps() or 0.0)
-        self._last_time_ps: float | None = None
+        self._step_offset, self._time_offset_ps = 0, 0.0
+        # where it stood when last looked at, by its own count
+        self._own_step, self._own_time_ps = 0, 0.0
+        self.look()
+
+    def look(self) -> None:
+        """Remember how far it has come, if it still exists."""
+        with contextlib.suppress(ReferenceError):
+            self._own_step = int(self._dyn.nsteps)
+            if hasattr(self._dyn, "get_time"):
+                self._own_time_ps = float(self._dyn.get_time()) / (1000 * ase_units.fs)
+
+    def take_over(self, previous: "AseHost") -> None:
+        """Continue from where `previous` has come to. Call it before this one is looked at again.
+
+        A dynamics whose own count is ahead, since its user has set it, keeps it.
+        """
+        previous.look()
+        if previous.is_for(self._dyn):  # attached twice
+            self._step_offset, self._time_offset_ps = previous._step_offset, previous._time_offset_ps
+            return
+        step = previous._own_step + previous._step_offset
+        if step >= self._own_step:
+            self._step_offset = step - self._own_step
+            self._time_offset_ps = previous._own_time_ps + previous._time_offset_ps - self._own_time_ps
 
     def is_for(self, dyn: Any) -> bool:
         """Whether this is the host made for `dyn`, which may be a weak proxy."""
@@ -60,38 +79,25 @@ class AseHost:
 
     def step(self) -> int:
         """Step of the host, continued over earlier ones."""
-        return int(self._dyn.nsteps) + self.step_offset
-
-    def step_or(self, fallback: int) -> int:
-        """The step, or the fallback where the dynamics is gone."""
-        try:
-            return self.step()
-        except ReferenceError:
-            return fallback
+        self.look()
+        return self._own_step + self._step_offset
 
     def time_ps(self) -> float | None:
         """Simulated time in ps, continued over earlier dynamics; None for optimizers."""
-        own = self._own_time_ps()
-        if own is None:
+        if not self.knows_time():
             return None
-        self._last_time_ps = own + self.time_offset_ps
-        return self._last_time_ps
+        self.look()
+        return self._own_time_ps + self._time_offset_ps
 
-    def time_reached_ps(self) -> float:
-        """Time up to which the run has come, in ps: of a dynamics that is gone, the last that was seen."""
-        with contextlib.suppress(ReferenceError):
-            self.time_ps()
-        return self.time_offset_ps if self._last_time_ps is None else self._last_time_ps
+    def knows_time(self) -> bool:
+        """Whether it has a time: optimizers have none."""
+        return hasattr(self._dyn, "get_time")
 
     def step_length_ps(self) -> float | None:
         """Time step in ps; None for optimizers."""
         dt = getattr(self._dyn, "dt", None)
-        return None if dt is None else float(dt) / (1000 * ase_units.fs)
+        return None if dt is None or not self.knows_time() else float(dt) / (1000 * ase_units.fs)
 
     def stop(self) -> None:
         """End the run after this step: later observers still run, `run()` returns, a later `run(n)` continues."""
         self._dyn.max_steps = self._dyn.nsteps
-
-    def _own_time_ps(self) -> float | None:
-        get_time = getattr(self._dyn, "get_time", None)
-        return None if get_time is None else float(get_time()) / (1000 * ase_units.fs)

@@ -156,7 +156,7 @@ class Monitor:
         self._noted: set[str] = set()
         self._lost_lines = 0
         self._has_header = False
-        self._header: dict[str, Any] | None = None
+        self._header: dict[str, Any] | None = None  # while it is owed to the log
         self._preflown: bytes | None = None
         self._lock = threading.RLock()
         self._log = LogWriter(log) if log is not None else None
@@ -263,8 +263,15 @@ class Monitor:
         """Take a frame judged elsewhere (by `monitor.judge`, on another thread) as the next one of the run."""
         with self._lock:
             self._write_header(len(atoms))
-            self._commit(judged, atoms)
+            self._guarded(lambda: self._commit(judged, atoms))
         return judged.check
+
+    def take_failure(self, failure: Exception, atoms: Atoms, *, step: int, frame: int, time_ps: float | None) -> Check:
+        """Take a frame that could not be judged elsewhere: said once and noted, or raised, as `on_error` asks."""
+        with self._lock:
+            self._write_header(len(atoms))
+            self._fail(failure)
+        return _failed_check(step, frame, time_ps, len(atoms))
 
     # --- what it knows -----------------------------------------------------------------------------------------------
 
@@ -325,17 +332,17 @@ class Monitor:
     # --- one check ---------------------------------------------------------------------------------------------------
 
     def _new_host(self, dyn: Any, interval: int | None) -> AseHost:
-        last_step = None if self.last_check is None else self.last_check.step
-        host = AseHost(dyn, interval, self._host, last_step)
+        if self._host is not None:
+            self._host.look()  # it may be gone when the new one starts
+        host = AseHost(dyn, interval)
         host.atoms()
-        if self.trigger.patience_ps is not None and host.time_ps() is None:
+        if self.trigger.patience_ps is not None and not host.knows_time():
             raise ValueError(
                 f"patience_ps: expected a dynamics that knows the time, got {type(dyn).__name__}; use patience instead"
             )
         step_ps = host.step_length_ps()
         if self.calibration.per == "ns" and step_ps and interval:
             self.judge.checks = max(1, math.ceil(1000 / (step_ps * interval)))
-        self._host = host
         self._hosts = [h for h in self._hosts if h.is_alive()] + [host]
         return host
 
@@ -348,6 +355,10 @@ class Monitor:
 
     def _observe(self, host: AseHost) -> None:
         def observe() -> None:
+            if self._host is not host:
+                if self._host is not None:
+                    host.take_over(self._host)
+                self._host = host
             atoms, step = host.atoms(), host.step()
             last = self.last_check
             # a new dynamics on the same atoms shows its step 0, which was the last step of the one before
@@ -469,11 +480,7 @@ class Monitor:
         """A copy of the frame with dH of all atoms, the check's numbers, and cached energy and forces."""
         check = judged.check
         frame: Atoms = atoms.copy()
-        frame.info = {
-            key: value
-            for key, value in frame.info.items()
-            if isinstance(value, bool | int | float | np.number) or (isinstance(value, str) and value)
-        }
+        frame.info = {key: value for key, value in frame.info.items() if _is_writable(key, value)}
         frame.info |= {
             "step": check.step,
             "event": event.id,
@@ -565,11 +572,15 @@ class Monitor:
         try:
             work()
         except Exception as exc:
-            if self.on_error == "raise":
-                raise
-            message = f"{type(exc).__name__}: {exc}"
-            if self._say_once(message):
-                self._note("error", f"the monitor failed: {message}\n{traceback.format_exc(limit=-3)}")
+            self._fail(exc)
+
+    def _fail(self, failure: Exception) -> None:
+        if self.on_error == "raise":
+            raise failure
+        message = f"{type(failure).__name__}: {failure}"
+        if self._say_once(message):
+            trace = "".join(traceback.format_exception(failure, limit=-3))
+            self._note("error", f"the monitor failed: {message}\n{trace}")
 
     def _say_once(self, message: str) -> bool:
         if message in self._said or len(self._said) >= 100:
@@ -588,6 +599,15 @@ def _checked_actions(actions: Sequence[Action] | Action) -> tuple[Action, ...]:
         if not callable(action):
             raise TypeError(f"actions: expected callables action(event, atoms), got {action!r}")
     return chosen
+
+
+def _is_writable(key: Any, value: Any) -> bool:
+    """Whether an entry of `atoms.info` survives extended XYZ: empty texts and line breaks spoil the whole file."""
+    if not isinstance(key, str) or not key or not key.isprintable():
+        return False
+    if isinstance(value, str):
+        return bool(value) and value.isprintable()
+    return isinstance(value, bool | int | float | np.number | np.bool_)
 
 
 def _cached_results(atoms: Atoms, frame: Atoms) -> SinglePointCalculator | None:

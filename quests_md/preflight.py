@@ -9,6 +9,8 @@ from ase.build import bulk
 from . import __version__
 from ._kernels.rows import fill_rows
 from .clusters import largest_cluster
+from .descriptor import Descriptor
+from .entropy import entropy
 from .judge import Judge, Judged
 
 __all__ = ["are_kernels_cached", "preflight_text", "warm_up"]
@@ -28,6 +30,8 @@ def warm_up(judge: Judge) -> None:
     """Compile or load every kernel that a check or an event may need, so that none compiles inside an MD step."""
     crystal = bulk("Cu", cubic=True)
     reference = judge.reference
+    # not the descriptor of the reference: one of the user's own may not take this crystal
+    entropy(Descriptor()(crystal))
     largest_cluster(crystal, np.ones(len(crystal), dtype=bool), {})
     if reference.n_environments:
         z = reference.numbers[:1]

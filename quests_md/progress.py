@@ -1,12 +1,10 @@
 """A progress bar on stderr for whatever takes longer than a second; silent when nobody watches."""
 
+import random
 import sys
 import time
 from collections.abc import Iterable, Iterator
 from typing import TypeVar
-
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 __all__ = ["track"]
 
@@ -18,9 +16,16 @@ def track(items: Iterable[T], what: str, total: int | None = None) -> Iterator[T
     if not sys.stderr.isatty():
         yield from items
         return
+    # importing rich.progress draws from Python's global random numbers, which belong to the user
+    state = random.getstate()
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+    random.setstate(state)
     start = time.monotonic()
     columns = TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn()
-    progress = Progress(*columns, console=Console(stderr=True), transient=True)
+    # stdout is for data: it shall not go through the bar's console
+    progress = Progress(*columns, console=Console(stderr=True), transient=True, redirect_stdout=False)
     task = progress.add_task(what, total=total)
     shown = False
     try:

@@ -151,6 +151,33 @@ class Event:
             line["nearest"] = {f.name: getattr(self.nearest, f.name) for f in fields(NearestEnvironment)}
         return line
 
+    def describe(self) -> str:
+        """What happened, in a few lines."""
+        steps = f"step {self.onset_step}"
+        if self.last_step != self.onset_step:
+            steps = f"steps {self.onset_step} to {self.last_step}"
+        lines = [f"event {self.id}: {self.kind}, {steps}{', still open' if self.is_open else ''}"]
+        began = [f"step {self.onset_step}"]
+        if self.onset_time_ps is not None:
+            began.append(f"{self.onset_time_ps:.2f} ps")
+        if self.onset_temperature_K is not None:
+            began.append(f"{self.onset_temperature_K:.0f} K")
+        lines.append(f"  began    {', '.join(began)}; confirmed at step {self.confirmed_step}")
+        if math.isnan(self.peak_excess):
+            lines.append("  frames   have non-finite numbers or no usable cell")
+            return "\n".join(lines)
+        atoms = f"{self.n_atoms} atom{'s' * (self.n_atoms != 1)} above the level"
+        lines.append(f"  peak     step {self.peak_step}: {atoms}, the worst by {self.peak_excess:.1f} nats")
+        worst = f"atom {self.worst_atom} ({self.worst_element})"
+        if self.nearest is not None:
+            near = self.nearest
+            worst += f", {near.distance:.1f} bandwidths from the nearest known environment:"
+            place = "the reference's" if near.source == "memory" else near.source
+            lines += [f"  worst    {worst}", f"           {place} frame {near.frame} atom {near.atom}"]
+        elif self.peak_excess == math.inf:
+            lines.append(f"  worst    {worst}, an element that the reference has never seen")
+        return "\n".join(lines)
+
     @classmethod
     def from_line(cls, line: Mapping[str, Any]) -> "Event":
         """The record of a log line."""

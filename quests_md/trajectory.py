@@ -92,8 +92,13 @@ def score_trajectory(
 
 def _checks(frames: Iterator[Frame], monitor: Monitor, workers: int, *, close: bool) -> Iterator[Check]:
     try:
-        for judged, atoms in _judged(frames, monitor, workers):
-            yield monitor.take(judged, atoms)
+        for count, (judged, atoms) in enumerate(_judged(frames, monitor, workers)):
+            if isinstance(judged, Exception):
+                yield monitor.take_failure(
+                    judged, atoms, step=_step(atoms, count), frame=count, time_ps=_time_ps(atoms)
+                )
+            else:
+                yield monitor.take(judged, atoms)
             if monitor.stopped:
                 return
     finally:
@@ -101,18 +106,21 @@ def _checks(frames: Iterator[Frame], monitor: Monitor, workers: int, *, close: b
             monitor.close()
 
 
-def _judged(frames: Iterator[Frame], monitor: Monitor, workers: int) -> Iterator[tuple[Judged, Atoms]]:
-    """Frames with their judgement, in order; at most two frames per worker are held."""
+def _judged(frames: Iterator[Frame], monitor: Monitor, workers: int) -> Iterator[tuple[Judged | Exception, Atoms]]:
+    """Frames with their judgement or why there is none, in order; at most two frames per worker are held."""
 
-    def judge(count: int, frame: Frame) -> Judged:
+    def judge(count: int, frame: Frame) -> Judged | Exception:
         atoms = frame.atoms
-        return monitor.judge.judge(atoms, step=_step(atoms, count), frame=count, time_ps=_time_ps(atoms))
+        try:
+            return monitor.judge.judge(atoms, step=_step(atoms, count), frame=count, time_ps=_time_ps(atoms))
+        except Exception as exc:  # the monitor knows whether to raise it
+            return exc
 
     if workers == 1:
         for count, frame in enumerate(frames):
             yield judge(count, frame), frame.atoms
         return
-    waiting: deque[tuple[Future[Judged], Atoms]] = deque()
+    waiting: deque[tuple[Future[Judged | Exception], Atoms]] = deque()
     with ThreadPoolExecutor(workers) as pool:
         numbered = enumerate(frames)
         damage: Exception | None = None

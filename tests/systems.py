@@ -10,7 +10,6 @@ from ase.calculators.emt import EMT
 from ase.filters import FrechetCellFilter
 from ase.md.bussi import Bussi
 from ase.md.langevin import Langevin
-from ase.md.nose_hoover_chain import IsotropicMTKNPT
 from ase.md.nptberendsen import NPTBerendsen
 from ase.md.verlet import VelocityVerlet
 from ase.optimize import BFGS, FIRE
@@ -121,7 +120,16 @@ def inside(seed=0):
 
 
 def _mtk(atoms):
+    from ase.md.nose_hoover_chain import IsotropicMTKNPT  # younger than the oldest ASE that we take
+
     return IsotropicMTKNPT(atoms, 5 * FS, temperature_K=300, pressure_au=0.0, tdamp=100 * FS, pdamp=500 * FS)
+
+
+def _melchionna(atoms):
+    from ase.md.melchionna import MelchionnaNPT  # younger than the oldest ASE that we take
+
+    pfactor = (500 * FS) ** 2 * 140 * units.GPa
+    return MelchionnaNPT(atoms, 5 * FS, temperature_K=300, externalstress=0.0, ttime=100 * FS, pfactor=pfactor)
 
 
 def _berendsen(atoms):
@@ -141,6 +149,7 @@ DYNAMICS = {
     "bussi": lambda atoms: Bussi(atoms, 5 * FS, temperature_K=300, taut=50 * FS, rng=np.random.default_rng(4)),
     "berendsen": _berendsen,
     "mtk": _mtk,
+    "melchionna": _melchionna,
     "bfgs": lambda atoms: BFGS(atoms, logfile=None),
     "fire": lambda atoms: FIRE(atoms, logfile=None),
     "cell": lambda atoms: FIRE(FrechetCellFilter(atoms), logfile=None),

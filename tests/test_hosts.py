@@ -79,7 +79,7 @@ def test_ase_fires_step_0_again_for_a_new_dynamics_on_the_same_atoms():
     atoms, seen = moving(), []
     for _ in range(2):
         dyn = verlet(atoms)
-        dyn.attach(lambda: seen.append(atoms.positions.tobytes()), 5)  # noqa: B023
+        dyn.attach(lambda: seen.append(atoms.positions.tobytes()), 5)
         dyn.run(5)
     assert len(seen) == 4
     assert seen[1] == seen[2]
@@ -299,6 +299,50 @@ def test_time_stands_still_in_a_relaxation_between_two_dynamics():
     assert times[:3] + times[4:] == pytest.approx([0, 0.025, 0.050, 0.075])
 
 
+def test_dynamics_that_take_turns_continue_each_other():
+    monitor, atoms = recorder(), moving()
+    one, two = verlet(atoms), verlet(atoms)
+    monitor.attach(one, 5)
+    two.attach(monitor, 5, two)
+    one.run(10)
+    two.run(7)
+    one.run(5)
+    two.run(8)
+    # each counts its own steps: the second one's 0 was step 10, its 5 step 15, and its 10 step 25
+    assert steps(monitor) == [0, 5, 10, 15, 22, 25, 30]
+    assert [c.time_ps for c in monitor.checks] == pytest.approx([0.005 * s for s in steps(monitor)])
+    assert len({c.digest for c in monitor.checks}) == len(monitor.checks)
+
+
+def test_the_count_of_a_dynamics_whose_user_has_set_it_is_kept():
+    monitor, atoms = recorder(), moving()
+    for start in (5000, 8000):
+        dyn = verlet(atoms)
+        dyn.nsteps = start
+        monitor.attach(dyn, 5)
+        dyn.run(5)
+    assert steps(monitor) == [5005, 8005]
+    assert [c.time_ps for c in monitor.checks] == pytest.approx([25.025, 40.025])
+
+
+def test_attaching_twice_checks_once():
+    monitor, dyn = recorder(), verlet(moving())
+    monitor.attach(dyn, 2)
+    monitor.attach(dyn, 3)
+    dyn.run(6)
+    assert steps(monitor) == [0, 2, 3, 4, 6]
+
+
+def test_two_monitors_on_one_dynamics():
+    one, two = recorder(), recorder()
+    dyn = verlet(moving())
+    one.attach(dyn, 2)
+    two.attach(dyn, 3)
+    dyn.run(6)
+    assert steps(one) == [0, 2, 4, 6]
+    assert steps(two) == [0, 3, 6]
+
+
 def test_another_system_on_the_same_monitor_is_checked_at_its_step_0():
     monitor = recorder()
     for seed in (0, 1):
@@ -367,7 +411,7 @@ def test_what_moves_no_atoms_is_refused_with_a_way_out():
         quiet().attach(FIRE(NEB(images, method="improvedtangent"), logfile=None), 1)
     with pytest.raises(TypeError, match="dyn: expected an ASE dynamics or optimizer, got Atoms"):
         quiet().attach(images[0], 1)
-    with pytest.raises(TypeError, match="dyn: .*NoneType"):
+    with pytest.raises(TypeError, match=r"dyn: .*NoneType"):
         quiet().attach(None, 1)
 
 
@@ -427,7 +471,7 @@ def test_wrong_arguments_are_refused_by_name(options, kind, message, tmp_path, m
 
 @pytest.mark.parametrize("atoms", [None, "POSCAR", np.zeros((3, 3)), [bulk("Cu")]])
 def test_check_takes_atoms_only(atoms):
-    with quiet() as monitor, pytest.raises(TypeError, match="atoms: expected ase.Atoms, got "):
+    with quiet() as monitor, pytest.raises(TypeError, match=r"atoms: expected ase\.Atoms, got "):
         monitor.check(atoms)
 
 
@@ -444,6 +488,14 @@ def test_patience_in_time_is_refused_where_there_is_no_time():
     dyn = FIRE(copper(rattle=0.05, calc=EMT()), logfile=None)
     with pytest.raises(ValueError, match="patience_ps"):
         monitor.attach(dyn, 1)
+
+
+def test_levels_per_nanosecond_are_no_matter_for_optimizers():
+    """FIRE has a time step, but no time."""
+    calibration = Calibration(md_reference().fingerprint, 0.01, "ns", np.linspace(-7, -6, 1000), 32, "made up")
+    with Monitor(md_reference(), calibration, log=None) as monitor:
+        monitor.attach(FIRE(copper(rattle=0.05, calc=EMT()), logfile=None), 10)
+    assert monitor.judge.checks == 1
 
 
 def test_levels_per_nanosecond_count_the_checks_of_the_attached_run(tmp_path):

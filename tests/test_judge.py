@@ -12,8 +12,8 @@ from ase import Atoms, units
 from ase.build import bulk
 from ase.calculators.emt import EMT
 from systems import (
-    H,
     CountingEMT,
+    H,
     alloy,
     alloy_reference,
     cold_reference,
@@ -287,7 +287,8 @@ def test_the_sample_follows_the_ids(values, small_sample):
 
 def test_another_seed_takes_another_sample(small_sample):
     a, b = (check_of(md_reference(), 0.0, outside(), values="proven", seed=seed) for seed in (0, 1))
-    assert a.dh_mean != b.dh_mean
+    assert a.dh_mean != b.dh_mean  # both change
+    assert a.frame_entropy != b.frame_entropy  # the sample alone
     np.testing.assert_array_equal(a.above, b.above)
 
 
@@ -469,7 +470,7 @@ def test_a_descriptor_of_ones_own_serves():
 
 def test_wrong_arguments():
     reference = md_reference()
-    with pytest.raises(ValueError, match="values: .*'some'"):
+    with pytest.raises(ValueError, match=r"values: .*'some'"):
         judge_of(reference, 0.0, values="some")
     with pytest.raises(MismatchError):
         Judge(cold_reference(), level_at(reference, 0.0))

@@ -120,7 +120,7 @@ def test_two_monitors_on_one_log_are_refused(tmp_path):
 
 
 def test_a_missing_folder_is_refused_at_once(tmp_path):
-    with pytest.raises(FileNotFoundError, match="log: cannot be written.*create its folder"):
+    with pytest.raises(FileNotFoundError, match=r"log: cannot be written.*create its folder"):
         monitored(tmp_path / "nowhere" / "run.jsonl")
     with pytest.raises(IsADirectoryError, match="log: "):
         monitored(tmp_path)

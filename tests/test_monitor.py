@@ -403,9 +403,13 @@ def test_close_may_be_called_twice_and_the_log_ends_with_the_open_event(tmp_path
 
 
 def test_an_exception_in_the_with_block_passes_and_leaves_a_readable_log(tmp_path):
-    with pytest.raises(ZeroDivisionError), monitored(log=tmp_path / "run.jsonl") as monitor:
-        feed(monitor, "ioooo")
-        raise ZeroDivisionError
+    def interrupted():
+        with monitored(log=tmp_path / "run.jsonl") as monitor:
+            feed(monitor, "ioooo")
+            raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        interrupted()
     log = read_log(tmp_path / "run.jsonl")
     assert len(log) == 5
     assert log.events[0].onset_step == 10
