@@ -54,20 +54,16 @@ def save_frame(
     file = Path(path)
     if not file.parent.is_dir():
         raise FileNotFoundError(f"path: the folder of {path} does not exist; create it")
-    counts: dict[int, int] = {}
 
     def save(event: Event, atoms: Atoms) -> None:
-        if event.id not in counts:
-            counts.clear()
-        counts[event.id] = counts.get(event.id, 0) + 1
-        if event.kind == "exploded" or counts[event.id] & (counts[event.id] - 1):
+        if event.kind == "exploded":
             return
         text = io.StringIO()
         write(text, _for_extxyz(atoms), format="extxyz")
         with file.open("a", encoding="utf-8") as out:  # one write, so that a kill leaves whole frames
             out.write(text.getvalue())
 
-    save.every_check = True  # type: ignore[attr-defined]  # the monitor asks for it
+    save.repeats = True  # type: ignore[attr-defined]  # the monitor asks for it
     return save
 
 

@@ -306,15 +306,15 @@ def _events(
 
 #: What `score` prints of each check, and how wide in a terminal.
 SCORE_COLUMNS = {
-    "step": 8,
-    "time_ps": 9,
-    "n_atoms": 8,
-    "dh_mean": 9,
-    "dh_max": 9,
-    "n_above": 8,
-    "frame_entropy": 14,
-    "excess": 9,
-    "state": 8,
+    "step": 7,
+    "time_ps": 8,
+    "n_atoms": 7,
+    "dh_mean": 7,
+    "dh_max": 8,
+    "n_above": 7,
+    "frame_entropy": 13,
+    "excess": 8,
+    "state": 7,
 }
 
 
@@ -323,10 +323,15 @@ def _print_checks(checks: Iterator[Check], trajectory: list[str]) -> dict[str, i
     counts = {"in": 0, "out": 0, "invalid": 0}
     in_terminal = sys.stdout.isatty()
 
+    def cell(value: Any) -> str:
+        if not isinstance(value, float):
+            return "" if value is None else str(value)
+        return f"{value:.3f}" if in_terminal else f"{value:.4f}".rstrip("0").rstrip(".")
+
     def row(cells: Iterable[str]) -> str:
         if not in_terminal:
             return "\t".join(cells)
-        return "".join(f"{cell:>{width}}" for cell, width in zip(cells, SCORE_COLUMNS.values(), strict=True))
+        return " ".join(f"{text:>{width}}" for text, width in zip(cells, SCORE_COLUMNS.values(), strict=True))
 
     if not in_terminal and sys.stderr.isatty():  # in a terminal the lines themselves show how far it is
         checks = track(checks, "scoring frames", count_frames(trajectory))
@@ -334,7 +339,7 @@ def _print_checks(checks: Iterator[Check], trajectory: list[str]) -> dict[str, i
         if not any(counts.values()):  # not before the first frame could be read
             typer.echo(row(SCORE_COLUMNS))
         counts[check.state] += 1
-        typer.echo(row(_cell(getattr(check, name)) for name in SCORE_COLUMNS))
+        typer.echo(row(cell(getattr(check, name)) for name in SCORE_COLUMNS))
     return counts
 
 
@@ -434,12 +439,6 @@ def _finite(value: Any) -> Any:
     if isinstance(value, float) and (value != value or value in (float("inf"), float("-inf"))):
         return str(value)
     return value
-
-
-def _cell(value: Any) -> str:
-    if value is None:
-        return ""
-    return f"{value:.4f}".rstrip("0").rstrip(".") if isinstance(value, float) else str(value)
 
 
 def _exit_on(events: list[Event], fail_on_event: bool) -> None:

@@ -1,34 +1,33 @@
 """Monitor: watches a running simulation, one frame at a time, and never disturbs it."""
 
-import logging
 import math
 import os
 import socket
 import sys
 import threading
 import time
-import traceback
 from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import partial
 from types import TracebackType
-from typing import Any, Literal, Self
+from typing import Any, Self
 
 import numpy as np
 from ase import Atoms
-from ase.calculators.singlepoint import SinglePointCalculator
-from numpy.typing import NDArray
 
 from . import __version__
 from ._kernels.threads import available_threads
 from .calibration import Calibration, calibrate
 from .errors import StopRun
 from .events import EventCourse
+from .flagged import labelled_copy
 from .hosts import AseHost
-from .judge import SAMPLE_ATOMS, SKETCH_ROWS, Judge, Judged, Values, cached_energy, frame_digest
+from .journal import Journal, OnError
+from .judge import SAMPLE_ATOMS, SKETCH_ROWS, Judge, Judged, Values, frame_digest
 from .preflight import are_kernels_cached, preflight_text, warm_up
-from .records import SCHEMA, Check, Event, LogWriter
+from .records import SCHEMA, Check, Event, require_new_log
 from .reference import Reference
 from .trigger import Trigger
 
@@ -39,8 +38,6 @@ Action = Callable[[Event, Atoms], Any]
 
 #: Closed events kept in memory; all of them are in the log.
 RECENT_EVENTS = 1000
-
-_logger = logging.getLogger("quests_md")
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,8 +72,8 @@ class Monitor:
         Name of the JSON-lines log; it must not hold a run yet. None: no log.
     actions
         Called as ``action(event, frame)`` when an event opens, with a copy of the frame that carries
-        ``arrays["delta_entropy"]`` of all atoms; with an attribute ``every_check = True`` at every check while it is
-        open. An action that raises `StopRun` ends the run cleanly.
+        ``arrays["delta_entropy"]`` of all atoms; with an attribute ``repeats = True`` also at the 2nd, 4th, 8th,
+        ... check while it is open. An action that raises `StopRun` ends the run cleanly.
     values
         "full", "proven" or "auto", see `Judge`.
     on_error
@@ -111,7 +108,7 @@ class Monitor:
         log: str | os.PathLike[str] | None = "quests-md.jsonl",
         actions: Sequence[Action] = (),
         values: Values = "auto",
-        on_error: Literal["log", "raise"] = "log",
+        on_error: OnError = "log",
         threads: int | None = None,
     ) -> None:
         if not isinstance(reference, Reference):
@@ -133,12 +130,13 @@ class Monitor:
         available_threads(threads)
         self.trigger = (trigger or Trigger()).fresh()
         self.actions = _checked_actions(actions)
+        if log is not None:
+            require_new_log(log)  # before the calibration, which may take a while
         self.calibration = calibrate(reference, threads=threads) if calibration is None else calibration
         self.reference = reference
         self.judge = Judge(
             reference, self.calibration, values=values, margin=max(self.trigger.release, 0.5), threads=threads
         )
-        self.on_error = on_error
         self.last_check: Check | None = None
         self._closed_events: deque[Event] = deque(maxlen=RECENT_EVENTS)
         self._course: EventCourse | None = None
@@ -152,14 +150,10 @@ class Monitor:
         self._stop_now = False
         self._host: AseHost | None = None
         self._hosts: list[AseHost] = []
-        self._said: set[str] = set()
         self._noted: set[str] = set()
-        self._lost_lines = 0
-        self._has_header = False
-        self._header: dict[str, Any] | None = None  # while it is owed to the log
         self._preflown: bytes | None = None
         self._lock = threading.RLock()
-        self._log = LogWriter(log) if log is not None else None
+        self._journal = Journal(log, on_error)
 
     # --- how it meets the simulation ---------------------------------------------------------------------------------
 
@@ -198,7 +192,7 @@ class Monitor:
         if host is None:
             interval = next((entry[1] for entry in dyn.observers if entry[0] is self), None)
             host = self._new_host(dyn, interval)
-            self._guarded(lambda: self._preflight_once(host.atoms()))
+            self._journal.guarded(lambda: self._preflight_once(host.atoms()))
         self._observe(host)
 
     def preflight(self, atoms: Atoms) -> str:
@@ -211,7 +205,7 @@ class Monitor:
         text
             The block that was printed.
         """
-        self._write_header(len(atoms))
+        self._begin(len(atoms))
         start = time.perf_counter()
         cached = are_kernels_cached()
         if not cached:
@@ -221,7 +215,7 @@ class Monitor:
         text = preflight_text(self.judge, judged, atoms)
         text += f"\n  {'kernels':<10} {'loaded' if cached else 'compiled'} in {time.perf_counter() - start:.1f} s"
         print(text, file=sys.stderr, flush=True)
-        self._note("info", text)
+        self._journal.note("info", text)
         return text
 
     def check(self, atoms: Atoms, *, step: int | None = None, time_ps: float | None = None) -> Check:
@@ -262,15 +256,15 @@ class Monitor:
     def take(self, judged: Judged, atoms: Atoms) -> Check:
         """Take a frame judged elsewhere (by `monitor.judge`, on another thread) as the next one of the run."""
         with self._lock:
-            self._write_header(len(atoms))
-            self._guarded(lambda: self._commit(judged, atoms))
+            self._begin(len(atoms))
+            self._journal.guarded(lambda: self._commit(judged, atoms))
         return judged.check
 
     def take_failure(self, failure: Exception, atoms: Atoms, *, step: int, frame: int, time_ps: float | None) -> Check:
         """Take a frame that could not be judged elsewhere: said once and noted, or raised, as `on_error` asks."""
         with self._lock:
-            self._write_header(len(atoms))
-            self._fail(failure)
+            self._begin(len(atoms))
+            self._journal.fail(failure)
         return _failed_check(step, frame, time_ps, len(atoms))
 
     # --- what it knows -----------------------------------------------------------------------------------------------
@@ -307,19 +301,18 @@ class Monitor:
     def close(self) -> None:
         """Write the state of an open event and close the log."""
         with self._lock:
-            if self._log is None:
+            if not self._journal.is_open:
                 return
             if self._course is not None and self._course.is_confirmed:
-                self._write(self._course.record(self.reference, is_open=True).to_line())
+                self._journal.write(self._course.record(self.reference, is_open=True).to_line())
             cost = self.overhead
             if self._n_checks:
-                self._note(
+                self._journal.note(
                     "info",
                     f"closed after {cost.checks} checks: {cost.seconds:.2f} s in checks, {cost.share:.1%} of the run, "
                     f"{cost.us_per_atom:.1f} us per atom",
                 )
-            log, self._log = self._log, None
-            self._guarded(log.close)
+            self._journal.close()
 
     def __enter__(self) -> Self:
         return self
@@ -367,7 +360,7 @@ class Monitor:
             self._check(atoms, step, host.time_ps(), host.interval)
 
         self._stop_now = False
-        self._guarded(observe)
+        self._journal.guarded(observe)
         if self._stop_now:  # asked for by this check: a run taken up again goes on
             host.stop()
 
@@ -378,12 +371,12 @@ class Monitor:
                 self._started = start
 
             def check() -> None:
-                self._write_header(len(atoms))
+                self._begin(len(atoms))
                 judged = self.judge.judge(atoms, step=step, frame=self._n_checks, time_ps=time_ps, interval=interval)
                 self._commit(judged, atoms)
 
             try:
-                self._guarded(check)
+                self._journal.guarded(check)
             finally:
                 self._ended = time.perf_counter()
                 self._seconds += self._ended - start
@@ -392,9 +385,10 @@ class Monitor:
         """Log the check, ask the trigger, follow the event, act."""
         check = judged.check
         previous, self.last_check = self.last_check, check
+        self._journal.step = check.step
         self._n_checks += 1
         self._n_atoms_checked += check.n_atoms
-        self._write(check.to_line())
+        self._journal.write(check.to_line())
         self._note_changes(previous, check)
         if check.state == "invalid":
             self._commit_invalid(judged, atoms)
@@ -404,7 +398,7 @@ class Monitor:
         before = self.trigger.state
         after = self.trigger.update(check.excess, check.time_ps)
         if after != before:
-            self._write({"type": "state", "step": check.step, "frame": check.frame, "trigger": after})
+            self._journal.write({"type": "state", "step": check.step, "frame": check.frame, "trigger": after})
         if after == "in":
             self._close_event()
             return
@@ -420,25 +414,22 @@ class Monitor:
         """Say once that the number of atoms changes, and once that there are elements without a reference."""
         if previous is not None and previous.n_atoms != check.n_atoms and "atoms" not in self._noted:
             self._noted.add("atoms")
-            self._note(
-                "warning",
-                f"the number of atoms changed from {previous.n_atoms} to {check.n_atoms}; the level follows the size: "
-                f"{self.calibration.level(check.n_atoms, self.judge.checks).value:.2f} nats; said once",
-            )
+            level = self.calibration.level(check.n_atoms, self.judge.checks).value
+            text = f"the number of atoms changed from {previous.n_atoms} to {check.n_atoms}"
+            self._journal.note("warning", f"{text}; the level follows the size: {level:.2f} nats; said once")
         if check.n_unknown and "unknown" not in self._noted:
             self._noted.add("unknown")
-            self._note(
-                "warning",
-                f"{check.n_unknown} atoms of elements that the reference has never seen (it has "
-                f"{', '.join(self.reference.elements) or 'none'}) score +inf; said once",
-            )
+            text = f"{check.n_unknown} atoms of elements that the reference has never seen score +inf"
+            elements = ", ".join(self.reference.elements) or "none"
+            self._journal.note("warning", f"{text}; it has {elements}; said once")
 
     def _commit_invalid(self, judged: Judged, atoms: Atoms) -> None:
         """A frame without usable numbers is an event at once, and never collected."""
         if self._course is not None and self._course.kind != "exploded":
             self._close_event()
         if self._course is None:
-            self._note("error", f"invalid frame at step {judged.check.step}: {judged.reason}")
+            step = judged.check.step
+            self._journal.note("error", f"invalid frame at step {step}: {judged.reason}")
             self._course = EventCourse(self._n_events + 1, judged.check)
         self._course.add(judged.check, atoms, None)
         self._open_or_follow(judged, atoms)
@@ -450,19 +441,18 @@ class Monitor:
         if is_new:
             course.confirm(judged.check)
             self._n_events += 1
-        # lines at the 1st, 2nd, 4th, ... check of an open event: a killed run has lost at most half of its course
-        if course.n_open_checks & (course.n_open_checks - 1) == 0:
-            self._write(course.record(self.reference, is_open=True).to_line())
-        due = [action for action in self.actions if is_new or getattr(action, "every_check", False)]
-        if due:
-            event = course.record(self.reference, is_open=True)
-            frame = self._labelled_copy(judged, atoms, event)
-            for action in due:
-                self._guarded(lambda action=action: self._act(action, event, frame))  # type: ignore[misc]  # bound now
+        # the 1st, 2nd, 4th, ... check of an open event: a killed run has lost at most half of its course
+        if course.n_open_checks & (course.n_open_checks - 1):
+            return
+        event = course.record(self.reference, is_open=True)
+        self._journal.write(event.to_line())
+        for action in self.actions:
+            if is_new or getattr(action, "repeats", False):
+                self._journal.guarded(partial(self._act, action, event, judged, atoms))
 
-    def _act(self, action: Action, event: Event, frame: Atoms) -> None:
+    def _act(self, action: Action, event: Event, judged: Judged, atoms: Atoms) -> None:
         try:
-            action(event, frame)
+            action(event, labelled_copy(self.judge, judged, atoms, event))
         except StopRun:
             self._stop()
 
@@ -474,39 +464,14 @@ class Monitor:
         if course is not None and course.is_confirmed:
             event = course.record(self.reference, is_open=False)
             self._closed_events.append(event)
-            self._write(event.to_line())
+            self._journal.write(event.to_line())
 
-    def _labelled_copy(self, judged: Judged, atoms: Atoms, event: Event) -> Atoms:
-        """A copy of the frame with dH of all atoms, the check's numbers, and cached energy and forces."""
-        check = judged.check
-        frame: Atoms = atoms.copy()
-        frame.info = {key: value for key, value in frame.info.items() if _is_writable(key, value)}
-        frame.info |= {
-            "step": check.step,
-            "event": event.id,
-            "kind": event.kind,
-            "reference": self.reference.fingerprint,
-        }
-        numbers = {"time_ps": check.time_ps, "dh_mean": check.dh_mean, "excess": check.excess, "n_above": check.n_above}
-        frame.info |= {key: value for key, value in numbers.items() if value is not None}
-        if judged.rows is not None:
-            dh = check.delta_entropy
-            if dh is None or np.isnan(dh).any():
-                dh = self.judge.delta_entropy(judged.rows, atoms)
-            frame.info["dh_max"] = float(dh.max())
-            frame.set_array("delta_entropy", np.asarray(dh))
-            frame.set_array("above", np.asarray(check.above))
-        frame.calc = _cached_results(atoms, frame)
-        return frame
-
-    # --- the log, and what happens when something fails --------------------------------------------------------------
-
-    def _write_header(self, n_atoms: int) -> None:
-        if self._has_header:
+    def _begin(self, n_atoms: int) -> None:
+        """Write the header of the log, once."""
+        if self._journal.has_begun:
             return
-        self._has_header = True
         level = self.calibration.level(n_atoms, self.judge.checks)
-        self._header = {
+        header = {
             "type": "header",
             "schema": SCHEMA,
             "version": __version__,
@@ -541,53 +506,7 @@ class Monitor:
             },
             "n_atoms": n_atoms,
         }
-        self._write()
-
-    def _note(self, level: Literal["info", "warning", "error"], message: str) -> None:
-        step = None if self.last_check is None else self.last_check.step
-        self._write({"type": "note", "level": level, "step": step, "message": message})
-
-    def _write(self, *lines: dict[str, Any]) -> None:
-        """Write lines to the log, after the header and a note on lost lines where these are owed."""
-        if self._log is None:
-            return
-        owed = [] if self._header is None else [self._header]
-        if self._lost_lines and lines:
-            lost = f"{self._lost_lines} lines before this one could not be written"
-            owed.append({"type": "note", "level": "error", "step": None, "message": lost})
-        try:
-            self._log.write(*owed, *lines)
-        except OSError as exc:
-            if self.on_error == "raise":
-                raise
-            self._lost_lines += len(lines)
-            self._say_once(f"the log {self._log.path} cannot be written ({exc.strerror or exc})")
-            return
-        self._header = None
-        if lines:
-            self._lost_lines = 0
-
-    def _guarded(self, work: Callable[[], Any]) -> None:
-        """Do it; if it fails, say so once, mark the log, and let the simulation go on (or raise, if asked to)."""
-        try:
-            work()
-        except Exception as exc:
-            self._fail(exc)
-
-    def _fail(self, failure: Exception) -> None:
-        if self.on_error == "raise":
-            raise failure
-        message = f"{type(failure).__name__}: {failure}"
-        if self._say_once(message):
-            trace = "".join(traceback.format_exception(failure, limit=-3))
-            self._note("error", f"the monitor failed: {message}\n{trace}")
-
-    def _say_once(self, message: str) -> bool:
-        if message in self._said or len(self._said) >= 100:
-            return False
-        self._said.add(message)
-        _logger.error("quests_md: %s; the simulation goes on unwatched where this happens, said once", message)
-        return True
+        self._journal.begin(header)
 
 
 def _checked_actions(actions: Sequence[Action] | Action) -> tuple[Action, ...]:
@@ -599,27 +518,6 @@ def _checked_actions(actions: Sequence[Action] | Action) -> tuple[Action, ...]:
         if not callable(action):
             raise TypeError(f"actions: expected callables action(event, atoms), got {action!r}")
     return chosen
-
-
-def _is_writable(key: Any, value: Any) -> bool:
-    """Whether an entry of `atoms.info` survives extended XYZ: empty texts and line breaks spoil the whole file."""
-    if not isinstance(key, str) or not key or not key.isprintable():
-        return False
-    if isinstance(value, str):
-        return bool(value) and value.isprintable()
-    return isinstance(value, bool | int | float | np.number | np.bool_)
-
-
-def _cached_results(atoms: Atoms, frame: Atoms) -> SinglePointCalculator | None:
-    """Energy and forces on the copy, if the calculator has them for exactly this frame."""
-    energy = cached_energy(atoms)
-    if energy is None:
-        return None
-    found: dict[str, float | NDArray[np.float64]] = {"energy": energy * len(atoms)}
-    forces = atoms.calc.results.get("forces")
-    if forces is not None and np.shape(forces) == (len(atoms), 3):
-        found["forces"] = np.array(forces)
-    return SinglePointCalculator(frame, **found)
 
 
 def _failed_check(step: int, frame: int, time_ps: float | None, n_atoms: int) -> Check:

@@ -1,5 +1,6 @@
 """Check, Event and the log: frozen records, written as JSON lines and read back."""
 
+import fcntl
 import json
 import math
 import os
@@ -14,7 +15,7 @@ from numpy.typing import NDArray
 
 from .errors import FileFormatError, LogExistsError
 
-__all__ = ["SCHEMA", "Check", "Event", "Log", "LogWriter", "NearestEnvironment", "read_log"]
+__all__ = ["SCHEMA", "Check", "Event", "Log", "LogWriter", "NearestEnvironment", "read_log", "require_new_log"]
 
 #: Version of the log lines. A reader refuses a newer one.
 SCHEMA = 1
@@ -276,6 +277,13 @@ def read_log(path: str | os.PathLike[str]) -> Log:
     return Log(header=header, events=[events[i] for i in sorted(events)], notes=notes, **arrays)
 
 
+def require_new_log(path: str | os.PathLike[str]) -> None:
+    """Raise LogExistsError if the file holds something already."""
+    file = Path(path)
+    if file.is_file() and file.stat().st_size:
+        raise LogExistsError(f"log: {path} already holds {_describe_log(file)}; move it away or choose another")
+
+
 class LogWriter:
     """Appends lines to a new log. Every line is handed to the system at once, so that a killed process loses none.
 
@@ -284,7 +292,7 @@ class LogWriter:
     Raises
     ------
     LogExistsError
-        If the file holds something already.
+        If the file holds something already, or another monitor has it open.
     OSError
         If it cannot be created.
     """
@@ -300,12 +308,17 @@ class LogWriter:
                 f"log: cannot be written ({exc.strerror}); create its folder or choose another name",
                 str(path),
             ) from None
+        try:
+            fcntl.flock(self._fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            os.close(self._fd)
+            raise LogExistsError(f"log: {path} is being written by another monitor; choose another name") from None
+        except OSError:  # a file system without locks
+            pass
         self._end = os.fstat(self._fd).st_size
         if self._end:
             os.close(self._fd)
-            raise LogExistsError(
-                f"log: {path} already holds {_describe_log(self.path)}; move it away or choose another"
-            )
+            require_new_log(path)
 
     def write(self, *lines: Mapping[str, Any]) -> None:
         """Append lines, all of them whole, or raise OSError and leave the file as it was."""

@@ -380,9 +380,9 @@ def test_any_callable_is_called_once_per_event_with_a_copy():
     assert all(len(frame.arrays["delta_entropy"]) == 32 for _, frame in calls)
 
 
-def test_an_action_that_asks_for_every_check_gets_every_check():
+def test_an_action_that_asks_for_repeats_is_called_at_the_doublings():
     class Each:
-        every_check = True
+        repeats = True
 
         def __init__(self):
             self.steps = []
@@ -392,9 +392,9 @@ def test_an_action_that_asks_for_every_check_gets_every_check():
 
     each, once = Each(), []
     with monitored(each, lambda event, frame: once.append(event.id)) as monitor:
-        for step, what in enumerate("iooooio"):
+        for step, what in enumerate("iooooooooio"):
             monitor.check(outside(step) if what == "o" else inside(step), step=step)
-    assert each.steps == [1, 2, 3, 4, 6]
+    assert each.steps == [1, 2, 4, 8, 10]
     assert once == [1, 2]
 
 

@@ -97,7 +97,7 @@ def test_atoms_off_their_sites_are_counted():
     assert demo._off_site(atoms, sites) == 0
     atoms.positions += rng.normal(0, 0.15, (108, 3))  # a hot crystal: 0.26 Å from the sites
     assert demo._off_site(atoms, sites) == 0
-    atoms.positions[:27] += 1.6 * np.array([[1, 0, 0], [-1, 0, 0], [0, 1, 0]]).repeat(9, axis=0)
+    atoms.positions[:27] += 2.2 * np.array([[1, 0, 0], [-1, 0, 0], [0, 1, 0]]).repeat(9, axis=0)
     assert demo._off_site(atoms, sites) == pytest.approx(0.25, abs=0.02)
 
 

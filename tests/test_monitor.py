@@ -295,7 +295,7 @@ def test_an_unknown_element_is_noted_once_and_is_out(tmp_path):
     log = read_log(tmp_path / "run.jsonl")
     assert np.isposinf(log.dh_max).all()
     (note,) = [note for note in log.notes if note["level"] == "warning"]
-    assert "2 atoms of elements that the reference has never seen (it has Cu)" in note["message"]
+    assert "2 atoms of elements that the reference has never seen score +inf; it has Cu" in note["message"]
 
 
 def test_a_changing_number_of_atoms_works_and_is_noted_once(tmp_path):

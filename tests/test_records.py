@@ -530,3 +530,11 @@ def test_a_line_is_in_the_file_before_write_returns_and_close_may_be_called_twic
     with pytest.raises(OSError, match="descriptor"):
         writer.write(CHECK.to_line())
     assert strict_lines(path) == [HEADER]
+
+
+def test_a_second_writer_on_the_same_new_log_is_refused(tmp_path):
+    first = LogWriter(tmp_path / "run.jsonl")
+    with pytest.raises(LogExistsError, match="being written by another monitor"):
+        LogWriter(tmp_path / "run.jsonl")
+    first.close()
+    LogWriter(tmp_path / "run.jsonl").close()

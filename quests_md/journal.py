@@ -1,0 +1,97 @@
+"""The log of a run, and what happens when the monitor itself fails."""
+
+import logging
+import os
+import traceback
+from collections.abc import Callable
+from typing import Any, Literal
+
+from .records import LogWriter
+
+__all__ = ["Journal", "OnError"]
+
+OnError = Literal["log", "raise"]
+
+_logger = logging.getLogger("quests_md")
+
+
+class Journal:
+    """Writes lines to the log, or to nothing, and keeps failures from the simulation.
+
+    With on_error="log" a failure is said once through the logger ``quests_md`` (on stderr unless told otherwise) and
+    noted in the log; with "raise" it is raised. A header that could not be written is owed and comes first; lost lines
+    are counted and noted when writing works again.
+    """
+
+    def __init__(self, path: str | os.PathLike[str] | None, on_error: OnError) -> None:
+        self.on_error = on_error
+        self.has_begun = False
+        self.step: int | None = None  # of the last check, for notes
+        self._log = LogWriter(path) if path is not None else None
+        self._header: dict[str, Any] | None = None  # while it is owed to the log
+        self._lost_lines = 0
+        self._said: set[str] = set()
+
+    @property
+    def is_open(self) -> bool:
+        """Whether there is a log to write to."""
+        return self._log is not None
+
+    def begin(self, header: dict[str, Any]) -> None:
+        """Write the header."""
+        self.has_begun = True
+        self._header = header
+        self.write()
+
+    def note(self, level: Literal["info", "warning", "error"], message: str) -> None:
+        """Write a note."""
+        self.write({"type": "note", "level": level, "step": self.step, "message": message})
+
+    def write(self, *lines: dict[str, Any]) -> None:
+        """Write lines to the log, after the header and a note on lost lines where these are owed."""
+        if self._log is None:
+            return
+        owed = [] if self._header is None else [self._header]
+        if self._lost_lines and lines:
+            lost = f"{self._lost_lines} lines before this one could not be written"
+            owed.append({"type": "note", "level": "error", "step": self.step, "message": lost})
+        try:
+            self._log.write(*owed, *lines)
+        except OSError as exc:
+            if self.on_error == "raise":
+                raise
+            self._lost_lines += len(lines)
+            self._say_once(f"the log {self._log.path} cannot be written ({exc.strerror or exc})")
+            return
+        self._header = None
+        if lines:
+            self._lost_lines = 0
+
+    def guarded(self, work: Callable[[], Any]) -> None:
+        """Do it; if it fails, say so once, mark the log, and let the simulation go on (or raise, if asked to)."""
+        try:
+            work()
+        except Exception as exc:
+            self.fail(exc)
+
+    def fail(self, failure: Exception) -> None:
+        """Say and note a failure, or raise it."""
+        if self.on_error == "raise":
+            raise failure
+        message = f"{type(failure).__name__}: {failure}"
+        if self._say_once(message):
+            trace = "".join(traceback.format_exception(failure, limit=-3))
+            self.note("error", f"the monitor failed: {message}\n{trace}")
+
+    def close(self) -> None:
+        """Force the log to the disk and close it."""
+        if self._log is not None:
+            log, self._log = self._log, None
+            self.guarded(log.close)
+
+    def _say_once(self, message: str) -> bool:
+        if message in self._said or len(self._said) >= 100:
+            return False
+        self._said.add(message)
+        _logger.error("quests_md: %s; the simulation goes on unwatched where this happens, said once", message)
+        return True

@@ -1,0 +1,580 @@
+import fcntl
+import json
+import os
+import pty
+import signal
+import struct
+import subprocess
+import sys
+import termios
+import threading
+import time
+
+import numpy as np
+import pytest
+from ase.build import bulk
+from ase.io import write
+from ase.io.trajectory import Trajectory
+
+from quests_md import Calibration, Reference, __version__, cli, read_log
+from quests_md.actions import save_frame
+from quests_md.monitor import Monitor
+
+QUESTS_MD = [sys.executable, "-c", "from quests_md.cli import main; main()"]
+COLUMNS = ["step", "time_ps", "n_atoms", "dh_mean", "dh_max", "n_above", "frame_entropy", "excess", "state"]
+
+
+def crystal(rng, spread, n=0, element="Cu"):
+    atoms = bulk("Cu", cubic=True) * (2, 2, 2)
+    atoms.positions += rng.normal(0, spread, atoms.positions.shape)
+    atoms.symbols[:1] = element
+    atoms.info |= {"step": 10 * n, "time_ps": 0.05 * n}
+    return atoms
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """Small inputs of all kinds, under a name with a space and letters that are not ASCII."""
+    rng = np.random.default_rng(0)
+    folder = tmp_path_factory.mktemp("my dätä")
+    train = [crystal(rng, 0.08) for _ in range(24)]
+    write(folder / "train.xyz", train)
+    write(folder / "quiet.xyz", [crystal(rng, 0.06, n) for n in range(6)])
+    run = [crystal(rng, 0.3 if n > 6 else 0.06, n) for n in range(12)]
+    write(folder / "run.xyz", run)
+    with Trajectory(folder / "broken.traj", "w") as trajectory:
+        for frame in run[:4]:
+            trajectory.write(frame)
+        run[4].positions[3, 1] = np.nan
+        trajectory.write(run[4])
+    write(folder / "gold.xyz", [crystal(rng, 0.06, n, "Au") for n in range(4)])
+    (folder / "torn.xyz").write_text((folder / "run.xyz").read_text(encoding="utf-8")[:-200], encoding="utf-8")
+    (folder / "empty.xyz").touch()
+    (folder / "empty.safetensors").touch()
+    (folder / "text.xyz").write_text("no atoms here\n", encoding="utf-8")
+    reference = Reference.from_frames(folder / "train.xyz", groups="frame")
+    reference.held_out_scores()
+    reference.save(folder / "train.safetensors")
+    (folder / "torn.safetensors").write_bytes((folder / "train.safetensors").read_bytes()[:5000])
+    cli.calibrate(reference, false_alarms=0.1).save(folder / "train.json")
+    with Monitor(reference, log=folder / "run.jsonl", actions=[save_frame(folder / "flagged.xyz")]) as monitor:
+        for check, atoms in enumerate(run[:4] + run[5:]):
+            monitor.check(atoms, step=10 * check, time_ps=0.05 * check)
+    return folder
+
+
+@pytest.fixture
+def quests_md(folder, monkeypatch, capfd):
+    """Run the command line in this process, in the folder: exit code, stdout, stderr."""
+    monkeypatch.chdir(folder)
+
+    def run(*arguments):
+        capfd.readouterr()
+        try:
+            cli.app([str(argument) for argument in arguments])
+        except SystemExit as exit_:
+            code = exit_.code
+        out, err = capfd.readouterr()
+        return code, out, err
+
+    return run
+
+
+def table(out):
+    header, *rows = [line.split("\t") for line in out.splitlines()]
+    assert header == COLUMNS
+    return [dict(zip(header, row, strict=True)) for row in rows]
+
+
+# help and version
+
+
+@pytest.mark.parametrize(
+    ("command", "words"),
+    [
+        ((), ("demo", "reference", "calibrate", "score", "events", "Exit codes")),
+        (("demo",), ("--folder",)),
+        (("reference",), ("build", "info", "merge")),
+        (("reference", "build"), ("--output", "--k", "--cutoff", "--bandwidth", "--match", "--groups", "Å")),
+        (("reference", "info"), ("--verify",)),
+        (("reference", "merge"), ("--output",)),
+        (("calibrate",), ("--false-alarms", "--per", "--atoms")),
+        (("score",), ("--reference", "--log", "--plot", "--save", "--fail-on-event", "nats")),
+        (("events",), ("--json", "--plot", "--fail-on-event")),
+    ],
+)
+@pytest.mark.parametrize("flag", ["--help", "-h"])
+def test_help_names_commands_and_options(quests_md, monkeypatch, command, words, flag):
+    monkeypatch.setenv("COLUMNS", "80")
+    code, out, err = quests_md(*command, flag)
+    assert (code, err) == (0, "")
+    for word in words:
+        assert word in out
+    assert max(map(len, out.splitlines())) <= 80
+    assert "..." not in out.partition("Commands:")[2]  # no command's summary is cut
+
+
+def test_the_version(quests_md):
+    assert quests_md("--version") == (0, f"quests_md {__version__}\n", "")
+
+
+# reference
+
+
+def test_build_writes_a_reference_with_its_scores_and_info_repeats_it(quests_md, tmp_path):
+    code, out, err = quests_md("reference", "build", "train.xyz", "-o", tmp_path / "a b.safetensors")
+    assert (code, err) == (0, f"wrote {tmp_path / 'a b.safetensors'}\n")
+    reference = Reference.load(tmp_path / "a b.safetensors")
+    assert reference.n_environments == 24 * 32
+    said = dict(line.split(maxsplit=1) for line in out.splitlines() if not line.startswith(" "))
+    assert said["fingerprint"] == reference.fingerprint
+    assert said["content"] == "768 environments in 24 frames"
+    assert said["elements"] == "Cu 768"
+    assert said["level"].startswith("dH <= ")
+    again = quests_md("reference", "info", tmp_path / "a b.safetensors", "--verify")
+    assert again == (0, out + "content     equals the checksums written at save\n", "")
+
+
+def test_build_passes_its_settings_on(quests_md, tmp_path):
+    options = ["--k", 8, "--cutoff", 4.5, "--bandwidth", 0.02, "--match", "any", "--groups", "frame"]
+    code, out, _ = quests_md("reference", "build", "train.xyz@:3", "-o", tmp_path / "x.safetensors", *options)
+    assert code == 0
+    reference = Reference.load(tmp_path / "x.safetensors")
+    settings = {key: reference.settings[key] for key in ("k", "cutoff", "bandwidth", "match")}
+    assert settings == {"k": 8, "cutoff": 4.5, "bandwidth": 0.02, "match": "any"}
+    assert "content     96 environments in 3 frames" in out
+
+
+def test_a_reference_of_one_frame_says_that_it_has_no_level(quests_md, tmp_path):
+    code, out, _ = quests_md("reference", "build", "train.xyz@0", "-o", tmp_path / "one.safetensors")
+    assert code == 0
+    assert "content     32 environments in 1 frame\n" in out
+    assert "promise: none" in out
+
+
+def test_merge_joins_references(quests_md, tmp_path):
+    quests_md("reference", "build", "gold.xyz", "-o", tmp_path / "gold.safetensors")
+    code, out, err = quests_md(
+        "reference", "merge", "train.safetensors", tmp_path / "gold.safetensors", "-o", tmp_path / "both.safetensors"
+    )
+    assert (code, err) == (0, f"wrote {tmp_path / 'both.safetensors'}\n")
+    assert Reference.load(tmp_path / "both.safetensors").elements == ("Cu", "Au")
+    assert "elements    Cu 892, Au 4" in out
+
+
+# calibrate
+
+
+def test_calibrate_says_the_level_and_writes_it(quests_md, tmp_path):
+    code, out, err = quests_md("calibrate", "train.safetensors", "--false-alarms", 0.1, "-o", tmp_path / "c.json")
+    assert (code, err) == (0, f"wrote {tmp_path / 'c.json'}\n")
+    calibration = Calibration.load(tmp_path / "c.json")
+    assert calibration.false_alarms == 0.1
+    assert out == calibration.describe(32) + "\n"
+
+
+def test_calibrate_states_the_level_for_another_size(quests_md):
+    code, out, _ = quests_md("calibrate", "train.safetensors", "--atoms", 320)
+    assert code == 0
+    assert "320 atoms, which count as 10 frames of 32" in out
+
+
+def test_calibrate_takes_frames_for_a_reference_and_separate_frames(quests_md):
+    code, out, err = quests_md("calibrate", "train.xyz@:12", "--frames", "train.xyz@12:18", "--frames", "train.xyz@18:")
+    assert code == 0
+    assert "12 separate frames" in out
+    assert err.startswith("building a reference from train.xyz@:12;")
+
+
+# score
+
+
+def test_score_prints_every_frame_and_finds_the_event(quests_md, tmp_path):
+    log, picture, flagged = tmp_path / "r n.jsonl", tmp_path / "r.png", tmp_path / "f.xyz"
+    code, out, err = quests_md(
+        "score", "run.xyz", "-r", "train.safetensors", "--log", log, "--plot", picture, "--save", flagged
+    )
+    assert code == 0
+    rows = table(out)
+    written = read_log(log)
+    assert [int(row["step"]) for row in rows] == written.step.tolist() == list(range(0, 120, 10))
+    assert [row["state"] for row in rows] == written.state.tolist() == ["in"] * 7 + ["out"] * 5
+    np.testing.assert_allclose([float(row["dh_max"]) for row in rows], written.dh_max, atol=6e-5)
+    np.testing.assert_allclose([float(row["time_ps"]) for row in rows], written.time_ps)
+    assert "12 frames: 7 in, 5 out, 0 invalid; 1 event\nevent 1: novel, steps 70 to 110, still open\n" in err
+    assert f"wrote {picture}\n" in err
+    assert "\x1b" not in out + err
+    assert picture.read_bytes()[:4] == b"\x89PNG"
+    assert flagged.read_text(encoding="utf-8").count("delta_entropy") == 2  # the 1st and 2nd check since it opened
+
+
+def test_score_with_a_calibration_file_and_with_a_rate(quests_md):
+    with_file = quests_md("score", "quiet.xyz", "-r", "train.safetensors", "-c", "train.json")
+    with_rate = quests_md("score", "quiet.xyz", "-r", "train.safetensors", "--false-alarms", "0.1")
+    assert with_file == with_rate
+    assert with_file[0] == 0
+    assert "promise: at most 0.1 false alarms per check" in with_file[2]
+    assert "6 frames: 6 in, 0 out, 0 invalid; 0 events\n" in with_file[2]
+
+
+def test_score_is_the_same_for_any_number_of_workers(quests_md):
+    one = quests_md("score", "run.xyz", "-r", "train.safetensors", "--threads", 1)
+    assert one[0] == 0
+    assert quests_md("score", "run.xyz", "-r", "train.safetensors", "--workers", 3) == one
+
+
+def test_score_takes_globs_and_slices(quests_md):
+    code, out, _ = quests_md("score", "[rq]u*.xyz@::3", "run.xyz@-1", "-r", "train.safetensors")
+    assert code == 0
+    assert [int(row["step"]) for row in table(out)] == [0, 30, 0, 30, 60, 90, 110]
+
+
+def test_an_unknown_element_is_infinitely_new(quests_md):
+    code, out, err = quests_md("score", "gold.xyz", "-r", "train.safetensors")
+    assert code == 0
+    assert {row["dh_max"] for row in table(out)} == {"inf"}
+    assert "an element that the reference has never seen" in err
+
+
+@pytest.mark.parametrize(
+    ("trajectory", "options", "code"),
+    [
+        ("quiet.xyz", ["--fail-on-event"], 0),
+        ("run.xyz", [], 0),
+        ("run.xyz", ["--fail-on-event"], 3),
+        ("run.xyz", ["--fail-on-event", "--patience", "9"], 0),
+        ("broken.traj", [], 0),
+        ("broken.traj", ["--fail-on-event"], 4),
+    ],
+)
+def test_exit_codes_are_graded_only_if_asked(quests_md, trajectory, options, code):
+    assert quests_md("score", trajectory, "-r", "train.safetensors", *options)[0] == code
+
+
+def test_invalid_frames_are_counted(quests_md):
+    code, out, err = quests_md("score", "broken.traj", "-r", "train.safetensors")
+    assert code == 0
+    assert table(out)[-1] | {"time_ps": ""} == dict.fromkeys(COLUMNS, "") | {
+        "step": "40", "n_atoms": "32", "n_above": "0", "excess": "nan", "state": "invalid"
+    }  # fmt: skip
+    assert "5 frames: 4 in, 0 out, 1 invalid; 1 event\nevent 1: exploded, step 40, still open\n" in err
+
+
+# events
+
+
+def test_events_are_listed(quests_md):
+    code, out, err = quests_md("events", "run.jsonl")
+    assert (code, err) == (0, "")
+    [event] = read_log("run.jsonl").events
+    assert out == f"11 checks, last at step 100: 6 in, 5 out, 0 invalid; 1 event\n{event.describe()}\n"
+    assert max(map(len, event.describe().splitlines()[:-1])) <= 80
+
+
+def test_events_as_json_have_one_line_each(quests_md):
+    code, out, err = quests_md("events", "run.jsonl", "--json")
+    assert (code, err) == (0, "")
+    assert len(out.splitlines()) == 1
+    [line] = json.loads(out)
+    assert line["onset_step"] == 60
+    assert line["nearest"]["source"].endswith("train.xyz")
+
+
+def test_infinite_numbers_are_text_in_json(quests_md, tmp_path):
+    quests_md("score", "gold.xyz", "-r", "train.safetensors", "--log", tmp_path / "gold.jsonl")
+    _, out, err = quests_md("events", tmp_path / "gold.jsonl", "--json")
+    assert json.loads(out)[0]["peak_excess"] == "inf"
+    assert err == ""
+    _, out, err = quests_md("events", tmp_path / "gold.jsonl")
+    assert err.startswith("warning at step 0: 1 atoms of elements that the reference has never seen")
+    assert err.count("\n") == 1
+
+
+def test_a_log_without_events_is_an_empty_list(quests_md, tmp_path):
+    quests_md("score", "quiet.xyz", "-r", "train.safetensors", "--log", tmp_path / "quiet.jsonl")
+    assert quests_md("events", tmp_path / "quiet.jsonl", "--json") == (0, "[]\n", "")
+    code, out, err = quests_md("events", tmp_path / "quiet.jsonl", "--fail-on-event")
+    assert (code, err) == (0, "")
+    assert out == "6 checks, last at step 50: 6 in, 0 out, 0 invalid; 0 events\n"
+
+
+def test_events_draws_and_grades(quests_md, tmp_path):
+    code, _, err = quests_md("events", "run.jsonl", "--plot", tmp_path / "p.pdf", "--fail-on-event")
+    assert (code, err) == (3, f"wrote {tmp_path / 'p.pdf'}\n")
+    assert (tmp_path / "p.pdf").read_bytes()[:4] == b"%PDF"
+
+
+def test_a_log_of_a_killed_run_is_read(quests_md, folder, tmp_path):
+    (tmp_path / "killed.jsonl").write_bytes((folder / "run.jsonl").read_bytes()[:-30])
+    assert quests_md("events", tmp_path / "killed.jsonl")[0] == 0
+
+
+# misuse: one line that says what and where, exit code 2, nothing written
+
+REFERENCE = ("-r", "train.safetensors")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        # what is not there
+        (("score", "nothing*.xyz", *REFERENCE), "nothing*.xyz: no file matches this pattern"),
+        (("score", "missing.xyz", *REFERENCE), "missing.xyz: no such file"),
+        (("score", ".", *REFERENCE), "expected a file, got a folder"),
+        (("score", "run.xyz@90:", *REFERENCE), "'@90:' selects none of the 12 frames"),
+        (("score", "run.xyz", "-r", "missing.safetensors"), "missing.safetensors: expected a reference file"),
+        (("score", "run.xyz", "-r", "missing.xyz"), "missing.xyz: no such file"),
+        (("score", "run.xyz", *REFERENCE, "-c", "missing.json"), "missing.json: expected a calibration file"),
+        (("events", "missing.jsonl"), "missing.jsonl: No such file"),
+        (("reference", "info", "missing.safetensors"), "missing.safetensors: expected a reference file"),
+        # one kind of file for another
+        (
+            ("score", "train.safetensors", "-r", "run.xyz"),
+            "train.safetensors: expected frames; a reference is given by",
+        ),
+        (("score", "run.jsonl", *REFERENCE), "run.jsonl: expected a format known to ASE"),
+        (("score", "train.json", *REFERENCE), "train.json: frame 0: expected format"),
+        (("score", "run.xyz", "-r", "run.jsonl"), "run.jsonl: expected a format known to ASE"),
+        (("score", "run.xyz", *REFERENCE, "-c", "train.safetensors"), "train.safetensors: not a calibration file"),
+        (("score", "run.xyz", *REFERENCE, "-c", "run.jsonl"), "run.jsonl: not a calibration file"),
+        (("reference", "build", "train.safetensors"), "references are merged by `quests-md reference merge`"),
+        (("reference", "info", "run.xyz"), "run.xyz: expected a reference file"),
+        (("reference", "merge", "train.safetensors", "run.jsonl", "-o", "x.safetensors"), "run.jsonl: expected a ref"),
+        (("events", "train.json"), "train.json: line 1 is not JSON"),
+        (("events", "train.safetensors"), "train.safetensors: line 1 is not JSON"),
+        (("events", "run.xyz"), "run.xyz: line 1"),
+        (("calibrate", "run.jsonl"), "run.jsonl: expected a format known to ASE"),
+        # empty and torn
+        (("score", "empty.xyz", *REFERENCE), "empty.xyz: the file holds no frames"),
+        (("score", "text.xyz", *REFERENCE), "text.xyz: frame 0, line 1: expected the number of atoms"),
+        (("score", "run.xyz", "-r", "empty.safetensors"), "empty.safetensors: expected a reference file of 0 bytes"),
+        (("score", "run.xyz", "-r", "torn.safetensors"), "torn.safetensors: expected a reference file"),
+        (("reference", "build", "torn.xyz"), "torn.xyz: frame 11"),
+        (("events", "empty.xyz"), "empty.xyz: expected a quests_md log"),
+        # numbers
+        (("score", "run.xyz", *REFERENCE, "--false-alarms", "0"), "false_alarms: expected a rate between 0 and 1"),
+        (("score", "run.xyz", *REFERENCE, "--false-alarms", "nan"), "false_alarms: expected a rate between 0 and 1"),
+        (("calibrate", "train.safetensors", "--false-alarms", "1e9"), "false_alarms: expected a rate between 0 and 1"),
+        (("calibrate", "train.safetensors", "--per", "hour"), "per: expected 'check', 'ns' or 'run', got 'hour'"),
+        (("calibrate", "train.safetensors", "--atoms", "-5"), "--atoms: expected an integer of at least 1, got -5"),
+        (("calibrate", "train.safetensors", "--seed", "-1"), "--seed: expected an integer of at least 0, got -1"),
+        (("calibrate", "train.safetensors", "--threads", "0"), "--threads: expected an integer of at least 1, got 0"),
+        (("score", "run.xyz", *REFERENCE, "--threads", "0"), "--threads: expected an integer of at least 1, got 0"),
+        (("score", "run.xyz", *REFERENCE, "--workers", "0"), "workers: expected a positive integer, got 0"),
+        (("score", "run.xyz", *REFERENCE, "--patience", "0"), "patience: expected an integer of at least 1, got 0"),
+        (("score", "run.xyz", *REFERENCE, "--values", "exact"), "values: expected 'auto', 'full' or 'proven'"),
+        (("reference", "build", "train.xyz", "--k", "0"), "k: expected a positive integer, got 0"),
+        (("reference", "build", "train.xyz", "--cutoff", "-1"), "cutoff: expected a positive finite number in Å"),
+        (("reference", "build", "train.xyz", "--bandwidth", "nan"), "bandwidth: expected a positive finite number"),
+        (("reference", "build", "train.xyz", "--match", "x"), "match: expected 'element' or 'any', got 'x'"),
+        # outputs, refused before the work
+        (("reference", "build", "train.xyz", "-o", "a/x.safetensors"), "--output: the folder of a/x.safetensors does"),
+        (("reference", "build", "train.xyz", "-o", "x.txt"), "--output: expected a name that ends in .safetensors"),
+        (("calibrate", "train.safetensors", "-o", "a/x.json"), "--output: the folder of a/x.json does not exist"),
+        (("score", "run.xyz", *REFERENCE, "--log", "a/x.jsonl"), "--log: the folder of a/x.jsonl does not exist"),
+        (("score", "run.xyz", *REFERENCE, "--log", "."), "--log: . is a folder; name a file in it"),
+        (("score", "run.xyz", *REFERENCE, "--save", "a/x.xyz"), "--save: the folder of a/x.xyz does not exist"),
+        (("score", "run.xyz", *REFERENCE, "--plot", "x.png"), "--plot: needs the log; give --log run.jsonl too"),
+        (("score", "run.xyz", *REFERENCE, "--log", "x.jsonl", "--plot", "x.foo"), "--plot: expected a name that ends"),
+        (("events", "run.jsonl", "--plot", "a/x.png"), "--plot: the folder of a/x.png does not exist"),
+        (("score", "run.xyz", *REFERENCE, "--log", "run.jsonl"), "log: run.jsonl already holds a run of 11 checks"),
+        # what does not go together
+        (("score", "run.xyz", *REFERENCE, "-c", "train.json", "--false-alarms", "0.1"), "give one of the two"),
+    ],
+)
+def test_misuse_gives_one_line_and_exit_code_2(quests_md, folder, arguments, said):
+    before = {file: file.stat().st_size for file in folder.iterdir()}
+    code, out, err = quests_md(*arguments)
+    assert (code, out) == (2, "")
+    last = err.splitlines()[-1]
+    assert last.startswith("error: ")
+    assert said in last
+    assert len(last) < 1100
+    assert "Traceback" not in err
+    assert {file: file.stat().st_size for file in folder.iterdir()} == before
+
+
+def test_settings_that_differ_are_refused_with_both_values(quests_md, tmp_path):
+    quests_md("reference", "build", "train.xyz@:3", "-o", tmp_path / "x.safetensors", "--bandwidth", "0.02")
+    code, _, err = quests_md(
+        "reference", "merge", "train.safetensors", tmp_path / "x.safetensors", "-o", tmp_path / "y.safetensors"
+    )
+    assert code == 2
+    assert "0.015" in err
+    assert "0.02" in err
+    code, _, err = quests_md("score", "run.xyz", "-r", tmp_path / "x.safetensors", "-c", "train.json")
+    assert code == 2
+    assert err.startswith("error: calibration: made for reference ")
+
+
+def test_an_output_without_permission_is_refused_before_the_work(quests_md, monkeypatch):
+    monkeypatch.setattr(cli.os, "access", lambda path, mode: False)  # root may write everywhere
+    code, _, err = quests_md("reference", "build", "train.xyz", "-o", "x.safetensors")
+    assert code == 2
+    assert err == "error: --output: x.safetensors must not be written (no permission); choose another name\n"
+
+
+def test_too_little_memory_is_one_line(quests_md, monkeypatch):
+    def fail(*_args, **_kwargs):
+        raise MemoryError("Unable to allocate 9 TiB")
+
+    monkeypatch.setattr(cli.Reference, "load", fail)
+    code, _, err = quests_md("reference", "info", "train.safetensors")
+    assert code == 2
+    assert err == "error: out of memory (Unable to allocate 9 TiB); give fewer frames, or a smaller k\n"
+
+
+def test_an_unknown_command_or_option_is_exit_code_2(quests_md):
+    for arguments in (("bogus",), ("score",), ("score", "run.xyz", "-r", "train.safetensors", "--bogus")):
+        code, out, err = quests_md(*arguments)
+        assert (code, out) == (2, "")
+        assert "Error: " in err
+
+
+def test_the_demo_is_given_a_free_folder(quests_md, tmp_path, monkeypatch):
+    asked = []
+    monkeypatch.setattr(cli, "run_demo", lambda folder, say: asked.append(folder))
+    (tmp_path / "d").mkdir()
+    assert quests_md("demo", "--folder", tmp_path / "d")[0] == 0
+    assert asked == [tmp_path / "d-2"]
+
+
+# real processes: pipes, signals, terminals
+
+
+def start(*arguments, cwd, **options):
+    environment = os.environ | {"TERM": "xterm-256color", "PYTHONUNBUFFERED": ""}
+    environment.pop("COLUMNS", None)
+    return subprocess.Popen([*QUESTS_MD, *map(str, arguments)], cwd=cwd, env=environment | options.pop("env", {}),
+                            stdin=subprocess.DEVNULL, **options)  # fmt: skip
+
+
+@pytest.fixture
+def fed(folder, tmp_path):
+    """A pipe that stands for a trajectory which goes on: write frames to it when you like."""
+    path = tmp_path / "live.xyz"
+    os.mkfifo(path)
+    text = (folder / "run.xyz").read_text(encoding="utf-8")
+    n = len(text.splitlines()) // 12
+    frames = ["\n".join(text.splitlines()[i * n : (i + 1) * n]) + "\n" for i in range(12)]
+    return path, frames
+
+
+def pseudo_terminal(columns):
+    ours, theirs = pty.openpty()
+    fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 24, columns, 0, 0))
+    return ours, theirs
+
+
+class Screen(threading.Thread):
+    """Takes what a process writes to a pseudo-terminal, as it comes, until the process ends."""
+
+    def __init__(self, ours):
+        super().__init__(daemon=True)
+        self.ours, self.pieces = ours, []
+        self.start()
+
+    def run(self):
+        try:
+            while piece := os.read(self.ours, 65536):
+                self.pieces.append(piece)
+        except OSError:  # Linux says so when the other side is closed
+            pass
+        os.close(self.ours)
+
+    def text(self):
+        self.join(60)
+        return b"".join(self.pieces).decode()
+
+
+def test_a_torn_trajectory_is_scored_up_to_the_tear_with_one_line_of_warning(folder):
+    process = start("score", "torn.xyz", *REFERENCE, cwd=folder, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    out, err = (text.decode() for text in process.communicate(timeout=60))
+    assert process.returncode == 0
+    assert len(table(out)) == 11
+    [warning] = [line for line in err.splitlines() if line.startswith("warning: ")]
+    assert "torn.xyz: frame 11" in warning
+    assert "11 frames: " in err
+
+
+def test_a_reader_that_leaves_is_not_an_error(folder):
+    ours, theirs = os.pipe()
+    os.close(ours)
+    process = start("score", "run.xyz", *REFERENCE, cwd=folder, stdout=theirs, stderr=subprocess.PIPE)
+    os.close(theirs)
+    _, err = process.communicate(timeout=60)
+    assert process.returncode == 1
+    assert b"Traceback" not in err
+    assert b"rror" not in err
+
+
+def test_an_interrupt_is_exit_code_130_and_keeps_the_log(folder, fed, tmp_path):
+    path, frames = fed
+    log = tmp_path / "log.jsonl"
+    process = start("score", path, *REFERENCE, "--log", log, cwd=folder, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    with path.open("w", encoding="utf-8") as feed:
+        feed.write("".join(frames[:5]))
+        feed.flush()
+        lines = [process.stdout.readline() for _ in range(5)]  # the header and four frames at least
+        process.send_signal(signal.SIGINT)
+        _, err = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert err.endswith(b"interrupted\n")
+    assert b"Traceback" not in err
+    assert len(read_log(log)) >= len(lines) - 1
+
+
+def feed_slowly(path, frames):
+    with path.open("w", encoding="utf-8") as feed:
+        for i, frame in enumerate(frames):
+            feed.write(frame)
+            feed.flush()
+            if i == 4:
+                time.sleep(1.2)
+
+
+def test_the_bar_is_on_a_terminal_and_the_data_in_the_pipe(folder, fed):
+    path, frames = fed
+    ours, theirs = pseudo_terminal(80)
+    process = start("score", path, *REFERENCE, cwd=folder, stdout=subprocess.PIPE, stderr=theirs)
+    os.close(theirs)
+    screen = Screen(ours)
+    feed_slowly(path, frames)
+    out = process.communicate(timeout=60)[0].decode()
+    shown = screen.text()
+    assert process.wait(timeout=60) == 0
+    assert len(table(out)) == 12
+    assert "\x1b" not in out
+    assert "scoring frames" in shown
+    assert shown.replace("\r", "").rpartition("\x1b")[2].count("event 1: novel") == 1  # the bar has gone before
+
+
+def test_there_is_no_bar_without_a_terminal(folder, fed):
+    path, frames = fed
+    process = start("score", path, *REFERENCE, cwd=folder, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    feed_slowly(path, frames)
+    out, err = (text.decode() for text in process.communicate(timeout=60))
+    assert len(table(out)) == 12
+    assert "scoring frames" not in err
+    assert "\x1b" not in err
+
+
+@pytest.mark.parametrize("terminal", ["xterm-256color", "dumb"])
+def test_a_terminal_gets_columns_and_folded_lines(folder, terminal):
+    ours, theirs = pseudo_terminal(80)
+    process = start(
+        "score", folder / "run.xyz", *REFERENCE, cwd=folder, stdout=theirs, stderr=theirs, env={"TERM": terminal}
+    )
+    os.close(theirs)
+    shown = Screen(ours).text().replace("\r\n", "\n")
+    assert process.wait(timeout=60) == 0
+    assert "scoring frames" not in shown  # the lines show how far it is
+    lines = shown.splitlines()
+    [first] = [i for i, line in enumerate(lines) if line.split() == COLUMNS]
+    rows = lines[first : first + 13]
+    assert {len(line) for line in rows} == {len(lines[first])}
+    assert len(lines[first]) <= 80
+    assert "\t" not in shown
+    assert [line.split()[-1] for line in rows[1:]] == ["in"] * 7 + ["out"] * 5
+    # a path may be longer than the terminal: it is not broken
+    assert all(len(line) <= 80 or len(line.split()) == 1 for line in lines)
