@@ -354,7 +354,7 @@ def _check_output(option: str, path: Path | None, suffixes: Sequence[str] = ()) 
     if not path.parent.is_dir():
         raise FileNotFoundError(f"{option}: the folder of {path} does not exist; create it")
     if not os.access(path if path.exists() else path.parent, os.W_OK):
-        raise PermissionError(f"{option}: {path} must not be written (no permission); choose another name")
+        raise PermissionError(f"{option}: {path} cannot be written (no permission); choose another name")
 
 
 def _check_integer(option: str, value: int | None, least: int) -> None:

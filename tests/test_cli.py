@@ -411,7 +411,7 @@ def test_an_output_without_permission_is_refused_before_the_work(quests_md, monk
     monkeypatch.setattr(cli.os, "access", lambda path, mode: False)  # root may write everywhere
     code, _, err = quests_md("reference", "build", "train.xyz", "-o", "x.safetensors")
     assert code == 2
-    assert err == "error: --output: x.safetensors must not be written (no permission); choose another name\n"
+    assert err == "error: --output: x.safetensors cannot be written (no permission); choose another name\n"
 
 
 def test_too_little_memory_is_one_line(quests_md, monkeypatch):
