@@ -185,6 +185,8 @@ class Calibration:
             )
         except FileFormatError:
             raise
+        except UnicodeDecodeError:
+            raise FileFormatError(f"{path}: not a calibration file of quests_md: it is binary") from None
         except (ValueError, KeyError, TypeError, OverflowError) as exc:
             raise FileFormatError(f"{path}: not a calibration file of quests_md, or torn: {exc!r}") from exc
 

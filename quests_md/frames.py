@@ -215,7 +215,7 @@ def _iter_file(source: _Source, incomplete: str) -> Iterator[Frame]:
     if first < 0 or step < 0 or (last is not None and last < 0):
         n_frames, torn = _count(read, name)
         if torn is not None:
-            _report(torn, incomplete)
+            _report(torn, incomplete, name, n_frames)
         wanted = range(n_frames)[selection]
     else:
         wanted = range(first, sys.maxsize if last is None else last, step)
@@ -239,6 +239,7 @@ def _iter_file(source: _Source, incomplete: str) -> Iterator[Frame]:
 
 def _iter_wanted(read: _Reader, name: str, wanted: range, incomplete: str) -> Iterator[Frame]:
     end = wanted[-1] + 1 if wanted else 0
+    index = -1
     try:
         for index, atoms in read(name, wanted):
             if atoms is not None:
@@ -246,7 +247,7 @@ def _iter_wanted(read: _Reader, name: str, wanted: range, incomplete: str) -> It
             if index + 1 >= end:
                 return
     except IncompleteError as error:
-        _report(error, incomplete)
+        _report(error, incomplete, name, index + 1)
 
 
 def _count(read: _Reader, name: str) -> tuple[int, IncompleteError | None]:
@@ -260,9 +261,10 @@ def _count(read: _Reader, name: str) -> tuple[int, IncompleteError | None]:
     return n_frames, None
 
 
-def _report(torn: IncompleteError, incomplete: str) -> None:
+def _report(torn: IncompleteError, incomplete: str, name: str, n_complete: int) -> None:
     if incomplete == "raise":
-        raise FileFormatError(f"{torn}; give incomplete='warn' to use the complete frames only") from torn.__cause__
+        hint = f"; to use the complete frames only, give {name}@:{n_complete}" if n_complete else ""
+        raise FileFormatError(f"{torn}{hint}") from torn.__cause__
     _warn(f"{torn}; the complete frames before it are used")
 
 

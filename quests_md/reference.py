@@ -380,7 +380,11 @@ class Reference:
         if default and "score" in self._arrays:
             return self._arrays["score_row"], self._arrays["score"]
         row_groups = self.row_groups if frame_groups is None else frame_groups[self._arrays["atom_frame"]]
-        rows = _whole_groups(row_groups, MAX_HELD_OUT, np.random.default_rng(rng))
+        try:
+            generator = np.random.default_rng(rng)
+        except (TypeError, ValueError) as exc:
+            raise ValueError(f"rng: expected a seed (0, 1, 2, ...) or a numpy Generator, got {rng!r}") from exc
+        rows = _whole_groups(row_groups, MAX_HELD_OUT, generator)
         scores = np.full(len(rows), np.inf)
         for where, block in self._matches(self.numbers[rows]):
             chosen = rows[where]

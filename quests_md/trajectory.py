@@ -74,6 +74,8 @@ def score_trajectory(
         raise ValueError(f"workers: expected a positive integer, got {workers!r}")
     if workers > 1:
         threads = max(1, available_threads(threads) // int(workers))
+        if monitor is not None:
+            monitor.judge.threads = threads
     frames = iter_frames(path_or_frames, incomplete="warn")
     own = monitor is None
     if monitor is None:
