@@ -28,6 +28,7 @@ from .records import Check, Event, Log, LogWriter, read_log
 from .reference import Reference
 from .trajectory import score_trajectory
 from .trigger import Trigger
+from .validation import check_bandwidth
 
 __all__ = ["main"]
 
@@ -126,7 +127,7 @@ def _build(
     ),
     k: Annotated[int, typer.Option(help="Neighbours per environment.")] = Descriptor().k,
     cutoff: Annotated[float, typer.Option(help="Cutoff radius in Å.")] = Descriptor().cutoff,
-    bandwidth: Annotated[float, typer.Option(help="Bandwidth h in 1/Å.")] = BANDWIDTH,
+    bandwidth: Annotated[str, typer.Option(help="Bandwidth h in 1/Å, or 'auto'.")] = str(BANDWIDTH),
     match: Annotated[str, typer.Option(help="'element': compare like with like; 'any': geometry alone.")] = "element",
     groups: Annotated[
         str | None, typer.Option(help="Independent groups: 'frame', 'file' or a key of info; default: blocks.")
@@ -139,7 +140,7 @@ def _build(
     reference = Reference.from_frames(
         frames,
         descriptor=Descriptor(k=k, cutoff=cutoff),
-        bandwidth=bandwidth,
+        bandwidth="auto" if bandwidth == "auto" else check_bandwidth(bandwidth),
         match=match,  # type: ignore[arg-type]  # checked there
         groups=groups,
         threads=threads,
@@ -158,7 +159,13 @@ def _info(
     """Say what a reference file holds and what level it supports."""
     if verify:
         Reference.verify(file)
-    _print_info(Reference.load(file))
+    reference = Reference.load(file)
+    _print_info(reference)
+    auto = reference.auto_bandwidth()
+    none = "none between 0.003 and 0.3 1/Å: copies among the groups, or too few of them"
+    typer.echo(
+        _fold(f"{'likeliest h':<11} {none if auto is None else f'{auto} 1/Å'} (--bandwidth auto)", sys.stdout, 12)
+    )
     if verify:
         typer.echo("content     equals the checksums written at save")
 

@@ -15,6 +15,7 @@ from numpy.typing import ArrayLike, NDArray
 from . import reference_file
 from ._kernels.sums import nearest_rows
 from ._kernels.threads import available_threads, for_ranges
+from .bandwidth import best_bandwidth
 from .descriptor import Descriptor, DescriptorLike, describe
 from .entropy import BANDWIDTH, minus_log_sums
 from .errors import MismatchError
@@ -74,7 +75,7 @@ class Reference:
         frames_or_paths: Any,
         *,
         descriptor: DescriptorLike | None = None,
-        bandwidth: float = BANDWIDTH,
+        bandwidth: float | Literal["auto"] = BANDWIDTH,
         match: Literal["element", "any"] = "element",
         groups: str | Sequence[Any] | None = None,
         threads: int | None = None,
@@ -91,7 +92,7 @@ class Reference:
         descriptor
             Default `Descriptor()`. Any callable from Atoms to (n_atoms, width) rows with a `fingerprint` text serves.
         bandwidth
-            h in 1/Å.
+            h in 1/Å; "auto": what the data support, see `auto_bandwidth`.
         match
             "element": compare an atom with reference atoms of its own element. "any": chemistry-blind, as published.
         groups
@@ -111,15 +112,16 @@ class Reference:
             If `bandwidth`, `match` or `groups` is not usable.
         """
         chosen = Descriptor() if descriptor is None else descriptor
-        bandwidth = check_bandwidth(bandwidth)
+        h = BANDWIDTH if bandwidth == "auto" else check_bandwidth(bandwidth)
         if match not in ("element", "any"):
             raise ValueError(f"match: expected 'element' or 'any', got {match!r}")
-        settings = _settings(chosen, bandwidth, match)
+        settings = _settings(chosen, h, match)
         builder = Builder(chosen, match, groups, threads)
         for frame in track(iter_frames(frames_or_paths), "reading frames", count_frames(frames_or_paths)):
             builder.add(frame)
         arrays, sources, origin = builder.finish()
-        return cls(arrays, descriptor=chosen, settings=settings, sources=sources, provenance=origin)
+        reference = cls(arrays, descriptor=chosen, settings=settings, sources=sources, provenance=origin)
+        return reference.with_bandwidth("auto", threads=threads) if bandwidth == "auto" else reference
 
     # --- what it holds -----------------------------------------------------------------------------------------------
 
@@ -222,6 +224,39 @@ class Reference:
             middle = np.searchsorted(np.cumsum(histogram), histogram.sum() / 2)
             distances[int(a), int(b)] = float(smallest), float((middle + 0.5) * PAIR_BIN)
         return distances
+
+    def auto_bandwidth(self, *, threads: int | None = None) -> float | None:
+        """Bandwidth in 1/Å that maximises the leave-one-group-out likelihood of the rows; None if there is none.
+
+        There is none if the best lies at an edge of 0.003 ... 0.3 1/Å, or if no group has another to be compared with.
+        """
+        blocks = [slice(*ends) for ends in dict.fromkeys((b.start, b.stop) for b in self._blocks.values())]
+        return best_bandwidth(self.rows, self.row_groups, blocks, threads=threads)
+
+    def with_bandwidth(self, bandwidth: float | Literal["auto"], *, threads: int | None = None) -> Self:
+        """The same environments with another bandwidth h in 1/Å: a new reference with another fingerprint.
+
+        Raises
+        ------
+        ValueError
+            If `bandwidth` is not a positive number, or "auto" finds none.
+        """
+        if bandwidth == "auto":
+            found = self.auto_bandwidth(threads=threads)
+            if found is None:
+                raise ValueError(
+                    "bandwidth: 'auto' found no best value between 0.003 and 0.3 1/Å: too few groups of frames, or "
+                    "groups that are copies of each other; give a number, 0.015 is usual"
+                )
+            bandwidth = found
+        arrays = {name: array for name, array in self._arrays.items() if ARRAYS[name][1] != "scores"}
+        return type(self)(
+            arrays,
+            descriptor=self._descriptor,
+            settings=self._settings | {"bandwidth": check_bandwidth(bandwidth)},
+            sources=self._sources,
+            provenance=self._provenance,
+        )
 
     # --- what it answers ---------------------------------------------------------------------------------------------
 

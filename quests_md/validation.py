@@ -8,7 +8,7 @@ from numpy.typing import ArrayLike, NDArray
 __all__ = ["check_bandwidth", "check_rows"]
 
 
-def check_bandwidth(bandwidth: float) -> float:
+def check_bandwidth(bandwidth: float | str) -> float:
     """The bandwidth as a float, or a ValueError that says what is wrong with it."""
     try:
         value = float(bandwidth)

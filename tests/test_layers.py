@@ -16,8 +16,8 @@ PACKAGE = Path(quests_md.__file__).parent
 LEVELS = (
     ("errors", "hosts", "_kernels", "_kernels.jit", "_kernels.threads"),
     ("_kernels.neighbors", "_kernels.sums", "records", "validation", "files", "progress", "xyz"),
-    ("_kernels.rows", "geometry", "frames", "journal", "grouping", "entropy", "trigger"),
-    ("descriptor", "clusters", "reference_file"),
+    ("_kernels.rows", "_kernels.likelihood", "geometry", "frames", "journal", "grouping", "entropy", "trigger"),
+    ("descriptor", "clusters", "bandwidth", "reference_file"),
     ("reference_build",),
     ("reference",),
     ("calibration", "events"),
