@@ -131,8 +131,12 @@ def test_build_writes_a_reference_with_its_scores_and_info_repeats_it(quests_md,
     assert said["content"] == "768 environments in 24 frames"
     assert said["elements"] == "Cu 768"
     assert said["level"].startswith("dH <= ")
-    again = quests_md("reference", "info", tmp_path / "a b.safetensors", "--verify")
-    assert again == (0, out + "content     equals the checksums written at save\n", "")
+    code, again, err = quests_md("reference", "info", tmp_path / "a b.safetensors", "--verify")
+    assert (code, err) == (0, "")
+    assert again.startswith(out)
+    likeliest, content = again[len(out) :].splitlines()
+    assert likeliest.startswith("likeliest h none between 0.003 and 0.3 1/Å")
+    assert content == "content     equals the checksums written at save"
 
 
 def test_build_passes_its_settings_on(quests_md, tmp_path):
