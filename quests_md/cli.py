@@ -163,9 +163,7 @@ def _info(
     _print_info(reference)
     auto = reference.auto_bandwidth()
     found = f"{auto} 1/Å" if auto else "none between 0.003 and 0.3 1/Å: copies among the groups, or too few of them"
-    typer.echo(
-        _fold(f"{'likeliest h':<11} {none if auto is None else f'{auto} 1/Å'} (--bandwidth auto)", sys.stdout, 12)
-    )
+    typer.echo(_fold(f"likeliest h {found} (--bandwidth auto)", sys.stdout, 12))
     if verify:
         typer.echo("content     equals the checksums written at save")
 
