@@ -16,6 +16,7 @@ from .errors import FileFormatError, MismatchError
 from .files import replacing
 from .reference import Reference
 from .reference_build import label_list
+from .tails import FARTHEST, FEWEST, pareto_level
 
 __all__ = ["SCHEMA", "Calibration", "Level", "calibrate"]
 
@@ -33,11 +34,14 @@ class Level:
     value: float
     """dH in nats above which an atom is out; inf if nothing could be held out."""
     kind: Kind
-    """"conformal": the asked rate is kept, whatever the distribution, if groups are exchangeable. "none": it is not."""
+    """"conformal": the asked rate is kept, whatever the distribution, if groups are exchangeable. "extrapolated": it is
+    kept if the tail of the scores goes on like a generalised Pareto distribution. "none": it is not kept."""
     rate: float
-    """Upper bound of the chance that one check (per="check") or one whole ns or run is out by mistake; 1: no bound."""
+    """Bound of the chance that one check (per="check") or one whole ns or run is out by mistake; 1: no bound."""
     pieces: int
     """Calibration frames that one check counts as: ceil(its atoms / their atoms)."""
+    interval: tuple[float, float] | None = None
+    """80 % interval of an extrapolated level, nats."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -73,7 +77,8 @@ class Calibration:
         With n scores, one per exchangeable group, the ceil((1-a)(n+1))-th smallest is exceeded by a new group's score
         with a chance of at most a, without any assumption on the distribution. A frame of N atoms counts as
         ceil(N/n_a) calibration frames of n_a atoms, and `checks` of them are added up (union bound). Where a is too
-        small for n groups, the level is the largest score and the rate says what that is worth.
+        small for n groups, the tail of the scores is extrapolated, up to tenfold and from 30 groups on; else the level
+        is the largest score and the rate says what that is worth.
 
         Parameters
         ----------
@@ -97,6 +102,10 @@ class Calibration:
         rank = math.ceil((1 - self.false_alarms / count) * (n + 1) - 1e-9)
         if rank <= n:
             return Level(float(self.scores[max(rank, 1) - 1]), "conformal", self.false_alarms, pieces)
+        probability = self.false_alarms / count
+        if n >= FEWEST and probability * (n + 1) * FARTHEST >= 1:
+            value, low, high = pareto_level(self.scores, probability)
+            return Level(value, "extrapolated", self.false_alarms, pieces, (low, high))
         return Level(float(self.scores[-1]), "none", min(1.0, count / (n + 1)), pieces)
 
     def levels(self, atoms: Atoms, checks: int = 1) -> NDArray[np.float64]:
@@ -120,6 +129,15 @@ class Calibration:
             lines = [
                 f"none: {self.n_groups} group(s) of frames, nothing can be held out; {guess}",
                 "promise: none; add frames to the reference, or give frames= to calibrate",
+            ]
+        elif level.kind == "extrapolated":
+            low, high = level.interval or (level.value, level.value)
+            sure = min(1.0, level.pieces * (1 if self.per == "check" else checks) / (self.n_groups + 1))
+            lines = [
+                f"dH <= {level.value:.2f} nats (extrapolated from {self.n_groups} groups to {low:.2f} ... {high:.2f}, "
+                f"{size})",
+                f"promise: about {level.rate:.2g} false alarms per {unit} if the tail of the scores goes on as fitted; "
+                f"{sure:.2g} at most without that",
             ]
         else:
             need = math.ceil(level.pieces * (1 if self.per == "check" else checks) / self.false_alarms) - 1

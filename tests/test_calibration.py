@@ -14,6 +14,7 @@ import quests_md.reference
 from quests_md.calibration import SCHEMA, Calibration, calibrate
 from quests_md.errors import FileFormatError, MismatchError
 from quests_md.reference import Reference
+from quests_md.tails import pareto_level
 
 H = 0.05
 
@@ -106,15 +107,20 @@ def test_conformal_exactly_with_enough_groups(n):
     for a, kind in (
         (edge, "conformal"),
         (edge * Fraction(1001, 1000), "conformal"),
-        (edge * Fraction(999, 1000), "none"),
+        (edge * Fraction(999, 1000), "extrapolated" if n >= 30 else "none"),
+        (edge / 10, "extrapolated" if n >= 30 else "none"),
+        (edge / 11, "none"),
         (Fraction(1, 2), "conformal"),
-        (Fraction(1, 2000), "none"),
+        (Fraction(1, 20_000), "none"),
     ):
         level = made(scores, float(a)).level(10)
         assert (kind == "conformal") == (n >= 1 / a - 1)
         assert level.kind == kind
         if kind == "conformal":
             assert level.value == scores[math.ceil((1 - a) * (n + 1)) - 1]
+            assert level.rate == float(a)
+        elif kind == "extrapolated":
+            assert (level.value, *level.interval) == pareto_level(scores, float(a))
             assert level.rate == float(a)
         else:
             assert level.value == scores[-1]
@@ -144,7 +150,9 @@ def test_a_larger_frame_counts_as_several(n_atoms, pieces):
 def test_beyond_the_groups_there_is_the_largest_score_and_an_honest_rate():
     calibration = made(np.arange(99), 0.01)
     assert calibration.level(10).kind == "conformal"
-    for n_atoms, pieces in ((11, 2), (95, 10), (999, 100), (5000, 500)):
+    for n_atoms in (11, 95):
+        assert calibration.level(n_atoms).kind == "extrapolated"
+    for n_atoms, pieces in ((101, 11), (999, 100), (5000, 500)):
         level = calibration.level(n_atoms)
         assert (level.kind, level.value, level.pieces) == ("none", 98.0, pieces)
         assert level.rate == pytest.approx(min(1, pieces / 100))
@@ -158,7 +166,7 @@ def test_checks_count_by_time_and_run_and_not_by_check():
             level = calibration.level(10 * pieces, checks)
             alike = made(scores, 0.1 / (checks * pieces)).level(10)
             assert (level.value, level.kind) == (alike.value, alike.kind)
-            assert level.rate == pytest.approx(0.1 if alike.kind == "conformal" else checks * pieces / 2000)
+            assert level.rate == pytest.approx(0.1 if alike.kind != "none" else checks * pieces / 2000)
         assert calibration.level(10, 10_000).rate == 1.0
     assert made(scores, 0.1).level(10, 1000) == made(scores, 0.1).level(10)
 
@@ -392,7 +400,17 @@ def test_describe_says_what_too_few_groups_are_worth_and_how_many_would_do(a, n_
         assert words in text
     need = int(text.split(" groups would do")[0].split()[-1])
     assert made(np.arange(need), a, "run").level(n_atoms, checks).kind == "conformal"
-    assert made(np.arange(need - 1), a, "run").level(n_atoms, checks).kind == "none"
+    assert made(np.arange(need - 1), a, "run").level(n_atoms, checks).kind != "conformal"
+
+
+def test_describe_says_what_an_extrapolation_rests_on():
+    calibration = made(np.sort(np.random.default_rng(3).gumbel(size=55)), 0.01)
+    level = calibration.level(10)
+    text = calibration.describe(10)
+    low, high = level.interval
+    assert f"dH <= {level.value:.2f} nats (extrapolated from 55 groups to {low:.2f} ... {high:.2f}" in text
+    assert "about 0.01 false alarms" in text
+    assert "0.018 at most without that" in text
 
 
 def test_how_the_level_was_made_tells_the_rule_of_groups(cu):

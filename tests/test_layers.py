@@ -15,7 +15,7 @@ PACKAGE = Path(quests_md.__file__).parent
 #: A module may import modules of lower levels only.
 LEVELS = (
     ("errors", "hosts", "_kernels", "_kernels.jit", "_kernels.threads"),
-    ("_kernels.neighbors", "_kernels.sums", "records", "validation", "files", "progress", "xyz"),
+    ("_kernels.neighbors", "_kernels.sums", "records", "validation", "files", "progress", "tails", "xyz"),
     ("_kernels.rows", "_kernels.likelihood", "geometry", "frames", "journal", "grouping", "entropy", "trigger"),
     ("descriptor", "clusters", "bandwidth", "reference_file"),
     ("reference_build",),
