@@ -268,13 +268,13 @@ def calibrate(
             threads=threads,
         )
         values = reference.delta_entropy(apart.rows, numbers=apart.numbers, float64=True, threads=threads)
-        row_groups, natoms = apart.row_groups, apart.array("frame_natoms")
+        row_groups, natoms = apart.row_groups, _environments_per_frame(apart)
         how = f"{apart.n_frames} separate frames scored against the whole reference; {apart.provenance['groups']}"
     else:
         frame_groups, rule = _frame_groups(reference, groups)
         rows, values = reference.held_out_scores(None if groups is None else frame_groups, rng, threads=threads)
         row_groups = frame_groups[reference.array("atom_frame")[rows]]
-        natoms = reference.array("frame_natoms")[np.unique(reference.array("atom_frame")[rows])]
+        natoms = _environments_per_frame(reference)[np.unique(reference.array("atom_frame")[rows])]
         how = f"{len(rows)} held-out environments, leaving one group out at a time; groups: {rule}"
     finite = np.isfinite(values)  # an element that only one group has cannot be held out
     if not finite.all():
@@ -287,6 +287,11 @@ def calibrate(
         frame_atoms=int(np.median(natoms)) if len(natoms) else 0,
         how=how,
     )
+
+
+def _environments_per_frame(reference: Reference) -> NDArray[np.int64]:
+    """Atoms with a row in each frame: all of them, unless the descriptor restricts the centers."""
+    return np.bincount(reference.array("atom_frame"), minlength=reference.n_frames)
 
 
 def _frame_groups(reference: Reference, groups: str | Sequence[Any] | None) -> tuple[NDArray[np.int64], str]:

@@ -100,13 +100,14 @@ class Judge:
         start = time.perf_counter()
         n_atoms = len(atoms)
         numbers = np.asarray(atoms.numbers)
+        centers = self.reference.is_center(numbers)
         known = self.reference.is_known(numbers)
         host: dict[str, Any] = {
             "step": step,
             "frame": frame,
             "time_ps": time_ps,
             "n_atoms": n_atoms,
-            "n_unknown": int((~known).sum()),
+            "n_unknown": int((centers & ~known).sum()),
             "temperature_K": _temperature(atoms),
             "volume_per_atom": _volume_per_atom(atoms),
             "energy_per_atom": cached_energy(atoms),
@@ -116,13 +117,19 @@ class Judge:
         try:
             if n_atoms == 0:
                 raise FrameError("the frame has no atoms")
+            if not centers.any():
+                raise FrameError("the frame has no atom of the elements that are centers of environments")
             rows = describe(self.reference.descriptor, atoms, self.threads)
         except FrameError as exc:
             return Judged(_invalid(host, start), None, str(exc))
         levels = self.calibration.levels(atoms, self.checks)
         judged = self._full if self.mode(n_atoms) == "full" else self._proven
-        dh, above, numbers_found = judged(atoms, rows, levels, known)
-        excess = np.full(n_atoms, np.inf)  # also of an unknown element where the level itself is inf
+        dh, above = np.full(n_atoms, math.nan), np.zeros(n_atoms, dtype=bool)
+        # atoms that are no centers have no dH and count in nothing
+        dh[centers], above[centers], numbers_found = judged(
+            rows[centers], numbers[centers], levels[centers], known[centers], _identities(atoms)[centers]
+        )
+        excess = np.where(centers, np.inf, math.nan)  # inf for an unknown element where the level itself is inf
         excess[known] = dh[known] - levels[known]
         worst = int(np.nanargmax(excess)) if not np.isnan(excess).all() else None
         check = Check(
@@ -141,28 +148,37 @@ class Judge:
         return Judged(check, rows)
 
     def delta_entropy(self, rows: NDArray[np.float64], atoms: Atoms) -> NDArray[np.float64]:
-        """DH of every atom, whatever the mode."""
+        """DH of every atom, whatever the mode; NaN for atoms that are no centers."""
         return self.reference.delta_entropy(rows, numbers=atoms.numbers, threads=self.threads)
 
     def _full(
-        self, atoms: Atoms, rows: NDArray[np.float64], levels: NDArray[np.float64], known: NDArray[np.bool_]
+        self,
+        rows: NDArray[np.float64],
+        numbers: NDArray[np.int64],
+        levels: NDArray[np.float64],
+        known: NDArray[np.bool_],
+        identities: NDArray[np.uint64],
     ) -> tuple[NDArray[np.float64], NDArray[np.bool_], dict[str, Any]]:
-        dh = self.delta_entropy(rows, atoms)
+        dh = self.reference.delta_entropy(rows, numbers=numbers, threads=self.threads)
         found = _summary(dh[known])
         found["dh_max"] = float(dh.max())
         found["frame_entropy"] = entropy(rows, bandwidth=self.reference.bandwidth, threads=self.threads)
         return dh, ~(known & (dh <= levels)), found
 
     def _proven(
-        self, atoms: Atoms, rows: NDArray[np.float64], levels: NDArray[np.float64], known: NDArray[np.bool_]
+        self,
+        rows: NDArray[np.float64],
+        numbers: NDArray[np.int64],
+        levels: NDArray[np.float64],
+        known: NDArray[np.bool_],
+        identities: NDArray[np.uint64],
     ) -> tuple[NDArray[np.float64], NDArray[np.bool_], dict[str, Any]]:
-        numbers = np.asarray(atoms.numbers)
         covered = self.reference.is_covered(rows, levels - self.margin, numbers=numbers, threads=self.threads) & known
         dh = np.full(len(rows), math.nan)
         near = np.flatnonzero(~covered)
         dh[near] = self.reference.delta_entropy(rows[near], numbers=numbers[near], float64=True, threads=self.threads)
         above = ~covered & ~(known & (dh <= levels))
-        sample = _sample(atoms, self.seed)
+        sample = _sample(identities, self.seed)
         sketch = self._sketch_of_reference()
         sampled = sketch.delta_entropy(rows[sample], numbers=numbers[sample], threads=self.threads)
         # each row of the sketch stands for as many rows of the reference
@@ -237,14 +253,17 @@ def _summary(dh: NDArray[np.float64]) -> dict[str, Any]:
     return {"dh_mean": float(dh.mean()), "dh_q99": float(np.quantile(dh, 0.99))}
 
 
-def _sample(atoms: Atoms, seed: int) -> NDArray[np.int64]:
-    """Indices of the atoms whose hashed identities are smallest: the same atoms in whatever order a host gives them."""
-    n = len(atoms)
-    if n <= SAMPLE_ATOMS:
-        return np.arange(n)
-    identity = np.asarray(atoms.arrays.get("id", np.arange(n))).astype(np.uint64)
+def _identities(atoms: Atoms) -> NDArray[np.uint64]:
+    """Numbers by which atoms are known in whatever order a host gives them: `arrays["id"]`, else indices."""
+    return np.asarray(atoms.arrays.get("id", np.arange(len(atoms)))).astype(np.uint64)
+
+
+def _sample(identities: NDArray[np.uint64], seed: int) -> NDArray[np.int64]:
+    """Places of the atoms whose hashed identities are smallest."""
+    if len(identities) <= SAMPLE_ATOMS:
+        return np.arange(len(identities))
     # splitmix64, Steele et al. 2014, doi:10.1145/2714064.2660195; arrays wrap around silently
-    x = identity + np.uint64((seed * 0x9E3779B97F4A7C15 + 0x9E3779B97F4A7C15) % 2**64)
+    x = identities + np.uint64((seed * 0x9E3779B97F4A7C15 + 0x9E3779B97F4A7C15) % 2**64)
     x = (x ^ (x >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
     x = (x ^ (x >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
     chosen = np.argsort(x ^ (x >> np.uint64(31)), kind="stable")[:SAMPLE_ATOMS]

@@ -81,7 +81,7 @@ def preflight_text(judge: Judge, start: Judged, atoms: Atoms) -> str:
 
 def _elements_text(judge: Judge, atoms: Atoms) -> str:
     symbols = np.array(atoms.get_chemical_symbols())
-    unseen = ~np.isin(symbols, judge.reference.elements)
+    unseen = ~np.isin(symbols, judge.reference.elements) & judge.reference.is_center(atoms.numbers)
     if not unseen.any():
         return "all in the reference"
     counts = ", ".join(f"{int((symbols == s).sum())} {s}" for s in np.unique(symbols[unseen]))

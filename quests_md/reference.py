@@ -16,7 +16,7 @@ from . import reference_file
 from ._kernels.sums import nearest_rows
 from ._kernels.threads import available_threads, for_ranges
 from .bandwidth import best_bandwidth
-from .descriptor import Descriptor, DescriptorLike, describe
+from .descriptor import Descriptor, DescriptorLike, check_center_rows, describe, is_center
 from .entropy import BANDWIDTH, minus_log_sums
 from .errors import MismatchError
 from .frames import count_frames, iter_frames
@@ -37,11 +37,11 @@ class Nearest:
     """Reference environments nearest to the atoms of a frame."""
 
     distance: NDArray[np.float64]
-    """(n,) distance of the rows in bandwidths; inf for an unknown element."""
+    """(n,) distance of the rows in bandwidths; inf for an unknown element or an atom that is no center."""
     frame: NDArray[np.int64]
-    """(n,) frame of the reference, counted over all its frames; -1 for an unknown element."""
+    """(n,) frame of the reference, counted over all its frames; -1 where the distance is inf."""
     atom: NDArray[np.int64]
-    """(n,) index of the atom in that frame; -1 for an unknown element."""
+    """(n,) index of the atom in that frame; -1 where the distance is inf."""
 
 
 class Reference:
@@ -83,7 +83,8 @@ class Reference:
         """Build a reference from frames or files, one frame in memory at a time.
 
         Frames without any neighbour inside the cutoff (isolated atoms, made for reference energies) are left out with
-        a warning: they would make evaporated atoms look familiar.
+        a warning: they would make evaporated atoms look familiar. Where the descriptor restricts its centers, other
+        atoms have no row, and frames without any center are left out as well.
 
         Parameters
         ----------
@@ -284,7 +285,8 @@ class Reference:
         Returns
         -------
         delta_entropy
-            (n,) in nats; +inf for atoms of an element that the reference has never seen.
+            (n,) in nats; +inf for atoms of an element that the reference has never seen, NaN for atoms that are no
+            centers of the descriptor: they have no environment.
 
         Raises
         ------
@@ -295,7 +297,7 @@ class Reference:
         """
         del float64  # one float64 path serves both so far
         rows, z = self._rows_and_numbers(atoms_or_rows, numbers, threads)
-        out = np.full(len(rows), np.inf)
+        out = np.where(self.is_center(z), np.inf, np.nan)
         for where, block in self._matches(z):
             out[where] = minus_log_sums(rows[where], self.rows[block], self.bandwidth, threads=threads)
         return out
@@ -310,15 +312,18 @@ class Reference:
     ) -> NDArray[np.bool_]:
         """Whether dH <= level for each environment, equal to the float64 decision; never for an unknown element.
 
+        Atoms that are no centers count as covered, whatever the level: what is not looked at never alarms.
+
         Parameters as in `delta_entropy`; `level` in nats is a scalar or (n,). Raises ValueError for a NaN level.
         """
-        values = self.delta_entropy(atoms_or_rows, numbers=numbers, float64=True, threads=threads)
+        rows, z = self._rows_and_numbers(atoms_or_rows, numbers, threads)
+        values = self.delta_entropy(rows, numbers=z, float64=True, threads=threads)
         levels = np.asarray(level, dtype=np.float64)
         if levels.ndim > 1 or (levels.ndim == 1 and len(levels) != len(values)):
             raise ValueError(f"level: expected a number or an array ({len(values)},), got shape {levels.shape}")
         if np.isnan(levels).any():
             raise ValueError("level: expected numbers of nats, got NaN")
-        return np.asarray((values <= levels) & (values < np.inf))
+        return np.asarray(((values <= levels) & (values < np.inf)) | ~self.is_center(z))
 
     def nearest(
         self, atoms_or_rows: Atoms | ArrayLike, *, numbers: ArrayLike | None = None, threads: int | None = None
@@ -356,11 +361,15 @@ class Reference:
         )
 
     def is_known(self, numbers: ArrayLike) -> NDArray[np.bool_]:
-        """Whether each atomic number can be compared with this reference."""
+        """Whether each atomic number can be compared with this reference; False for those that are no centers."""
         z = np.asarray(numbers)
         if self.match == "any":
-            return np.full(z.shape, self.n_environments > 0)
+            return self.is_center(z) & (self.n_environments > 0)
         return np.isin(z, list(self._blocks))
+
+    def is_center(self, numbers: ArrayLike) -> NDArray[np.bool_]:
+        """Whether atoms of each atomic number have an environment: all, unless the descriptor restricts its centers."""
+        return is_center(self._descriptor, numbers)
 
     def n_comparable(self, number: int) -> int:
         """Rows that an atom of this atomic number is compared with."""
@@ -440,13 +449,17 @@ class Reference:
     ) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
         if isinstance(atoms_or_rows, Atoms):
             return describe(self.descriptor, atoms_or_rows, threads), np.asarray(atoms_or_rows.numbers)
-        rows = check_rows("rows", atoms_or_rows)
+        z = None if numbers is None else np.asarray(numbers)
+        if z is None or z.shape != np.shape(atoms_or_rows)[:1]:  # of wrong numbers below
+            rows = check_rows("rows", atoms_or_rows)
+        else:
+            rows = check_center_rows("rows", atoms_or_rows, self.is_center(z))
         if self.n_environments and rows.shape[1] != self.rows.shape[1]:
             raise ValueError(
                 f"rows: expected {self.rows.shape[1]} columns as in the reference, got {rows.shape[1]}; "
                 "make them with reference.descriptor"
             )
-        if numbers is None:
+        if z is None:
             if self.match == "element" and len(self._blocks) > 1:
                 raise ValueError(
                     f"numbers: expected the atomic number of each row, since the reference has {len(self._blocks)} "
@@ -454,7 +467,6 @@ class Reference:
                 )
             only = next(iter(self._blocks), 0)
             return rows, np.full(len(rows), only)
-        z = np.asarray(numbers)
         if z.shape != (len(rows),):
             raise ValueError(f"numbers: expected shape ({len(rows)},), one per row, got {z.shape}")
         return rows, z
@@ -463,7 +475,7 @@ class Reference:
         """Indices of the environments of each element, and the slice of reference rows they are compared with."""
         if self.match == "any":
             if self.n_environments:
-                yield np.arange(len(numbers)), slice(0, self.n_environments)
+                yield np.flatnonzero(self.is_center(numbers)), slice(0, self.n_environments)
             return
         for z, block in self._blocks.items():
             where = np.flatnonzero(numbers == z)
@@ -582,7 +594,8 @@ class Reference:
         header, arrays = reference_file.read(file, mmap)
         settings = header["settings"]
         if descriptor is None and "k" in settings:
-            descriptor = Descriptor(k=settings["k"], cutoff=settings["cutoff"])
+            names = ("k", "cutoff", "elements", "centers", "neighbors")
+            descriptor = Descriptor(**{name: settings[name] for name in names if name in settings})
         if descriptor is not None and descriptor.fingerprint != settings["descriptor"]:
             raise MismatchError(
                 f"descriptor: {path} was made with {settings['descriptor']!r}, got {descriptor.fingerprint!r}"
@@ -630,7 +643,7 @@ def _settings(descriptor: DescriptorLike, bandwidth: float, match: str) -> dict[
         )
     settings: dict[str, Any] = {"descriptor": fingerprint}
     if isinstance(descriptor, Descriptor):
-        settings |= {"k": descriptor.k, "cutoff": descriptor.cutoff}
+        settings |= descriptor.settings
     return settings | {"bandwidth": bandwidth, "match": match}
 
 

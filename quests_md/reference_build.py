@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from .descriptor import DescriptorLike, describe
+from .descriptor import DescriptorLike, describe, is_center, is_neighbor
 from .errors import FrameError
 from .frames import Frame
 from .geometry import nearest_by_element
@@ -47,7 +47,7 @@ class Builder:
         self.last_key: Any = None
         self.pairs: dict[tuple[int, int], tuple[float, NDArray[np.int64]]] = {}
         self.n_read = 0
-        self.left_out: dict[str, int] = {"isolated atoms": 0, "no atoms": 0}
+        self.left_out: dict[str, int] = {"isolated atoms": 0, "no atoms": 0, "no centers": 0}
 
     def add(self, frame: Frame) -> None:
         """Describe one frame and keep its rows; frames that hold nothing to learn are counted and left out."""
@@ -64,7 +64,11 @@ class Builder:
             raise FrameError(f"{frame.source}, frame {frame.index}: {exc}") from exc
         except ValueError as exc:
             raise ValueError(f"{frame.source}, frame {frame.index}: {exc}") from exc
-        if np.isinf(distances).all():
+        centers = is_center(self.descriptor, atoms.numbers)
+        if not centers.any():
+            self.left_out["no centers"] += 1
+            return
+        if np.isinf(distances[centers][:, is_neighbor(self.descriptor, elements)]).all():
             self.left_out["isolated atoms"] += 1
             return
         closest = distances.min(axis=1)
@@ -86,10 +90,10 @@ class Builder:
         new_segment = key != self.last_key
         self.segments.append((self.segments[-1] if self.segments else -1) + new_segment)
         self.last_key = key
-        self.rows.append(rows)
-        self.atoms["numbers"].append(atoms.numbers.astype(np.uint8))
-        self.atoms["atom_index"].append(np.arange(len(atoms)))
-        self.atoms["positions"].append(atoms.positions.astype(np.float32))
+        self.rows.append(rows if centers.all() else rows[centers])
+        self.atoms["numbers"].append(atoms.numbers[centers].astype(np.uint8))
+        self.atoms["atom_index"].append(np.flatnonzero(centers))
+        self.atoms["positions"].append(atoms.positions[centers].astype(np.float32))
         self.frames["frame_source"].append(source)
         self.frames["frame_index"].append(frame.index)
         self.frames["frame_natoms"].append(len(atoms))
@@ -143,7 +147,7 @@ class Builder:
         pairs = sorted(self.pairs)
         n_bins = math.ceil(self.cutoff / PAIR_BIN) + 1
         arrays: dict[str, NDArray[Any]] = {
-            "atom_frame": np.repeat(np.arange(len(natoms)), natoms),
+            "atom_frame": np.repeat(np.arange(len(natoms)), np.array([len(rows) for rows in self.rows], np.int64)),
             "frame_group": frame_group,
             "pair_elements": np.array(pairs, dtype=np.uint8).reshape(-1, 2),
             "pair_smallest": np.array([self.pairs[p][0] for p in pairs], dtype=np.float64),
@@ -169,6 +173,8 @@ class Builder:
             )
         if n := self.left_out["no atoms"]:
             warnings.warn(f"left out {n} frame(s) without atoms", stacklevel=4)
+        if n := self.left_out["no centers"]:
+            warnings.warn(f"left out {n} frame(s) without atoms of the elements in `centers`", stacklevel=4)
         if not self.rows:
             warnings.warn("the reference holds no environment: every atom will score +inf", stacklevel=4)
 

@@ -132,3 +132,86 @@ def held_out_delta_entropy(rows, groups, bandwidth):
         others = rows[groups != group]
         values.append(delta_entropy([y], others, bandwidth)[0] if len(others) else math.inf)
     return np.array(values, float)
+
+
+def choose_by_element(distances, vectors, kinds, n_kinds, k):
+    """For each kind in turn the positions of its k nearest neighbours, the last places filled by the rule for ties.
+
+    Candidates of a kind that are equal by their distances to those taken are told apart by colours: numbers that see
+    all candidates up to the tie, of all kinds, those taken counted twice; see docs/design.md.
+    """
+    chosen = []
+    for kind in range(n_kinds):
+        own = [i for i in range(len(distances)) if kinds[i] == kind]
+        if len(own) <= k:
+            chosen.append(own)
+            continue
+        last = np.sort(distances[own])[k - 1]
+        taken = [i for i in own if distances[i] < last - TIE]
+        tied = [i for i in own if abs(distances[i] - last) <= TIE]
+        points = taken + tied + [i for earlier in chosen for i in earlier]
+        for later in range(kind + 1, n_kinds):
+            others = [i for i in range(len(distances)) if kinds[i] == later]
+            edge = np.sort(distances[others])[k - 1] + TIE if len(others) >= k else math.inf
+            points += [i for i in others if distances[i] <= edge]
+        between = np.linalg.norm(vectors[points][:, None] - vectors[points], axis=-1)
+        while len(taken) < k:
+            start = [
+                (1 + distances[i])
+                * (1 if kinds[i] == kind else 1 + 0.7548776662466927 * (1 + kinds[i]))
+                * (2 if i in taken else 1)
+                for i in points
+            ]
+            colour = np.array(start)
+            for _ in range(3):
+                colour = np.exp(-between) @ colour * np.sqrt(colour)
+                colour /= colour.max()
+            best = None
+            for i in tied:
+                if i in taken:
+                    continue
+                profile = np.sort(np.linalg.norm(vectors[taken].reshape(-1, 3) - vectors[i], axis=1))
+                shade = colour[points.index(i)]
+                if (
+                    best is None
+                    or comes_before(profile, best[1])
+                    or (not comes_before(best[1], profile) and shade < best[2] - 1e-7)
+                ):
+                    best = i, profile, shade
+            taken.append(best[0])
+        chosen.append(taken)
+    return chosen
+
+
+def rank_means(matrix, k):
+    """Rows sorted descending, summed rank by rank, divided by k; as many ranks as k, zero where there are none."""
+    means = np.zeros(k)
+    means[: matrix.shape[1]] = -np.sort(-matrix, axis=1).sum(axis=0) / k
+    return means
+
+
+def rows_by_element(atoms, numbers, k=32, cutoff=5.0):
+    """Rows whose neighbours are resolved by element; atoms of other elements than `numbers` are not seen."""
+    numbers = sorted(numbers)
+    result = []
+    for d, v, index in neighbours(atoms, cutoff):
+        seen = np.isin(atoms.numbers[index], numbers)
+        d, v, kinds = d[seen], v[seen], np.searchsorted(numbers, atoms.numbers[index[seen]])
+        chosen = [np.array(c, int) for c in choose_by_element(d, v, kinds, len(numbers), k)]
+        w = (1 - (d / cutoff) ** 2) ** 2
+
+        def table(rows, columns, d=d, v=v, w=w):
+            r = np.linalg.norm(v[rows][:, None] - v[columns], axis=-1)
+            r[rows[:, None] == columns] = math.inf
+            return np.sqrt(np.outer(w[rows], w[columns])) / np.maximum(r, TINY)
+
+        parts = []
+        for a in chosen:
+            x1 = np.zeros(k)
+            x1[: len(a)] = -np.sort(-w[a] / np.maximum(d[a], TINY))
+            parts += [x1, rank_means(table(a, a), k)[:-1]]
+        for a, b in itertools.combinations(chosen, 2):
+            parts.append((rank_means(table(a, b), k) + rank_means(table(b, a), k)) / 2)
+        result.append(np.concatenate(parts))
+    m = len(numbers)
+    return np.array(result, float).reshape(len(result), m * (2 * k - 1) + m * (m - 1) // 2 * k)

@@ -26,7 +26,7 @@ from systems import (
 )
 
 import quests_md.judge
-from quests_md import MismatchError, Reference, calibrate
+from quests_md import Descriptor, MismatchError, Reference, calibrate
 from quests_md.judge import Judge, frame_digest
 from quests_md.records import CHECK_FIELDS
 
@@ -108,7 +108,7 @@ def test_largest_cluster_counts_neighbours_that_are_out(displaced, largest, monk
     judge = judge_of(cold_reference(), 0.0, values="full")
     dh = np.full(len(atoms), -1.0)
     dh[chosen] = 1.0
-    monkeypatch.setattr(judge, "delta_entropy", lambda rows, atoms: dh)
+    monkeypatch.setattr(judge.reference, "delta_entropy", lambda rows, **_: dh)
     check = judge.judge(atoms, step=0, frame=0).check
     assert check.largest_cluster == largest
     assert check.n_above == len(chosen)
@@ -238,7 +238,7 @@ def test_means_come_from_the_sample_and_the_sketch(small_sample):
     atoms, reference = alloy(seed=30, rattle=0.08), alloy_reference()
     judge = judge_of(reference, 0.0, values="proven", seed=5)
     check = judge.judge(atoms, step=0, frame=0).check
-    sample = quests_md.judge._sample(atoms, 5)
+    sample = quests_md.judge._sample(quests_md.judge._identities(atoms), 5)
     assert len(sample) == len(set(sample)) == 12
     sketch = reference.sketch(60, 5)
     assert abs(sketch.n_environments - 60) <= 1
@@ -494,3 +494,40 @@ def test_a_check_is_frozen():
     check = check_of(md_reference(), 0.0, md_frames()[0])
     with pytest.raises(dataclasses.FrozenInstanceError):
         check.dh_max = 0.0
+
+
+def water_like(seed):
+    """Rock salt with the anions as O and the cations as H: two sublattices."""
+    atoms = bulk("NaCl", "rocksalt", a=4.2, cubic=True) * 2
+    atoms.symbols[atoms.symbols == "Cl"] = "O"
+    atoms.symbols[atoms.symbols == "Na"] = "H"
+    atoms.positions += np.random.default_rng(seed).normal(scale=0.05, size=atoms.positions.shape)
+    return atoms
+
+
+@pytest.mark.parametrize("values", ["full", "proven"])
+def test_atoms_that_are_no_centers_count_in_nothing(values):
+    restricted = Descriptor(centers=("O",), neighbors=("O",))
+    reference = Reference.from_frames([water_like(seed) for seed in range(12)], descriptor=restricted)
+    atoms = water_like(99)
+    oxygen = atoms.numbers == 8
+    alone = atoms[oxygen]
+    plain = Reference.from_frames([water_like(seed)[oxygen] for seed in range(12)])
+    check = Judge(reference, calibrate(reference), values=values).judge(atoms, step=0, frame=0).check
+    expected = Judge(plain, calibrate(plain), values=values).judge(alone, step=0, frame=0).check
+    for name in ("dh_max", "dh_mean", "dh_q99", "n_above", "frame_entropy", "excess", "state", "largest_cluster"):
+        assert getattr(check, name) == pytest.approx(getattr(expected, name), abs=1e-9)
+    assert check.n_atoms == 64
+    assert check.n_unknown == 0
+    assert np.isnan(check.delta_entropy[~oxygen]).all()
+    assert not check.above[~oxygen].any()
+    np.testing.assert_allclose(check.delta_entropy[oxygen], expected.delta_entropy, atol=1e-9)
+
+
+def test_a_frame_without_a_center_is_invalid():
+    restricted = Descriptor(centers=("O",), neighbors=("O",))
+    reference = Reference.from_frames([water_like(seed) for seed in range(3)], descriptor=restricted)
+    atoms = water_like(99)
+    judged = Judge(reference, calibrate(reference)).judge(atoms[atoms.numbers == 1], step=0, frame=0)
+    assert judged.check.state == "invalid"
+    assert "no atom of the elements that are centers" in judged.reason

@@ -204,7 +204,7 @@ def test_threads_never_change_the_result():
     [
         ({"bandwidth": 0.0}, "bandwidth: .*0.0"),
         ({"bandwidth": np.nan}, "bandwidth: .*nan"),
-        ({"bandwidth": "auto"}, "bandwidth: .*'auto'"),
+        ({"bandwidth": "wide"}, "bandwidth: .*'wide'"),
         ({"match": "both"}, "match: .*'both'"),
         ({"descriptor": lambda atoms: atoms.positions}, "descriptor: .*fingerprint"),
         ({"descriptor": 3}, "descriptor: .*callable"),
