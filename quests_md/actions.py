@@ -3,6 +3,7 @@
 import io
 import os
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import overload
 
@@ -60,8 +61,15 @@ def save_frame(
             return
         text = io.StringIO()
         write(text, _for_extxyz(atoms), format="extxyz")
-        with file.open("a", encoding="utf-8") as out:  # one write, so that a kill leaves whole frames
-            out.write(text.getvalue())
+        with file.open("ab", buffering=0) as out:  # one write, so that a kill leaves whole frames
+            end, data = out.seek(0, os.SEEK_END), text.getvalue().encode()
+            try:
+                while data:
+                    data = data[out.write(data) :]
+            except OSError:
+                with suppress(OSError):
+                    out.truncate(end)  # a full disk may have taken half of the frame
+                raise
 
     save.repeats = True  # type: ignore[attr-defined]  # the monitor asks for it
     return save

@@ -3,6 +3,7 @@
 import json
 import math
 import os
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -23,6 +24,9 @@ __all__ = ["SCHEMA", "Calibration", "Level", "calibrate"]
 #: Version of the calibration file. A newer one is refused.
 SCHEMA = 1
 
+#: Level in nats where nothing could be held out: the rule of thumb of the published method, dH > 0.
+GUESS = 0.0
+
 Per = Literal["check", "ns", "run"]
 Kind = Literal["conformal", "extrapolated", "none"]
 
@@ -32,7 +36,7 @@ class Level:
     """A level for frames of one size, and what it promises."""
 
     value: float
-    """dH in nats above which an atom is out; inf if nothing could be held out."""
+    """dH in nats above which an atom is out."""
     kind: Kind
     """"conformal": the asked rate is kept, whatever the distribution, if groups are exchangeable. "extrapolated": it is
     kept if the tail of the scores goes on like a generalised Pareto distribution. "none": it is not kept."""
@@ -40,6 +44,8 @@ class Level:
     """Bound of the chance that one check (per="check") or one whole ns or run is out by mistake; 1: no bound."""
     pieces: int
     """Calibration frames that one check counts as: ceil(its atoms / their atoms)."""
+    n_groups: int
+    """Groups that the level rests on: those with frames large enough."""
     interval: tuple[float, float] | None = None
     """80 % interval of an extrapolated level, nats."""
 
@@ -56,8 +62,10 @@ class Calibration:
     """"check", "ns" or "run"."""
     scores: NDArray[np.float64] = field(repr=False)
     """(n_groups,) largest held-out dH of each group, ascending, nats."""
+    sizes: NDArray[np.int64] = field(repr=False)
+    """(n_groups,) environments in the largest frame of each group, in the order of `scores`."""
     frame_atoms: int
-    """Median number of atoms of the frames behind the scores."""
+    """Median number of environments of the frames behind the scores."""
     how: str
     """How the scores were made, in words."""
 
@@ -76,9 +84,10 @@ class Calibration:
 
         With n scores, one per exchangeable group, the ceil((1-a)(n+1))-th smallest is exceeded by a new group's score
         with a chance of at most a, without any assumption on the distribution. A frame of N atoms counts as
-        ceil(N/n_a) calibration frames of n_a atoms, and `checks` of them are added up (union bound). Where a is too
-        small for n groups, the tail of the scores is extrapolated, up to tenfold and from 30 groups on; else the level
-        is the largest score and the rate says what that is worth.
+        ceil(N/n_a) calibration frames of n_a atoms, and `checks` of them are added up (union bound). Only groups with
+        frames of at least n_a atoms count then; n_a is chosen, by sizes alone, where they can promise most. Where a is
+        too small for n groups, the tail of the scores is extrapolated, up to tenfold and from 30 groups on; else the
+        level is the largest score and the rate says what that is worth.
 
         Parameters
         ----------
@@ -93,20 +102,24 @@ class Calibration:
         """
         if isinstance(checks, bool) or not checks >= 1:
             raise ValueError(f"checks: expected a positive integer, got {checks!r}")
-        pieces = max(1, math.ceil(n_atoms / max(1, self.frame_atoms)))
+        if self.n_groups < 2:
+            return Level(GUESS if self.n_groups == 0 else float(self.scores[-1]), "none", 1.0, 1, self.n_groups)
+        sizes = np.unique(self.sizes)
+        all_pieces = np.maximum(1, -(-n_atoms // np.maximum(sizes, 1)))
+        n_as_large = len(self.sizes) - np.searchsorted(np.sort(self.sizes), sizes)
+        best = int(np.argmax((n_as_large + 1) / all_pieces))
+        pieces, n = int(all_pieces[best]), int(n_as_large[best])
+        scores = self.scores[self.sizes >= sizes[best]]
         count = pieces * (1 if self.per == "check" else checks)
-        n = self.n_groups
-        if n < 2:
-            return Level(math.inf if n == 0 else float(self.scores[-1]), "none", 1.0, pieces)
         # a hair less than (1-a)(n+1), so that a = 1/(n+1) is not lost to rounding
         rank = math.ceil((1 - self.false_alarms / count) * (n + 1) - 1e-9)
         if rank <= n:
-            return Level(float(self.scores[max(rank, 1) - 1]), "conformal", self.false_alarms, pieces)
+            return Level(float(scores[max(rank, 1) - 1]), "conformal", self.false_alarms, pieces, n)
         probability = self.false_alarms / count
         if n >= FEWEST and probability * (n + 1) * FARTHEST >= 1:
-            value, low, high = pareto_level(self.scores, probability)
-            return Level(value, "extrapolated", self.false_alarms, pieces, (low, high))
-        return Level(float(self.scores[-1]), "none", min(1.0, count / (n + 1)), pieces)
+            value, low, high = pareto_level(scores, probability)
+            return Level(value, "extrapolated", self.false_alarms, pieces, n, (low, high))
+        return Level(float(scores[-1]), "none", min(1.0, count / (n + 1)), pieces, n)
 
     def levels(self, atoms: Atoms, checks: int = 1) -> NDArray[np.float64]:
         """Level of each atom, (n_atoms,) in nats, for a system of this size; see `level`."""
@@ -116,33 +129,37 @@ class Calibration:
         """What the level is, how it was set, and what it promises and does not, in a few lines."""
         level = self.level(n_atoms, checks)
         unit = {"check": "check", "ns": "nanosecond", "run": "run"}[self.per]
+        count = level.pieces * (1 if self.per == "check" else checks)
         size = f"{n_atoms} atoms"
         if level.pieces > 1:
-            size += f", which count as {level.pieces} frames of {self.frame_atoms}"
+            size += f", which count as {level.pieces} frames"
+        groups = (
+            f"{level.n_groups} groups"
+            if level.n_groups == self.n_groups
+            else (f"{level.n_groups} of {self.n_groups} groups, with frames large enough")
+        )
         if level.kind == "conformal":
             lines = [
-                f"dH <= {level.value:.2f} nats (conformal, {self.n_groups} groups, {size})",
+                f"dH <= {level.value:.2f} nats (conformal, {groups}, {size})",
                 f"promise: at most {level.rate:.2g} false alarms per {unit}",
             ]
         elif self.n_groups < 2:
-            guess = f"dH <= {level.value:.2f} nats is a guess" if self.n_groups else "no atom is ever above its level"
             lines = [
-                f"none: {self.n_groups} group(s) of frames, nothing can be held out; {guess}",
+                f"dH <= {level.value:.2f} nats (kind none: a guess, {_many_groups(self.n_groups)} could be held out)",
                 "promise: none; add frames to the reference, or give frames= to calibrate",
             ]
         elif level.kind == "extrapolated":
             low, high = level.interval or (level.value, level.value)
-            sure = min(1.0, level.pieces * (1 if self.per == "check" else checks) / (self.n_groups + 1))
+            sure = min(1.0, count / (level.n_groups + 1))
             lines = [
-                f"dH <= {level.value:.2f} nats (extrapolated from {self.n_groups} groups to {low:.2f} ... {high:.2f}, "
-                f"{size})",
+                f"dH <= {level.value:.2f} nats (extrapolated from {groups} to {low:.2f} ... {high:.2f}, {size})",
                 f"promise: about {level.rate:.2g} false alarms per {unit} if the tail of the scores goes on as fitted; "
                 f"{sure:.2g} at most without that",
             ]
         else:
-            need = math.ceil(level.pieces * (1 if self.per == "check" else checks) / self.false_alarms) - 1
+            need = math.ceil(count / self.false_alarms) - 1
             lines = [
-                f"dH <= {level.value:.2f} nats (kind none: the largest score of {self.n_groups} groups, {size})",
+                f"dH <= {level.value:.2f} nats (kind none: the largest score of {groups}, {size})",
                 f"promise: {self.false_alarms:.2g} false alarms per {unit} were asked, {level.rate:.2g} can be "
                 f"promised; {need} groups would do",
             ]
@@ -161,6 +178,7 @@ class Calibration:
             "frame_atoms": self.frame_atoms,
             "how": self.how,
             "scores": self.scores.tolist(),
+            "sizes": self.sizes.tolist(),
         }
         with replacing(path) as temporary:
             temporary.write_text(json.dumps(content, indent=1, allow_nan=False) + "\n", encoding="utf-8")
@@ -191,13 +209,18 @@ class Calibration:
                     "update quests_md"
                 )
             scores = np.array(content["scores"], dtype=np.float64)
+            sizes = np.array(content["sizes"], dtype=np.int64)
             if scores.ndim != 1 or not np.isfinite(scores).all():
                 raise FileFormatError(f"{path}: scores: expected a list of finite numbers")
+            if sizes.shape != scores.shape or (sizes < 0).any():
+                raise FileFormatError(f"{path}: sizes: expected a number of atoms for each of {len(scores)} scores")
+            order = np.argsort(scores, kind="stable")
             return cls(
                 fingerprint=str(content["fingerprint"]),
                 false_alarms=_checked_rate(content["false_alarms"]),
                 per=_checked_per(content["per"]),
-                scores=np.sort(scores),
+                scores=scores[order],
+                sizes=sizes[order],
                 frame_atoms=int(content["frame_atoms"]),
                 how=str(content["how"]),
             )
@@ -268,25 +291,40 @@ def calibrate(
             threads=threads,
         )
         values = reference.delta_entropy(apart.rows, numbers=apart.numbers, float64=True, threads=threads)
-        row_groups, natoms = apart.row_groups, _environments_per_frame(apart)
+        row_groups, row_frames, natoms = apart.row_groups, apart.array("atom_frame"), _environments_per_frame(apart)
         how = f"{apart.n_frames} separate frames scored against the whole reference; {apart.provenance['groups']}"
     else:
         frame_groups, rule = _frame_groups(reference, groups)
         rows, values = reference.held_out_scores(None if groups is None else frame_groups, rng, threads=threads)
-        row_groups = frame_groups[reference.array("atom_frame")[rows]]
-        natoms = _environments_per_frame(reference)[np.unique(reference.array("atom_frame")[rows])]
+        row_frames, natoms = reference.array("atom_frame")[rows], _environments_per_frame(reference)
+        row_groups = frame_groups[row_frames]
         how = f"{len(rows)} held-out environments, leaving one group out at a time; groups: {rule}"
     finite = np.isfinite(values)  # an element that only one group has cannot be held out
     if not finite.all():
         how += f"; {int((~finite).sum())} environments of elements without a counterpart left out"
+    scores = _group_maxima(values[finite], row_groups[finite])
+    sizes = _group_maxima(natoms[row_frames[finite]], row_groups[finite])
+    if len(scores) < 2:
+        warnings.warn(
+            f"{_many_groups(len(scores))} of frames could be held out: the level is a guess and promises nothing; "
+            "add independent frames to the reference, or give frames= to calibrate",
+            stacklevel=2,
+        )
+    order = np.argsort(scores, kind="stable")
+    used = natoms[np.unique(row_frames)]
     return Calibration(
         fingerprint=reference.fingerprint,
         false_alarms=rate,
         per=per,
-        scores=np.sort(_group_maxima(values[finite], row_groups[finite])),
-        frame_atoms=int(np.median(natoms)) if len(natoms) else 0,
+        scores=scores[order],
+        sizes=sizes[order].astype(np.int64),
+        frame_atoms=int(np.median(used)) if len(used) else 0,
         how=how,
     )
+
+
+def _many_groups(n: int) -> str:
+    return f"{n or 'no'} group{'' if n == 1 else 's'}"
 
 
 def _environments_per_frame(reference: Reference) -> NDArray[np.int64]:
@@ -310,7 +348,7 @@ def _frame_groups(reference: Reference, groups: str | Sequence[Any] | None) -> t
     return np.array([place[label] for label in labels], dtype=np.int64), "labels given"
 
 
-def _group_maxima(values: NDArray[np.float64], groups: NDArray[np.int64]) -> NDArray[np.float64]:
+def _group_maxima(values: NDArray[np.float64] | NDArray[np.int64], groups: NDArray[np.int64]) -> NDArray[np.float64]:
     _, where = np.unique(groups, return_inverse=True)
     maxima = np.full(int(where.max(initial=-1)) + 1, -np.inf)
     np.maximum.at(maxima, where, values)

@@ -76,6 +76,9 @@ FramesArgument = Annotated[
 def main() -> None:
     """Run the command line."""
     warnings.showwarning = _show_warning  # this process is ours: one line, no source code
+    for name in ("stdout", "stderr"):  # closed by the caller
+        if getattr(sys, name) is None:
+            setattr(sys, name, Path(os.devnull).open("w", encoding="utf-8"))  # noqa: SIM115  # lives as long as the process
     app()
 
 

@@ -86,7 +86,8 @@ class Descriptor:
 
     def __post_init__(self) -> None:
         if isinstance(self.k, bool) or not isinstance(self.k, int | np.integer):
-            raise TypeError(f"k: expected a positive integer, got {self.k!r}")
+            error = ValueError if isinstance(self.k, float) else TypeError
+            raise error(f"k: expected a positive integer, got {self.k!r}")
         if self.k < 1:
             raise ValueError(f"k: expected a positive integer, got {self.k!r}")
         if isinstance(self.cutoff, bool) or not isinstance(self.cutoff, int | float | np.integer | np.floating):

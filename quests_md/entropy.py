@@ -20,9 +20,9 @@ PIECE = 64
 
 def delta_entropy(
     rows: ArrayLike,
-    *,
     reference: ArrayLike,
     bandwidth: float = BANDWIDTH,
+    *,
     threads: int | None = None,
 ) -> NDArray[np.float64]:
     """Differential entropy of each row with respect to a reference: how surprising an environment is.
@@ -75,7 +75,7 @@ def delta_entropy(
     return minus_log_sums(queries, known, bandwidth, threads=threads)
 
 
-def entropy(rows: ArrayLike, *, bandwidth: float = BANDWIDTH, threads: int | None = None) -> float:
+def entropy(rows: ArrayLike, bandwidth: float = BANDWIDTH, *, threads: int | None = None) -> float:
     """Information entropy of a set of n rows: H = log n + mean_i dH(x_i | X), in nats, between 0 and log n.
 
     Parameters and errors as in `delta_entropy`; `rows` must not be empty.
@@ -93,7 +93,7 @@ def entropy(rows: ArrayLike, *, bandwidth: float = BANDWIDTH, threads: int | Non
     return float(math.log(len(own)) + own.mean())
 
 
-def diversity(rows: ArrayLike, *, bandwidth: float = BANDWIDTH, threads: int | None = None) -> float:
+def diversity(rows: ArrayLike, bandwidth: float = BANDWIDTH, *, threads: int | None = None) -> float:
     """Diversity of a set of rows in log form: D = log sum_i exp(dH(x_i | X)), in nats, D >= H.
 
     Parameters and errors as in `delta_entropy`; `rows` must not be empty. exp(D) counts distinct environments.
@@ -114,10 +114,10 @@ def diversity(rows: ArrayLike, *, bandwidth: float = BANDWIDTH, threads: int | N
 
 def overlap(
     rows: ArrayLike,
-    *,
     reference: ArrayLike,
     bandwidth: float = BANDWIDTH,
     eps: float = 0.0,
+    *,
     threads: int | None = None,
 ) -> float:
     """Fraction of rows with dH < eps with respect to a reference.

@@ -15,6 +15,9 @@ __all__ = ["FrameGrid", "frame_grid", "linked_pairs", "nearest_by_element"]
 #: Most periodic images of one frame, about 2 GB of coordinates: beyond it the cell has collapsed.
 MAX_IMAGES = 50_000_000
 
+#: Å. Beyond it a coordinate has fewer than seven decimals left and wrapping into a cell gives noise.
+MAX_COORDINATE = 1e9
+
 
 @dataclass(frozen=True, slots=True)
 class FrameGrid:
@@ -82,6 +85,11 @@ def wrapped_positions(atoms: Atoms) -> tuple[NDArray[np.float64], NDArray[np.flo
     vectors = cell[pbc]
     if len(vectors) == 0:
         return positions, vectors
+    far = np.flatnonzero((np.abs(positions) > MAX_COORDINATE).any(axis=1))
+    if len(far):
+        raise FrameError(
+            f"positions: expected coordinates up to {MAX_COORDINATE:.0e} Å, got {positions[far[0]]} for atom {far[0]}"
+        )
     if not np.isfinite(vectors).all():
         raise FrameError(f"cell: expected finite numbers, got {cell.tolist()}")
     lengths = np.linalg.norm(vectors, axis=1)

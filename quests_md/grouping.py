@@ -1,12 +1,13 @@
 """Groups of frames that may be taken as independent: contiguous blocks of two correlation times."""
 
+import hashlib
 import math
 from collections.abc import Sequence
 
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["blocks_of_frames", "correlation_length"]
+__all__ = ["blocks_of_frames", "correlation_length", "join_copies"]
 
 #: Fewest frames of a segment that say anything about correlation in time.
 SHORTEST = 8
@@ -107,3 +108,46 @@ def correlation_length(series: Sequence[NDArray[np.float64]]) -> float:
         if abs(length - before) < 1e-3:
             break
     return length
+
+
+def join_copies(
+    groups: NDArray[np.int64], atom_frame: NDArray[np.int64], rows: NDArray[np.float64]
+) -> tuple[NDArray[np.int64], int]:
+    """Put frames with the same rows into one group: a copy in another group would be held out against itself.
+
+    Parameters
+    ----------
+    groups
+        (n_frames,) group of each frame.
+    atom_frame
+        (n,) frame of each row.
+    rows
+        (n, width); rows of one frame in the same order wherever the frame comes again.
+
+    Returns
+    -------
+    groups, n_copies
+        The groups, numbered from 0 in order of appearance, and the number of frames that repeat an earlier one.
+    """
+    order = np.argsort(atom_frame, kind="stable")
+    ends = np.searchsorted(atom_frame[order], np.arange(len(groups) + 1))
+    parent = {int(g): int(g) for g in np.unique(groups)}
+
+    def root(g: int) -> int:
+        while parent[g] != g:
+            g = parent[g]
+        return g
+
+    first_group: dict[bytes, int] = {}
+    n_copies = 0
+    for frame, group in enumerate(groups.tolist()):
+        content = np.round(rows[order[ends[frame] : ends[frame + 1]]], 7) + 0.0  # -0.0 is 0.0
+        digest = hashlib.blake2b(content.tobytes(), digest_size=16).digest()
+        if digest in first_group:
+            n_copies += 1
+            parent[root(group)] = root(first_group[digest])
+        else:
+            first_group[digest] = group
+    names: dict[int, int] = {}
+    joined = [names.setdefault(root(g), len(names)) for g in groups.tolist()]
+    return np.array(joined, dtype=np.int64), n_copies

@@ -26,6 +26,7 @@ class Journal:
     def __init__(self, path: str | os.PathLike[str] | None, on_error: OnError) -> None:
         self.on_error = on_error
         self.has_begun = False
+        self._is_closed = False
         self.step: int | None = None  # of the last check, for notes
         self._log = LogWriter(path) if path is not None else None
         self._header: dict[str, Any] | None = None  # while it is owed to the log
@@ -50,6 +51,8 @@ class Journal:
     def write(self, *lines: dict[str, Any]) -> None:
         """Write lines to the log, after the header and a note on lost lines where these are owed."""
         if self._log is None:
+            if self._is_closed:
+                self._say_once("the monitor is closed: checks go on, but they are no longer logged")
             return
         owed = [] if self._header is None else [self._header]
         if self._lost_lines and lines:
@@ -86,7 +89,7 @@ class Journal:
     def close(self) -> None:
         """Force the log to the disk and close it."""
         if self._log is not None:
-            log, self._log = self._log, None
+            log, self._log, self._is_closed = self._log, None, True
             self.guarded(log.close)
 
     def _say_once(self, message: str) -> bool:

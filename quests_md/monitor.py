@@ -3,7 +3,6 @@
 import math
 import os
 import socket
-import sys
 import threading
 import time
 from collections import deque
@@ -27,6 +26,7 @@ from .hosts import AseHost
 from .journal import Journal, OnError
 from .judge import SAMPLE_ATOMS, SKETCH_ROWS, Judge, Judged, Values, frame_digest
 from .preflight import are_kernels_cached, preflight_text, warm_up
+from .progress import say
 from .records import SCHEMA, Check, Event, require_new_log
 from .reference import Reference
 from .trigger import Trigger
@@ -155,8 +155,6 @@ class Monitor:
         self._lock = threading.RLock()
         self._journal = Journal(log, on_error)
 
-    # --- how it meets the simulation ---------------------------------------------------------------------------------
-
     def attach(self, dyn: Any, interval: int = 10) -> None:
         """Attach to an ASE dynamics or optimizer and print the pre-flight block for its atoms on stderr.
 
@@ -209,16 +207,16 @@ class Monitor:
         start = time.perf_counter()
         cached = are_kernels_cached()
         if not cached:
-            print("quests_md: compiling kernels, some 10 s, once per installation ...", file=sys.stderr, flush=True)
+            say("quests_md: compiling kernels, some 10 s, once per installation ...")
         warm_up(self.judge)
         judged = self.judge.judge(atoms, step=0, frame=0)
         text = preflight_text(self.judge, judged, atoms)
         text += f"\n  {'kernels':<10} {'loaded' if cached else 'compiled'} in {time.perf_counter() - start:.1f} s"
-        print(text, file=sys.stderr, flush=True)
+        say(text)
         self._journal.note("info", text)
         return text
 
-    def check(self, atoms: Atoms, *, step: int | None = None, time_ps: float | None = None) -> Check:
+    def check(self, atoms: Atoms, step: int | None = None, time_ps: float | None = None) -> Check:
         """Check one frame in a loop of your own.
 
         Parameters
@@ -256,8 +254,14 @@ class Monitor:
     def take(self, judged: Judged, atoms: Atoms) -> Check:
         """Take a frame judged elsewhere (by `monitor.judge`, on another thread) as the next one of the run."""
         with self._lock:
+            start = time.perf_counter()
+            judging = judged.check.elapsed_us * 1e-6
+            if self._started is None:
+                self._started = start - judging
             self._begin(len(atoms))
             self._journal.guarded(lambda: self._commit(judged, atoms))
+            self._ended = time.perf_counter()
+            self._seconds += judging + self._ended - start
         return judged.check
 
     def take_failure(self, failure: Exception, atoms: Atoms, *, step: int, frame: int, time_ps: float | None) -> Check:
@@ -266,8 +270,6 @@ class Monitor:
             self._begin(len(atoms))
             self._journal.fail(failure)
         return _failed_check(step, frame, time_ps, len(atoms))
-
-    # --- what it knows -----------------------------------------------------------------------------------------------
 
     @property
     def events(self) -> list[Event]:
@@ -321,8 +323,6 @@ class Monitor:
         self, kind: type[BaseException] | None, exception: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
-
-    # --- one check ---------------------------------------------------------------------------------------------------
 
     def _new_host(self, dyn: Any, interval: int | None) -> AseHost:
         if self._host is not None:
@@ -427,6 +427,9 @@ class Monitor:
         """A frame without usable numbers is an event at once, and never collected."""
         if self._course is not None and self._course.kind != "exploded":
             self._close_event()
+        self.trigger.interrupt()
+        if self.trigger.stop_excess is not None:
+            self._stop()
         if self._course is None:
             step = judged.check.step
             self._journal.note("error", f"invalid frame at step {step}: {judged.reason}")

@@ -1,19 +1,20 @@
-"""A progress bar on stderr for whatever takes longer than a second; silent when nobody watches."""
+"""Words and a progress bar on stderr; the bar for whatever takes longer than a second, where somebody watches."""
 
 import random
 import sys
 import time
 from collections.abc import Iterable, Iterator
+from contextlib import suppress
 from typing import TypeVar
 
-__all__ = ["track"]
+__all__ = ["say", "track"]
 
 T = TypeVar("T")
 
 
 def track(items: Iterable[T], what: str, total: int | None = None) -> Iterator[T]:
     """Yield the items; after a second show how many have passed, if stderr is a terminal."""
-    if not sys.stderr.isatty():
+    if not getattr(sys.stderr, "isatty", bool)():  # closed, or replaced by something simple
         yield from items
         return
     # importing rich.progress draws from Python's global random numbers, which belong to the user
@@ -38,3 +39,9 @@ def track(items: Iterable[T], what: str, total: int | None = None) -> Iterator[T
     finally:
         if shown:
             progress.stop()
+
+
+def say(text: str) -> None:
+    """Print on stderr; where that fails (closed, on a full disk) nothing else does."""
+    with suppress(OSError, ValueError, AttributeError):
+        print(text, file=sys.stderr, flush=True)

@@ -6,6 +6,7 @@ import math
 import os
 import threading
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any, Literal
@@ -311,13 +312,13 @@ class LogWriter:
         try:
             fcntl.flock(self._fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            os.close(self._fd)
+            self._abandon()
             raise LogExistsError(f"log: {path} is being written by another monitor; choose another name") from None
         except OSError:  # a file system without locks
             pass
         self._end = os.fstat(self._fd).st_size
         if self._end:
-            os.close(self._fd)
+            self._abandon()
             require_new_log(path)
 
     def write(self, *lines: Mapping[str, Any]) -> None:
@@ -331,7 +332,8 @@ class LogWriter:
                 while written < len(data):
                     written += os.write(self._fd, data[written:])
             except OSError:
-                os.ftruncate(self._fd, self._end)  # a full disk may have taken half of the line
+                with suppress(OSError):  # what cannot be cut back must not hide why
+                    os.ftruncate(self._fd, self._end)  # a full disk may have taken half of the line
                 raise
             self._end += len(data)
 
@@ -344,6 +346,14 @@ class LogWriter:
                 finally:
                     os.close(self._fd)
                     self._fd = -1
+
+    def __del__(self) -> None:
+        self._abandon()  # a monitor that was dropped without close()
+
+    def _abandon(self) -> None:
+        fd, self._fd = getattr(self, "_fd", -1), -1
+        if fd >= 0:
+            os.close(fd)
 
 
 def _plain(value: Any) -> Any:

@@ -20,9 +20,10 @@ from .descriptor import Descriptor, DescriptorLike, check_center_rows, describe,
 from .entropy import BANDWIDTH, minus_log_sums
 from .errors import MismatchError
 from .frames import count_frames, iter_frames
+from .grouping import join_copies
 from .progress import track
 from .records import NearestEnvironment
-from .reference_build import PAIR_BIN, Builder, provenance, sorted_by_element
+from .reference_build import PAIR_BIN, Builder, copies_rule, provenance, sorted_by_element
 from .reference_file import ARRAYS
 from .validation import check_bandwidth, check_rows
 
@@ -75,7 +76,7 @@ class Reference:
         frames_or_paths: Any,
         *,
         descriptor: DescriptorLike | None = None,
-        bandwidth: float | Literal["auto"] = BANDWIDTH,
+        bandwidth: float | Literal["auto"] | None = None,
         match: Literal["element", "any"] = "element",
         groups: str | Sequence[Any] | None = None,
         threads: int | None = None,
@@ -93,7 +94,8 @@ class Reference:
         descriptor
             Default `Descriptor()`. Any callable from Atoms to (n_atoms, width) rows with a `fingerprint` text serves.
         bandwidth
-            h in 1/Å; "auto": what the data support, see `auto_bandwidth`.
+            h in 1/Å, default 0.015; "auto": what the data support, see `auto_bandwidth`. Required with a descriptor
+            that is not a `Descriptor`.
         match
             "element": compare an atom with reference atoms of its own element. "any": chemistry-blind, as published.
         groups
@@ -113,6 +115,13 @@ class Reference:
             If `bandwidth`, `match` or `groups` is not usable.
         """
         chosen = Descriptor() if descriptor is None else descriptor
+        if bandwidth is None:
+            if not isinstance(chosen, Descriptor):
+                raise ValueError(
+                    "bandwidth: expected a number or 'auto' for a descriptor of one's own, got none; "
+                    "0.015 1/Å is right for the rows of quests_md.Descriptor only"
+                )
+            bandwidth = BANDWIDTH
         h = BANDWIDTH if bandwidth == "auto" else check_bandwidth(bandwidth)
         if match not in ("element", "any"):
             raise ValueError(f"match: expected 'element' or 'any', got {match!r}")
@@ -123,8 +132,6 @@ class Reference:
         arrays, sources, origin = builder.finish()
         reference = cls(arrays, descriptor=chosen, settings=settings, sources=sources, provenance=origin)
         return reference.with_bandwidth("auto", threads=threads) if bandwidth == "auto" else reference
-
-    # --- what it holds -----------------------------------------------------------------------------------------------
 
     def __repr__(self) -> str:
         return (
@@ -258,8 +265,6 @@ class Reference:
             sources=self._sources,
             provenance=self._provenance,
         )
-
-    # --- what it answers ---------------------------------------------------------------------------------------------
 
     def delta_entropy(
         self,
@@ -482,8 +487,6 @@ class Reference:
             if len(where):
                 yield where, block
 
-    # --- new references from old ones --------------------------------------------------------------------------------
-
     def extend(self, frames_or_paths: Any, *, groups: str | Sequence[Any] | None = None) -> "Reference":
         """A new reference with more frames; this one is not changed. Parameters as in `from_frames`."""
         added = Reference.from_frames(
@@ -497,7 +500,7 @@ class Reference:
 
     @staticmethod
     def merge(references: Iterable["Reference"]) -> "Reference":
-        """A new reference with the environments of all given ones, whose groups stay apart.
+        """A new reference with the environments of all given ones, whose groups stay apart unless frames repeat.
 
         Raises
         ------
@@ -532,10 +535,12 @@ class Reference:
         pieces["rows"] = [rows for rows in pieces["rows"] if len(rows)] or pieces["rows"][:1]
         arrays = {name: np.concatenate(array_list) for name, array_list in pieces.items()}
         arrays |= _merge_pairs(arrays["pair_elements"], arrays["pair_smallest"], arrays["pair_histogram"])
+        arrays["frame_group"], n_copies = join_copies(arrays["frame_group"], arrays["atom_frame"], arrays["rows"])
         origin = provenance() | {
             "parents": [part.fingerprint for part in parts],
             "left_out": dict(sum((Counter(part.provenance.get("left_out", {})) for part in parts), Counter())),
-            "groups": "; ".join(dict.fromkeys(str(part.provenance.get("groups")) for part in parts)),
+            "groups": "; ".join(dict.fromkeys(str(part.provenance.get("groups")) for part in parts))
+            + copies_rule(n_copies),
         }
         return Reference(
             sorted_by_element(arrays, first.match),
@@ -544,8 +549,6 @@ class Reference:
             sources=sources,
             provenance=origin,
         )
-
-    # --- files -------------------------------------------------------------------------------------------------------
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write the reference to a safetensors file, whole or not at all.

@@ -14,10 +14,10 @@ from .descriptor import DescriptorLike, describe, is_center, is_neighbor
 from .errors import FrameError
 from .frames import Frame
 from .geometry import nearest_by_element
-from .grouping import blocks_of_frames
+from .grouping import blocks_of_frames, join_copies
 from .reference_file import ARRAYS
 
-__all__ = ["PAIR_BIN", "Builder", "label_list", "provenance", "sorted_by_element"]
+__all__ = ["PAIR_BIN", "Builder", "copies_rule", "label_list", "provenance", "sorted_by_element"]
 
 #: Å, width of the bins in which nearest-neighbour distances of element pairs are counted.
 PAIR_BIN = 0.01
@@ -148,7 +148,6 @@ class Builder:
         n_bins = math.ceil(self.cutoff / PAIR_BIN) + 1
         arrays: dict[str, NDArray[Any]] = {
             "atom_frame": np.repeat(np.arange(len(natoms)), np.array([len(rows) for rows in self.rows], np.int64)),
-            "frame_group": frame_group,
             "pair_elements": np.array(pairs, dtype=np.uint8).reshape(-1, 2),
             "pair_smallest": np.array([self.pairs[p][0] for p in pairs], dtype=np.float64),
             "pair_histogram": np.array([self.pairs[p][1] for p in pairs], dtype=np.int64).reshape(-1, n_bins),
@@ -160,8 +159,9 @@ class Builder:
         tails = {"cells": (3, 3), "pbc": (3,)}
         for name, values in self.frames.items():
             arrays[name] = np.array(values, dtype=ARRAYS[name][0]).reshape(len(natoms), *tails.get(name, ()))
+        arrays["frame_group"], n_copies = join_copies(frame_group, arrays["atom_frame"], arrays["rows"])
         left_out = {why: n for why, n in self.left_out.items() if n}
-        origin = provenance() | {"groups": rule, "left_out": left_out}
+        origin = provenance() | {"groups": rule + copies_rule(n_copies), "left_out": left_out}
         return sorted_by_element(arrays, self.match), list(self.sources), origin
 
     def _warn_left_out(self) -> None:
@@ -177,6 +177,11 @@ class Builder:
             warnings.warn(f"left out {n} frame(s) without atoms of the elements in `centers`", stacklevel=4)
         if not self.rows:
             warnings.warn("the reference holds no environment: every atom will score +inf", stacklevel=4)
+
+
+def copies_rule(n_copies: int) -> str:
+    """What to say of frames that repeat earlier ones."""
+    return f"; {n_copies} frame(s) that repeat an earlier one share its group" if n_copies else ""
 
 
 def label_list(groups: Sequence[Any]) -> list[Any]:

@@ -127,6 +127,11 @@ class Trigger:
             self.state = "opening"
         return self.state
 
+    def interrupt(self) -> None:
+        """Forget a streak or an open event: what came since cannot be joined to it."""
+        self.state = "in"
+        self._streak = 0
+
     def _patience_spent(self, time_ps: float | None) -> bool:
         if self.patience_ps is None:
             return self._streak >= self.patience

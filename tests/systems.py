@@ -104,6 +104,7 @@ def level_at(reference, value, n=200):
         false_alarms=0.01,
         per="check",
         scores=scores,
+        sizes=np.full(len(scores), 10**6),
         frame_atoms=10**6,
         how="set by hand",
     )

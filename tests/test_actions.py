@@ -1,6 +1,9 @@
 """What is done about an event: saved frames, clean stops, callables of one's own."""
 
+import errno
+import io
 import math
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -431,3 +434,27 @@ def test_a_failing_action_raises_if_asked_to():
 
     with monitored(broken) as monitor, pytest.raises(RuntimeError, match="no network"):
         monitor.check(outside())
+
+
+def test_a_full_disk_costs_no_frame_that_was_saved(tmp_path, monkeypatch):
+    path = tmp_path / "flagged.extxyz"
+    action = save_frame(path)
+    calls = []
+    with monitored(lambda event, frame: calls.append((event, frame))) as monitor:
+        monitor.check(outside())
+    event, atoms = calls[0]
+    action(event, atoms)
+    whole = path.read_bytes()
+
+    class Full(io.FileIO):
+        def write(self, data):
+            super().write(data[: len(data) // 2])
+            raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(Path, "open", lambda self, *args, **options: Full(self, "ab"))
+    with pytest.raises(OSError, match="No space left"):
+        action(event, atoms)
+    monkeypatch.undo()
+    assert path.read_bytes() == whole
+    action(event, atoms)
+    assert len(read(path, ":")) == 2

@@ -567,3 +567,19 @@ def test_any_small_frame_equals_naive(atoms, k, cutoff):
     else:
         # Equal distances leave X1 as it is; in X2 naive takes the first of candidates equal by distances.
         close(rows[:, :k], expected[:, :k], 1e-6)
+
+
+@pytest.mark.parametrize("x", [1e10, 1e19, 1e100, 1e300])
+def test_an_atom_flown_out_of_a_periodic_cell_is_no_frame(x):
+    atoms = bulk("Cu", cubic=True) * 2
+    atoms.positions[3, 0] = x
+    with pytest.raises(FrameError, match=r"positions: .* atom 3"):
+        Descriptor()(atoms)
+
+
+def test_atoms_piled_on_one_point_take_no_time():
+    start = time.perf_counter()
+    rows = Descriptor()(Atoms("Cu3000", positions=np.zeros((3000, 3))))
+    assert time.perf_counter() - start < 20
+    assert np.isfinite(rows).all()
+    assert (rows == rows[0]).all()

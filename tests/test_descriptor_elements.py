@@ -398,9 +398,9 @@ def test_descriptors_of_ones_own_may_have_centers():
     reference = Reference.from_frames([water()], descriptor=Rows(), bandwidth=1.0)
     assert reference.n_environments == 12
     with pytest.raises(ValueError, match="finite"):
-        Reference.from_frames([water()], descriptor=Rows(wrong=True))
+        Reference.from_frames([water()], descriptor=Rows(wrong=True), bandwidth=1.0)
     with pytest.raises(ValueError, match="no center"):
-        Reference.from_frames([water()], descriptor=Rows(wrong=False))
+        Reference.from_frames([water()], descriptor=Rows(wrong=False), bandwidth=1.0)
 
 
 class Soap:

@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from quests_md import Descriptor
-from quests_md.grouping import SHORTEST, blocks_of_frames, correlation_length
+from quests_md.grouping import SHORTEST, blocks_of_frames, correlation_length, join_copies
 
 
 def ar1(n_frames, phi, n_atoms=20, width=5, seed=0):
@@ -142,3 +142,19 @@ def test_large_frames_are_followed_in_part_without_another_answer():
 def test_no_frames():
     groups, lengths = blocks_of_frames([], [], [])
     assert (groups.tolist(), lengths) == ([], {})
+
+
+def test_copies_share_a_group():
+    rng = np.random.default_rng(8)
+    a, b, c = (rng.normal(size=(5, 3)) for _ in range(3))
+    rows = np.concatenate([a, b, a + 1e-9, c, b, c + 1e-3])
+    groups, n_copies = join_copies(np.arange(6), np.repeat(np.arange(6), 5), rows)
+    assert groups.tolist() == [0, 1, 0, 2, 1, 3]
+    assert n_copies == 2
+
+
+def test_groups_that_share_a_copy_become_one():
+    a, b, c = (np.full((2, 1), float(i)) for i in range(3))
+    rows = np.concatenate([a, b, b, c, c])
+    groups, _ = join_copies(np.array([7, 7, 3, 3, 9]), np.repeat(np.arange(5), 2), rows)
+    assert groups.tolist() == [0, 0, 0, 0, 0]

@@ -417,7 +417,8 @@ def test_a_descriptor_that_gives_nonsense_does_not_end_the_run(tmp_path, caplog)
 
     descriptor = Moody()
     reference = quests_md.Reference.from_frames([copper()] * 3, descriptor=descriptor, bandwidth=0.1)
-    with caplog.at_level(logging.ERROR), Monitor(reference, log=tmp_path / "run.jsonl") as monitor:
+    levels = level_at(reference, 0.0)
+    with caplog.at_level(logging.ERROR), Monitor(reference, levels, log=tmp_path / "run.jsonl") as monitor:
         assert monitor.check(copper()).state == "in"
         descriptor.good = False
         assert monitor.check(copper()).state == "invalid"

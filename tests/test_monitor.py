@@ -1,5 +1,6 @@
 """The chain over many frames: alarms that must fire and alarms that must not, and what the monitor says of itself."""
 
+import gc
 import math
 
 import numpy as np
@@ -361,14 +362,15 @@ def test_without_a_calibration_the_monitor_makes_its_own(tmp_path):
 def test_a_reference_of_one_frame_works_and_says_that_it_promises_nothing(tmp_path, capsys):
     reference = Reference.from_frames([copper(rattle=0.05)], bandwidth=H)
     dyn = verlet(copper(temperature_K=300, calc=EMT()))
-    with Monitor(reference, log=tmp_path / "run.jsonl", on_error="raise") as monitor:
+    with pytest.warns(UserWarning, match="no groups of frames could be held out"):
+        monitor = Monitor(reference, log=tmp_path / "run.jsonl", on_error="raise")
+    with monitor:
         monitor.attach(dyn, 1)
         dyn.run(3)
-        assert monitor.last_check.state == "in"
-        assert monitor.last_check.excess == -math.inf
+        assert monitor.check(copper(rattle=0.4)).state == "out"
     header = read_log(tmp_path / "run.jsonl").header
     assert header["calibration"]["kind"] == "none"
-    assert header["calibration"]["level"] in ("inf", math.inf)
+    assert header["calibration"]["level"] == 0.0
     assert "promise: none" in capsys.readouterr().err
 
 
@@ -432,3 +434,33 @@ def test_frames_of_one_atom():
         check = monitor.check(atoms)
     assert check.n_atoms == 1
     assert check.frame_entropy == pytest.approx(0.0)
+
+
+def test_an_invalid_frame_stops_where_stopping_was_asked_for_and_breaks_a_streak():
+    broken = copper()
+    broken.positions[0] = math.nan
+    with monitored(trigger=Trigger(stop_excess=5.0)) as monitor:
+        monitor.check(broken)
+        assert monitor.stopped
+    with monitored(trigger=Trigger(patience=3)) as monitor:
+        for step, atoms in enumerate([outside(0), outside(1), broken, outside(2), outside(3), outside(4)]):
+            monitor.check(atoms, step=step)
+        exploded, novel = monitor.events
+    assert (exploded.kind, exploded.onset_step) == ("exploded", 2)
+    assert (novel.onset_step, novel.confirmed_step) == (3, 5)
+
+
+def test_checks_after_close_say_that_they_are_not_logged(tmp_path, caplog):
+    monitor = monitored(log=tmp_path / "run.jsonl")
+    monitor.check(inside(0))
+    monitor.close()
+    assert not caplog.records
+    for _ in range(3):
+        assert monitor.check(inside(1)).state == "in"
+    assert caplog.text.count("no longer logged") == 1
+
+
+def test_a_dropped_monitor_frees_its_log(tmp_path):
+    monitored(log=tmp_path / "run.jsonl")
+    gc.collect()
+    monitored(log=tmp_path / "run.jsonl").close()

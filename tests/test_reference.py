@@ -206,8 +206,9 @@ def test_threads_never_change_the_result():
         ({"bandwidth": np.nan}, "bandwidth: .*nan"),
         ({"bandwidth": "wide"}, "bandwidth: .*'wide'"),
         ({"match": "both"}, "match: .*'both'"),
-        ({"descriptor": lambda atoms: atoms.positions}, "descriptor: .*fingerprint"),
-        ({"descriptor": 3}, "descriptor: .*callable"),
+        ({"descriptor": lambda atoms: atoms.positions, "bandwidth": 1.0}, "descriptor: .*fingerprint"),
+        ({"descriptor": lambda atoms: atoms.positions}, "bandwidth: expected a number or 'auto'"),
+        ({"descriptor": 3, "bandwidth": 1.0}, "descriptor: .*callable"),
     ],
 )
 def test_bad_arguments_are_refused_before_any_frame_is_read(arguments, message):
@@ -786,7 +787,7 @@ def test_groups_and_sources_of_merged_references_stay_what_they_were(tmp_path):
     one = Reference.from_frames([a, b], bandwidth=H, groups="file")
     two = Reference.from_frames([b, frames[0]], bandwidth=H, groups="file")
     merged = Reference.merge([one, two])
-    assert merged.array("frame_group").tolist() == [0, 0, 0, 0, 1, 1, 2, 2, 3]
+    assert merged.array("frame_group").tolist() == [0, 0, 0, 0, 1, 1, 1, 1, 0]  # copies share their group
     assert [merged.sources[i] for i in merged.array("frame_source")] == [a] * 4 + [b] * 4 + ["memory"]
     assert merged.array("frame_index").tolist() == [0, 1, 2, 3, 0, 1, 0, 1, 0]
 

@@ -82,7 +82,8 @@ def fill_rows(x, y, z, bins, shape, species, n_species, centers, homes, places, 
                 for i in range(first[s], first[s + 1]):
                     if d2[i] <= edge * edge:
                         within += 1
-                if within > k:
+                # k neighbours at one point, atoms piled on each other: no choice makes a difference
+                if within > k and near_d2[s, k - 1] > MIN_DISTANCE * MIN_DISTANCE:
                     _break_ties(x, y, z, d2, index, first, s, near_d2, near, counts, k)
 
         out[atom, :] = 0.0

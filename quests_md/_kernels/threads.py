@@ -3,6 +3,7 @@
 import os
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from numbers import Integral
 
 __all__ = ["available_threads", "for_ranges"]
 
@@ -25,9 +26,9 @@ def available_threads(threads: int | None = None) -> int:
             value = int(text)
         except ValueError:
             raise ValueError(f"{source}: expected a positive integer, got {text!r}") from None
-    if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+    if isinstance(value, bool) or not isinstance(value, Integral) or value < 1:
         raise ValueError(f"{source}: expected a positive integer, got {value!r}")
-    return value
+    return int(value)
 
 
 def for_ranges(work: Callable[[int, int], None], n_items: int, piece: int, threads: int) -> None:

@@ -1,0 +1,5 @@
+"""python -m quests_md: the command line."""
+
+from .cli import main
+
+main()
