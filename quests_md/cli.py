@@ -130,6 +130,9 @@ def _build(
     ),
     k: Annotated[int, typer.Option(help="Neighbours per environment.")] = Descriptor().k,
     cutoff: Annotated[float, typer.Option(help="Cutoff radius in Å.")] = Descriptor().cutoff,
+    elements: Annotated[str | None, typer.Option(help="Resolve neighbours by these elements: Nb,Mo.")] = None,
+    centers: Annotated[str | None, typer.Option(help="Only environments of these elements: O.")] = None,
+    neighbors: Annotated[str | None, typer.Option(help="Only neighbours of these elements: O.")] = None,
     bandwidth: Annotated[str, typer.Option(help="Bandwidth h in 1/Å, or 'auto'.")] = str(BANDWIDTH),
     match: Annotated[str, typer.Option(help="'element': compare like with like; 'any': geometry alone.")] = "element",
     groups: Annotated[
@@ -142,7 +145,13 @@ def _build(
     _check_frames(frames, "expected frames; references are merged by `quests-md reference merge`")
     reference = Reference.from_frames(
         frames,
-        descriptor=Descriptor(k=k, cutoff=cutoff),
+        descriptor=Descriptor(
+            k=k,
+            cutoff=cutoff,
+            elements=_symbols(elements),
+            centers=_symbols(centers),
+            neighbors=_symbols(neighbors),
+        ),
         bandwidth="auto" if bandwidth == "auto" else check_bandwidth(bandwidth),
         match=match,  # type: ignore[arg-type]  # checked there
         groups=groups,
@@ -413,6 +422,10 @@ def _print_info(reference: Reference) -> None:
     lines["level"] = first
     for name, value in [*lines.items(), *(("", line) for line in rest)]:
         typer.echo(_fold(f"{name:<11} {value}", sys.stdout, indent=12))
+
+
+def _symbols(text: str | None) -> tuple[str, ...] | None:
+    return None if text is None else tuple(symbol.strip() for symbol in text.split(","))
 
 
 def _symbol(number: int) -> str:

@@ -198,7 +198,7 @@ class Descriptor:
         strange = np.flatnonzero(seen & (known[kinds] != numbers))
         if len(strange):
             i = int(strange[0])
-            symbol = chemical_symbols[numbers[i]]
+            symbol = chemical_symbols[numbers[i]] if 0 <= numbers[i] < len(chemical_symbols) else str(numbers[i])
             raise FrameError(
                 f"elements: expected atoms of {', '.join(self.elements)}, got {symbol} for atom {i}"
                 f"{f' and {len(strange) - 1} more atoms' if len(strange) > 1 else ''}; add {symbol!r} to the elements "

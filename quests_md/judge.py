@@ -139,7 +139,7 @@ class Judge:
             largest_cluster=largest_cluster(atoms, above, self._pair_distances),
             excess=float(excess[worst]) if worst is not None else -self.margin,
             worst_atom=worst,
-            worst_element=chemical_symbols[numbers[worst]] if worst is not None else None,
+            worst_element=None if worst is None else _symbol(int(numbers[worst])),
             state="out" if above.any() else "in",
             elapsed_us=(time.perf_counter() - start) * 1e6,
             delta_entropy=dh,
@@ -216,6 +216,10 @@ def cached_energy(atoms: Atoms) -> float | None:
         return float(energy) / len(atoms)
     except Exception:  # a foreign calculator that cannot answer must not stop a run
         return None
+
+
+def _symbol(number: int) -> str:
+    return str(chemical_symbols[number]) if 0 <= number < len(chemical_symbols) else str(number)
 
 
 def _temperature(atoms: Atoms) -> float | None:

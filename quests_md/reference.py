@@ -126,12 +126,18 @@ class Reference:
         if match not in ("element", "any"):
             raise ValueError(f"match: expected 'element' or 'any', got {match!r}")
         settings = _settings(chosen, h, match)
+        available_threads(threads)
         builder = Builder(chosen, match, groups, threads)
         for frame in track(iter_frames(frames_or_paths), "reading frames", count_frames(frames_or_paths)):
             builder.add(frame)
         arrays, sources, origin = builder.finish()
         reference = cls(arrays, descriptor=chosen, settings=settings, sources=sources, provenance=origin)
         return reference.with_bandwidth("auto", threads=threads) if bandwidth == "auto" else reference
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        """Arrays that come out of a pickle are writeable: a reference never changes."""
+        self.__dict__.update(state)
+        self._arrays = {name: _read_only(array) for name, array in self._arrays.items()}
 
     def __repr__(self) -> str:
         return (

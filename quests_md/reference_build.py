@@ -8,6 +8,7 @@ from importlib import metadata
 from typing import Any
 
 import numpy as np
+from ase.data import chemical_symbols
 from numpy.typing import NDArray
 
 from .descriptor import DescriptorLike, describe, is_center, is_neighbor
@@ -56,6 +57,10 @@ class Builder:
         if len(atoms) == 0:
             self.left_out["no atoms"] += 1
             return
+        strange = (atoms.numbers < 0) | (atoms.numbers >= len(chemical_symbols))
+        if strange.any():
+            got = f"atomic number {atoms.numbers[strange][0]} for atom {int(np.flatnonzero(strange)[0])}"
+            raise FrameError(f"{frame.source}, frame {frame.index}: expected chemical elements, got {got}")
         try:
             rows = describe(self.descriptor, atoms, self.threads)
             elements = np.unique(atoms.numbers)
