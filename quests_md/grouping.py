@@ -111,7 +111,10 @@ def correlation_length(series: Sequence[NDArray[np.float64]]) -> float:
 
 
 def join_copies(
-    groups: NDArray[np.int64], atom_frame: NDArray[np.int64], rows: NDArray[np.float64]
+    groups: NDArray[np.int64],
+    atom_frame: NDArray[np.int64],
+    rows: NDArray[np.float64],
+    numbers: NDArray[np.uint8] | None = None,
 ) -> tuple[NDArray[np.int64], int]:
     """Put frames with the same rows into one group: a copy in another group would be held out against itself.
 
@@ -123,6 +126,8 @@ def join_copies(
         (n,) frame of each row.
     rows
         (n, width); rows of one frame in the same order wherever the frame comes again.
+    numbers
+        (n,) atomic numbers, where only equal elements are compared.
 
     Returns
     -------
@@ -141,8 +146,11 @@ def join_copies(
     first_group: dict[bytes, int] = {}
     n_copies = 0
     for frame, group in enumerate(groups.tolist()):
-        content = np.round(rows[order[ends[frame] : ends[frame + 1]]], 7) + 0.0  # -0.0 is 0.0
-        digest = hashlib.blake2b(content.tobytes(), digest_size=16).digest()
+        here = order[ends[frame] : ends[frame + 1]]
+        content = (np.round(rows[here], 7) + 0.0).tobytes()  # -0.0 is 0.0
+        if numbers is not None:
+            content += numbers[here].tobytes()
+        digest = hashlib.blake2b(content, digest_size=16).digest()
         if digest in first_group:
             n_copies += 1
             parent[root(group)] = root(first_group[digest])

@@ -541,7 +541,10 @@ class Reference:
         pieces["rows"] = [rows for rows in pieces["rows"] if len(rows)] or pieces["rows"][:1]
         arrays = {name: np.concatenate(array_list) for name, array_list in pieces.items()}
         arrays |= _merge_pairs(arrays["pair_elements"], arrays["pair_smallest"], arrays["pair_histogram"])
-        arrays["frame_group"], n_copies = join_copies(arrays["frame_group"], arrays["atom_frame"], arrays["rows"])
+        numbers = arrays["numbers"] if first.match == "element" else None
+        arrays["frame_group"], n_copies = join_copies(
+            arrays["frame_group"], arrays["atom_frame"], arrays["rows"], numbers
+        )
         origin = provenance() | {
             "parents": [part.fingerprint for part in parts],
             "left_out": dict(sum((Counter(part.provenance.get("left_out", {})) for part in parts), Counter())),

@@ -164,7 +164,8 @@ class Builder:
         tails = {"cells": (3, 3), "pbc": (3,)}
         for name, values in self.frames.items():
             arrays[name] = np.array(values, dtype=ARRAYS[name][0]).reshape(len(natoms), *tails.get(name, ()))
-        arrays["frame_group"], n_copies = join_copies(frame_group, arrays["atom_frame"], arrays["rows"])
+        numbers = arrays["numbers"] if self.match == "element" else None
+        arrays["frame_group"], n_copies = join_copies(frame_group, arrays["atom_frame"], arrays["rows"], numbers)
         left_out = {why: n for why, n in self.left_out.items() if n}
         origin = provenance() | {"groups": rule + copies_rule(n_copies), "left_out": left_out}
         return sorted_by_element(arrays, self.match), list(self.sources), origin

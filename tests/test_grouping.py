@@ -158,3 +158,10 @@ def test_groups_that_share_a_copy_become_one():
     rows = np.concatenate([a, b, b, c, c])
     groups, _ = join_copies(np.array([7, 7, 3, 3, 9]), np.repeat(np.arange(5), 2), rows)
     assert groups.tolist() == [0, 0, 0, 0, 0]
+
+
+def test_the_same_geometry_of_another_element_is_no_copy():
+    rows = np.ones((4, 2))
+    frames, numbers = np.array([0, 0, 1, 1]), np.array([41, 41, 42, 42], dtype=np.uint8)
+    assert join_copies(np.arange(2), frames, rows, numbers)[1] == 0
+    assert join_copies(np.arange(2), frames, rows)[1] == 1

@@ -149,7 +149,8 @@ KILLED = """
 
     atoms = systems.copper(seed=5, temperature_K=400, calc=EMT())
     dyn = systems.verlet(atoms)
-    monitor = Monitor(systems.cold_reference(), trigger=Trigger(patience=2), log=sys.argv[1], on_error="raise")
+    levels = systems.level_at(systems.cold_reference(), -1000.0)  # every check is out
+    monitor = Monitor(systems.cold_reference(), levels, trigger=Trigger(patience=2), log=sys.argv[1], on_error="raise")
     monitor.attach(dyn, 1)
     dyn.attach(lambda: print(dyn.nsteps, flush=True), 1)
     dyn.run(100_000)
