@@ -22,7 +22,7 @@ BOOTSTRAPS = 200
 
 
 def pareto_level(scores: NDArray[np.float64], probability: float) -> tuple[float, float, float]:
-    """The value that a new score exceeds with a small probability, by a fit to the upper third of the scores.
+    """The value that a new score exceeds with a small probability: beyond the largest by a fit to the upper third.
 
     The excesses y over the threshold follow P(y > x) = (1 + xi x / sigma)^(-1/xi); sigma and xi come from
     probability-weighted moments, which hold for small samples.
@@ -53,9 +53,12 @@ def pareto_level(scores: NDArray[np.float64], probability: float) -> tuple[float
     shape, scale = _fit(excesses)
     rng = np.random.default_rng(0)
     again = np.sort(_quantile(shape, scale, rng.random((BOOTSTRAPS, n_tail))), axis=1)
-    refitted = [_quantile(*_fit(sample), np.array(ratio)) for sample in again]
+    # the largest score stands where the promise of the ranks ends, at 1/(n + 1); the fit says how far it is from there
+    ends = np.array([ratio, len(scores) / ((len(scores) + 1) * n_tail)])
+    step = float(-np.diff(_quantile(shape, scale, ends))[0])
+    refitted = [float(sample[-1] - np.diff(_quantile(*_fit(sample), ends))[0]) for sample in again]
     low, high = np.quantile(refitted, [0.1, 0.9]) + threshold
-    level = max(threshold + float(_quantile(shape, scale, np.array(ratio))), float(scores[-1]))
+    level = float(scores[-1]) + max(step, 0.0)
     return level, min(float(low), level), max(float(high), level)
 
 
