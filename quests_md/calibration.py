@@ -110,7 +110,7 @@ class Calibration:
         best = int(np.argmax((n_as_large + 1) / all_pieces))
         pieces, n = int(all_pieces[best]), int(n_as_large[best])
         scores = self.scores[self.sizes >= sizes[best]]
-        count = pieces * (1 if self.per == "check" else checks)
+        count = self._count(pieces, checks)
         # a hair less than (1-a)(n+1), so that a = 1/(n+1) is not lost to rounding
         rank = math.ceil((1 - self.false_alarms / count) * (n + 1) - 1e-9)
         if rank <= n:
@@ -125,11 +125,15 @@ class Calibration:
         """Level of each atom, (n_atoms,) in nats, for a system of this size; see `level`."""
         return np.full(len(atoms), self.level(len(atoms), checks).value)
 
+    def _count(self, pieces: int, checks: int) -> int:
+        """Calibration frames over which the asked rate is shared."""
+        return pieces * (1 if self.per == "check" else checks)
+
     def describe(self, n_atoms: int, checks: int = 1) -> str:
         """What the level is, how it was set, and what it promises and does not, in a few lines."""
         level = self.level(n_atoms, checks)
         unit = {"check": "check", "ns": "nanosecond", "run": "run"}[self.per]
-        count = level.pieces * (1 if self.per == "check" else checks)
+        count = self._count(level.pieces, checks)
         size = f"{n_atoms} atoms"
         if level.pieces > 1:
             size += f", which count as {level.pieces} frames"

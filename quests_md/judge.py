@@ -122,13 +122,15 @@ class Judge:
             rows = describe(self.reference.descriptor, atoms, self.threads)
         except FrameError as exc:
             return Judged(_invalid(host, start), None, str(exc))
-        levels = self.calibration.levels(atoms, self.checks)
-        judged = self._full if self.mode(n_atoms) == "full" else self._proven
+        # atoms that are no centers have no dH and count in nothing, not in the size of the frame either
+        levels = np.full(n_atoms, math.nan)
+        levels[centers] = self.calibration.levels(atoms if centers.all() else atoms[centers], self.checks)
         dh, above = np.full(n_atoms, math.nan), np.zeros(n_atoms, dtype=bool)
-        # atoms that are no centers have no dH and count in nothing
-        dh[centers], above[centers], numbers_found = judged(
-            rows[centers], numbers[centers], levels[centers], known[centers], _identities(atoms)[centers]
-        )
+        judged = rows[centers], numbers[centers], levels[centers], known[centers]
+        if self.mode(n_atoms) == "full":
+            dh[centers], above[centers], numbers_found = self._full(*judged)
+        else:
+            dh[centers], above[centers], numbers_found = self._proven(*judged, _identities(atoms)[centers])
         excess = np.where(centers, np.inf, math.nan)  # inf for an unknown element where the level itself is inf
         excess[known] = dh[known] - levels[known]
         worst = int(np.nanargmax(excess)) if not np.isnan(excess).all() else None
@@ -157,7 +159,6 @@ class Judge:
         numbers: NDArray[np.int64],
         levels: NDArray[np.float64],
         known: NDArray[np.bool_],
-        identities: NDArray[np.uint64],
     ) -> tuple[NDArray[np.float64], NDArray[np.bool_], dict[str, Any]]:
         dh = self.reference.delta_entropy(rows, numbers=numbers, threads=self.threads)
         found = _summary(dh[known])

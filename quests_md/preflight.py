@@ -1,6 +1,7 @@
 """What to know before step 1: does the reference fit the run, and what do the alarms promise."""
 
 import math
+from pathlib import Path
 
 import numpy as np
 from ase import Atoms
@@ -21,8 +22,6 @@ def are_kernels_cached() -> bool:
     stats = getattr(fill_rows, "stats", None)
     if stats is None or not stats.cache_path:  # jit switched off, or nowhere to cache
         return False
-    from pathlib import Path
-
     return any(Path(stats.cache_path).glob("*fill_rows*.nbi"))
 
 

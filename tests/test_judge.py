@@ -523,6 +523,18 @@ def test_atoms_that_are_no_centers_count_in_nothing(values):
     np.testing.assert_allclose(check.delta_entropy[oxygen], expected.delta_entropy, atol=1e-9)
 
 
+def test_only_centers_count_in_the_size_of_a_frame():
+    restricted = Descriptor(centers=("O",), neighbors=("O",))
+    reference = Reference.from_frames([water_like(seed) for seed in range(24)], descriptor=restricted)
+    calibration = calibrate(reference, false_alarms=0.1)
+    assert calibration.frame_atoms == 32
+    atoms = water_like(99)
+    check = Judge(reference, calibration).judge(atoms, step=0, frame=0).check
+    worst = check.delta_entropy[check.worst_atom]
+    assert check.excess == pytest.approx(worst - calibration.level(32).value, abs=1e-9)
+    assert calibration.level(64).value > calibration.level(32).value
+
+
 def test_a_frame_without_a_center_is_invalid():
     restricted = Descriptor(centers=("O",), neighbors=("O",))
     reference = Reference.from_frames([water_like(seed) for seed in range(3)], descriptor=restricted)
