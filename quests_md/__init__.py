@@ -6,6 +6,7 @@ __version__ = "0.1.0"
 
 from .actions import save_frame, stop
 from .calibration import Calibration, calibrate
+from .cusum import Cusum
 from .descriptor import Descriptor
 from .entropy import delta_entropy, diversity, entropy, overlap
 from .errors import FileFormatError, FrameError, LogExistsError, MismatchError, QuestsMDError, StopRun
@@ -18,6 +19,7 @@ from .trigger import Trigger
 __all__ = [
     "Calibration",
     "Check",
+    "Cusum",
     "Descriptor",
     "Event",
     "FileFormatError",

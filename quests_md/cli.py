@@ -2,6 +2,7 @@
 
 import functools
 import json
+import math
 import os
 import shutil
 import sys
@@ -15,14 +16,16 @@ import typer
 
 from . import __version__
 from .actions import save_frame
-from .calibration import Calibration, calibrate
+from .calibration import DEFAULT_STATISTICS, Calibration, calibrate, kind_of, rate_of
 from .demo import free_folder, run_demo
 from .descriptor import Descriptor
 from .entropy import BANDWIDTH
 from .errors import QuestsMDError
+from .frame_statistics import STATISTICS
 from .frames import count_frames, expand_sources
 from .monitor import Monitor
-from .plot import PICTURE_SUFFIXES, timeline
+from .plot import PICTURE_SUFFIXES, null_distributions, timeline
+from .power import Power, power
 from .progress import track
 from .records import Check, Event, Log, LogWriter, read_log
 from .reference import Reference
@@ -67,6 +70,13 @@ CalibrationOption = Annotated[
 ]
 FailOption = Annotated[bool, typer.Option("--fail-on-event", help="Exit with 3 after an event, 4 after an explosion.")]
 ThreadsOption = Annotated[int | None, typer.Option(help="Threads; default: the cores there are.")]
+StatisticsOption = Annotated[
+    str | None,
+    typer.Option(
+        help=f"Numbers that raise alarms: 'all', or some of {','.join(STATISTICS)}; "
+        f"default: {','.join(DEFAULT_STATISTICS)}."
+    ),
+]
 FramesArgument = Annotated[
     list[str],
     typer.Argument(metavar="FRAMES", help="Files ASE can read, globs, slices: train.xyz 'run*.traj@::10'."),
@@ -202,17 +212,22 @@ def _calibrate(
     output: Annotated[Path | None, typer.Option("--output", "-o", help="Calibration file to write (JSON).")] = None,
     false_alarms: Annotated[float, typer.Option(help="Asked rate of false alarms, above 0 and below 1.")] = 1e-2,
     per: Annotated[str, typer.Option(help="What the rate counts: check, ns or run.")] = "check",
+    statistics: StatisticsOption = None,
+    checks: Annotated[int | None, typer.Option(help="Checks in a run (or ns), with --per run (or ns).")] = None,
     groups: Annotated[str | None, typer.Option(help="'frame' or 'file'; default: the groups of the reference.")] = None,
     frames: Annotated[
         list[str] | None,
         typer.Option(metavar="FRAMES", help="In-distribution frames that are not in the reference; may be repeated."),
     ] = None,
     atoms: Annotated[int | None, typer.Option(help="Size of the system to state the level for.")] = None,
+    plot: Annotated[Path | None, typer.Option(help="Draw the null distributions and levels to this file.")] = None,
     seed: Annotated[int, typer.Option(help="Chooses groups where there are very many.")] = 0,
     threads: ThreadsOption = None,
 ) -> None:
-    """Set the level of dH for a rate of false alarms. Says what the level promises and what it does not."""
+    """Set the levels for a rate of false alarms. Says what they promise, what not, and what they would catch."""
     _check_output("--output", output)
+    _check_output("--plot", plot, PICTURE_SUFFIXES)
+    _check_integer("--checks", checks, 1)
     _check_integer("--atoms", atoms, 1)
     _check_integer("--seed", seed, 0)
     _check_integer("--threads", threads, 1)
@@ -221,15 +236,22 @@ def _calibrate(
         known,
         false_alarms=false_alarms,
         per=per,  # type: ignore[arg-type]  # checked there
+        statistics=_statistics(statistics) or DEFAULT_STATISTICS,
+        checks=checks,
         groups=groups,
         frames=frames,
         rng=seed,
         threads=threads,
     )
-    typer.echo(_fold(calibration.describe(atoms or calibration.frame_atoms), sys.stdout))
+    typer.echo(_fold(calibration.describe(atoms), sys.stdout))
+    typer.echo()
+    _print_power(calibration, power(known, calibration, n_atoms=atoms, rng=seed, threads=threads), atoms)
     if output is not None:
         calibration.save(output)
         print(f"wrote {output}", file=sys.stderr)
+    if plot is not None:
+        null_distributions(calibration, atoms).savefig(plot, dpi=130)
+        print(f"wrote {plot}", file=sys.stderr)
 
 
 @_command(app, "score")
@@ -240,6 +262,10 @@ def _score(
     false_alarms: Annotated[
         float | None, typer.Option(help="Asked rate of false alarms per check, without --calibration; default: 0.01.")
     ] = None,
+    statistics: StatisticsOption = None,
+    baseline_ps: Annotated[
+        float | None, typer.Option(help="Judge mean dH and frame entropy by the first so many ps of the run itself.")
+    ] = None,
     log: Annotated[Path | None, typer.Option(help="Log to write (JSON lines); must not hold a run yet.")] = None,
     save: Annotated[Path | None, typer.Option(help="Append flagged frames to this extended XYZ file.")] = None,
     plot: Annotated[Path | None, typer.Option(help="Draw the timeline to this file; needs --log.")] = None,
@@ -247,6 +273,9 @@ def _score(
     values: Annotated[
         str, typer.Option(help="'full': dH of every atom; 'proven': who is above, faster; 'auto': by size.")
     ] = "auto",
+    at: Annotated[
+        Path | None, typer.Option(help="Check only the steps of this log: what the monitor saw live.")
+    ] = None,
     workers: Annotated[int, typer.Option(help="Frames judged at the same time.")] = 1,
     threads: ThreadsOption = None,
     fail_on_event: FailOption = False,
@@ -266,6 +295,7 @@ def _score(
     _check_frames(trajectory, "expected frames; a reference is given by --reference")
     if log is not None and log.exists() and log.stat().st_size:
         LogWriter(log)  # raises, and says which run the log holds
+    steps = None if at is None else read_log(at).step.tolist()
     known = _open_reference(reference, threads)
     levels = (
         Calibration.load(calibration)
@@ -275,6 +305,8 @@ def _score(
     with Monitor(
         known,
         levels,
+        statistics=_statistics(statistics),
+        baseline_ps=baseline_ps,
         trigger=Trigger(patience=patience),
         log=log,
         actions=[] if save is None else [save_frame(save)],
@@ -282,8 +314,10 @@ def _score(
         on_error="raise",
         threads=threads,
     ) as monitor:
-        print(_fold(levels.describe(levels.frame_atoms), sys.stderr), file=sys.stderr)
-        counts = _print_checks(score_trajectory(trajectory, known, monitor=monitor, workers=workers), trajectory)
+        print(_fold(monitor.calibration.describe(), sys.stderr), file=sys.stderr)
+        counts = _print_checks(
+            score_trajectory(trajectory, known, monitor=monitor, workers=workers, steps=steps), trajectory
+        )
         events = monitor.events
     print(f"{_many(sum(counts.values()), 'frame')}: {_states(counts)}; {_many(len(events), 'event')}", file=sys.stderr)
     _print_events(events, sys.stderr)
@@ -332,6 +366,7 @@ SCORE_COLUMNS = {
     "frame_entropy": 13,
     "excess": 8,
     "state": 7,
+    "alarms": 8,
 }
 
 
@@ -341,6 +376,8 @@ def _print_checks(checks: Iterator[Check], trajectory: list[str]) -> dict[str, i
     in_terminal = sys.stdout.isatty()
 
     def cell(value: Any) -> str:
+        if isinstance(value, tuple):
+            return " ".join(value)
         if not isinstance(value, float):
             return "" if value is None else str(value)
         return f"{value:.3f}" if in_terminal else f"{value:.4f}".rstrip("0").rstrip(".")
@@ -418,10 +455,46 @@ def _print_info(reference: Reference) -> None:
     if origin.get("parents"):
         lines["parents"] = ", ".join(origin["parents"])
     calibration = calibrate(reference)
-    first, *rest = calibration.describe(calibration.frame_atoms).split("\n")
-    lines["level"] = first
+    first, *rest = calibration.describe().split("\n")
+    lines["levels"] = first
     for name, value in [*lines.items(), *(("", line) for line in rest)]:
         typer.echo(_fold(f"{name:<11} {value}", sys.stdout, indent=12))
+
+
+def _statistics(text: str | None) -> tuple[str, ...] | None:
+    if text is None:
+        return None
+    return tuple(STATISTICS) if text == "all" else tuple(name.strip() for name in text.split(","))
+
+
+def _print_power(calibration: Calibration, found: list[Power], atoms: int | None) -> None:
+    """A table of what would be caught: a row per level in use, a column per disturbance."""
+    numbers = calibration.typical_numbers(atoms or calibration.frame_atoms)
+    levels = calibration.alarm_levels(numbers)
+    heads = ["alarm", "level", "kind", "rate", *(entry.disturbance for entry in found)]
+    rows = []
+    for level in levels:
+        unit = STATISTICS[level.statistic].unit
+        value = level.value * len(numbers) if level.statistic == "n_tail" else level.value
+        name = level.statistic + (f" {level.element}" if level.element else "")
+        sign = ">" if level.side == "above" else "<"
+        if not math.isfinite(value):
+            rows.append([name, "no frames of this size", "", ""])
+            continue
+        rows.append([name, f"{sign} {value:.2f} {unit}", level.kind, f"{level.rate:.2g}"])
+        rows[-1] += [f"{entry.shares[level.statistic]:.0%}" for entry in found]
+    rows.append(["any", "", kind_of(levels), f"{rate_of(levels):.2g}", *(f"{entry.share:.0%}" for entry in found)])
+    for row in rows:
+        row += [""] * (len(heads) - len(row))
+    widths = [max(len(row[i]) for row in [heads, *rows]) for i in range(len(heads))]
+    if found:
+        typer.echo(f"out of {found[0].n_frames} frames of the reference, one of each group, and the same disturbed:")
+    for row in [heads, *rows]:
+        left = "  ".join(f"{cell:<{width}}" for cell, width in zip(row[:3], widths[:3], strict=True))
+        right = "  ".join(f"{cell:>{width}}" for cell, width in zip(row[3:], widths[3:], strict=True))
+        typer.echo(f"{left}  {right}")
+    if not found:
+        typer.echo("what they would catch is not known: there are no two groups of whole frames to disturb")
 
 
 def _symbols(text: str | None) -> tuple[str, ...] | None:

@@ -30,6 +30,7 @@ class EventCourse:
         self.n_open_checks = 0
         self._history: list[tuple[int, int]] = []
         self._every = 1
+        self._alarms: dict[str, None] = {}
         self._peak: Check | None = None
         self._frame: Atoms | None = None
         self._row: NDArray[np.float64] | None = None
@@ -52,7 +53,8 @@ class EventCourse:
             self.n_open_checks += 1
         if check.state != "in":
             self.last_step = check.step
-        if self._peak is None or check.excess > self._peak.excess:
+        self._alarms |= dict.fromkeys(check.alarms)
+        if self._peak is None or check.trigger_excess > self._peak.trigger_excess:
             self._peak, self._nearest = check, None
             self._frame = Atoms(numbers=atoms.numbers, positions=atoms.positions, cell=atoms.cell, pbc=atoms.pbc)
             if "id" in atoms.arrays:
@@ -81,7 +83,8 @@ class EventCourse:
             last_step=self.last_step,
             onset_time_ps=self.onset.time_ps,
             onset_temperature_K=self.onset.temperature_K,
-            peak_excess=peak.excess,
+            alarms=tuple(self._alarms),
+            peak_excess=peak.trigger_excess,
             peak_step=peak.step,
             n_atoms=peak.n_above,
             atoms=tuple(int(i) for i in np.sort(identity[above])),

@@ -24,6 +24,8 @@ def labelled_copy(judge: Judge, judged: Judged, atoms: Atoms, event: Event) -> A
         "kind": event.kind,
         "reference": judge.reference.fingerprint,
     }
+    if check.alarms:
+        frame.info["alarms"] = " ".join(check.alarms)
     numbers = {"time_ps": check.time_ps, "dh_mean": check.dh_mean, "excess": check.excess, "n_above": check.n_above}
     frame.info |= {key: value for key, value in numbers.items() if value is not None}
     if judged.rows is not None:

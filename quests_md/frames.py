@@ -1,6 +1,7 @@
 """Frames from memory, files, globs and slices, one at a time."""
 
 import glob
+import numbers
 import os
 import re
 import sys
@@ -21,7 +22,7 @@ from ase.io.trajectory import TrajectoryReader
 from .errors import FileFormatError
 from .xyz import IncompleteError, read_xyz, reraise_system_error
 
-__all__ = ["Frame", "count_frames", "expand_sources", "iter_frames"]
+__all__ = ["Frame", "count_frames", "expand_sources", "frame_time_ps", "iter_frames"]
 
 PathSpec: TypeAlias = str | os.PathLike[str]
 FramesOrPaths: TypeAlias = Atoms | PathSpec | Iterable[Atoms | PathSpec]
@@ -124,6 +125,15 @@ def count_frames(frames_or_paths: FramesOrPaths) -> int | None:
             return None
         total += len(range(n_frames)[item.selection])
     return total
+
+
+def frame_time_ps(atoms: Atoms) -> float | None:
+    """Simulated time of a frame in ps: ``info["time_ps"]`` or ``info["ps"]``; None where there is none."""
+    for key in ("time_ps", "ps"):
+        value = atoms.info.get(key)
+        if isinstance(value, numbers.Real) and not isinstance(value, bool):
+            return float(value)
+    return None
 
 
 class _Source(NamedTuple):

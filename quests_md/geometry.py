@@ -1,5 +1,6 @@
 """A frame as points on a grid: atoms and their periodic images, for any cell and any mix of periodic directions."""
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -76,8 +77,8 @@ def linked_pairs(atoms: Atoms, links: NDArray[np.float64], species: NDArray[np.i
 def wrapped_positions(atoms: Atoms) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """Positions wrapped along the periodic directions, and the (n_periodic, 3) lattice vectors, reduced if skewed."""
     positions = np.array(atoms.positions, dtype=np.float64)
-    bad = np.flatnonzero(~np.isfinite(positions).all(axis=1))
-    if len(bad):
+    if not np.isfinite(positions).all():
+        bad = np.flatnonzero(~np.isfinite(positions).all(axis=1))
         more = f" and {len(bad) - 1} more" if len(bad) > 1 else ""
         raise FrameError(f"positions: expected finite numbers, got {positions[bad[0]]} for atom {bad[0]}{more}")
     pbc = np.asarray(atoms.pbc, dtype=bool)
@@ -85,8 +86,8 @@ def wrapped_positions(atoms: Atoms) -> tuple[NDArray[np.float64], NDArray[np.flo
     vectors = cell[pbc]
     if len(vectors) == 0:
         return positions, vectors
-    far = np.flatnonzero((np.abs(positions) > MAX_COORDINATE).any(axis=1))
-    if len(far):
+    if len(positions) and np.abs(positions).max() > MAX_COORDINATE:
+        far = np.flatnonzero((np.abs(positions) > MAX_COORDINATE).any(axis=1))
         raise FrameError(
             f"positions: expected coordinates up to {MAX_COORDINATE:.0e} Å, got {positions[far[0]]} for atom {far[0]}"
         )
@@ -105,11 +106,14 @@ def wrapped_positions(atoms: Atoms) -> tuple[NDArray[np.float64], NDArray[np.flo
     if flatness < 0.3 and len(vectors) > 1:
         reduced, _ = minkowski_reduce(cell, pbc)
         vectors = np.asarray(reduced)[pbc]
-    basis_inverse = np.linalg.pinv(vectors)  # (3, n_periodic)
-    turns = np.floor(positions @ basis_inverse)
-    moved = turns.any(axis=1)
-    positions[moved] -= turns[moved] @ vectors
+    turns = np.floor(positions @ _inverse(vectors))
+    positions -= turns @ vectors
     return positions, vectors
+
+
+def _inverse(vectors: NDArray[np.float64]) -> NDArray[np.float64]:
+    """(3, n_periodic) matrix that turns coordinates into fractions of the vectors."""
+    return np.asarray(np.linalg.inv(vectors) if len(vectors) == 3 else np.linalg.pinv(vectors), dtype=np.float64)
 
 
 def _relative_volume(vectors: NDArray[np.float64]) -> float:
@@ -125,13 +129,13 @@ def _with_images(
     n_atoms = len(positions)
     if len(vectors) == 0:
         return positions, np.arange(n_atoms)
-    basis_inverse = np.linalg.pinv(vectors)
+    basis_inverse = _inverse(vectors)
     fractions = positions @ basis_inverse
     # a sphere of the cutoff spans cutoff * |column| in the fraction along that column
     reach = cutoff * np.linalg.norm(basis_inverse, axis=0) + 1e-9
     first = np.ceil(fractions.min(axis=0) - reach - fractions)
     last = np.floor(fractions.max(axis=0) + reach - fractions)
-    n_points = float(np.prod(last - first + 1, axis=1).sum())
+    n_points = float(math.prod((last - first + 1).T).sum())
     if n_points > MAX_IMAGES:
         raise FrameError(
             f"cell: {n_points:.3g} periodic images lie within the cutoff of {cutoff} Å, at most {MAX_IMAGES:.3g} are "

@@ -3,7 +3,9 @@
 import hashlib
 import math
 import time
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Any, Literal
 
 import numpy as np
@@ -16,6 +18,9 @@ from .clusters import largest_cluster
 from .descriptor import describe
 from .entropy import entropy
 from .errors import FrameError
+from .frame_statistics import SKETCH_ROWS, identities, mean_and_quantile, sample
+from .heldout import SEED
+from .levels import Level
 from .records import Check
 from .reference import Reference
 
@@ -26,9 +31,16 @@ Values = Literal["auto", "full", "proven"]
 #: values="auto" evaluates every atom up to this many pairs of an atom and a reference row (or another atom).
 FULL_LIMIT = 5e7
 
-#: In "proven" mode: atoms whose dH makes the mean, the quantile and the frame's entropy, and reference rows they see.
-SAMPLE_ATOMS = 512
-SKETCH_ROWS = 16_384
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Environments:
+    """The environments of a frame with the levels that apply to them."""
+
+    rows: NDArray[np.float64]
+    numbers: NDArray[np.int64]
+    levels: NDArray[np.float64]
+    atom_levels: NDArray[np.float64]
+    known: NDArray[np.bool_]
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,6 +52,13 @@ class Judged:
     """(n_atoms, width) descriptor rows; None for an invalid frame."""
     reason: str = ""
     """Why the frame is invalid."""
+    excesses: Mapping[str, float] = field(default_factory=dict)
+    """How far each statistic in use is beyond its level, see `Check.trigger_excess`."""
+
+    def with_excesses(self, changed: Mapping[str, float | None]) -> "Judged":
+        """The same check with other excesses of some statistics; None: not in use."""
+        merged = {name: value for name, value in {**self.excesses, **changed}.items() if value is not None}
+        return replace(self, check=replace(self.check, **_verdict(merged)), excesses=merged)
 
 
 class Judge:
@@ -53,12 +72,11 @@ class Judge:
         "full": every dH exact. "proven": dH only where an atom is within `margin` of its level or above; mean, 99 %
         quantile and frame entropy then come from a fixed sample of atoms against a fixed sketch of the reference.
         "auto": full up to 5e7 pairs, else proven.
-    margin
-        Nats below the level down to which "proven" gives the excess exactly; lower ones read as -margin.
-    checks
-        Checks per nanosecond or run, for calibrations that count those.
-    seed
-        Chooses the sample and the sketch.
+    release
+        Nats below its level at which dH counts as back, see `Trigger`; "proven" gives the excess exactly down to there
+        (0.5 at least), lower ones read as minus that.
+    checks, check_ps
+        Checks per nanosecond or run, and the time between them in ps, for calibrations that count those.
     threads
         Threads to use; never changes the result.
     """
@@ -69,9 +87,9 @@ class Judge:
         calibration: Calibration,
         *,
         values: Values = "auto",
-        margin: float = 0.5,
-        checks: int = 1,
-        seed: int = 0,
+        release: float = 0.5,
+        checks: int | None = None,
+        check_ps: float | None = None,
         threads: int | None = None,
     ) -> None:
         if values not in ("auto", "full", "proven"):
@@ -80,12 +98,14 @@ class Judge:
         self.reference = reference
         self.calibration = calibration
         self.values = values
-        self.margin = margin
+        self.release = release
+        self.margin = max(release, 0.5)
         self.checks = checks
-        self.seed = seed
+        self.check_ps = check_ps
         self.threads = threads
         self._pair_distances = reference.pair_distances()
         self._sketch: Reference | None = None
+        self._levels: tuple[tuple[Any, ...], tuple[Level, ...]] | None = None
 
     def mode(self, n_atoms: int) -> Literal["full", "proven"]:
         """How a frame of this size is evaluated."""
@@ -123,77 +143,139 @@ class Judge:
         except FrameError as exc:
             return Judged(_invalid(host, start), None, str(exc))
         # atoms that are no centers have no dH and count in nothing, not in the size of the frame either
+        mode = self.mode(n_atoms)
+        frame_levels = self.frame_levels(numbers[centers], mode)
         levels = np.full(n_atoms, math.nan)
-        levels[centers] = self.calibration.levels(atoms if centers.all() else atoms[centers], self.checks)
-        dh, above = np.full(n_atoms, math.nan), np.zeros(n_atoms, dtype=bool)
-        judged = rows[centers], numbers[centers], levels[centers], known[centers]
-        if self.mode(n_atoms) == "full":
-            dh[centers], above[centers], numbers_found = self._full(*judged)
-        else:
-            dh[centers], above[centers], numbers_found = self._proven(*judged, _identities(atoms)[centers])
+        levels[centers] = self.calibration.dh_levels(frame_levels, numbers[centers])
+        dh, above, tail = np.full(n_atoms, math.nan), np.zeros(n_atoms, dtype=bool), np.zeros(n_atoms, dtype=bool)
+        judged = _Environments(
+            rows[centers],
+            numbers[centers],
+            levels[centers],
+            self.calibration.atom_level(numbers[centers]),
+            known[centers],
+        )
+        evaluate = self._full if mode == "full" else partial(self._proven, identities(atoms)[centers])
+        dh[centers], above[centers], tail[centers], found = evaluate(judged)
         excess = np.where(centers, np.inf, math.nan)  # inf for an unknown element where the level itself is inf
         excess[known] = dh[known] - levels[known]
         worst = int(np.nanargmax(excess)) if not np.isnan(excess).all() else None
+        found["excess"] = float(excess[worst]) if worst is not None else -self.margin
+        if mode == "full" or self._counts_tail():
+            found["n_tail"] = int(tail.sum())
+            found["tail_cluster"] = largest_cluster(atoms, tail, self._pair_distances)
+        else:
+            found["n_tail"] = found["tail_cluster"] = None
+        # an element without a reference is out whatever the statistics
+        in_use = dict.fromkeys((*self.calibration.statistics, *(["dh_max"] if host["n_unknown"] else [])))
+        excesses = {name: self._excess(name, frame_levels, found, int(centers.sum())) for name in in_use}
         check = Check(
             **host,
-            **numbers_found,
+            **found,
             n_above=int(above.sum()),
             largest_cluster=largest_cluster(atoms, above, self._pair_distances),
-            excess=float(excess[worst]) if worst is not None else -self.margin,
             worst_atom=worst,
             worst_element=None if worst is None else _symbol(int(numbers[worst])),
-            state="out" if above.any() else "in",
+            **_verdict(excesses),
             elapsed_us=(time.perf_counter() - start) * 1e6,
             delta_entropy=dh,
             above=above,
         )
-        return Judged(check, rows)
+        return Judged(check, rows, excesses=excesses)
+
+    def frame_levels(
+        self, numbers: NDArray[np.int64], mode: Literal["full", "proven"] | None = None
+    ) -> tuple[Level, ...]:
+        """The levels for a frame of these centers."""
+        mode = self.mode(len(numbers)) if mode is None else mode
+        key = (mode, self.checks, self.check_ps, np.sort(numbers).tobytes())
+        if self._levels is None or self._levels[0] != key:
+            levels = self.calibration.frame_levels(numbers, self.checks, check_ps=self.check_ps, mode=mode)
+            self._levels = key, levels
+        return self._levels[1]
+
+    def promise(self, numbers: NDArray[np.int64]) -> str:
+        """What the levels for a frame of these centers promise, in a few lines."""
+        return self.calibration.describe(numbers, self.checks, check_ps=self.check_ps, mode=self.mode(len(numbers)))
 
     def delta_entropy(self, rows: NDArray[np.float64], atoms: Atoms) -> NDArray[np.float64]:
         """DH of every atom, whatever the mode; NaN for atoms that are no centers."""
         return self.reference.delta_entropy(rows, numbers=atoms.numbers, threads=self.threads)
 
+    def _excess(self, name: str, levels: tuple[Level, ...], found: dict[str, Any], n_atoms: int) -> float:
+        """How far a statistic is beyond its level: above 0 exactly if it is, in nats (counts: log of the ratio).
+
+        Other statistics than the largest dH may lie less than `release` nats below their level in distribution, so that
+        an event by them would never end: below the level they count from half of the way to their median as released.
+        """
+        if name == "dh_max":
+            return float(found["excess"])
+        worst = -math.inf
+        for level in levels:
+            value = found[name]
+            if level.statistic != name or value is None:
+                continue
+            if name in ("n_tail", "tail_cluster"):
+                # a share of the atoms back to their number, which k / n * n may miss by a hair
+                share = n_atoms if name == "n_tail" else 1
+                limit, middle = (max(round(x * share, 9), 0.0) for x in (level.value, level.middle))
+                beyond, gap = math.log((value + 1) / (limit + 1)), math.log((limit + 1) / (middle + 1))
+            else:
+                sign = 1.0 if level.side == "above" else -1.0
+                beyond, gap = sign * (value - level.value), sign * (level.value - level.middle)
+            if beyond <= 0 and gap <= 0:  # no way from the level to the median: counts, or entropies that are all log N
+                beyond = min(beyond, -self.release)
+            elif beyond <= 0 and gap / 2 < self.release:
+                beyond *= self.release / (gap / 2)
+            worst = max(worst, beyond)
+        return worst
+
     def _full(
-        self,
-        rows: NDArray[np.float64],
-        numbers: NDArray[np.int64],
-        levels: NDArray[np.float64],
-        known: NDArray[np.bool_],
-    ) -> tuple[NDArray[np.float64], NDArray[np.bool_], dict[str, Any]]:
-        dh = self.reference.delta_entropy(rows, numbers=numbers, threads=self.threads)
-        found = _summary(dh[known])
-        found["dh_max"] = float(dh.max())
-        found["frame_entropy"] = entropy(rows, bandwidth=self.reference.bandwidth, threads=self.threads)
-        return dh, ~(known & (dh <= levels)), found
+        self, these: "_Environments"
+    ) -> tuple[NDArray[np.float64], NDArray[np.bool_], NDArray[np.bool_], dict[str, Any]]:
+        """DH of each environment, whether it is above its level and above the atom level, and the averages."""
+        known = these.known
+        levels = these.levels, these.atom_levels
+        dh = self.reference.evaluate(these.rows, these.numbers, levels=levels, threads=self.threads)
+        mean, q99 = mean_and_quantile(dh[known])
+        h = entropy(these.rows, bandwidth=self.reference.bandwidth, threads=self.threads)
+        found = {"dh_max": float(dh.max()), "dh_mean": mean, "dh_q99": q99, "frame_entropy": h}
+        return dh, ~(known & (dh <= these.levels)), ~(known & (dh <= these.atom_levels)), found
 
     def _proven(
-        self,
-        rows: NDArray[np.float64],
-        numbers: NDArray[np.int64],
-        levels: NDArray[np.float64],
-        known: NDArray[np.bool_],
-        identities: NDArray[np.uint64],
-    ) -> tuple[NDArray[np.float64], NDArray[np.bool_], dict[str, Any]]:
-        covered = self.reference.is_covered(rows, levels - self.margin, numbers=numbers, threads=self.threads) & known
+        self, identities: NDArray[np.uint64], these: "_Environments"
+    ) -> tuple[NDArray[np.float64], NDArray[np.bool_], NDArray[np.bool_], dict[str, Any]]:
+        """The same, with dH of only those environments whose dH decides something."""
+        rows, numbers, known = these.rows, these.numbers, these.known
+        counts_tail = self._counts_tail()
+        lowest = these.levels - self.margin
+        if counts_tail:
+            lowest = np.minimum(lowest, these.atom_levels)
+        covered = self.reference.is_covered(rows, lowest, numbers=numbers, threads=self.threads) & known
         dh = np.full(len(rows), math.nan)
         near = np.flatnonzero(~covered)
-        dh[near] = self.reference.delta_entropy(rows[near], numbers=numbers[near], float64=True, threads=self.threads)
-        above = ~covered & ~(known & (dh <= levels))
-        sample = _sample(identities, self.seed)
+        of = these.levels[near], these.levels[near] - self.margin, these.atom_levels[near]
+        dh[near] = self.reference.evaluate(rows[near], numbers[near], levels=of, threads=self.threads)
+        above = ~covered & ~(known & (dh <= these.levels))
+        tail = ~covered & ~(known & (dh <= these.atom_levels))
+        near_level = ~covered & ~(known & (dh <= these.levels - self.margin))
+        dh[~near_level] = math.nan  # which of the others are known depends on the atom level, a matter of its own
+        chosen = sample(identities, SEED)
         sketch = self._sketch_of_reference()
-        sampled = sketch.delta_entropy(rows[sample], numbers=numbers[sample], threads=self.threads)
-        # each row of the sketch stands for as many rows of the reference
-        for z in np.unique(numbers[sample][known[sample]]):
-            share = self.reference.n_comparable(int(z)) / sketch.n_comparable(int(z))
-            sampled[numbers[sample] == z] -= math.log(share)
-        found = _summary(sampled[known[sample]])
-        found["dh_max"] = float(dh[above].max()) if above.any() else None
-        found["frame_entropy"] = entropy(rows[sample], bandwidth=self.reference.bandwidth, threads=self.threads)
-        return dh, above, found
+        sampled = sketch.delta_entropy(rows[chosen], numbers=numbers[chosen], threads=self.threads)
+        sampled -= self.reference.log_shares(sketch, numbers[chosen])
+        mean, q99 = mean_and_quantile(sampled[known[chosen]])
+        h = entropy(rows[chosen], bandwidth=self.reference.bandwidth, threads=self.threads)
+        dh_max = float(dh[above].max()) if above.any() else None
+        return dh, above, tail, {"dh_max": dh_max, "dh_mean": mean, "dh_q99": q99, "frame_entropy": h}
+
+    def _counts_tail(self) -> bool:
+        """Whether an alarm needs the atoms above the atom level, a lower one than that of dH and dearer to prove."""
+        return bool({"n_tail", "tail_cluster"} & set(self.calibration.statistics))
 
     def _sketch_of_reference(self) -> Reference:
         if self._sketch is None:
-            self._sketch = self.reference.sketch(SKETCH_ROWS, self.seed)
+            self._sketch = self.reference.sketch(SKETCH_ROWS, SEED)
         return self._sketch
 
 
@@ -235,6 +317,15 @@ def _volume_per_atom(atoms: Atoms) -> float | None:
     return abs(float(atoms.cell.volume)) / len(atoms)
 
 
+def _verdict(excesses: Mapping[str, float]) -> dict[str, Any]:
+    alarms = tuple(name for name, value in excesses.items() if value > 0)
+    return {
+        "alarms": alarms,
+        "trigger_excess": max(excesses.values(), default=-math.inf),
+        "state": "out" if alarms else "in",
+    }
+
+
 def _invalid(host: dict[str, Any], start: float) -> Check:
     return Check(
         **host,
@@ -243,33 +334,14 @@ def _invalid(host: dict[str, Any], start: float) -> Check:
         dh_q99=None,
         n_above=0,
         largest_cluster=None,
+        n_tail=None,
+        tail_cluster=None,
         frame_entropy=None,
         excess=math.nan,
+        alarms=(),
+        trigger_excess=math.nan,
         worst_atom=None,
         worst_element=None,
         state="invalid",
         elapsed_us=(time.perf_counter() - start) * 1e6,
     )
-
-
-def _summary(dh: NDArray[np.float64]) -> dict[str, Any]:
-    if len(dh) == 0:
-        return {"dh_mean": None, "dh_q99": None}
-    return {"dh_mean": float(dh.mean()), "dh_q99": float(np.quantile(dh, 0.99))}
-
-
-def _identities(atoms: Atoms) -> NDArray[np.uint64]:
-    """Numbers by which atoms are known in whatever order a host gives them: `arrays["id"]`, else indices."""
-    return np.asarray(atoms.arrays.get("id", np.arange(len(atoms)))).astype(np.uint64)
-
-
-def _sample(identities: NDArray[np.uint64], seed: int) -> NDArray[np.int64]:
-    """Places of the atoms whose hashed identities are smallest."""
-    if len(identities) <= SAMPLE_ATOMS:
-        return np.arange(len(identities))
-    # splitmix64, Steele et al. 2014, doi:10.1145/2714064.2660195; arrays wrap around silently
-    x = identities + np.uint64((seed * 0x9E3779B97F4A7C15 + 0x9E3779B97F4A7C15) % 2**64)
-    x = (x ^ (x >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
-    x = (x ^ (x >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-    chosen = np.argsort(x ^ (x >> np.uint64(31)), kind="stable")[:SAMPLE_ATOMS]
-    return np.sort(chosen)

@@ -5,9 +5,10 @@ import os
 import socket
 import threading
 import time
+import warnings
 from collections import deque
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from functools import partial
 from types import TracebackType
@@ -18,13 +19,17 @@ from ase import Atoms
 
 from . import __version__
 from ._kernels.threads import available_threads
-from .calibration import Calibration, calibrate
+from .baseline import BASELINE_STATISTICS, Baseline
+from .budget import Budget
+from .calibration import Calibration, calibrate, kind_of, rate_of
 from .errors import StopRun
 from .events import EventCourse
 from .flagged import labelled_copy
+from .frame_statistics import SAMPLE_ATOMS, SKETCH_ROWS
+from .heldout import SEED
 from .hosts import AseHost
 from .journal import Journal, OnError
-from .judge import SAMPLE_ATOMS, SKETCH_ROWS, Judge, Judged, Values, frame_digest
+from .judge import Judge, Judged, Values, frame_digest
 from .preflight import are_kernels_cached, preflight_text, warm_up
 from .progress import say
 from .records import SCHEMA, Check, Event, require_new_log
@@ -66,6 +71,13 @@ class Monitor:
         The environments that count as known.
     calibration
         Levels; default `calibrate(reference)`, and the log says what that is worth.
+    statistics
+        Numbers of a frame that raise alarms and share the rate of false alarms, see `calibrate`; default those of the
+        calibration.
+    baseline_ps
+        Judge mean dH, its 99 % quantile and the frame entropy by the first so many ps of the run itself, two-sided and
+        for slow drift, instead of by the reference: their levels do not transfer between temperatures. Those in use
+        are; without `statistics` the frame entropy joins them.
     trigger
         Default `Trigger()`: three checks out in a row open an event. It is copied.
     log
@@ -76,6 +88,10 @@ class Monitor:
         ... check while it is open. An action that raises `StopRun` ends the run cleanly.
     values
         "full", "proven" or "auto", see `Judge`.
+    budget
+        Share of the wall time that checks may take, 0.02 say: where they would take more, an attached monitor checks
+        less often than its interval, and notes each change in the log. Default: no limit. The steps checked then
+        depend on timing; ``quests-md score --at LOG`` checks exactly those of a log.
     on_error
         What happens if the monitor itself fails: "log" says so once, marks the log and lets the simulation go on;
         "raise" raises.
@@ -104,10 +120,13 @@ class Monitor:
         reference: Reference,
         calibration: Calibration | None = None,
         *,
+        statistics: Sequence[str] | None = None,
+        baseline_ps: float | None = None,
         trigger: Trigger | None = None,
         log: str | os.PathLike[str] | None = "quests-md.jsonl",
         actions: Sequence[Action] = (),
         values: Values = "auto",
+        budget: float | None = None,
         on_error: OnError = "log",
         threads: int | None = None,
     ) -> None:
@@ -128,15 +147,29 @@ class Monitor:
         if log is not None and not isinstance(log, str | os.PathLike):
             raise TypeError(f"log: expected a file name or None, got {type(log).__name__}")
         available_threads(threads)
+        self._budget = None if budget is None else Budget(budget)
         self.trigger = (trigger or Trigger()).fresh()
         self.actions = _checked_actions(actions)
         if log is not None:
             require_new_log(log)  # before the calibration, which may take a while
-        self.calibration = calibrate(reference, threads=threads) if calibration is None else calibration
+        if calibration is None:
+            calibration = calibrate(reference, threads=threads)
+        if statistics is not None:
+            calibration = calibration.with_statistics(statistics)
+        self._baseline = None
+        if baseline_ps is not None:
+            calibration, self._baseline = _with_baseline(
+                calibration, baseline_ps, statistics is not None, self.trigger.release
+            )
+        if calibration.per == "run" and calibration.checks is None:
+            warnings.warn(
+                "calibration: the rate counts runs, but the number of checks in one is not known and taken as 1; "
+                "give calibrate(..., checks=...)",
+                stacklevel=2,
+            )
+        self.calibration = calibration
         self.reference = reference
-        self.judge = Judge(
-            reference, self.calibration, values=values, margin=max(self.trigger.release, 0.5), threads=threads
-        )
+        self.judge = Judge(reference, self.calibration, values=values, release=self.trigger.release, threads=threads)
         self.last_check: Check | None = None
         self._closed_events: deque[Event] = deque(maxlen=RECENT_EVENTS)
         self._course: EventCourse | None = None
@@ -146,6 +179,8 @@ class Monitor:
         self._seconds = 0.0
         self._started: float | None = None
         self._ended: float | None = None
+        self._check_span = 0.0, 0.0  # start and end of the last check
+        self._last_ended: float | None = None  # end of the one that the budget knows
         self._stopped = False
         self._stop_now = False
         self._host: AseHost | None = None
@@ -203,7 +238,7 @@ class Monitor:
         text
             The block that was printed.
         """
-        self._begin(len(atoms))
+        self._begin(atoms)
         start = time.perf_counter()
         cached = are_kernels_cached()
         if not cached:
@@ -242,8 +277,8 @@ class Monitor:
         """
         if not isinstance(atoms, Atoms):
             raise TypeError(f"atoms: expected ase.Atoms, got {type(atoms).__name__}")
-        if time_ps is None and self.trigger.patience_ps is not None:
-            raise ValueError("time_ps: expected a time in ps since the trigger has patience_ps, got None")
+        if time_ps is None and self._needs_time is not None:
+            raise ValueError(f"time_ps: expected a time in ps since {self._needs_time} is set, got None")
         frame = self._n_checks
         step = frame if step is None else int(step)
         self._check(atoms, step, time_ps, None)
@@ -258,16 +293,17 @@ class Monitor:
             judging = judged.check.elapsed_us * 1e-6
             if self._started is None:
                 self._started = start - judging
-            self._begin(len(atoms))
+            self._begin(atoms)
             self._journal.guarded(lambda: self._commit(judged, atoms))
             self._ended = time.perf_counter()
             self._seconds += judging + self._ended - start
-        return judged.check
+            last = self.last_check
+        return last if last is not None and last.frame == judged.check.frame else judged.check
 
     def take_failure(self, failure: Exception, atoms: Atoms, *, step: int, frame: int, time_ps: float | None) -> Check:
         """Take a frame that could not be judged elsewhere: said once and noted, or raised, as `on_error` asks."""
         with self._lock:
-            self._begin(len(atoms))
+            self._begin(atoms)
             self._journal.fail(failure)
         return _failed_check(step, frame, time_ps, len(atoms))
 
@@ -278,6 +314,11 @@ class Monitor:
         if self._course is not None and self._course.is_confirmed:
             events.append(self._course.record(self.reference, is_open=True))
         return events
+
+    @property
+    def _needs_time(self) -> str | None:
+        """The setting for which every check must have a time."""
+        return "patience_ps" if self.trigger.patience_ps is not None else "baseline_ps" if self._baseline else None
 
     @property
     def stopped(self) -> bool:
@@ -329,13 +370,15 @@ class Monitor:
             self._host.look()  # it may be gone when the new one starts
         host = AseHost(dyn, interval)
         host.atoms()
-        if self.trigger.patience_ps is not None and not host.knows_time():
+        if self._needs_time is not None and not host.knows_time():
             raise ValueError(
-                f"patience_ps: expected a dynamics that knows the time, got {type(dyn).__name__}; use patience instead"
+                f"{self._needs_time}: expected a dynamics that knows the time, got {type(dyn).__name__}; leave it out"
             )
         step_ps = host.step_length_ps()
-        if self.calibration.per == "ns" and step_ps and interval:
-            self.judge.checks = max(1, math.ceil(1000 / (step_ps * interval)))
+        if step_ps and interval:
+            self.judge.check_ps = step_ps * interval
+            if self.calibration.per == "ns":
+                self.judge.checks = max(1, math.ceil(1000 / self.judge.check_ps))
         self._hosts = [h for h in self._hosts if h.is_alive()] + [host]
         return host
 
@@ -352,17 +395,31 @@ class Monitor:
                 if self._host is not None:
                     host.take_over(self._host)
                 self._host = host
+            if self._budget is not None and not self._budget.is_due():
+                return
             atoms, step = host.atoms(), host.step()
             last = self.last_check
             # a new dynamics on the same atoms shows its step 0, which was the last step of the one before
             if last is not None and last.step == step and last.digest == frame_digest(atoms):
                 return
-            self._check(atoms, step, host.time_ps(), host.interval)
+            every = 1 if self._budget is None else self._budget.every
+            self._check(atoms, step, host.time_ps(), host.interval and host.interval * every)
+            if self._budget is not None:
+                self._keep_budget(self._budget, host)
 
         self._stop_now = False
         self._journal.guarded(observe)
         if self._stop_now:  # asked for by this check: a run taken up again goes on
             host.stop()
+
+    def _keep_budget(self, budget: Budget, host: AseHost) -> None:
+        """Check more or less often from now on, so that checks take no more than their share of the run."""
+        started, ended = self._check_span
+        since_last = 0.0 if self._last_ended is None else started - self._last_ended
+        self._last_ended = ended
+        if budget.take(ended - started, since_last):
+            steps = budget.every * (host.interval or 1)
+            self._journal.note("info", f"budget {budget.share:g}: a check every {steps} steps from here on")
 
     def _check(self, atoms: Atoms, step: int, time_ps: float | None, interval: int | None) -> None:
         with self._lock:
@@ -371,7 +428,7 @@ class Monitor:
                 self._started = start
 
             def check() -> None:
-                self._begin(len(atoms))
+                self._begin(atoms)
                 judged = self.judge.judge(atoms, step=step, frame=self._n_checks, time_ps=time_ps, interval=interval)
                 self._commit(judged, atoms)
 
@@ -380,9 +437,12 @@ class Monitor:
             finally:
                 self._ended = time.perf_counter()
                 self._seconds += self._ended - start
+                self._check_span = start, self._ended
 
     def _commit(self, judged: Judged, atoms: Atoms) -> None:
         """Log the check, ask the trigger, follow the event, act."""
+        if self._baseline is not None and judged.check.state != "invalid":
+            judged = self._judge_by_baseline(self._baseline, judged)
         check = judged.check
         previous, self.last_check = self.last_check, check
         self._journal.step = check.step
@@ -396,7 +456,7 @@ class Monitor:
         if self._course is not None and self._course.kind == "exploded":
             self._close_event()
         before = self.trigger.state
-        after = self.trigger.update(check.excess, check.time_ps)
+        after = self.trigger.update(check.trigger_excess, check.time_ps)
         if after != before:
             self._journal.write({"type": "state", "step": check.step, "frame": check.frame, "trigger": after})
         if after == "in":
@@ -410,13 +470,29 @@ class Monitor:
         if after == "stop":
             self._stop()
 
+    def _judge_by_baseline(self, baseline: Baseline, judged: Judged) -> Judged:
+        """The check as the run's own beginning judges it, once that is complete."""
+        check = judged.check
+        if check.time_ps is None or math.isnan(check.time_ps):
+            raise ValueError("baseline_ps: expected a time in ps with every frame, got none")
+        if self.calibration.per != "check":
+            baseline.n_checks = self.judge.checks or self.calibration.checks or 1
+        was_complete = baseline.is_complete
+        values = {name: getattr(check, name) for name in baseline.statistics}
+        excesses: dict[str, float | None] = dict(baseline.update(values, check.time_ps))
+        if not baseline.is_complete:
+            return judged
+        if not was_complete:
+            self._journal.note("info", str(baseline.text))
+        # the reference no longer has a say in these, even where the baseline was too short to have one
+        return judged.with_excesses(dict.fromkeys(baseline.statistics) | excesses)
+
     def _note_changes(self, previous: Check | None, check: Check) -> None:
         """Say once that the number of atoms changes, and once that there are elements without a reference."""
         if previous is not None and previous.n_atoms != check.n_atoms and "atoms" not in self._noted:
             self._noted.add("atoms")
-            level = self.calibration.level(check.n_atoms, self.judge.checks).value
             text = f"the number of atoms changed from {previous.n_atoms} to {check.n_atoms}"
-            self._journal.note("warning", f"{text}; the level follows the size: {level:.2f} nats; said once")
+            self._journal.note("warning", f"{text}; the levels follow the size; said once")
         if check.n_unknown and "unknown" not in self._noted:
             self._noted.add("unknown")
             text = f"{check.n_unknown} atoms of elements that the reference has never seen score +inf"
@@ -469,11 +545,14 @@ class Monitor:
             self._closed_events.append(event)
             self._journal.write(event.to_line())
 
-    def _begin(self, n_atoms: int) -> None:
+    def _begin(self, atoms: Atoms) -> None:
         """Write the header of the log, once."""
         if self._journal.has_begun:
             return
-        level = self.calibration.level(n_atoms, self.judge.checks)
+        n_atoms = len(atoms)
+        numbers = np.asarray(atoms.numbers)[self.reference.is_center(atoms.numbers)]
+        levels = self.judge.frame_levels(numbers)
+        in_use = [level for level in levels if level.statistic in self.calibration.statistics]
         header = {
             "type": "header",
             "schema": SCHEMA,
@@ -489,15 +568,20 @@ class Monitor:
                 "settings": self.reference.settings,
             },
             "calibration": {
-                "level": level.value,
-                "kind": level.kind,
+                "level": max(level.value for level in levels if level.statistic == "dh_max"),
+                "kind": kind_of(in_use),
                 "false_alarms": self.calibration.false_alarms,
                 "per": self.calibration.per,
-                "rate": level.rate,
+                "rate": rate_of(in_use),
                 "n_groups": self.calibration.n_groups,
-                "checks": self.judge.checks,
-                "promise": self.calibration.describe(n_atoms, self.judge.checks),
+                "checks": self.judge.checks or self.calibration.checks or 1,
+                "statistics": list(self.calibration.statistics),
+                "levels": [asdict(level) for level in levels],
+                "atom_levels": {str(z): level for z, level in self.calibration.atom_levels.items()},
+                "promise": self.judge.promise(numbers),
             },
+            "budget": None if self._budget is None else self._budget.share,
+            "baseline_ps": None if self._baseline is None else self._baseline.duration_ps,
             "trigger": self.trigger.settings,
             "values": {
                 "asked": self.judge.values,
@@ -505,7 +589,7 @@ class Monitor:
                 "margin": self.judge.margin,
                 "sample_atoms": SAMPLE_ATOMS,
                 "sketch_rows": SKETCH_ROWS,
-                "seed": self.judge.seed,
+                "seed": SEED,
             },
             "n_atoms": n_atoms,
         }
@@ -523,6 +607,22 @@ def _checked_actions(actions: Sequence[Action] | Action) -> tuple[Action, ...]:
     return chosen
 
 
+def _with_baseline(
+    calibration: Calibration, duration_ps: float, is_chosen: bool, release: float
+) -> tuple[Calibration, Baseline]:
+    """The calibration with statistics that a baseline can judge in use, and the baseline with its share of the rate."""
+    if not is_chosen:
+        calibration = calibration.with_statistics((*calibration.statistics, "frame_entropy"))
+    judged = tuple(name for name in calibration.statistics if name in BASELINE_STATISTICS)
+    if not judged:
+        raise ValueError(
+            f"baseline_ps: expected statistics with one of {', '.join(BASELINE_STATISTICS)}, got "
+            f"{', '.join(calibration.statistics)}"
+        )
+    rate = calibration.false_alarms * len(judged) / len(calibration.statistics)
+    return calibration, Baseline(judged, duration_ps, rate, release)
+
+
 def _failed_check(step: int, frame: int, time_ps: float | None, n_atoms: int) -> Check:
     """Stands for a check that the monitor could not make."""
     nothing = dict.fromkeys(
@@ -531,6 +631,7 @@ def _failed_check(step: int, frame: int, time_ps: float | None, n_atoms: int) ->
             "dh_mean",
             "dh_q99",
             "largest_cluster",
+            "tail_cluster",
             "frame_entropy",
             "worst_atom",
             "worst_element",
@@ -546,7 +647,10 @@ def _failed_check(step: int, frame: int, time_ps: float | None, n_atoms: int) ->
         time_ps=time_ps,
         n_atoms=n_atoms,
         n_above=0,
+        n_tail=None,
         excess=math.nan,
+        alarms=(),
+        trigger_excess=math.nan,
         n_unknown=0,
         state="invalid",
         digest="",

@@ -5,13 +5,16 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from .calibration import Calibration, kind_of
+from .frame_statistics import STATISTICS
+from .levels import Level, NullScores
 from .records import Event, Log
 
 if TYPE_CHECKING:  # importing matplotlib takes half a second, which a monitor need not spend
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-__all__ = ["PICTURE_SUFFIXES", "timeline"]
+__all__ = ["PICTURE_SUFFIXES", "null_distributions", "timeline"]
 
 #: Names that a picture may end in.
 PICTURE_SUFFIXES = (".png", ".pdf", ".svg", ".jpg")
@@ -88,6 +91,92 @@ def timeline(log: Log, title: str | None = None) -> "Figure":
     return figure
 
 
+def null_distributions(calibration: Calibration, atoms: int | None = None, checks: int | None = None) -> "Figure":
+    """Draw where the numbers of frames in distribution lie, and the levels that they hardly ever exceed.
+
+    One panel per level in use: each held-out group of frames counts once, with its most extreme frame.
+
+    Parameters
+    ----------
+    calibration
+        From `calibrate`.
+    atoms, checks
+        Size of the system and checks per ns or run, as in `Calibration.describe`.
+
+    Returns
+    -------
+    figure
+        A matplotlib figure that belongs to no window.
+    """
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    numbers = calibration.typical_numbers(calibration.frame_atoms if atoms is None else atoms)
+    levels = [level for level in calibration.alarm_levels(numbers, checks) if np.isfinite(level.value)]
+    levels = [level for level in levels if level.n_groups]
+    if not levels:
+        raise ValueError("calibration: expected held-out groups of frames to draw, got none")
+    columns = min(len(levels), 2)
+    rows = -(-len(levels) // columns)
+    figure = Figure(figsize=(4.8 * columns, 2.9 * rows + 0.8), layout="constrained")
+    FigureCanvasAgg(figure)
+    panels = np.atleast_1d(figure.subplots(rows, columns, squeeze=False)).ravel()
+    for axis, level in zip(panels, levels, strict=False):
+        null = next(
+            n
+            for n in calibration.nulls
+            if (n.statistic, n.element, n.side) == (level.statistic, level.element, level.side)
+            and n.values in ("full", "both")
+        )
+        _draw_null(axis, null, level, len(numbers))
+    for axis in panels[len(levels) :]:
+        axis.set_visible(False)
+    kind = kind_of(levels)
+    promise = {
+        "conformal": f"at most {calibration.false_alarms:g} false alarms per {calibration.per}",
+        "extrapolated": f"about {calibration.false_alarms:g} false alarms per {calibration.per}, extrapolated",
+        "none": f"the asked {calibration.false_alarms:g} false alarms per {calibration.per} cannot be promised",
+    }[kind]
+    figure.suptitle(
+        f"Frames in distribution and levels for {len(numbers)} atoms: {promise}",
+        x=0.01,
+        ha="left",
+        fontsize=11,
+        fontweight="bold",
+    )
+    return figure
+
+
+def _draw_null(axis: "Axes", null: NullScores, level: Level, n_atoms: int) -> None:
+    is_share = level.statistic == "n_tail"
+    scores = null.scores * n_atoms if is_share else null.scores
+    value = level.value * n_atoms if is_share else level.value
+    axis.hist(scores, bins=min(max(int(np.sqrt(len(scores)) * 1.5), 5), 40), color="tab:blue", alpha=0.65)
+    if np.isfinite(value):
+        axis.axvline(value, color="tab:red", ls="--", lw=1.4)
+        low, high = axis.get_xlim()
+        span = high - low
+        axis.set_xlim(min(low, value - 0.1 * span), max(high, value + 0.1 * span))
+        right = value < sum(axis.get_xlim()) / 2
+        axis.annotate(
+            f"level {value:.2f}\n{level.kind}",
+            (value, 0.97),
+            xycoords=("data", "axes fraction"),
+            xytext=(5 if right else -5, 0),
+            textcoords="offset points",
+            ha="left" if right else "right",
+            va="top",
+            fontsize=9,
+            color="tab:red",
+        )
+    side = "largest" if level.side == "above" else "smallest"
+    element = f" of {level.element}" if level.element else ""
+    axis.set_xlabel(f"{level.statistic}{element} ({STATISTICS[level.statistic].unit}), {side} of each group")
+    axis.set_ylabel("groups")
+    axis.spines[["top", "right"]].set_visible(False)
+    axis.grid(alpha=0.25)
+
+
 def _draw_entropy(axis: "Axes", x: NDArray[np.float64], log: Log) -> None:
     level = _level(log)
     top, mean = _finite(log.dh_max), _finite(log.dh_mean)
@@ -98,11 +187,15 @@ def _draw_entropy(axis: "Axes", x: NDArray[np.float64], log: Log) -> None:
     if np.isfinite(mean).any():
         axis.plot(x, mean, color="tab:blue", lw=1.4, marker=_marker(log), label="mean over atoms")
     if np.isfinite(level):
-        axis.axhline(level, color="0.2", ls="--", lw=1.2, label=f"level {level:.2f}")
+        axis.axhline(level, color="tab:red", ls="--", lw=1.2, label=f"its level {level:.2f}")
+    means = [level for level in _levels_of(log.header, "dh_mean") if np.isfinite(level)]
+    for i, value in enumerate(means):
+        label = f"its level{'s' * (len(means) > 1)} " + ", ".join(f"{v:.2f}" for v in means)
+        axis.axhline(value, color="tab:blue", ls="--", lw=1.2, label=None if i else label)
     _mark(axis, x[log.state == "invalid"], 0.04, "x", "invalid frame")
     infinite = np.isposinf(log.dh_max)
     _mark(axis, x[infinite], 0.86, "^", "element not in the reference: infinite")
-    shown = np.concatenate([top, mean, [level]])
+    shown = np.concatenate([top, mean, [level], means])
     shown = shown[np.isfinite(shown)]
     axis.set_ylabel("dH (nats)\nknown  ←   →  novel")
     if len(shown):
@@ -208,6 +301,14 @@ def _level(log: Log) -> float:
     return float(log.header.get("calibration", {}).get("level", np.nan))
 
 
+def _levels_of(header: dict[str, Any], statistic: str) -> list[float]:
+    """Levels in use of one statistic, as the header of the log has them."""
+    calibration = header.get("calibration", {})
+    if statistic not in calibration.get("statistics", ()):
+        return []
+    return [float(level["value"]) for level in calibration.get("levels", ()) if level["statistic"] == statistic]
+
+
 def _percent_above(log: Log) -> NDArray[np.float64]:
     percent: NDArray[np.float64] = 100 * log.n_above / np.maximum(log.n_atoms, 1)
     return percent
@@ -266,6 +367,8 @@ def _worth(calibration: dict[str, Any]) -> str:
     if not np.isfinite(level):
         return "no level: nothing could be held out of the reference, no atom is ever above"
     text = f"level {level:.2f} nats"
+    if len(calibration.get("statistics", ())) > 1:
+        text = f"alarms by {', '.join(calibration['statistics'])}"
     rate = float(calibration.get("rate", 1.0))
     unit = {"check": "checks", "ns": "ns", "run": "runs"}.get(str(calibration.get("per")), "checks")
     often = f"in {1 / rate:.0f} {unit}" if 0 < rate <= 0.5 else f"in {rate:.0%} of {unit}"

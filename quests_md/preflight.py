@@ -55,7 +55,7 @@ def preflight_text(judge: Judge, start: Judged, atoms: Atoms) -> str:
         f"{reference.n_environments} environments of {', '.join(reference.elements) or 'no element'} in "
         f"{reference.n_frames} frames; h = {reference.bandwidth} 1/Å{shape}; {reference.fingerprint}",
     )
-    add("level", judge.calibration.describe(len(atoms), judge.checks))
+    add("levels", judge.promise(np.asarray(atoms.numbers)[reference.is_center(atoms.numbers)]))
     check = start.check
     if check.state == "invalid":
         add("start", f"INVALID: {start.reason}")
@@ -63,11 +63,13 @@ def preflight_text(judge: Judge, start: Judged, atoms: Atoms) -> str:
         covered = check.n_atoms - check.n_above
         top = "not above the level" if check.dh_max is None else f"{check.dh_max:.2f}"
         mean = "none" if check.dh_mean is None else f"{check.dh_mean:.2f}"
-        verdict = "inside the reference" if check.state == "in" else "OUTSIDE the reference already"
+        verdict = "inside the reference"
+        if check.state == "out":
+            verdict = f"OUTSIDE the reference already ({', '.join(check.alarms)})"
         add(
             "start",
             f"{verdict}: {covered} of {check.n_atoms} atoms covered; dH mean {mean}, max {top}"
-            + (f"; worst: atom {check.worst_atom} ({check.worst_element})" if check.state == "out" else ""),
+            + (f"; worst: atom {check.worst_atom} ({check.worst_element})" if check.n_above else ""),
         )
         if check.n_atoms > 1 and reference.n_environments and covered < 0.5 * check.n_atoms:
             add("", "most atoms are outside: is this the reference for this material, phase and temperature?")

@@ -47,7 +47,7 @@ class Check:
     frame_entropy: float | None
     """Self-entropy H of the frame's rows (in "proven" mode: of the fixed sample), nats."""
     excess: float
-    """Largest dH - level over atoms, nats; above 0 the frame is out. NaN in an invalid frame."""
+    """Largest dH - level over atoms, nats. NaN in an invalid frame."""
     worst_atom: int | None
     """Index of the atom of that excess."""
     worst_element: str | None
@@ -63,11 +63,23 @@ class Check:
     interval: int | None
     """Steps between checks."""
     state: Literal["in", "out", "invalid"]
-    """"invalid": the frame has non-finite numbers or no usable cell, and was not judged."""
+    """"out": a statistic in use is beyond its level. "invalid": non-finite numbers or no usable cell; not judged."""
     digest: str
     """Checksum of positions, cell and numbers."""
     elapsed_us: float
     """Wall time of the check, microseconds. The only field that may differ between equal runs."""
+    n_tail: int | None = None
+    """Atoms above the atom level, which a hundredth of the environments in distribution exceeds; None in "proven" mode
+    unless a statistic in use needs it."""
+    tail_cluster: int | None = None
+    """Atoms in the largest connected cluster of those."""
+    alarms: tuple[str, ...] = ()
+    """Statistics in use that are beyond their level: names of the fields above."""
+    trigger_excess: float = math.nan
+    """What the trigger gets: how far the worst statistic in use is beyond its level, nats (counts: log of the ratio).
+
+    The largest dH counts as it is; below its level any other statistic counts as released half of the way to its
+    median, where that is nearer than the trigger's release."""
     delta_entropy: NDArray[np.float64] | None = field(default=None, repr=False, compare=False)
     """(n_atoms,) dH per atom, nats; in "proven" mode NaN where only "not above" was proven. Not in the log."""
     above: NDArray[np.bool_] | None = field(default=None, repr=False, compare=False)
@@ -80,13 +92,14 @@ class Check:
     @classmethod
     def from_line(cls, line: Mapping[str, Any]) -> "Check":
         """The record of a log line, without the per-atom arrays."""
-        return cls(**{name: _number(name, line[name]) for name in CHECK_FIELDS})
+        line = _complete(line)
+        return cls(**{name: _number(name, line[name]) for name in CHECK_FIELDS} | {"alarms": tuple(line["alarms"])})
 
 
 #: The fields of a check that go to the log.
 CHECK_FIELDS = tuple(f.name for f in fields(Check) if f.name not in ("delta_entropy", "above"))
 
-_TEXT_FIELDS = {"state", "digest", "worst_element", "kind", "source"}
+_TEXT_FIELDS = {"alarms", "state", "digest", "worst_element", "kind", "source"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,7 +135,7 @@ class Event:
     onset_temperature_K: float | None
     """Kinetic temperature at the onset, K."""
     peak_excess: float
-    """Largest excess, nats."""
+    """Largest `Check.trigger_excess`, nats."""
     peak_step: int
     """Step at which it was reached."""
     n_atoms: int
@@ -143,6 +156,8 @@ class Event:
     """Checks since the onset."""
     is_open: bool
     """Whether the event was still open when this was written."""
+    alarms: tuple[str, ...] = ()
+    """Statistics that were beyond their level so far: names of the fields of `Check`."""
 
     def to_line(self) -> dict[str, Any]:
         """The record as a log line."""
@@ -168,8 +183,9 @@ class Event:
         if math.isnan(self.peak_excess):
             lines.append("  frames   have non-finite numbers or no usable cell")
             return "\n".join(lines)
+        lines.append(f"  alarms   {', '.join(self.alarms)}")
         atoms = f"{self.n_atoms} atom{'s' * (self.n_atoms != 1)} above the level"
-        lines.append(f"  peak     step {self.peak_step}: {atoms}, the worst by {self.peak_excess:.1f} nats")
+        lines.append(f"  peak     step {self.peak_step}: {self.peak_excess:.1f} nats beyond the level; {atoms}")
         worst = f"atom {self.worst_atom} ({self.worst_element})"
         if self.nearest is not None:
             near = self.nearest
@@ -183,7 +199,9 @@ class Event:
     @classmethod
     def from_line(cls, line: Mapping[str, Any]) -> "Event":
         """The record of a log line."""
+        line = {"alarms": ["dh_max"]} | dict(line)  # the first release did not write it
         values = {f.name: _number(f.name, line[f.name]) for f in fields(cls)}
+        values["alarms"] = tuple(line["alarms"])
         values["atoms"] = tuple(line["atoms"])
         values["size_history"] = tuple((int(step), int(size)) for step, size in line["size_history"])
         if line["centroid"] is not None:
@@ -197,7 +215,10 @@ class Event:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Log:
-    """A log read back: one array entry per check, NaN (or -1 for `worst_atom`) where there was no number."""
+    """A log read back: one array entry per check, NaN (-1 for `worst_atom` and `n_tail`) where there was no number.
+
+    `alarms` holds the names with a space between them.
+    """
 
     header: dict[str, Any]
     """The header line: package version, reference, settings, levels and what they promise."""
@@ -214,6 +235,8 @@ class Log:
     dh_q99: NDArray[np.float64]
     n_above: NDArray[np.int64]
     largest_cluster: NDArray[np.float64]
+    n_tail: NDArray[np.int64]
+    tail_cluster: NDArray[np.float64]
     frame_entropy: NDArray[np.float64]
     excess: NDArray[np.float64]
     worst_atom: NDArray[np.int64]
@@ -223,6 +246,8 @@ class Log:
     volume_per_atom: NDArray[np.float64]
     energy_per_atom: NDArray[np.float64]
     interval: NDArray[np.float64]
+    alarms: NDArray[np.str_]
+    trigger_excess: NDArray[np.float64]
     state: NDArray[np.str_]
     digest: NDArray[np.str_]
     elapsed_us: NDArray[np.float64]
@@ -231,7 +256,7 @@ class Log:
         return len(self.step)
 
 
-_INTEGER_COLUMNS = {"step", "frame", "n_atoms", "n_above", "worst_atom", "n_unknown"}
+_INTEGER_COLUMNS = {"step", "frame", "n_atoms", "n_above", "n_tail", "worst_atom", "n_unknown"}
 
 
 def read_log(path: str | os.PathLike[str]) -> Log:
@@ -259,6 +284,7 @@ def read_log(path: str | os.PathLike[str]) -> Log:
             if header is None:
                 header = _checked_header(path, line)
             elif kind == "check":
+                line = _complete(line)
                 for name, column in columns.items():
                     column.append(line[name])
             elif kind == "event":
@@ -381,7 +407,15 @@ def _number(name: str, value: Any) -> Any:
     return value
 
 
+def _complete(line: Mapping[str, Any]) -> dict[str, Any]:
+    """A check line with the fields that the first release did not write: the largest dH was all that raised alarms."""
+    alarms = ["dh_max"] if line["state"] == "out" else []
+    return {"n_tail": None, "tail_cluster": None, "alarms": alarms, "trigger_excess": line["excess"]} | dict(line)
+
+
 def _column(name: str, values: list[Any]) -> NDArray[Any]:
+    if name == "alarms":
+        return np.array([" ".join(value) for value in values], dtype=np.str_)
     if name in _TEXT_FIELDS:
         return np.array(["" if value is None else value for value in values], dtype=np.str_)
     if name in _INTEGER_COLUMNS:

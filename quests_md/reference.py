@@ -1,5 +1,6 @@
 """Reference: the environments of a training set, with everything needed to compare a frame with them."""
 
+import math
 import os
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
@@ -21,6 +22,7 @@ from .entropy import BANDWIDTH, minus_log_sums
 from .errors import MismatchError
 from .frames import count_frames, iter_frames
 from .grouping import join_copies
+from .index import Index
 from .progress import track
 from .records import NearestEnvironment
 from .reference_build import PAIR_BIN, Builder, copies_rule, provenance, sorted_by_element
@@ -30,7 +32,19 @@ from .validation import check_bandwidth, check_rows
 __all__ = ["Nearest", "Reference", "require_equal_settings"]
 
 #: Most rows that are held out to set a level.
-MAX_HELD_OUT = 20_000
+MAX_HELD_OUT = 30_000
+
+#: Nats below the largest dH of a frame within which held-out values are taken in float64: the error of fast ones.
+NEAR_LARGEST = 5e-3
+
+#: Rows of an element up to which a float64 sum is as fast as anything.
+FEW_ROWS = 256
+
+#: Pairs of environments and rows up to which the nearest row is found before a search structure is built.
+FEW_PAIRS = 1e7
+
+#: Environments held out between two moves of the progress bar.
+HELD_OUT_PIECE = 1024
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -62,13 +76,16 @@ class Reference:
         provenance: Mapping[str, Any],
         fingerprint: str | None = None,
     ) -> None:
-        self._arrays = {name: _read_only(array) for name, array in arrays.items()}
+        times = {"frame_time": np.full(len(arrays["frame_natoms"]), np.nan)}  # older files have none
+        self._arrays = {name: _read_only(array) for name, array in (times | dict(arrays)).items()}
         self._descriptor = descriptor
         self._settings = dict(settings)
         self._sources = tuple(sources)
         self._provenance = dict(provenance)
         self._fingerprint = fingerprint
         self._blocks = _element_blocks(self.numbers, self._settings["match"])
+        self._order: tuple[NDArray[np.int64], NDArray[np.int64]] | None = None
+        self._indices: dict[int, Index] = {}
 
     @classmethod
     def from_frames(
@@ -133,6 +150,10 @@ class Reference:
         arrays, sources, origin = builder.finish()
         reference = cls(arrays, descriptor=chosen, settings=settings, sources=sources, provenance=origin)
         return reference.with_bandwidth("auto", threads=threads) if bandwidth == "auto" else reference
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Search structures are not pickled: they are built again where they are needed."""
+        return self.__dict__ | {"_indices": {}}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         """Arrays that come out of a pickle are writeable: a reference never changes."""
@@ -306,12 +327,41 @@ class Reference:
         ValueError
             If rows come without needed numbers, of another width, or not finite.
         """
-        del float64  # one float64 path serves both so far
         rows, z = self._rows_and_numbers(atoms_or_rows, numbers, threads)
-        out = np.where(self.is_center(z), np.inf, np.nan)
-        for where, block in self._matches(z):
-            out[where] = minus_log_sums(rows[where], self.rows[block], self.bandwidth, threads=threads)
+        return self.evaluate(rows, z, float64=float64, threads=threads)
+
+    def evaluate(
+        self,
+        rows: NDArray[np.float64],
+        numbers: NDArray[Any],
+        *,
+        levels: Sequence[NDArray[np.float64]] = (),
+        float64: bool = False,
+        threads: int | None = None,
+    ) -> NDArray[np.float64]:
+        """`delta_entropy` of checked rows; comparisons of the result with `levels` (n,) are as with float64=True."""
+        n_threads = available_threads(threads)
+        out = np.where(self.is_center(numbers), np.inf, np.nan)
+        for where, block in self._matches(numbers):
+            known = self.rows[block]
+            if float64 or len(known) <= FEW_ROWS or not len(where):
+                out[where] = minus_log_sums(rows[where], known, self.bandwidth, threads=threads)
+                continue
+            values, bounds, usual = self._index(block).minus_log_sums(rows[where], n_threads)
+            # values are as good as promised where rounding is as usual, comparisons hold in the worst case
+            unsure = _inaccurate(values, usual)
+            for level in levels:
+                with np.errstate(invalid="ignore"):  # inf - inf
+                    unsure |= ~(np.abs(values - level[where]) > bounds)
+            values[unsure] = minus_log_sums(rows[where[unsure]], known, self.bandwidth, threads=threads)
+            out[where] = values
         return out
+
+    def _index(self, block: slice) -> Index:
+        """The search structure over the rows of an element, built when first asked for."""
+        if block.start not in self._indices:
+            self._indices[block.start] = Index(self.rows[block], self.bandwidth)
+        return self._indices[block.start]
 
     def is_covered(
         self,
@@ -328,13 +378,22 @@ class Reference:
         Parameters as in `delta_entropy`; `level` in nats is a scalar or (n,). Raises ValueError for a NaN level.
         """
         rows, z = self._rows_and_numbers(atoms_or_rows, numbers, threads)
-        values = self.delta_entropy(rows, numbers=z, float64=True, threads=threads)
         levels = np.asarray(level, dtype=np.float64)
-        if levels.ndim > 1 or (levels.ndim == 1 and len(levels) != len(values)):
-            raise ValueError(f"level: expected a number or an array ({len(values)},), got shape {levels.shape}")
+        if levels.ndim > 1 or (levels.ndim == 1 and len(levels) != len(rows)):
+            raise ValueError(f"level: expected a number or an array ({len(rows)},), got shape {levels.shape}")
         if np.isnan(levels).any():
             raise ValueError("level: expected numbers of nats, got NaN")
-        return np.asarray(((values <= levels) & (values < np.inf)) | ~self.is_center(z))
+        levels = np.broadcast_to(levels, len(rows))
+        covered = ~self.is_center(z)
+        undecided = ~covered
+        for where, block in self._matches(z):
+            if len(self.rows[block]) > FEW_ROWS:
+                verdict = self._index(block).decide(rows[where], levels[where], available_threads(threads))
+                covered[where], undecided[where] = verdict > 0, verdict == 0
+        open_ = np.flatnonzero(undecided)
+        values = self.evaluate(rows[open_], z[open_], levels=[levels[open_]], threads=threads)
+        covered[open_] = (values <= levels[open_]) & (values < np.inf)
+        return covered
 
     def nearest(
         self, atoms_or_rows: Atoms | ArrayLike, *, numbers: ArrayLike | None = None, threads: int | None = None
@@ -343,14 +402,13 @@ class Reference:
         rows, z = self._rows_and_numbers(atoms_or_rows, numbers, threads)
         distance = np.full(len(rows), np.inf)
         found = np.full(len(rows), -1)
+        n_threads = available_threads(threads)
         for where, block in self._matches(z):
-            queries, best, d2 = rows[where], np.empty(len(where), np.int64), np.empty(len(where))
-            known = self.rows[block]
-
-            def work(start: int, stop: int, q: Any = queries, r: Any = known, b: Any = best, d: Any = d2) -> None:
-                nearest_rows(q[start:stop], r, b[start:stop], d[start:stop])
-
-            for_ranges(work, len(where), 64, available_threads(threads))
+            best = np.full(len(where), -1)
+            is_many = len(where) * len(self.rows[block]) > FEW_PAIRS or block.start in self._indices
+            if is_many and len(self.rows[block]) > FEW_ROWS:
+                best = self._index(block).nearest(rows[where], n_threads)
+            d2 = _nearest_rows(rows[where], self.rows[block], best, n_threads)
             distance[where] = np.sqrt(d2) / self.bandwidth
             found[where] = best + block.start
         known_rows = found >= 0
@@ -413,6 +471,15 @@ class Reference:
             provenance=self._provenance | {"parents": [self.fingerprint], "sketch": {"rows": len(rows), "seed": seed}},
         )
 
+    def log_shares(self, sketch: "Reference", numbers: NDArray[Any]) -> NDArray[np.float64]:
+        """Log of how many rows of this reference each row of a sketch stands for, by the element of an environment."""
+        out = np.zeros(len(numbers))
+        for z in np.unique(numbers):
+            mine, its = self.n_comparable(int(z)), sketch.n_comparable(int(z))
+            if mine and its:
+                out[numbers == z] = math.log(mine / its)
+        return out
+
     def held_out_scores(
         self,
         frame_groups: NDArray[np.int64] | None = None,
@@ -423,7 +490,7 @@ class Reference:
         """DH of the reference's own rows with all rows of their own group left out of the sum.
 
         Adding rows lowers dH, so these values bound from above what the full reference would give for environments
-        like them. Whole groups are taken, in random order, up to 20 000 rows. The result for the reference's own
+        like them. Whole groups are taken, in random order, up to 30 000 rows. The result for the reference's own
         groups and seed 0 is kept, and saved with the reference.
 
         Returns
@@ -440,20 +507,93 @@ class Reference:
         except (TypeError, ValueError) as exc:
             raise ValueError(f"rng: expected a seed (0, 1, 2, ...) or a numpy Generator, got {rng!r}") from exc
         rows = _whole_groups(row_groups, MAX_HELD_OUT, generator)
-        scores = np.full(len(rows), np.inf)
-        for where, block in self._matches(self.numbers[rows]):
-            chosen = rows[where]
-            scores[where] = minus_log_sums(
-                self.rows[chosen],
-                self.rows[block],
-                self.bandwidth,
-                query_groups=row_groups[chosen],
-                groups=row_groups[block],
-                threads=threads,
-            )
+        scores = self.delta_entropy_without(
+            self.rows[rows], self.numbers[rows], row_groups[rows], frame_groups, threads=threads
+        )
+        # levels are made of the largest of a frame and an element: these as exactly as checks take them
+        _, part = np.unique(self._arrays["atom_frame"][rows] * 256 + self.numbers[rows], return_inverse=True)
+        largest = np.full(int(part.max(initial=-1)) + 1, -np.inf)
+        np.maximum.at(largest, part, scores)
+        finite = np.flatnonzero(scores < np.inf)
+        near = NEAR_LARGEST * (1 + np.abs(scores[finite]) / 100)
+        top = finite[scores[finite] >= largest[part[finite]] - near]
+        scores[top] = self.delta_entropy_without(
+            self.rows[rows[top]],
+            self.numbers[rows[top]],
+            row_groups[rows[top]],
+            frame_groups,
+            float64=True,
+            threads=threads,
+        )
         if default:
             self._arrays |= {"score_row": _read_only(rows), "score": _read_only(scores)}
         return rows, scores
+
+    def delta_entropy_without(
+        self,
+        rows: NDArray[np.float64],
+        numbers: NDArray[Any],
+        own_groups: NDArray[np.int64],
+        frame_groups: NDArray[np.int64] | None = None,
+        *,
+        float64: bool = False,
+        threads: int | None = None,
+    ) -> NDArray[np.float64]:
+        """DH of rows as if the group each belongs to were not in the reference.
+
+        Parameters
+        ----------
+        rows, numbers
+            (n, width) descriptor rows in 1/Å and (n,) atomic numbers.
+        own_groups
+            (n,) group to leave out for each row; -1: none.
+        frame_groups
+            (n_frames,) group of each frame; default the groups of the reference.
+        float64, threads
+            As in `delta_entropy`.
+
+        Returns
+        -------
+        delta_entropy
+            (n,) in nats; +inf where no other group has the element.
+        """
+        row_groups = self.row_groups if frame_groups is None else frame_groups[self._arrays["atom_frame"]]
+        out = np.full(len(rows), np.inf)
+        for where, block in self._matches(numbers):
+            pieces = np.split(where, range(HELD_OUT_PIECE, len(where), HELD_OUT_PIECE))
+            is_exact = float64 or len(self.rows[block]) <= FEW_ROWS
+            for piece in track(pieces, "holding out environments", len(pieces)):
+                unsure = piece
+                if not is_exact:
+                    values, _, usual = self._index(block).minus_log_sums(
+                        rows[piece], available_threads(threads), own_groups[piece], row_groups[block]
+                    )
+                    out[piece] = values
+                    unsure = piece[_inaccurate(values, usual)]
+                out[unsure] = minus_log_sums(
+                    rows[unsure],
+                    self.rows[block],
+                    self.bandwidth,
+                    query_groups=own_groups[unsure],
+                    groups=row_groups[block],
+                    threads=threads,
+                )
+        return out
+
+    def frame(self, index: int) -> Atoms:
+        """Frame `index` as it is kept: its centers, with positions and cell in single precision."""
+        if self._order is None:
+            order = np.lexsort((self._arrays["atom_index"], self._arrays["atom_frame"]))
+            ends = np.searchsorted(self._arrays["atom_frame"][order], np.arange(self.n_frames + 1))
+            self._order = order, ends
+        order, ends = self._order
+        atoms = order[ends[index] : ends[index + 1]]
+        return Atoms(
+            numbers=self.numbers[atoms],
+            positions=self._arrays["positions"][atoms].astype(np.float64),
+            cell=self._arrays["cells"][index].astype(np.float64),
+            pbc=self._arrays["pbc"][index],
+        )
 
     def _rows_and_numbers(
         self, atoms_or_rows: Atoms | ArrayLike, numbers: ArrayLike | None, threads: int | None
@@ -657,6 +797,27 @@ def _settings(descriptor: DescriptorLike, bandwidth: float, match: str) -> dict[
     if isinstance(descriptor, Descriptor):
         settings |= descriptor.settings
     return settings | {"bandwidth": bandwidth, "match": match}
+
+
+def _inaccurate(values: NDArray[np.float64], errors: NDArray[np.float64]) -> NDArray[np.bool_]:
+    """Where fast values may not be as good as `Reference.delta_entropy` promises."""
+    return ~(errors < 1e-4 + 1e-6 * np.abs(values))
+
+
+def _nearest_rows(
+    queries: NDArray[np.float64], rows: NDArray[np.float64], best: NDArray[np.int64], threads: int
+) -> NDArray[np.float64]:
+    """Squared distances of queries from their nearest rows `best`, which are looked for where they are -1."""
+    d2: NDArray[np.float64] = ((queries - rows[best]) ** 2).sum(axis=1)
+    missing = np.flatnonzero(best < 0)
+    these, their_best, their_d2 = queries[missing], best[missing], d2[missing]
+
+    def work(start: int, stop: int) -> None:
+        nearest_rows(these[start:stop], rows, their_best[start:stop], their_d2[start:stop])
+
+    for_ranges(work, len(missing), 64, threads)
+    best[missing], d2[missing] = their_best, their_d2
+    return d2
 
 
 def _whole_groups(groups: NDArray[np.int64], most: int, rng: np.random.Generator) -> NDArray[np.int64]:

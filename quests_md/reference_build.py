@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from .descriptor import DescriptorLike, describe, is_center, is_neighbor
 from .errors import FrameError
-from .frames import Frame
+from .frames import Frame, frame_time_ps
 from .geometry import nearest_by_element
 from .grouping import blocks_of_frames, join_copies
 from .reference_file import ARRAYS
@@ -40,7 +40,8 @@ class Builder:
         self.rows: list[NDArray[np.float64]] = []
         self.atoms: dict[str, list[NDArray[Any]]] = {name: [] for name in ("numbers", "atom_index", "positions")}
         self.frames: dict[str, list[Any]] = {
-            name: [] for name in ("frame_source", "frame_index", "frame_natoms", "frame_volume", "cells", "pbc")
+            name: []
+            for name in ("frame_source", "frame_index", "frame_natoms", "frame_volume", "frame_time", "cells", "pbc")
         }
         self.sources: dict[str, int] = {}
         self.labels: list[Any] = []
@@ -103,6 +104,8 @@ class Builder:
         self.frames["frame_index"].append(frame.index)
         self.frames["frame_natoms"].append(len(atoms))
         self.frames["frame_volume"].append(abs(atoms.cell.volume) if atoms.pbc.all() else math.nan)
+        time_ps = frame_time_ps(atoms)
+        self.frames["frame_time"].append(math.nan if time_ps is None else time_ps)
         self.frames["cells"].append(atoms.cell.array.astype(np.float32))
         self.frames["pbc"].append(atoms.pbc.copy())
 

@@ -40,6 +40,7 @@ ARRAYS: dict[str, tuple[str, str]] = {
     "frame_natoms": ("int64", "frames"),
     "frame_volume": ("float64", "frames"),
     "frame_group": ("int64", "frames"),
+    "frame_time": ("float64", "frames"),
     "cells": ("float32", "frames"),
     "pbc": ("bool", "frames"),
     "pair_elements": ("uint8", "pairs"),
@@ -48,6 +49,9 @@ ARRAYS: dict[str, tuple[str, str]] = {
     "score_row": ("int64", "scores"),
     "score": ("float64", "scores"),
 }
+
+#: Arrays that a file may lack: files of the first release have no times, and scores are made when first asked for.
+OPTIONAL = ("frame_time", "score_row", "score")
 
 
 def write(path: str | os.PathLike[str], header: Mapping[str, Any], arrays: Mapping[str, NDArray[Any]]) -> None:
@@ -70,7 +74,7 @@ def read(path: Path, mmap: bool = False) -> tuple[dict[str, Any], dict[str, NDAr
                 raise FileFormatError(f"{path}: is a safetensors file, but not a quests_md reference")
             header = _checked_header(path, text)
             present = set(file.keys())
-            missing = [name for name, (_, per) in ARRAYS.items() if per != "scores" and name not in present]
+            missing = [name for name in ARRAYS if name not in OPTIONAL and name not in present]
             if missing:
                 raise FileFormatError(f"{path}: the reference lacks {', '.join(missing)}")
             if ("score" in present) != ("score_row" in present):

@@ -2,8 +2,9 @@
 
 import os
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import replace
 from typing import Any, Literal
 
 import numpy as np
@@ -11,7 +12,7 @@ from ase import Atoms
 
 from ._kernels.threads import available_threads
 from .calibration import Calibration
-from .frames import Frame, iter_frames
+from .frames import Frame, frame_time_ps, iter_frames
 from .judge import Judged, Values
 from .monitor import Action, Monitor
 from .records import Check
@@ -33,6 +34,7 @@ def score_trajectory(
     values: Values = "auto",
     on_error: Literal["log", "raise"] = "raise",
     threads: int | None = None,
+    steps: Collection[int] | None = None,
     monitor: Monitor | None = None,
 ) -> Iterator[Check]:
     """Check the frames of a trajectory one after the other; the same frames give the same events as live.
@@ -55,6 +57,8 @@ def score_trajectory(
         As in `Monitor`; default "raise".
     threads
         Threads per frame; default the cores that the process may use, shared among the workers.
+    steps
+        Check only frames of these steps, those of a log say (``read_log("run.jsonl").step``): what was seen live.
     monitor
         A monitor of your own instead of all of the above, whose `events` you can then read.
 
@@ -77,6 +81,8 @@ def score_trajectory(
         if monitor is not None:
             monitor.judge.threads = threads
     frames = iter_frames(path_or_frames, incomplete="warn")
+    if steps is not None:
+        frames = _at(frames, frozenset(int(step) for step in steps))
     own = monitor is None
     if monitor is None:
         monitor = Monitor(
@@ -97,7 +103,7 @@ def _checks(frames: Iterator[Frame], monitor: Monitor, workers: int, *, close: b
         for count, (judged, atoms) in enumerate(_judged(frames, monitor, workers)):
             if isinstance(judged, Exception):
                 yield monitor.take_failure(
-                    judged, atoms, step=_step(atoms, count), frame=count, time_ps=_time_ps(atoms)
+                    judged, atoms, step=_step(atoms, count), frame=count, time_ps=frame_time_ps(atoms)
                 )
             else:
                 yield monitor.take(judged, atoms)
@@ -108,13 +114,26 @@ def _checks(frames: Iterator[Frame], monitor: Monitor, workers: int, *, close: b
             monitor.close()
 
 
+def _at(frames: Iterator[Frame], steps: frozenset[int]) -> Iterator[Frame]:
+    """Frames of these steps; where frames do not tell their step it is their count, and they are told it here."""
+    for count, frame in enumerate(frames):
+        step = _step(frame.atoms, count)
+        if step in steps:
+            if "step" not in frame.atoms.info:
+                atoms = frame.atoms.copy()
+                atoms.calc = frame.atoms.calc
+                atoms.info["step"] = step
+                frame = replace(frame, atoms=atoms)
+            yield frame
+
+
 def _judged(frames: Iterator[Frame], monitor: Monitor, workers: int) -> Iterator[tuple[Judged | Exception, Atoms]]:
     """Frames with their judgement or why there is none, in order; at most two frames per worker are held."""
 
     def judge(count: int, frame: Frame) -> Judged | Exception:
         atoms = frame.atoms
         try:
-            return monitor.judge.judge(atoms, step=_step(atoms, count), frame=count, time_ps=_time_ps(atoms))
+            return monitor.judge.judge(atoms, step=_step(atoms, count), frame=count, time_ps=frame_time_ps(atoms))
         except Exception as exc:  # the monitor knows whether to raise it
             return exc
 
@@ -148,11 +167,3 @@ def _judged(frames: Iterator[Frame], monitor: Monitor, workers: int) -> Iterator
 def _step(atoms: Atoms, count: int) -> int:
     step = atoms.info.get("step")
     return int(step) if isinstance(step, int | np.integer) and not isinstance(step, bool) else count
-
-
-def _time_ps(atoms: Atoms) -> float | None:
-    for key in ("time_ps", "ps"):
-        value = atoms.info.get(key)
-        if isinstance(value, int | float | np.number) and not isinstance(value, bool):
-            return float(value)
-    return None

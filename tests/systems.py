@@ -1,7 +1,6 @@
 """Small real systems for tests of the monitor: copper with EMT, references and levels for it."""
 
 import functools
-import math
 
 import numpy as np
 from ase import Atoms, units
@@ -15,6 +14,7 @@ from ase.md.verlet import VelocityVerlet
 from ase.optimize import BFGS, FIRE
 
 from quests_md import Calibration, Reference
+from quests_md.levels import NullScores
 
 FS = units.fs
 H = 0.05  # 1/Å
@@ -96,18 +96,34 @@ def alloy_reference():
     return Reference.from_frames([alloy(seed=i) for i in range(8)], bandwidth=H, groups="frame")
 
 
-def level_at(reference, value, n=200):
-    """A calibration whose level is `value` for frames of any size."""
-    scores = np.full(n, float(value)) if math.isfinite(value) else np.empty(0)
-    return Calibration(
-        fingerprint=reference.fingerprint,
-        false_alarms=0.01,
-        per="check",
-        scores=scores,
-        sizes=np.full(len(scores), 10**6),
-        frame_atoms=10**6,
-        how="set by hand",
-    )
+def null_of(scores, sizes=10**6, statistic="dh_max", *, element=None, side="above", values="both"):
+    """The null distribution of these scores, of groups whose largest frames have so many atoms."""
+    scores = np.asarray(scores, float)
+    sizes = np.broadcast_to(np.asarray(sizes, np.int64), scores.shape)
+    order = np.argsort(scores, kind="stable")
+    return NullScores(statistic, element, side, values, scores[order], sizes[order])
+
+
+def calibration_of(*nulls, reference="abc", statistics=("dh_max",), **changes):
+    """A calibration of these null distributions; `reference` may be a fingerprint."""
+    settings = {
+        "fingerprint": getattr(reference, "fingerprint", reference),
+        "false_alarms": 0.01,
+        "per": "check",
+        "statistics": statistics,
+        "nulls": nulls,
+        "atom_levels": {0: 0.0},
+        "composition": {},
+        "n_groups": max((len(null.scores) for null in nulls), default=0),
+        "frame_atoms": max((int(null.sizes.max(initial=0)) for null in nulls), default=0),
+        "how": "set by hand",
+    }
+    return Calibration(**(settings | changes))
+
+
+def level_at(reference, value, *others, **changes):
+    """A calibration whose level of dH is `value` for frames of any size; `others` are more null distributions."""
+    return calibration_of(null_of([value] * 200), *others, reference=reference, **changes)
 
 
 def outside(seed=0, size=2):

@@ -31,7 +31,7 @@ from systems import (
     verlet,
 )
 
-from quests_md import Calibration, MismatchError, Monitor, Trigger, calibrate, read_log, stop
+from quests_md import MismatchError, Monitor, Trigger, calibrate, read_log, stop
 
 
 def quiet(**options):
@@ -492,18 +492,15 @@ def test_patience_in_time_is_refused_where_there_is_no_time():
 
 def test_levels_per_nanosecond_are_no_matter_for_optimizers():
     """FIRE has a time step, but no time."""
-    calibration = Calibration(
-        md_reference().fingerprint, 0.01, "ns", np.linspace(-7, -6, 1000), np.full(1000, 32), 32, "made up"
-    )
+    calibration = level_at(md_reference(), -6.0, per="ns")
     with Monitor(md_reference(), calibration, log=None) as monitor:
         monitor.attach(FIRE(copper(rattle=0.05, calc=EMT()), logfile=None), 10)
-    assert monitor.judge.checks == 1
+    assert monitor.judge.checks is monitor.judge.check_ps is None
 
 
 def test_levels_per_nanosecond_count_the_checks_of_the_attached_run(tmp_path):
     reference = md_reference()
-    scores = np.sort(np.random.default_rng(0).normal(-6, 1, 100_000))
-    calibration = Calibration(reference.fingerprint, 0.01, "ns", scores, np.full(len(scores), 32), 32, "made up")
+    calibration = level_at(reference, -6.0, per="ns")
     dyn = verlet(moving())
     with Monitor(reference, calibration, log=tmp_path / "run.jsonl") as monitor:
         monitor.attach(dyn, 10)

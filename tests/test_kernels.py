@@ -1,14 +1,17 @@
 """Kernels against naive code on inputs small enough to run them as plain Python too (NUMBA_DISABLE_JIT=1)."""
 
+import threading
+
 import naive
 import numpy as np
 import pytest
 from ase import Atoms
 from ase.build import bulk, fcc111
+from threadpoolctl import ThreadpoolController
 
 from quests_md import Descriptor, delta_entropy
 from quests_md._kernels.sums import BLOCK, NO_GROUP, TILE, log_kernel_sums, nearest_rows
-from quests_md._kernels.threads import available_threads, for_ranges
+from quests_md._kernels.threads import available_threads, for_ranges, one_blas_thread
 from quests_md.geometry import linked_pairs, nearest_by_element
 
 
@@ -107,3 +110,28 @@ def test_threads_come_from_the_argument_then_the_environment(monkeypatch):
     for bad in (0, -1, True, 1.5):
         with pytest.raises(ValueError, match="threads"):
             available_threads(bad)
+
+
+def test_any_thread_can_ask_for_one_blas_thread_and_gives_back_the_rest():
+    """Products of matrices differ by rounding between one BLAS thread and more: results would depend on the caller."""
+    found = []
+
+    def numbers():
+        found.append({lib.num_threads for lib in ThreadpoolController().select(user_api="blas").lib_controllers})
+
+    def ask():
+        numbers()
+        with one_blas_thread():
+            numbers()
+            with one_blas_thread():
+                numbers()
+            numbers()
+        numbers()
+
+    ask()
+    other = threading.Thread(target=ask)
+    other.start()
+    other.join()
+    ask()
+    before = found[0]
+    assert found == [before, {1}, {1}, {1}, before] * 3

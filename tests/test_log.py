@@ -55,8 +55,10 @@ def test_the_log_holds_the_checks_that_were_returned(tmp_path):
         expected = [getattr(check, name) for check in checks]
         if name in ("state", "digest", "worst_element"):
             assert list(getattr(log, name)) == ["" if x is None else x for x in expected]
-        elif name == "worst_atom":
-            assert list(log.worst_atom) == [-1 if x is None else x for x in expected]
+        elif name in ("worst_atom", "n_tail"):
+            assert list(getattr(log, name)) == [-1 if x is None else x for x in expected]
+        elif name == "alarms":
+            assert list(log.alarms) == [" ".join(x) for x in expected]
         else:
             expected = [math.nan if x is None else x for x in expected]
             np.testing.assert_array_equal(getattr(log, name), expected, err_msg=name)

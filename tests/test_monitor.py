@@ -12,6 +12,7 @@ from ase.md.langevin import Langevin
 from systems import FS, H, cold_reference, copper, inside, level_at, md_frames, md_reference, outside, verlet
 
 from quests_md import Monitor, Reference, Trigger, calibrate, read_log, save_frame
+from quests_md.calibration import DEFAULT_STATISTICS
 
 #: A level between the MD of `md_frames` (up to -7.5) and a frame displaced by 0.3 Å (around 5).
 LEVEL = -6.0
@@ -43,12 +44,12 @@ def states(checks):
 
 
 def test_other_frames_of_the_same_run_raise_no_event():
-    calibration = calibrate(md_reference(), false_alarms=0.02)
+    calibration = calibrate(md_reference(), false_alarms=0.05)
     assert calibration.kind == "conformal"
     with Monitor(md_reference(), calibration, log=None, on_error="raise") as monitor:
         checks = [monitor.check(atoms) for atoms in md_frames()[1::2]]
         assert monitor.events == []
-    assert sum(check.state == "out" for check in checks) <= 0.05 * len(checks)
+    assert sum(check.state == "out" for check in checks) <= 0.1 * len(checks)
 
 
 def test_md_that_stays_where_the_reference_was_raises_no_event(tmp_path):
@@ -354,8 +355,14 @@ def test_without_a_calibration_the_monitor_makes_its_own(tmp_path):
         monitor.check(inside(0))
     header = read_log(tmp_path / "run.jsonl").header
     own = calibrate(md_reference())
-    assert header["calibration"]["level"] == own.level(32).value
-    assert header["calibration"]["kind"] == own.level(32).kind
+    assert own.statistics == DEFAULT_STATISTICS
+    levels = own.alarm_levels(inside(0).numbers)
+    assert [level.statistic for level in levels] == list(DEFAULT_STATISTICS)
+    assert header["calibration"]["level"] == levels[0].value
+    assert header["calibration"]["kind"] == own.kind
+    assert header["calibration"]["rate"] == pytest.approx(0.01)
+    assert [level["value"] for level in header["calibration"]["levels"]] == [level.value for level in levels]
+    assert header["calibration"]["statistics"] == list(DEFAULT_STATISTICS)
     assert header["calibration"]["promise"] == own.describe(32)
 
 

@@ -67,7 +67,7 @@ def test_a_start_that_is_covered():
 @pytest.mark.parametrize("values", ["full", "proven"])
 def test_a_start_that_is_not(values):
     text = text_of(outside(), values=values)
-    assert "OUTSIDE the reference already: " in line(text, "start")
+    assert "OUTSIDE the reference already (dh_max): " in line(text, "start")
     check = Monitor(md_reference(), level_at(md_reference(), -6.0), log=None).check(outside())
     assert f"{32 - check.n_above} of 32 atoms covered" in text
     assert f"worst: atom {check.worst_atom} (Cu)" in text

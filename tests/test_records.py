@@ -43,6 +43,10 @@ CHECK = Check(
     state="out",
     digest="00ff",
     elapsed_us=812.5,
+    n_tail=3,
+    tail_cluster=2,
+    alarms=("dh_max", "dh_mean"),
+    trigger_excess=0.5,
 )
 EVENT = Event(
     id=1,
@@ -63,6 +67,7 @@ EVENT = Event(
     nearest=NearestEnvironment(distance=7.5, source="train.xyz", frame=3, atom=1),
     n_checks=6,
     is_open=False,
+    alarms=("dh_max", "dh_mean"),
 )
 
 
@@ -269,6 +274,50 @@ def test_a_log_torn_at_any_byte_is_read_up_to_the_last_whole_line(path):
         path.write_bytes(data[:length])
         with pytest.raises(FileFormatError, match="without a complete line"):
             read_log(path)
+
+
+#: Fields that the first release did not write.
+LATER = ("n_tail", "tail_cluster", "alarms", "trigger_excess")
+
+
+def without(line, names):
+    return {name: value for name, value in line.items() if name not in names}
+
+
+@pytest.mark.parametrize(
+    ("state", "excess", "alarms"), [("out", 0.5, ("dh_max",)), ("in", -1.5, ()), ("invalid", math.nan, ())]
+)
+def test_a_check_line_of_the_first_release_is_read(path, state, excess, alarms):
+    """The largest dH was all that raised alarms."""
+    check = replace(CHECK, state=state, excess=excess)
+    write(path, HEADER, without(check.to_line(), LATER), CHECK.to_line())
+    line = strict_lines(path)[1]
+    assert not set(LATER) & set(line)
+    old = Check.from_line(line)
+    assert (old.n_tail, old.tail_cluster, old.alarms) == (None, None, alarms)
+    expected = replace(check, n_tail=None, tail_cluster=None, alarms=alarms, trigger_excess=excess)
+    np.testing.assert_equal(old.to_line(), expected.to_line())
+    log = read_log(path)
+    assert log.n_tail.tolist() == [-1, 3]
+    np.testing.assert_array_equal(log.tail_cluster, [math.nan, 2])
+    assert log.alarms.tolist() == [" ".join(alarms), "dh_max dh_mean"]
+    np.testing.assert_array_equal(log.trigger_excess, [excess, 0.5])
+
+
+def test_an_event_line_of_the_first_release_is_read(path):
+    write(path, HEADER, without(EVENT.to_line(), ["alarms"]), replace(EVENT, id=2).to_line())
+    log = read_log(path)
+    assert Event.from_line(strict_lines(path)[1]) == log.events[0] == replace(EVENT, alarms=("dh_max",))
+    assert log.events[1].alarms == ("dh_max", "dh_mean")
+
+
+def test_only_the_later_fields_may_be_missing(path):
+    for name in set(CHECK.to_line()) - {"type", *LATER}:
+        with pytest.raises(KeyError, match=name):
+            Check.from_line(without(CHECK.to_line(), [name]))
+    for name in set(EVENT.to_line()) - {"type", "alarms"}:
+        with pytest.raises(KeyError, match=name):
+            Event.from_line(without(EVENT.to_line(), [name]))
 
 
 @pytest.mark.parametrize(

@@ -29,6 +29,7 @@ from quests_md.errors import FileFormatError, FrameError, MismatchError
 H = 0.05
 ATOM_ARRAYS = ("rows", "numbers", "atom_frame", "atom_index", "positions")
 FRAME_ARRAYS = ("frame_source", "frame_index", "frame_natoms", "frame_volume", "frame_group", "cells", "pbc")
+FRAME_ARRAYS += ("frame_time",)
 PAIR_ARRAYS = ("pair_elements", "pair_smallest", "pair_histogram")
 
 
@@ -548,7 +549,7 @@ def test_verify_finds_a_flipped_bit_in_any_array(saved):
     whole = saved.read_bytes()
     length = int.from_bytes(whole[:8], "little")
     entries = {name: entry for name, entry in json.loads(whole[8 : 8 + length]).items() if name != "__metadata__"}
-    assert len(entries) == 17
+    assert len(entries) == 18
     for name, entry in entries.items():
         first, last = (8 + length + offset for offset in entry["data_offsets"])
         for place in {first, (first + last) // 2, last - 1}:
@@ -640,11 +641,37 @@ def test_settings_of_another_descriptor_are_refused(saved):
         Reference.load(saved)
 
 
-@pytest.mark.parametrize("name", [*ATOM_ARRAYS, *FRAME_ARRAYS, *PAIR_ARRAYS])
+@pytest.mark.parametrize("name", sorted({*ATOM_ARRAYS, *FRAME_ARRAYS, *PAIR_ARRAYS} - {"frame_time"}))
 def test_a_missing_array_is_named(saved, name):
     rewrite(saved, lambda header, arrays: arrays.pop(name))
     with pytest.raises(FileFormatError, match=f"lacks {name}"):
         Reference.load(saved)
+
+
+def test_a_file_of_the_first_release_has_no_times(saved, nial):
+    rewrite(saved, lambda header, arrays: arrays.pop("frame_time"))
+    old = Reference.load(saved)
+    assert np.isnan(old.array("frame_time")).tolist() == [True] * nial.n_frames
+    assert old.fingerprint == nial.fingerprint
+    np.testing.assert_array_equal(old.delta_entropy(alloys(1)[0]), nial.delta_entropy(alloys(1)[0]))
+
+
+def test_times_of_frames_are_kept(tmp_path):
+    frames = copper(5)
+    frames[0].info["time_ps"] = 0.5
+    frames[1].info["ps"] = np.float32(1.5)
+    frames[2].info |= {"time_ps": "late", "ps": 2}
+    frames[3].info["time_ps"] = True
+    reference = Reference.from_frames(frames, bandwidth=H)
+    expected = [0.5, 1.5, 2.0, np.nan, np.nan]
+    np.testing.assert_array_equal(reference.array("frame_time"), expected)
+    reference.save(tmp_path / "times.safetensors")
+    np.testing.assert_array_equal(Reference.load(tmp_path / "times.safetensors").array("frame_time"), expected)
+    merged = Reference.merge([reference, Reference.from_frames(copper(1, seed=3), bandwidth=H)])
+    np.testing.assert_array_equal(merged.array("frame_time"), [*expected, np.nan])
+    ase.io.write(tmp_path / "times.extxyz", frames[:2])
+    read = Reference.from_frames(tmp_path / "times.extxyz", bandwidth=H)
+    np.testing.assert_array_equal(read.array("frame_time"), expected[:2])
 
 
 @pytest.mark.parametrize("name", ["score", "score_row"])

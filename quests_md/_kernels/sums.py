@@ -6,7 +6,7 @@ import numpy as np
 
 from .jit import kernel
 
-__all__ = ["NO_GROUP", "log_kernel_sums", "nearest_rows"]
+__all__ = ["NO_GROUP", "log_kernel_sums", "nearest_rows", "sum_of_exponentials"]
 
 #: Group of a query that leaves no reference row out.
 NO_GROUP = -1
@@ -19,6 +19,17 @@ TILE = 4
 
 #: A term e^-60 below the largest so far cannot change a float64 sum of fewer than 1e9 terms.
 NEGLIGIBLE = 60.0
+
+LOG2_E = np.float32(1.4426950408889634)
+
+#: Terms of 2^-126 and less count as that: float32 has nothing smaller.
+SMALLEST = np.float32(-126.0)
+
+#: Bias of a float32 exponent, and where it sits.
+BIAS, SHIFT = np.int32(127), np.int32(23)
+
+#: Terms that are added in float32: a sum of n is wrong by n 2^-24 at worst.
+RUN = 128
 
 
 @kernel
@@ -110,3 +121,36 @@ def nearest_rows(queries, reference, best, distance2):
                 if d2 < distance2[i] or best[i] < 0:
                     distance2[i] = d2
                     best[i] = j
+
+
+@kernel
+def sum_of_exponentials(exponents, offset, powers, fractions):
+    """Sum of exp(min(exponents_j - offset, 0)) over float32 exponents (n,), good to 1e-5 of it.
+
+    powers (n,) int32 and fractions (n,) float32: memory to work in.
+    """
+    n = exponents.shape[0]
+    shift = np.float32(offset)
+    scales = powers.view(np.float32)
+    for j in range(n):
+        z = (exponents[j] - shift) * LOG2_E
+        z = z if z > SMALLEST else SMALLEST
+        z = z if z < np.float32(0.0) else np.float32(0.0)
+        whole = np.int32(z - np.float32(0.5))  # nearest integer, as z <= 0
+        f = z - np.float32(whole)
+        # 2^f for |f| <= 1/2, Taylor series: relative error 2e-7
+        p = np.float32(0.00015403530)
+        p = p * f + np.float32(0.0013333558)
+        p = p * f + np.float32(0.0096181291)
+        p = p * f + np.float32(0.0555041087)
+        p = p * f + np.float32(0.2402265070)
+        p = p * f + np.float32(0.6931471806)
+        fractions[j] = p * f + np.float32(1.0)
+        powers[j] = (whole + BIAS) << SHIFT
+    total = 0.0
+    for start in range(0, n, RUN):
+        part = np.float32(0.0)
+        for j in range(start, min(start + RUN, n)):
+            part += fractions[j] * scales[j]
+        total += float(part)
+    return total

@@ -1,11 +1,16 @@
 """Our own thread pool over pieces of work: no global thread setting is read or changed."""
 
 import os
-from collections.abc import Callable
+import threading
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from numbers import Integral
+from typing import Any
 
-__all__ = ["available_threads", "for_ranges"]
+import threadpoolctl
+
+__all__ = ["available_threads", "for_ranges", "one_blas_thread"]
 
 
 def available_threads(threads: int | None = None) -> int:
@@ -45,6 +50,48 @@ def for_ranges(work: Callable[[int, int], None], n_items: int, piece: int, threa
     with ThreadPoolExecutor(min(threads, len(starts))) as pool:
         for _ in pool.map(lambda start: work(start, min(start + piece, n_items)), starts):
             pass
+
+
+@contextmanager
+def one_blas_thread() -> Iterator[None]:
+    """Inside, a product of matrices uses the thread that asks for it; the settings from before come back at the end.
+
+    Our own threads share the work already, and a library that starts more of them slows all down.
+    """
+    with _lock:
+        if _blas.controller is None:
+            _blas.controller = threadpoolctl.ThreadpoolController().select(user_api="blas")
+        _blas.users += 1
+        if _blas.users == 1:
+            _take_blas()
+            _blas.limit = _blas.controller.limit(limits=1)
+    try:
+        yield
+    finally:
+        with _lock:
+            _blas.users -= 1
+            if _blas.users == 0:
+                _take_blas()
+                _blas.limit.restore_original_limits()
+
+
+class _Blas:
+    """The BLAS libraries in this process, and how many of our calls want them single-threaded right now."""
+
+    controller: Any = None
+    users = 0
+    limit: Any = None
+
+
+_blas = _Blas()
+_lock = threading.Lock()
+
+
+def _take_blas() -> None:
+    """From threadpoolctl 3.8 on only the first thread that set a limit may set others: those of the rest do nothing."""
+    clear = getattr(threadpoolctl.OpenBLASController, "clear_controlling_thread", None)
+    if clear is not None:
+        clear(force=True)
 
 
 def _cores() -> int:

@@ -1,0 +1,134 @@
+"""What each statistic catches: frames outside a crystal's or a liquid's reference. Prints docs/power.md.
+
+python benchmarks/power.py --cache FOLDER [CONDITION ...] > docs/power.md
+"""
+
+import argparse
+import math
+import sys
+import time
+from collections.abc import Iterable
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+from ase import Atoms
+from ase.io import read, write
+from defects import CONTROL, N_FRAMES, scenarios
+from md import CONDITIONS, Condition, condition_frames
+
+from quests_md import Calibration, Monitor, Reference, calibrate
+from quests_md.calibration import DEFAULT_STATISTICS
+from quests_md.frame_statistics import STATISTICS
+from quests_md.records import Check
+
+#: Asked rate of false alarms per check.
+RATE = 1e-2
+#: Atoms, frames and seed of the references; seed of the scenarios.
+REFERENCE_ATOMS, REFERENCE_FRAMES, REFERENCE_SEED = 108, 400, 1
+SEED = 1
+#: Every crystal, and one liquid.
+REFERENCES = [name for name, c in CONDITIONS.items() if c.phase == "solid"] + ["Cu-liquid-1500K"]
+ALL = tuple(STATISTICS)
+#: Numbers of which medians are printed.
+MEDIANS = ("dh_mean", "dh_max", "frame_entropy")
+
+INTRO = f"""# What the monitor catches
+
+Share of frames flagged, in %, among {N_FRAMES} frames of each scenario (`python benchmarks/power.py --cache FOLDER`).
+The reference is {REFERENCE_FRAMES} frames of {REFERENCE_ATOMS} atoms of one equilibrium run at fixed volume, 0.5 ps
+apart (`benchmarks/md.py`). The scenarios are runs of their own (`benchmarks/defects.py`), their frames 0.5 ps apart,
+those of the wrong time step 0.1 ps. Cu is an EAM potential, LJ Lennard-Jones with copper's neighbour distance.
+
+- Every statistic stands alone in its column, with the whole rate of {RATE:g} false alarms per check. "default" is
+  {" and ".join(DEFAULT_STATISTICS)}, which share that rate; "all" is all {len(ALL)} sharing it.
+- In brackets: the calibration has too few frames of that size to promise the rate.
+- The last three columns are medians over frames, in nats.
+- {N_FRAMES} frames do not measure a rate of {RATE:.0%}: "{CONTROL}" is there to see that nothing is grossly wrong."""
+
+
+def main() -> None:
+    """Print the tables."""
+    parser = argparse.ArgumentParser(description="Print what each statistic catches.")
+    parser.add_argument("conditions", nargs="*", default=REFERENCES, help=f"of {', '.join(CONDITIONS)}")
+    parser.add_argument("--cache", type=Path, required=True, help="folder of the frames")
+    parser.add_argument("--threads", type=int, default=1)
+    arguments = parser.parse_args()
+    unknown = set(arguments.conditions) - set(CONDITIONS)
+    if unknown:
+        sys.exit(f"no condition {', '.join(sorted(unknown))}; there are {', '.join(CONDITIONS)}")
+    print(INTRO)
+    for name in arguments.conditions:
+        start = time.perf_counter()
+        table(CONDITIONS[name], arguments.cache, arguments.threads)
+        print(f"{name}: {time.perf_counter() - start:.0f} s", file=sys.stderr)
+
+
+def table(condition: Condition, cache: Path, threads: int) -> None:
+    """Print the section of one reference."""
+    frames = condition_frames(condition, REFERENCE_ATOMS, REFERENCE_FRAMES, REFERENCE_SEED, cache)
+    reference = Reference.from_frames(frames, threads=threads)
+    # the rate is shared evenly, so that of six times the rate each of six has the whole
+    alone = calibrate(reference, false_alarms=RATE * len(ALL), statistics=ALL, threads=threads)
+    together = replace(alone, false_alarms=RATE)
+    default = together.with_statistics(DEFAULT_STATISTICS)
+    print(f"\n## Reference: {condition.name}\n\n```\n{default.describe()}\n```\n")
+    columns = ["default", *ALL, "all", *(f"{name} (nats)" for name in MEDIANS)]
+    print(f"| scenario | atoms | {' | '.join(columns)} |\n|--|{'--:|' * (len(columns) + 1)}")
+    for scenario, members in cached_scenarios(condition, cache).items():
+        is_known = bool(reference.is_known(members[0].numbers).all())  # else it is out without any level
+        cells = [share(c.state != "in" for c in checks(reference, default, members, threads))]
+        found = checks(reference, alone, members, threads)
+        for name in ALL:
+            text = share(name in check.alarms or check.state == "invalid" for check in found)
+            cells.append(text if not is_known or is_promised(alone, name, members[0]) else f"({text})")
+        cells.append(share(c.state != "in" for c in checks(reference, together, members, threads)))
+        cells += [middle(getattr(check, name) for check in found) for name in MEDIANS]
+        print(f"| {scenario} | {len(members[0])} | {' | '.join(cells)} |", flush=True)
+
+
+def checks(reference: Reference, calibration: Calibration, frames: list[Atoms], threads: int) -> list[Check]:
+    """Each frame checked by itself."""
+    monitor = Monitor(reference, calibration, log=None, on_error="raise", threads=threads)
+    return [monitor.check(atoms) for atoms in frames]
+
+
+def is_promised(calibration: Calibration, name: str, atoms: Atoms) -> bool:
+    """Whether the levels of this statistic keep their rate for frames of this size."""
+    levels = [level for level in calibration.frame_levels(atoms.numbers) if level.statistic == name]
+    return bool(levels) and all(level.kind != "none" for level in levels)
+
+
+def cached_scenarios(condition: Condition, cache: Path) -> dict[str, list[Atoms]]:
+    """Frames of each scenario of a condition, loaded if the folder has them. Empty it after a change of defects.py."""
+    file = cache / f"{condition.name}-scenarios-seed{SEED}-{N_FRAMES}.traj"
+    if not file.exists():
+        made = scenarios(condition.potential, condition.temperature_K, SEED, phase=condition.phase)
+        labelled = []
+        for name, frames in made:
+            for atoms in frames:
+                atoms = atoms.copy()
+                atoms.info["scenario"] = name
+                labelled.append(atoms)
+        part = file.with_suffix(".part.traj")
+        write(part, labelled)
+        part.rename(file)
+    found: dict[str, list[Atoms]] = {}
+    for atoms in read(file, ":"):
+        found.setdefault(atoms.info["scenario"], []).append(atoms)
+    return found
+
+
+def share(flags: Iterable[bool]) -> str:
+    """Share of the flags that are up, in %."""
+    return f"{100 * float(np.mean(list(flags))):.0f}"
+
+
+def middle(values: Iterable[float | None]) -> str:
+    """Median of the numbers there are."""
+    numbers = [math.inf if value is None else value for value in values]
+    return f"{np.median(numbers):.2f}"
+
+
+if __name__ == "__main__":
+    main()

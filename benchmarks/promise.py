@@ -1,0 +1,137 @@
+"""Is the promise kept? False alarms on in-distribution frames that were used for nothing else.
+
+`python benchmarks/promise.py --cache FOLDER > docs/promise.md` prints the page. The frames come from benchmarks/md.py
+(made there on first use, some 30 minutes) and are judged once (another 30 minutes); both are kept in the folder.
+"""
+
+import argparse
+import sys
+from pathlib import Path
+
+import numpy as np
+from ase import Atoms
+from md import CONDITIONS, SPACING_PS, TESTS, condition_frames, effective_number
+from scipy.stats import beta
+
+from quests_md import Calibration, Reference, calibrate
+from quests_md.frame_statistics import STATISTICS
+from quests_md.judge import Judge
+
+RATES = (1e-1, 1e-2, 1e-3)
+#: Frames of 108 atoms in the reference: as many groups, and as many environments as are held out at most.
+N_REFERENCE = 270
+SIZES = (108, 1008)
+
+
+def main() -> None:
+    """Judge all frames and print the page."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--cache", type=Path, required=True, help="folder for frames and their numbers")
+    cache = parser.parse_args().cache
+    lines: list[str] = []
+    alone: dict[str, list[tuple[int, int]]] = {name: [] for name in STATISTICS}
+    pooled: dict[tuple[int, float, str], list[tuple[int, float]]] = {}
+    references = {
+        condition: Reference.from_frames(condition_frames(CONDITIONS[condition], 108, 400, 1, cache)[:N_REFERENCE])
+        for condition in CONDITIONS
+    }
+    for n_atoms in SIZES:  # small ones first
+        for condition, reference in references.items():
+            judged(reference, condition, n_atoms, cache)
+            print(f"judged {condition}, {n_atoms} atoms", file=sys.stderr, flush=True)
+    for condition, reference in references.items():
+        calibrations = {rate: calibrate(reference, false_alarms=rate) for rate in RATES}
+        for n_atoms in SIZES:
+            numbers = np.full(n_atoms, 29)
+            runs = judged(reference, condition, n_atoms, cache)
+            values = {name: np.concatenate([run[name] for run in runs]) for name in STATISTICS}
+            n_of = {name: sum(effective_number(run[name])[1] for run in runs) for name in ("dh_max", "dh_mean")}
+            tau = {name: (len(values[name]) / n, n) for name, n in n_of.items()}
+            n_effective = min(n_of.values())
+            cells = [condition, str(n_atoms), f"{len(values['dh_max'])}", f"{n_effective:.0f}"]
+            cells.append(", ".join(f"{t * SPACING_PS:.2f}" for t, _ in tau.values()))
+            for rate, calibration in calibrations.items():
+                out = is_out(values, calibration, numbers)
+                levels = calibration.alarm_levels(numbers)
+                kind = max((level.kind for level in levels), key=("conformal", "extrapolated", "none").index)
+                cells.append(f"{int(out.sum())} ({kind}), {upper_limit(out, n_effective):.2g}")
+                pooled.setdefault((n_atoms, rate, kind), []).append((int(out.sum()), len(out), n_effective / len(out)))
+            lines.append("| " + " | ".join(cells) + " |")
+            print(lines[-1], file=sys.stderr, flush=True)
+            for name in STATISTICS:
+                single = calibrations[1e-2].with_statistics((name,))
+                if np.isfinite([level.value for level in single.alarm_levels(numbers)]).any():
+                    out = is_out(values, single, numbers)
+                    alone[name].append((int(out.sum()), len(out)))
+    print_page(lines, pooled, alone)
+
+
+def judged(reference: Reference, condition: str, n_atoms: int, cache: Path) -> list[dict[str, np.ndarray]]:
+    """The statistics of the test frames of a condition, one entry per run, from the cache or from the judge."""
+    judge = Judge(reference, calibrate(reference, statistics=tuple(STATISTICS)), values="full")
+    runs = []
+    for seed, size, n_frames in TESTS:
+        if size != n_atoms:
+            continue
+        file = cache / f"{condition}-N{n_atoms}-seed{seed}-{reference.fingerprint}-numbers.npz"
+        if not file.exists():
+            frames: list[Atoms] = condition_frames(CONDITIONS[condition], n_atoms, n_frames, seed, cache)
+            checks = [judge.judge(atoms, step=i, frame=i).check for i, atoms in enumerate(frames)]
+            np.savez(file, **{name: [getattr(check, name) for check in checks] for name in STATISTICS})
+        with np.load(file) as content:
+            runs.append({name: content[name] for name in STATISTICS})
+    return runs
+
+
+def is_out(values: dict[str, np.ndarray], calibration: Calibration, numbers: np.ndarray) -> np.ndarray:
+    """Whether each frame is beyond any level in use."""
+    out = np.zeros(len(values["dh_max"]), dtype=bool)
+    for level in calibration.alarm_levels(numbers):
+        value = values[level.statistic] / (len(numbers) if level.statistic == "n_tail" else 1)
+        out |= value > level.value if level.side == "above" else value < level.value
+    return out
+
+
+def upper_limit(out: np.ndarray, n_effective: float) -> float:
+    """95 % Clopper-Pearson upper limit of the rate, with as many trials as there are independent frames."""
+    n = min(n_effective, len(out))
+    k = out.mean() * n
+    return float(beta.ppf(0.95, k + 1, n - k)) if k < n else 1.0
+
+
+def print_page(
+    lines: list[str],
+    pooled: dict[tuple[int, float, str], list[tuple[int, int, float]]],
+    alone: dict[str, list[tuple[int, int]]],
+) -> None:
+    """The Markdown page."""
+    print("# Is the promise kept?\n")
+    print("Made by `python benchmarks/promise.py --cache FOLDER > docs/promise.md`.\n")
+    print(
+        f"References are {N_REFERENCE} frames of 108 atoms from one run per condition (Cu: EAM, LJ: Lennard-Jones on "
+        "the scale of copper; LAMMPS, Langevin thermostat at fixed volume), levels from `calibrate(reference, "
+        "false_alarms=...)` with the default statistics. The frames judged are from independent runs and were used for "
+        f"nothing else, one per {SPACING_PS} ps. `n_eff`: independent frames among them by the autocorrelation of "
+        "dh_max and dh_mean, whichever has fewer; times: their autocorrelation times in ps. For each asked rate: "
+        "frames out, kind of the levels, and the 95 % Clopper-Pearson upper limit of the rate at n_eff.\n"
+    )
+    heads = ["condition", "atoms", "frames", "n_eff", "times (ps)", *(f"asked {rate:g}" for rate in RATES)]
+    print("| " + " | ".join(heads) + " |\n| " + " | ".join("---" for _ in heads) + " |")
+    print("\n".join(lines) + "\n")
+    print("All conditions of one size and kind of level together:\n")
+    print("| atoms | asked | kind | frames | out | rate | 95 % upper limit | twice the asked |\n" + "| --- " * 8 + "|")
+    for (n_atoms, rate, kind), parts in sorted(pooled.items()):
+        k, n = sum(p[0] for p in parts), sum(p[1] for p in parts)
+        n_effective = sum(p[1] * p[2] for p in parts)
+        limit = float(beta.ppf(0.95, k / n * n_effective + 1, n_effective * (1 - k / n)))
+        verdict = "kept" if limit <= 2 * rate else "not promised" if kind == "none" else "NOT KEPT"
+        print(f"| {n_atoms} | {rate:g} | {kind} | {n} | {k} | {k / n:.2g} | {limit:.2g} | {2 * rate:g}: {verdict} |")
+    print("\nEach statistic alone at 0.01, frames out of all conditions and sizes it is judged in:\n")
+    print("| statistic | out | frames | rate |\n| --- | --- | --- | --- |")
+    for name, parts in alone.items():
+        k, n = sum(p[0] for p in parts), sum(p[1] for p in parts)
+        print(f"| {name} | {k} | {n} | {k / n:.2g} |")
+
+
+if __name__ == "__main__":
+    main()

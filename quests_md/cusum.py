@@ -1,0 +1,211 @@
+"""Find a slow drift in a stream of numbers by two cumulative sums; knows no atoms."""
+
+import math
+from functools import cache
+from typing import Any, Literal
+
+import numpy as np
+from scipy.optimize import brentq
+from scipy.special import ndtr, ndtri, roots_legendre
+
+__all__ = ["Cusum", "CusumState"]
+
+CusumState = Literal["in", "rising", "falling"]
+
+#: Range of run lengths. Fewer than ten leave nothing to be in control; above, the error of the rates (1e-15) shows.
+RUN_LENGTHS = 10, 1e9
+
+#: Relative to the mean: the deviation of equal numbers comes out as a few 1e-16 of it, not as 0.
+ROUNDING = 1e-14
+
+#: Smallest shift, in deviations: thresholds grow as 1/shift, and the linear system of the rates with them.
+SMALLEST_SHIFT = 0.05
+
+
+class Cusum:
+    """Two-sided cumulative-sum test for a lasting shift of the mean of independent normal numbers.
+
+    With z = (value - mean) / deviation and k = shift / 2, every number makes two sums anew,
+
+        S+ = max(0, S+ + z - k),    S- = max(0, S- - z - k),
+
+    and the first above the threshold h is an alarm. An alarm stays, with its excess and onset, until `restart`: it is
+    still there for who looks in the morning, however the numbers went on. NaN carries no information and changes
+    nothing; an infinite number is an alarm at once.
+
+    The promise is for independent normal numbers of known mean and deviation. Numbers along a trajectory are
+    correlated: give means over blocks longer than their correlation time. What a wrong mean costs,
+    `average_run_length(error / deviation)` says.
+
+    Parameters
+    ----------
+    mean, deviation
+        Of the numbers in control.
+    shift
+        Smallest shift of the mean worth finding, in deviations, 0.05 or more.
+    run_length
+        Mean length of a run in control, in numbers, until a false alarm of either side, 10 to 1e9; sets the threshold.
+
+    Raises
+    ------
+    ValueError
+        If a parameter is out of its range, or if no threshold makes alarms as frequent as run_length asks.
+
+    References
+    ----------
+    Page, Biometrika 41, 100 (1954), doi:10.1093/biomet/41.1-2.100.
+
+    Examples
+    --------
+    >>> drift = Cusum(10.0, 2.0, shift=1.0, run_length=465)
+    >>> print(f"{drift.threshold:.2f} {drift.average_run_length(1.0):.1f}")
+    5.00 10.4
+    >>> [drift.update(value) for value in (9.0, 13.5, 14.0, 13.0, 15.5, 10.0)]
+    ['in', 'in', 'in', 'in', 'rising', 'rising']
+    >>> drift.onset
+    4
+    """
+
+    def __init__(self, mean: float, deviation: float, *, shift: float = 1.0, run_length: float = 10_000) -> None:
+        if not math.isfinite(mean):
+            raise ValueError(f"mean: expected a finite number, got {mean!r}; leave out NaN and inf where it is taken")
+        if not (math.isfinite(deviation) and deviation > ROUNDING * abs(mean)):
+            raise ValueError(
+                f"deviation: expected a positive finite number, more than the rounding of the mean, got {deviation!r}; "
+                "in a constant series every change is a drift: compare with its value instead"
+            )
+        if not RUN_LENGTHS[0] <= run_length <= RUN_LENGTHS[1]:
+            raise ValueError(
+                f"run_length: expected a number from {RUN_LENGTHS[0]} to {RUN_LENGTHS[1]:g}, got {run_length!r}; "
+                "give the numbers of the time in which one false alarm is tolerable"
+            )
+        if not (math.isfinite(shift) and shift >= SMALLEST_SHIFT):
+            raise ValueError(
+                f"shift: expected a finite number of deviations, {SMALLEST_SHIFT} or more, got {shift!r}; "
+                "give means over longer blocks to find smaller shifts"
+            )
+        if 2 * ndtr(-shift / 2) * run_length <= 1:  # even a threshold of 0 alarms more rarely
+            raise ValueError(
+                f"shift: expected less than {-2 * ndtri(0.5 / run_length):.4g} deviations for a run_length of "
+                f"{run_length:g}, got {shift!r}; give a smaller shift or a larger run_length"
+            )
+        self.mean = mean
+        self.deviation = deviation
+        self.shift = shift
+        self.run_length = run_length
+        #: Level of the sums, in deviations.
+        self.threshold = _threshold(shift / 2, run_length)
+        self.restart()
+
+    def __repr__(self) -> str:
+        return f"Cusum({', '.join(f'{name}={value!r}' for name, value in self.settings.items())})"
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """The parameters, as they would be given to a new Cusum."""
+        return {name: getattr(self, name) for name in ("mean", "deviation", "shift", "run_length")}
+
+    @property
+    def excess(self) -> float:
+        """The larger of both sums minus the threshold, in deviations: 0 or less in control."""
+        return max(self._rising, self._falling) - self.threshold
+
+    @property
+    def onset(self) -> int:
+        """Numbers since the larger sum was last zero, the newest included: after an alarm, those that drifted.
+
+        The estimate of the change point by Page (1954); NaN are not counted.
+        """
+        return self._n_rising if self._rising >= self._falling else self._n_falling
+
+    def fresh(self) -> "Cusum":
+        """A test of the same settings that has seen nothing."""
+        return Cusum(**self.settings)
+
+    def restart(self) -> None:
+        """Forget the sums and an alarm."""
+        self.state: CusumState = "in"
+        self._rising = self._falling = 0.0
+        self._n_rising = self._n_falling = 0
+
+    def update(self, value: float) -> CusumState:
+        """Take one number and return the new state.
+
+        Returns
+        -------
+        state
+            "in": no alarm since the start; "rising", "falling": where the mean has gone.
+        """
+        value = float(value)  # a float32 would make sums of float32
+        if self.state != "in" or math.isnan(value):
+            return self.state
+        score = (value - self.mean) / self.deviation
+        self._rising = max(0.0, self._rising + score - self.shift / 2)
+        self._falling = max(0.0, self._falling - score - self.shift / 2)
+        self._n_rising = self._n_rising + 1 if self._rising > 0 else 0
+        self._n_falling = self._n_falling + 1 if self._falling > 0 else 0
+        if self.excess > 0:
+            self.state = "rising" if self._rising > self._falling else "falling"
+        return self.state
+
+    def average_run_length(self, shift: float) -> float:
+        """Mean number of numbers until an alarm of either side if their mean is off by a shift in deviations.
+
+        Both sums start from zero, the slowest start: 1/ARL = 1/ARL+ + 1/ARL-. A shift of 0 gives back `run_length`.
+
+        Raises
+        ------
+        ValueError
+            If shift is not finite.
+        """
+        if not math.isfinite(shift):
+            raise ValueError(f"shift: expected a finite number of deviations, got {shift!r}")
+        return 1 / sum(_alarm_rate(self.threshold, sign * shift - self.shift / 2) for sign in (1, -1))
+
+
+@cache  # fresh tests of the same settings
+def _threshold(reference: float, run_length: float) -> float:
+    """The threshold at which both sides in control alarm once in run_length numbers."""
+
+    def too_often(threshold: float) -> float:
+        return math.log(2 * _alarm_rate(threshold, -reference) * run_length)
+
+    # rates fall about as exp(-2 k h), by e^4 a step: too far beyond the asked one they would be rounding errors
+    step = high = 2 / reference
+    while too_often(high) > 0:
+        high += step
+    return float(brentq(too_often, high - step, high))
+
+
+def _alarm_rate(threshold: float, drift: float) -> float:
+    """One over the mean number of normal numbers until their sum, kept at 0 or more, exceeds the threshold h.
+
+    A sum from y either comes back to 0 or exceeds h. The mean number N(y) of steps to either, and the probability
+    P(y) of the latter, solve integral equations with the normal density f and distribution F:
+
+        N(y) = 1 + int_0^h N(x) f(x - y - drift) dx,    P(y) = F(y + drift - h) + int_0^h P(x) f(x - y - drift) dx.
+
+    The rate is P(0) / N(0). Against one equation for the run length itself nothing is nearly singular here, however
+    rare the alarms; the absolute error is that of rounding.
+
+    Parameters
+    ----------
+    threshold
+        h, 0 or more.
+    drift
+        Mean step of the sum, that of the numbers minus the reference value k; their deviation is 1.
+
+    References
+    ----------
+    Page, Biometrika 41, 100 (1954), doi:10.1093/biomet/41.1-2.100, for the equations. Gauss-Legendre nodes take the
+    place of the states of the Markov chain in Brook, Evans, Biometrika 59, 539 (1972), doi:10.1093/biomet/59.3.539.
+    """
+    nodes, weights = roots_legendre(32 + 2 * math.ceil(threshold))  # two a deviation: exact to rounding
+    nodes, weights = threshold * (1 + nodes) / 2, threshold * weights / 2
+    starts = np.concatenate(([0.0], nodes))
+    with np.errstate(over="ignore"):  # the square of a huge drift: a density of zero
+        kernel = weights * np.exp(-((nodes - starts[:, None] - drift) ** 2) / 2) / math.sqrt(2 * math.pi)
+    ends = np.stack([np.ones(len(starts)), ndtr(starts + drift - threshold)], axis=1)
+    inside = np.linalg.solve(np.eye(len(nodes)) - kernel[1:], ends[1:])
+    steps, alarms = ends[0] + kernel[0] @ inside
+    return float(alarms / steps)

@@ -1,0 +1,103 @@
+"""The numbers of a frame that may raise an alarm, from dH of its atoms: the same for a check and for a calibration."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+from ase import Atoms
+from numpy.typing import NDArray
+
+__all__ = [
+    "SAMPLE_ATOMS",
+    "SKETCH_ROWS",
+    "STATISTICS",
+    "TAIL_SHARE",
+    "Size",
+    "Statistic",
+    "checked_statistics",
+    "identities",
+    "mean_and_quantile",
+    "sample",
+]
+
+#: In "proven" mode: atoms whose dH makes the mean, the quantile and the frame's entropy, and reference rows they see.
+SAMPLE_ATOMS = 512
+SKETCH_ROWS = 16_384
+
+#: Share of the environments in distribution that lie above the atom level, by which `n_tail` counts.
+TAIL_SHARE = 0.01
+
+#: How a number depends on the size of a frame, see `levels.level_of`.
+Size = Literal["extreme", "mean", "quantile", "same"]
+
+
+@dataclass(frozen=True, slots=True)
+class Statistic:
+    """A number of a frame that may raise an alarm."""
+
+    name: str
+    """Its name, that of the field of `Check`."""
+    text: str
+    """What it is, in a few words."""
+    unit: str
+    """"nats" or "atoms"."""
+    size: Size
+    """How it depends on the size of the frame."""
+    two_sided: bool = False
+    """Whether it may be too low as well."""
+
+
+#: All of them, by the name of their field in `Check`.
+STATISTICS = {
+    s.name: s
+    for s in (
+        Statistic("dh_max", "largest dH", "nats", "extreme"),
+        Statistic("dh_q99", "99 % quantile of dH", "nats", "quantile"),
+        Statistic("dh_mean", "mean dH", "nats", "mean", two_sided=True),
+        Statistic("n_tail", "atoms above the atom level", "atoms", "mean"),
+        Statistic("tail_cluster", "largest cluster of them", "atoms", "extreme"),
+        Statistic("frame_entropy", "self-entropy of the frame", "nats", "same", two_sided=True),
+    )
+}
+
+
+def checked_statistics(names: object) -> tuple[str, ...]:
+    """The names as a tuple without doubles.
+
+    Raises
+    ------
+    ValueError, TypeError
+        If there is none, or one that does not exist.
+    """
+    if isinstance(names, str) or not isinstance(names, list | tuple | set | frozenset):
+        raise TypeError(f"statistics: expected a tuple of names such as ('dh_max', 'dh_mean'), got {names!r}")
+    chosen = tuple(dict.fromkeys(names))
+    unknown = [name for name in chosen if name not in STATISTICS]
+    if unknown or not chosen:
+        got = repr(unknown[0]) if unknown else "none"
+        raise ValueError(f"statistics: expected names among {', '.join(STATISTICS)}, got {got}")
+    return chosen
+
+
+def mean_and_quantile(dh: NDArray[np.float64]) -> tuple[float | None, float | None]:
+    """Mean and 99 % quantile of dH; None without atoms."""
+    if len(dh) == 0:
+        return None, None
+    return float(dh.mean()), float(np.quantile(dh, 0.99))
+
+
+def identities(atoms: Atoms) -> NDArray[np.uint64]:
+    """Numbers by which atoms are known in whatever order a host gives them: `arrays["id"]`, else indices."""
+    return np.asarray(atoms.arrays.get("id", np.arange(len(atoms)))).astype(np.uint64)
+
+
+def sample(identities: NDArray[np.uint64], seed: int) -> NDArray[np.int64]:
+    """Places of the atoms whose hashed identities are smallest."""
+    if len(identities) <= SAMPLE_ATOMS:
+        return np.arange(len(identities))
+    # splitmix64, Steele et al. 2014, doi:10.1145/2714064.2660195; arrays wrap around silently
+    x = identities + np.uint64((seed * 0x9E3779B97F4A7C15 + 0x9E3779B97F4A7C15) % 2**64)
+    x = (x ^ (x >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+    x = (x ^ (x >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+    chosen = np.argsort(x ^ (x >> np.uint64(31)), kind="stable")[:SAMPLE_ATOMS]
+    return np.sort(chosen)

@@ -1,0 +1,364 @@
+"""Search structure over the rows of one element: proofs about dH and a level, fast values of dH, nearest rows."""
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ._kernels.dense import absorb_products, box_bounds, leave_out, take_nearest
+from ._kernels.leaves import decide
+from ._kernels.threads import for_ranges, one_blas_thread
+
+__all__ = ["Index"]
+
+#: Rows of a leaf, at most, and of a block: what a product of matrices and the caches like.
+LEAF, BLOCK = 64, 2048
+
+#: Principal components that the tree and its boxes are made of.
+COMPONENTS = 8
+
+#: Boxes that a box holds, and most boxes by which queries are sorted.
+FAN, MOST_BOXES = 16, 256
+
+#: Rows that principal components are taken from, and how much farther out than most a row of no say in them is.
+SAMPLE, OUTLIER = 8192, 10.0
+
+#: Rows that are rotated together.
+PIECE = 2048
+
+#: Queries that pass a block together.
+QUERIES = 256
+
+#: Queries per piece of work for a thread when proving.
+PROOFS = 256
+
+#: Leaves to look at before a proof is given up: at least, and as a part of all. They cost a third of the full sum.
+MOST_LEAVES, MOST_PART = 48, 1 / 16
+
+#: Levels above are as good as this one for a proof, nats.
+HIGHEST = 500.0
+
+#: Blocks may be left out of a sum if all of them together are less than e^-16 of it.
+LEFT_OUT = 16.0
+
+#: Bandwidths from the centre of a block up to which float32 is tried, and for nearest rows.
+FAR, FAR_NEAREST = 1e4, 50.0
+
+#: Bound of what exponentials, their sums and the blocks left out add to the error of a fast value, nats.
+SUM_ERROR = 2e-5
+
+#: Rounding of a float64 sum to which a fast value is compared, as a part of dH.
+SUM_ROUNDING = 1e-12
+
+#: Rounding units of float32 and float64.
+SINGLE, DOUBLE = 2.0**-24, 2.0**-53
+
+
+class Index:
+    """Rows sorted by a k-d tree in their principal components, in blocks around a centre of their own, in float32.
+
+    Columns are principal components in ascending order: the large terms of a product come last, and rounding is two to
+    four times less than with the columns as they are.
+
+    Parameters
+    ----------
+    rows
+        (n, width) float64 rows of one element, 1/Å; kept as they are, and rotated in float32.
+    bandwidth
+        h in 1/Å.
+    """
+
+    def __init__(self, rows: NDArray[np.float64], bandwidth: float) -> None:
+        # with several threads a product has other bits
+        with one_blas_thread(), np.errstate(all="ignore"):
+            self._build(rows, bandwidth)
+
+    def _build(self, rows: NDArray[np.float64], bandwidth: float) -> None:
+        n, width = rows.shape
+        self.source = rows
+        self.bandwidth = bandwidth
+        self.width = width
+        self.mean, self.axes = _principal_axes(rows)
+        main = np.empty((n, min(COMPONENTS, width)), np.float32)
+        for start in range(0, n, PIECE):
+            main[start : start + PIECE] = self._rotated(rows[start : start + PIECE])[:, -main.shape[1] :]
+        self.order, self.leaf_start, self.block_leaves = _tree(main)
+        self.boxes, self.middles = _boxes(main[self.order], self.leaf_start)
+        self.block_start = self.leaf_start[:: self.block_leaves]
+        n_blocks = len(self.block_start) - 1
+        # rows end where a vector register does
+        self.rows = np.zeros((n, -(-width // 8) * 8), np.float32)
+        self.norms = np.empty(n, np.float32)
+        self.centres, self.rotated_centres = np.empty((n_blocks, width)), np.empty((n_blocks, width))
+        self.block_low, self.block_high = np.empty((n_blocks, width)), np.empty((n_blocks, width))
+        self.radii = np.empty(n_blocks)
+        for b in range(n_blocks):
+            inside = slice(self.block_start[b], self.block_start[b + 1])
+            block = rows[self.order[inside]]
+            # the median: a few rows far away leave it where the others are
+            self.centres[b] = np.median(block, axis=0)
+            rotated = ((block - self.centres[b]) / bandwidth) @ self.axes
+            centre = self._rotated(self.centres[b : b + 1])[0]
+            self.block_low[b], self.block_high[b] = rotated.min(axis=0) + centre, rotated.max(axis=0) + centre
+            self.rows[inside, :width] = rotated
+            rounded = self.rows[inside, :width].astype(np.float64)
+            norm2 = np.einsum("ij,ij->i", rounded, rounded)
+            self.norms[inside] = -0.5 * norm2
+            self.radii[b] = math.sqrt(float(norm2.max()))
+            self.rotated_centres[b] = centre if self.radii[b] < 1e15 else math.nan  # too far for float32
+
+    def decide(self, queries: NDArray[np.float64], levels: NDArray[np.float64], threads: int) -> NDArray[np.int8]:
+        """Whether dH <= level is proven (1) or refuted (-1) for each query (m, width); 0: neither."""
+        order = self._sorted(queries)
+        out = np.empty(len(queries), dtype=np.int8)
+        most_leaves = max(MOST_LEAVES, int(MOST_PART * len(self.leaf_start)))
+
+        def work(start: int, stop: int) -> None:
+            these = order[start:stop]
+            rotated = self._rotated(queries[these])
+            verdict = np.empty(len(these), dtype=np.int8)
+            decide(
+                rotated,
+                _norms(rotated),
+                np.minimum(levels[these], HIGHEST),
+                self.boxes,
+                self.leaf_start,
+                self.block_leaves,
+                self.rotated_centres,
+                self.rows,
+                most_leaves,
+                verdict,
+            )
+            out[these] = verdict
+
+        with one_blas_thread():
+            for_ranges(_quietly(work), len(queries), PROOFS, threads)
+        out[(out < 0) & (levels > HIGHEST)] = 0
+        return out
+
+    def minus_log_sums(
+        self,
+        queries: NDArray[np.float64],
+        threads: int,
+        query_groups: NDArray[np.int64] | None = None,
+        groups: NDArray[np.int64] | None = None,
+    ) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]:
+        """DH of each query without rows of the query's group, a bound of its error, and its usual error at most.
+
+        Products are those of float32, unless their errors matter: then of float64.
+        """
+        order = self._sorted(queries)
+        out, bound, usual = np.empty(len(queries)), np.empty(len(queries)), np.empty(len(queries))
+        ordered_groups = None if groups is None else groups[self.order]
+        left_out = LEFT_OUT + math.log(len(self.rows))
+
+        def work(start: int, stop: int) -> None:
+            these = order[start:stop]
+            piece = _Piece(self, queries[these], None if query_groups is None else query_groups[these], ordered_groups)
+            # sums relative to exp(top), and the errors of each, relative to that as well
+            top, total = np.full(len(these), -np.inf), np.zeros(len(these))
+            errors = np.zeros(len(these)), np.zeros(len(these))
+            refused = np.empty(len(these), dtype=np.bool_)
+            scratch, fractions = np.empty(piece.longest, np.float32), np.empty(piece.longest, np.float32)
+            powers = np.empty(piece.longest, np.int32)
+            for b in piece.nearest_first():
+                surely = top + np.log(total) - np.log1p(errors[0] / total)
+                here = np.flatnonzero(~(piece.bounds[:, b] > left_out - surely))
+                n = self.block_start[b + 1] - self.block_start[b]
+                memory = refused, scratch[:n], powers[:n], fractions[:n]
+                is_near = piece.lengths(b, here) < FAR
+                near, far = here[is_near], here[~is_near]
+                if len(near):
+                    absorb_products(*piece.single(b, near), top, total, *errors, *memory)
+                    far = np.concatenate([far, near[refused[: len(near)]]])
+                if len(far):
+                    absorb_products(*piece.double(b, far), top, total, *errors, *memory)
+            value = np.where(total > 0, -top - np.log(total), np.inf)
+            out[these] = value
+            for given, error in zip((bound, usual), errors, strict=True):
+                rounding = SUM_ERROR + SUM_ROUNDING * np.abs(value)
+                given[these] = np.where(total > 0, np.log1p(error / total) + rounding, error)
+
+        with one_blas_thread():
+            for_ranges(_quietly(work), len(queries), QUERIES, threads)
+        return out, bound, usual
+
+    def nearest(self, queries: NDArray[np.float64], threads: int) -> NDArray[np.int64]:
+        """The nearest row of each query (m, width), the first of equals by float64 differences; -1: not found."""
+        order = self._sorted(queries)
+        out = np.empty(len(queries), np.int64)
+
+        def work(start: int, stop: int) -> None:
+            these = order[start:stop]
+            piece = _Piece(self, queries[these])
+            distance2, nearest = np.full(len(these), np.inf), np.full(len(these), -1)
+            scratch = np.empty(piece.longest, np.float32)
+            for b in piece.nearest_first():
+                # boxes touch where rows are equal
+                so_far = 0.5 * distance2 / self.bandwidth**2
+                here = np.flatnonzero(~(piece.bounds[:, b] > so_far * (1 + SUM_ROUNDING)))
+                inside = slice(self.block_start[b], self.block_start[b + 1])
+                rows = queries[these], self.source, self.order[inside], self.bandwidth
+                found = distance2, nearest, scratch[: inside.stop - inside.start]
+                is_near = piece.lengths(b, here) < FAR_NEAREST
+                if is_near.any():
+                    take_nearest(*piece.single(b, here[is_near]), *rows, *found)
+                if not is_near.all():
+                    take_nearest(*piece.double(b, here[~is_near]), *rows, *found)
+            out[these] = nearest
+
+        with one_blas_thread():
+            for_ranges(_quietly(work), len(queries), QUERIES, threads)
+        return out
+
+    def _rotated(self, rows: NDArray[np.float64]) -> NDArray[np.float64]:
+        return ((rows - self.mean) / self.bandwidth) @ self.axes
+
+    def _sorted(self, queries: NDArray[np.float64]) -> NDArray[np.int64]:
+        """Order of the queries in which those that meet the same rows come together."""
+        if len(queries) <= QUERIES or len(self.middles) == 1:
+            return np.arange(len(queries))
+        middles = self.middles.T
+        half_norm2 = 0.5 * np.einsum("ij,ij->j", middles, middles)
+        axes = self.axes[:, -len(middles) :] / self.bandwidth
+        nearest = np.empty(len(queries), np.int64)
+        with one_blas_thread(), np.errstate(all="ignore"):
+            for start in range(0, len(queries), PIECE):
+                main = (queries[start : start + PIECE] @ axes - self.mean @ axes).astype(np.float32)
+                nearest[start : start + PIECE] = (half_norm2 - main @ middles).argmin(axis=1)
+        return np.argsort(nearest, kind="stable")
+
+
+class _Piece:
+    """Some queries on their way through the blocks of an index: exponents -|y - x|^2 / 2, lengths in bandwidths."""
+
+    def __init__(
+        self,
+        index: Index,
+        queries: NDArray[np.float64],
+        query_groups: NDArray[np.int64] | None = None,
+        groups: NDArray[np.int64] | None = None,
+    ) -> None:
+        m = len(queries)
+        self.index = index
+        self.queries = queries
+        self.query_groups, self.groups = query_groups, groups
+        self.rotated = index._rotated(queries)
+        self.sizes = _norms(self.rotated)
+        #: (m, blocks) half the squared distances from the boxes of the blocks, at least
+        self.bounds = np.empty((m, len(index.radii)))
+        box_bounds(self.rotated, self.sizes, index.block_low, index.block_high, self.bounds)
+        self.longest = int(np.diff(index.block_start).max())
+        self._rounded = np.zeros((m, index.rows.shape[1]), np.float32)
+        self._memory = np.empty(m * self.longest, np.float32)
+
+    def nearest_first(self) -> NDArray[np.int64]:
+        """The blocks, those nearest to most queries first."""
+        return np.argsort(np.minimum(self.bounds, 1e6).sum(axis=0), kind="stable")
+
+    def lengths(self, b: int, here: NDArray[np.int64]) -> NDArray[np.float64]:
+        """Distance of the queries `here` from the centre of a block; NaN where float32 is of no use."""
+        centred = self.rotated[here] - self.index.rotated_centres[b]
+        return _norms(centred)
+
+    def single(self, b: int, here: NDArray[np.int64]) -> tuple[Any, ...]:
+        """Exponents of queries and the rows of a block in float32, as the kernels want them."""
+        index = self.index
+        inside = slice(index.block_start[b], index.block_start[b + 1])
+        rounded = self._rounded[: len(here)]
+        rounded[:, : index.width] = self.rotated[here] - index.rotated_centres[b]
+        norm2 = np.einsum("ij,ij->i", rounded, rounded, dtype=np.float64)
+        products = self._memory[: len(here) * (inside.stop - inside.start)].reshape(len(here), -1)
+        np.dot(rounded, index.rows[inside].T, out=products)
+        if self.query_groups is not None and self.groups is not None:
+            leave_out(products, self.query_groups[here], self.groups[inside])
+        # rotations are wrong by some 1e-14 of what they rotate
+        blur = 1e-12 * self.sizes[here]
+        common = np.sqrt(norm2), blur, index.radii[b], SINGLE, index.width + 3.0
+        return products, index.norms[inside], -0.5 * norm2, here, *common
+
+    def double(self, b: int, here: NDArray[np.int64]) -> tuple[Any, ...]:
+        """The same from products in float64: half as fast."""
+        index = self.index
+        inside = slice(index.block_start[b], index.block_start[b + 1])
+        rows = (index.source[index.order[inside]] - index.centres[b]) / index.bandwidth
+        centred = (self.queries[here] - index.centres[b]) / index.bandwidth
+        norm2 = np.einsum("ij,ij->i", centred, centred)
+        rows2 = np.einsum("ij,ij->i", rows, rows)
+        products = centred @ rows.T
+        products -= 0.5 * rows2
+        if self.query_groups is not None and self.groups is not None:
+            products[self.query_groups[here][:, None] == self.groups[inside]] = -np.inf
+        largest = products.max(axis=1)
+        base = np.where(largest == -np.inf, 0.0, largest)
+        products -= base[:, None]
+        common = np.sqrt(norm2), np.zeros(len(here)), math.sqrt(rows2.max()), DOUBLE, index.width + 3.0
+        return products.astype(np.float32), np.zeros(len(rows), np.float32), base - 0.5 * norm2, here, *common
+
+
+def _norms(vectors: NDArray[np.float64]) -> NDArray[np.float64]:
+    norms: NDArray[np.float64] = np.sqrt(np.einsum("ij,ij->i", vectors, vectors))
+    return norms
+
+
+def _quietly(work: Callable[[int, int], None]) -> Callable[[int, int], None]:
+    """The same work without warnings of numpy: numbers too large for a product end as NaN and are dealt with."""
+
+    def quiet(start: int, stop: int) -> None:
+        with np.errstate(all="ignore"):
+            work(start, stop)
+
+    return quiet
+
+
+def _principal_axes(rows: NDArray[np.float64]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Mean of the rows, and the axes (width, width) along which they vary, from least to most."""
+    some = rows[:: max(1, len(rows) // SAMPLE)]
+    centre = np.median(some, axis=0)
+    distance2 = np.einsum("ij,ij->i", some - centre, some - centre)
+    some = some[distance2 <= OUTLIER**2 * np.quantile(distance2, 0.9)]
+    mean = some.mean(axis=0) if len(some) else centre
+    centred = some - mean
+    covariance = centred.T @ centred
+    if not np.isfinite(covariance).all():  # rows too large for their squares
+        return centre, np.eye(rows.shape[1])
+    return mean, np.linalg.eigh(covariance)[1]
+
+
+def _tree(main: NDArray[np.float32]) -> tuple[NDArray[np.int64], NDArray[np.int64], int]:
+    """Order of the rows, first rows of the 2^k leaves, leaves of a block: halved along the widest component."""
+    n = len(main)
+    order = np.arange(n)
+    ends = [(0, n)]
+    block_level = max(0, math.ceil(math.log2(n / BLOCK)))
+    leaf_level = max(block_level, math.ceil(math.log2(n / LEAF)))
+    for _ in range(leaf_level):
+        halves = []
+        for start, stop in ends:
+            middle = (start + stop) // 2
+            here = main[order[start:stop]]
+            widest = int((here.max(axis=0) - here.min(axis=0)).argmax())
+            order[start:stop] = order[start:stop][np.argpartition(here[:, widest], middle - start)]
+            halves += [(start, middle), (middle, stop)]
+        ends = halves
+    leaf_start = np.array([start for start, _ in ends] + [n], dtype=np.int64)
+    return order, leaf_start, 2 ** (leaf_level - block_level)
+
+
+def _boxes(main: NDArray[np.float32], leaf_start: NDArray[np.int64]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    """Boxes of the nodes of the tree as `decide` wants them, and the middles (boxes, p) of some of them.
+
+    Not every level of the tree: each box holds FAN of the next, which a processor measures at once.
+    """
+    ends = np.stack([np.minimum.reduceat(main, leaf_start[:-1]), np.maximum.reduceat(main, leaf_start[:-1])])
+    levels = [ends]
+    while levels[0].shape[1] > FAN:
+        groups = levels[0].reshape(2, -1, FAN, main.shape[1])
+        levels.insert(0, np.stack([groups[0].min(axis=1), groups[1].max(axis=1)]))
+    some = [level for level in levels if level.shape[1] <= MOST_BOXES][-1]
+    missing = FAN - levels[0].shape[1]
+    levels[0] = np.pad(levels[0], ((0, 0), (0, missing), (0, 0)), constant_values=np.inf)
+    boxes = np.concatenate([level.reshape(2, -1, FAN, main.shape[1]) for level in levels], axis=1)
+    return np.ascontiguousarray(boxes.transpose(1, 0, 3, 2)), 0.5 * some.sum(axis=0)
