@@ -169,7 +169,7 @@ def time_decisions(
     best: list[float] = []
     *frames, last = held_out
     for reference in references:
-        level = calibrate(reference, frames=frames, threads=threads).level(1000).value
+        level = float(calibrate(reference, frames=frames, threads=threads).levels(frames[0]).max())
         rows = reference.descriptor(last)
         values = reference.delta_entropy(rows, float64=True, threads=threads)
         np.testing.assert_array_equal(reference.is_covered(rows, level, threads=threads), values <= level)

@@ -16,13 +16,14 @@ __all__ = ["BASELINE_STATISTICS", "Baseline"]
 BASELINE_STATISTICS = ("dh_mean", "dh_q99", "frame_entropy")
 
 #: Fewest independent checks that say anything about scatter.
-FEWEST = 5
+FEWEST = 10
 
 #: Correlation below which checks count as independent.
 NEGLIGIBLE = 0.05
 
-#: Scatter in nats that is rounding: entropies of frames whose environments are all far apart are log N to 1e-13 or so.
-CONSTANT = 1e-9
+#: Scatter in nats up to which numbers count as constant, and as scattering by that much: frames whose environments are
+#: all far apart have the entropy log N to 1e-13, and any drop from there says something.
+CONSTANT = 2e-3
 
 #: Blocks that a false alarm of drift lasts, until the mean of one is back; measured: one to two.
 BLOCKS_OUT = 2
@@ -137,14 +138,11 @@ class Baseline:
         lines = [f"baseline of {self.duration_ps:g} ps complete"]
         for name, series in self._series.items():
             x = np.array(series)
-            m = _independent(x)
-            if len(x) and np.ptp(x) <= CONSTANT:
-                lines.append(f"{name}: {x[0]:.3f} nats at every one of {len(x)} checks: no scatter, not judged by it")
-                continue
+            m = float(len(x)) if len(x) and x.std() <= CONSTANT else _independent(x)
             if m < FEWEST:
                 lines.append(f"{name}: {len(x)} checks, {m:.1f} independent: too few, not judged by it")
                 continue
-            deviation = float(x.std() * math.sqrt(m / (m - 1)))
+            deviation = max(float(x.std() * math.sqrt(m / (m - 1))), CONSTANT)
             reach = float(student.isf(each / 2, m - 1)) * deviation * math.sqrt(1 + 1 / m)
             mean = float(x.mean())
             per_block = max(1, math.ceil(2 * len(x) / m)) if m < len(x) else 1

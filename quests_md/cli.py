@@ -366,7 +366,7 @@ SCORE_COLUMNS = {
     "frame_entropy": 13,
     "excess": 8,
     "state": 7,
-    "alarms": 8,
+    "alarms": 27,
 }
 
 
@@ -374,6 +374,10 @@ def _print_checks(checks: Iterator[Check], trajectory: list[str]) -> dict[str, i
     """Print the checks as they come: in columns on a terminal, else tab-separated; count their states."""
     counts = {"in": 0, "out": 0, "invalid": 0}
     in_terminal = sys.stdout.isatty()
+    columns = dict(SCORE_COLUMNS)
+    if in_terminal and shutil.get_terminal_size().columns < sum(columns.values()) + len(columns):
+        del columns["alarms"]  # they are in the log, and events name theirs
+    widths = columns.values()
 
     def cell(value: Any) -> str:
         if isinstance(value, tuple):
@@ -385,15 +389,15 @@ def _print_checks(checks: Iterator[Check], trajectory: list[str]) -> dict[str, i
     def row(cells: Iterable[str]) -> str:
         if not in_terminal:
             return "\t".join(cells)
-        return " ".join(f"{text:>{width}}" for text, width in zip(cells, SCORE_COLUMNS.values(), strict=True))
+        return " ".join(f"{text:>{width}}" for text, width in zip(cells, widths, strict=True))
 
     if not in_terminal and sys.stderr.isatty():  # in a terminal the lines themselves show how far it is
         checks = track(checks, "scoring frames", count_frames(trajectory))
     for check in checks:
         if not any(counts.values()):  # not before the first frame could be read
-            typer.echo(row(SCORE_COLUMNS))
+            typer.echo(row(columns))
         counts[check.state] += 1
-        typer.echo(row(cell(getattr(check, name)) for name in SCORE_COLUMNS))
+        typer.echo(row(cell(getattr(check, name)) for name in columns))
     return counts
 
 

@@ -186,7 +186,7 @@ class Index:
         return out, bound, usual
 
     def nearest(self, queries: NDArray[np.float64], threads: int) -> NDArray[np.int64]:
-        """The nearest row of each query (m, width), the first of equals by float64 differences; -1: not found."""
+        """The nearest row of each query (m, width), the first of equals; -1 where numbers are too large."""
         order = self._sorted(queries)
         out = np.empty(len(queries), np.int64)
 

@@ -91,7 +91,8 @@ def level_of(
     Where few scores lie above the rank it is uncertain by a factor of two or more; a generalised Pareto fit may then
     raise the level, never lower it. Where a is too small for n groups, the tail is extrapolated from 30 groups on; the
     level is then the upper end of its 80 % interval. More than thirtyfold that promises nothing any more (kind "none");
-    with fewer groups the level is the most extreme score, and the rate says what the groups alone promise.
+    with fewer groups the level is the most extreme score, and the rate says what the groups alone promise. With fewer
+    than two it is a guess, and low numbers are not judged.
 
     References
     ----------
@@ -105,7 +106,7 @@ def level_of(
             null.statistic,
             null.element,
             "below",
-            -level.value,
+            -level.value if level.n_groups >= 2 else -math.inf,
             level.kind,
             level.rate,
             level.pieces,
@@ -122,9 +123,9 @@ def level_of(
 
     if n < 2 and size == "same":
         return level_at(math.inf, "none", 0.0)
-    if n < 2:
+    if n < 2:  # a guess: half of all frames are beyond a single one of them
         everything = scores if n else null.scores
-        return level_at(float(everything[-1]) if len(everything) else GUESS, "none", 1.0)
+        return level_at(max(float(everything[-1]), GUESS) if len(everything) else GUESS, "none", 1.0)
     probability = rate / count
     # a hair less than (1-a)(n+1), so that a = 1/(n+1) is not lost to rounding
     rank = max(math.ceil((1 - probability) * (n + 1) - 1e-9), 1)

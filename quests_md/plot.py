@@ -187,10 +187,10 @@ def _draw_entropy(axis: "Axes", x: NDArray[np.float64], log: Log) -> None:
     if np.isfinite(mean).any():
         axis.plot(x, mean, color="tab:blue", lw=1.4, marker=_marker(log), label="mean over atoms")
     if np.isfinite(level):
-        axis.axhline(level, color="tab:red", ls="--", lw=1.2, label=f"its level {level:.2f}")
+        axis.axhline(level, color="tab:red", ls="--", lw=1.2, label=f"level {level:.2f}")
     means = [level for level in _levels_of(log.header, "dh_mean") if np.isfinite(level)]
     for i, value in enumerate(means):
-        label = f"its level{'s' * (len(means) > 1)} " + ", ".join(f"{v:.2f}" for v in means)
+        label = f"level{'s' * (len(means) > 1)} of the mean " + ", ".join(f"{v:.2f}" for v in means)
         axis.axhline(value, color="tab:blue", ls="--", lw=1.2, label=None if i else label)
     _mark(axis, x[log.state == "invalid"], 0.04, "x", "invalid frame")
     infinite = np.isposinf(log.dh_max)

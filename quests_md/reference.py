@@ -808,7 +808,8 @@ def _nearest_rows(
     queries: NDArray[np.float64], rows: NDArray[np.float64], best: NDArray[np.int64], threads: int
 ) -> NDArray[np.float64]:
     """Squared distances of queries from their nearest rows `best`, which are looked for where they are -1."""
-    d2: NDArray[np.float64] = ((queries - rows[best]) ** 2).sum(axis=1)
+    with np.errstate(over="ignore"):  # then inf, as the kernel says
+        d2: NDArray[np.float64] = ((queries - rows[best]) ** 2).sum(axis=1)
     missing = np.flatnonzero(best < 0)
     these, their_best, their_d2 = queries[missing], best[missing], d2[missing]
 

@@ -47,7 +47,7 @@ def excesses(baseline, values, name="dh_mean"):
     return np.array([[x[name], x[f"{name}_drift"]] for x in found])
 
 
-@pytest.mark.parametrize("n", [5, 20, 100])
+@pytest.mark.parametrize("n", [10, 20, 100])
 @pytest.mark.parametrize("rate", [0.3, 0.02])
 def test_the_level_is_the_prediction_interval_of_normal_numbers(n, rate):
     series = alternating(n)
@@ -215,15 +215,14 @@ def test_too_few_independent_checks_are_no_judge(series, words):
     assert words in baseline.text
 
 
-@pytest.mark.parametrize("n", [1, 7, 10, 100])
-def test_numbers_without_scatter_are_no_judge(n):
-    """Entropies of frames whose environments are all far apart are log N, but for rounding."""
+@pytest.mark.parametrize("n", [10, 100])
+def test_numbers_without_scatter_count_as_scattering_a_little(n):
+    """Entropies of frames whose environments are all far apart are log N, but for rounding: a drop is seen."""
     noise = 1e-14 * np.random.default_rng(0).normal(size=n)
-    for series in (np.full(n, 0.1), math.log(500) + noise, np.zeros(n)):
+    for series in (np.full(n, 0.1), math.log(500) + noise, np.zeros(n), 1e-6 * alternating(n)):
         baseline = fed(series, name="frame_entropy")
-        assert baseline.update({"frame_entropy": 3.0}, 1e6) == {}
-        assert f"{series[0]:.3f} nats at every one of {n} checks: no scatter, not judged by it" in baseline.text
-    assert fed(1e-6 * alternating(100)).update({"dh_mean": 3.0}, 1e6)["dh_mean"] == pytest.approx(3, abs=1e-4)
+        assert baseline.update({"frame_entropy": series[0]}, 1e6)["frame_entropy"] < 0
+        assert baseline.update({"frame_entropy": series[0] - 0.1}, 1e6)["frame_entropy"] == pytest.approx(0.1, abs=0.03)
 
 
 @pytest.mark.parametrize("missing", [None, math.nan])

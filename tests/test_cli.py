@@ -21,7 +21,7 @@ from quests_md.actions import save_frame
 from quests_md.monitor import Monitor
 
 QUESTS_MD = [sys.executable, "-c", "from quests_md.cli import main; main()"]
-COLUMNS = ["step", "time_ps", "n_atoms", "dh_mean", "dh_max", "n_above", "frame_entropy", "excess", "state"]
+COLUMNS = ["step", "time_ps", "n_atoms", "dh_mean", "dh_max", "n_above", "frame_entropy", "excess", "state", "alarms"]
 
 
 def crystal(rng, spread, n=0, element="Cu"):
@@ -130,7 +130,8 @@ def test_build_writes_a_reference_with_its_scores_and_info_repeats_it(quests_md,
     assert said["fingerprint"] == reference.fingerprint
     assert said["content"] == "768 environments in 24 frames"
     assert said["elements"] == "Cu 768"
-    assert said["level"].startswith("dH <= ")
+    assert said["levels"].startswith("promise: ")
+    assert "  dh_max of Cu <= " in out
     code, again, err = quests_md("reference", "info", tmp_path / "a b.safetensors", "--verify")
     assert (code, err) == (0, "")
     assert again.startswith(out)
@@ -175,13 +176,20 @@ def test_calibrate_says_the_level_and_writes_it(quests_md, tmp_path):
     assert (code, err) == (0, f"wrote {tmp_path / 'c.json'}\n")
     calibration = Calibration.load(tmp_path / "c.json")
     assert calibration.false_alarms == 0.1
-    assert out == calibration.describe(32) + "\n"
+    promise, _, caught = out.partition("\n\n")
+    assert promise == calibration.describe(32)
+    title, head, *rows = caught.splitlines()
+    assert title == "out of 24 frames of the reference, one of each group, and the same disturbed:"
+    assert head.split()[:4] == ["alarm", "level", "kind", "rate"]
+    assert [row.split()[0] for row in rows] == ["dh_max", "tail_cluster", "dh_mean", "any"]
+    assert rows[-1].split()[-6] == "0%"  # as they are
 
 
 def test_calibrate_states_the_level_for_another_size(quests_md):
     code, out, _ = quests_md("calibrate", "train.safetensors", "--atoms", 320)
     assert code == 0
-    assert "320 atoms, which count as 10 frames" in out
+    assert "check of 320 atoms" in out
+    assert "counted as 10 frames" in out
 
 
 def test_calibrate_takes_frames_for_a_reference_and_separate_frames(quests_md):
@@ -218,7 +226,7 @@ def test_score_with_a_calibration_file_and_with_a_rate(quests_md):
     with_rate = quests_md("score", "quiet.xyz", "-r", "train.safetensors", "--false-alarms", "0.1")
     assert with_file == with_rate
     assert with_file[0] == 0
-    assert "promise: at most 0.1 false alarms per check" in with_file[2]
+    assert "promise: 0.1 false alarms per check of 32 atoms were asked, 0.13 can be promised" in with_file[2]
     assert "6 frames: 6 in, 0 out, 0 invalid; 0 events\n" in with_file[2]
 
 
@@ -575,7 +583,7 @@ def test_a_terminal_gets_columns_and_folded_lines(folder, terminal):
     assert process.wait(timeout=60) == 0
     assert "scoring frames" not in shown  # the lines show how far it is
     lines = shown.splitlines()
-    [first] = [i for i, line in enumerate(lines) if line.split() == COLUMNS]
+    [first] = [i for i, line in enumerate(lines) if line.split() == COLUMNS[:-1]]
     rows = lines[first : first + 13]
     assert {len(line) for line in rows} == {len(lines[first])}
     assert len(lines[first]) <= 80

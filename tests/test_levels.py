@@ -69,7 +69,7 @@ def test_levels_are_the_ranks_of_scores_of_fitting_frames(rule):
             if rule == "same":
                 assert (level.value, level.rate) == (math.inf, 0.0)
             else:
-                assert (level.value, level.rate) == (chosen[0] if m else max(scores), 1.0)
+                assert (level.value, level.rate) == (max(chosen[0] if m else max(scores), 0.0), 1.0)
         elif rank <= m:
             assert level.kind == ("extrapolated" if is_scaled else "conformal")
             assert level.rate == float(rate)
@@ -103,7 +103,7 @@ def test_below_is_the_mirror_image_of_above(rule):
         above = level_of(null_of(-scores, sizes), *options)
         below = level_of(null_of(scores, sizes, side="below"), *options)
         assert (above.side, below.side) == ("above", "below")
-        assert below.value == -above.value
+        assert below.value == (-above.value if above.n_groups >= 2 else -np.inf)
         assert below.middle == -above.middle
         if above.interval is not None:
             assert below.interval == (-above.interval[1], -above.interval[0])
@@ -147,12 +147,14 @@ def test_frames_of_another_size_say_nothing_of_self_entropy():
         assert below.value == -level.value
 
 
-@pytest.mark.parametrize("side", ["above", "below"])
-def test_without_scores_the_level_is_the_rule_of_thumb_and_with_one_it_is_that(side):
+@pytest.mark.parametrize(("side", "values"), [("above", (0.0, 2.5, 0.0)), ("below", (-np.inf, -np.inf, -np.inf))])
+def test_with_less_than_two_scores_the_level_is_the_rule_of_thumb_or_above_it(side, values):
     for rule in ("extreme", "mean", "quantile"):
-        none, one = (level_of(null_of(x, side=side), rule, 10, 0.1, 1) for x in ([], [2.5]))
-        assert (none.value, none.kind, none.rate, none.n_groups) == (0.0, "none", 1.0, 0)
-        assert (one.value, one.kind, one.rate) == (2.5, "none", 1.0)
+        none, one, low = (level_of(null_of(x, side=side), rule, 10, 0.1, 1) for x in ([], [2.5], [-2.5]))
+        assert (none.value, one.value, low.value) == values
+        assert (none.n_groups, one.n_groups, low.n_groups) == (0, 1, 1)
+        assert {level.kind for level in (none, one, low)} == {"none"}
+        assert {level.rate for level in (none, one, low)} == {1.0}
 
 
 def test_a_fitted_tail_never_lowers_a_level():

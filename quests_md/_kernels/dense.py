@@ -115,11 +115,12 @@ def take_nearest(
     """The nearest row so far of each query, by float64 differences where products leave a doubt; the first of equals.
 
     products to terms as in `absorb_products`. queries (m, d) and rows (n, d) float64 in 1/Å; order: rows of the block.
-    distance2 (m,) and nearest (m,): squared distance and row; start with inf and -1.
+    distance2 (m,) and nearest (m,): squared distance and row; inf and -1 at first, -inf and -1 beyond numbers.
     """
     for k in range(products.shape[0]):
         i = here[k]
-        if not abs(base[k]) < np.inf:
+        if not abs(base[k]) < np.inf:  # beyond the numbers there are: never found
+            distance2[i], nearest[i] = -np.inf, -1
             continue
         largest = _add_and_find_largest(products[k], norms, scratch)
         closest = min(max(-(base[k] + largest), 0.0), 0.5 * distance2[i] / (bandwidth * bandwidth))

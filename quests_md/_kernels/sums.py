@@ -148,9 +148,10 @@ def sum_of_exponentials(exponents, offset, powers, fractions):
         fractions[j] = p * f + np.float32(1.0)
         powers[j] = (whole + BIAS) << SHIFT
     total = 0.0
-    for start in range(0, n, RUN):
+    for start in range(0, n, RUN):  # slices: with ends taken care of in the loop it would not vectorise
+        factors, others = fractions[start : start + RUN], scales[start : start + RUN]
         part = np.float32(0.0)
-        for j in range(start, min(start + RUN, n)):
-            part += fractions[j] * scales[j]
+        for j in range(factors.shape[0]):
+            part += factors[j] * others[j]
         total += float(part)
     return total
