@@ -69,13 +69,8 @@ SYSTEMS, HOSTS, SPACING_PS = ("Cu-solid-900K", "Cu-liquid-1500K"), ((10, 10, 10)
 ASSUMED = (50.0, 100.0)
 INTERVALS = (1, 10, 100)
 
-#: Last columns of tables.
-VALUES = ("float64=True", "`quests`", "`quests` / dH", "differences")
-APPROXIMATE = ("faiss IndexFlatL2", "`quests` approx.", "its dH minus the exact: mean (largest)")
-CHECKS = ("of it rows, us per atom", "atoms above", "peak memory, MB")
-
 #: What quests' approximate dH sums over, and the neighbours in its graph: its defaults.
-NEAREST, GRAPH = 3, 10
+N_NEAREST, N_GRAPH = 3, 10
 
 
 @dataclass(frozen=True, slots=True)
@@ -291,11 +286,6 @@ class Point:
     before: dict[str, float]
     """Seconds before the first query."""
 
-    @property
-    def where(self) -> tuple[str, str]:
-        """First cells of a line."""
-        return self.kind, str(self.n_rows)
-
     def best(self, name: str) -> float:
         """The smallest time of a query in us."""
         times, n = self.times[name]
@@ -310,11 +300,30 @@ class Point:
         return text(self.times[name][0], "us", self.times[name][1]).removesuffix(" us") if name in self.times else "-"
 
 
+Columns = dict[str, Callable[[Point], str]]
+
+
 def cost(bench: Bench, page: Page) -> None:
     """Cost of a query against the number of rows, beside peers."""
     options = bench.options
     points = [_measure(bench.prepared(kind, n), options) for kind in bench.kinds for n in options.sizes]
     _promises(points, page, options)
+
+    def cells(names: Iterable[str]) -> Columns:
+        return {name: partial(Point.cell, name=name) for name in names}
+
+    decisions: Columns = {"level": lambda p: p.levels[0], "atom level": lambda p: p.levels[1]}
+    for c in CLASSES:
+        decisions[c] = lambda p, c=c: f"{p.cell(f'decision, {c}')} ({p.queries[c]})"
+    values = cells(f"dH, {c}" for c in TIMED) | cells(["float64", "`quests`"])
+    values["`quests` / dH"] = lambda p: f"{p.ratio('`quests`', 'dH, covered'):.1f}"
+    values["differences"] = lambda p: p.differences["exact"]
+    nearest = cells(f"{method}, {c}" for method in ("nearest", "cKDTree") for c in TIMED)
+    nearest |= cells(["faiss", "`quests` approx."])
+    nearest["its dH minus the exact: mean (largest)"] = lambda p: p.differences.get("approximate", "-")
+    before: Columns = {}
+    for name in dict.fromkeys(name for point in points for name in point.before):
+        before[name] = lambda p, name=name: f"{p.before[name]:.3g}" if name in p.before else "-"
     page.add(
         "## Against the size of the reference",
         _summary(points),
@@ -322,46 +331,22 @@ def cost(bench: Bench, page: Page) -> None:
         "\n".join(f"- {name}: {what}." for name, what in CLASSES.items()),
         "![us per query against N_ref](engine.png)" if options.picture else "(no picture)",
         "**Decisions**, `Reference.is_covered`; in brackets median dH and the share above the level that was asked:",
-        table(
-            ["reference", "N_ref", "level", "atom level", *CLASSES],
-            [(*p.where, *p.levels, *(f"{p.cell(f'decision, {c}')} ({p.queries[c]})" for c in CLASSES)) for p in points],
-        ),
-        "**Values**, `Reference.delta_entropy`, and those of `quests` (float64=True and `quests`: covered queries; "
-        "differences: the largest from `quests`, of dH and of float64=True):",
-        table(
-            ["reference", "N_ref", *(f"dH, {c}" for c in TIMED), *VALUES],
-            [
-                (
-                    *p.where,
-                    *(p.cell(f"dH, {c}") for c in TIMED),
-                    *(p.cell("float64"), p.cell("quests"), f"{p.ratio('quests', 'dH, covered'):.1f}"),
-                    p.differences["exact"],
-                )
-                for p in points
-            ],
-        ),
-        "**Nearest rows and approximations**: `Reference.nearest`, scipy's tree, faiss (float32, covered queries). `quests` "
-        f"approx. is `approx_delta_entropy`, the sum over {NEAREST} neighbours found in a graph of pynndescent (covered "
-        "queries); here the graph is kept, there every call makes it anew. " + missing("faiss-cpu", "pynndescent"),
-        table(
-            ["reference", "N_ref", *(f"nearest, {c}" for c in TIMED), *(f"cKDTree, {c}" for c in TIMED), *APPROXIMATE],
-            [
-                (
-                    *p.where,
-                    *(p.cell(f"{method}, {c}") for method in ("nearest", "cKDTree") for c in TIMED),
-                    *(p.cell("faiss"), p.cell("approximate"), p.differences.get("approximate", "-")),
-                )
-                for p in points
-            ],
-        ),
+        _table_of(points, decisions),
+        VALUES,
+        _table_of(points, values),
+        NEAREST.format(n=N_NEAREST) + missing("faiss-cpu", "pynndescent"),
+        _table_of(points, nearest),
         "**Before the first query**, s, once:",
-        table(
-            ["reference", "N_ref", *(names := list(dict.fromkeys(name for p in points for name in p.before)))],
-            [(*p.where, *(f"{p.before[n]:.3g}" if n in p.before else "-" for n in names)) for p in points],
-        ),
+        _table_of(points, before),
     )
     if options.picture is not None:
         draw(points, options.picture)
+
+
+def _table_of(points: Sequence[Point], columns: Columns) -> str:
+    """A line for each reference."""
+    rows = [(p.kind, str(p.n_rows), *(cell(p) for cell in columns.values())) for p in points]
+    return table(["reference", "N_ref", *columns], rows)
 
 
 def _promises(points: Sequence[Point], page: Page, options: Options) -> None:
@@ -379,7 +364,7 @@ def _promises(points: Sequence[Point], page: Page, options: Options) -> None:
     for point in points:
         if abs(point.n_rows / options.two_sizes[-1] - 1) > 0.1:
             continue
-        ratio, seconds = point.ratio("quests", "dH, covered"), point.before["search structure"]
+        ratio, seconds = point.ratio("`quests`", "dH, covered"), point.before["search structure"]
         what = f"dH, {point.kind}, {point.times['dH, covered'][1]} queries, {point.n_rows} rows"
         page.promise(what, "1e5 rows: at least 10 times `quests`", f"{ratio:.1f} times", ratio >= 10)
         what = f"search structure, {point.kind}, {point.n_rows} rows"
@@ -398,7 +383,7 @@ def _summary(points: Sequence[Point]) -> str:
     lines = [f"At {most:.0e} rows, in the order of the best case and the worst:".replace("e+0", "e")]
     lines += [f"- decision about a covered atom: {of('decision, covered', 'decision, typical')},"]
     lines += [f"  near the level {of('decision, near')}, another phase {of('decision, other')};"]
-    lines += [f"- dH: {of(*(f'dH, {c}' for c in TIMED))}; in float64 {of('float64')}; `quests` {of('quests')};"]
+    lines += [f"- dH: {of(*(f'dH, {c}' for c in TIMED))}; in float64 {of('float64')}; `quests` {of('`quests`')};"]
     lines += [f"- nearest row: ours {of(*(f'nearest, {c}' for c in TIMED))}, faiss {of('faiss')},"]
     lines += [f"  scipy's tree {of(*(f'cKDTree, {c}' for c in TIMED))}."]
     return "\n".join(lines)
@@ -414,7 +399,7 @@ def _measure(prepared: Prepared, options: Options) -> Point:
     times = in_turns(repeats, *(partial(method.ask, method.queries) for method in fitting))
     build, index, calibration = prepared.seconds
     own = {"`Reference.from_frames`": build, "search structure": index, "`calibrate(frames=)`": calibration}
-    return Point(
+    point = Point(
         prepared.kind.name,
         prepared.n_rows,
         (f"{prepared.level:.1f} ({prepared.calibration.kind})", f"{prepared.atom_level:.1f}"),
@@ -423,6 +408,8 @@ def _measure(prepared: Prepared, options: Options) -> Point:
         differences,
         own | before,
     )
+    print("measured:", point.kind, point.n_rows, {name: point.cell(name) for name in point.times}, file=sys.stderr)
+    return point
 
 
 def _queries(prepared: Prepared, options: Options) -> dict[str, Queries]:
@@ -504,7 +491,7 @@ def _methods(
         for c, q in queries.items()
     ]
     methods += [Method(f"dH, {c}", dh, queries[c].rows, fewest if c == "covered" else FEWEST) for c in TIMED]
-    methods += [Method("float64", float64, covered), Method("quests", exact, covered, fewest)]
+    methods += [Method("float64", float64, covered), Method("`quests`", exact, covered, fewest)]
     few = covered[: options.pick(COMPARED)] if prepared.n_rows <= SMALL else covered[: COMPARED[1]]
     theirs = exact(few)
     reachable = theirs < 600  # beyond, quests loses digits
@@ -537,14 +524,14 @@ def _methods(
     graphs = None if options.quick or prepared.n_rows > SMALL else _module("pynndescent")
     if graphs is not None:
         settings = {"n_jobs": threads, "random_state": 0}
-        graphs.NNDescent(rows[:500], n_neighbors=GRAPH, **settings).prepare()  # compiles
+        graphs.NNDescent(rows[:500], n_neighbors=N_GRAPH, **settings).prepare()  # compiles
         start = time.perf_counter()
-        graph = graphs.NNDescent(rows, n_neighbors=GRAPH, **settings)
+        graph = graphs.NNDescent(rows, n_neighbors=N_GRAPH, **settings)
         graph.prepare()
         before["graph of `quests` approx."] = time.perf_counter() - start
 
         def approximate(these: Array) -> Array:
-            distances = graph.query(these, k=NEAREST)[1].astype(np.float64)
+            distances = graph.query(these, k=N_NEAREST)[1].astype(np.float64)
             with np.errstate(divide="ignore"):
                 return -np.log(np.exp(-0.5 * (distances / BANDWIDTH) ** 2).sum(axis=1))
 
@@ -553,10 +540,10 @@ def _methods(
         assert too_high.min() > -1e-2, "a part of the sum cannot be larger than all of it"
         differences["approximate"] = f"{too_high.mean():.2f} ({too_high.max():.2f})"
         if prepared.n_rows < 2000:
-            theirs = quests.entropy.approx_delta_entropy(few, rows, BANDWIDTH, NEAREST, GRAPH, **settings)
+            theirs = quests.entropy.approx_delta_entropy(few, rows, BANDWIDTH, N_NEAREST, N_GRAPH, **settings)
             agree = np.abs(found[: len(few)] - theirs) < 1e-3
             assert agree.mean() > 0.8, "not what quests does"  # another graph, other neighbours now and then
-        methods.append(Method("approximate", approximate, covered))
+        methods.append(Method("`quests` approx.", approximate, covered))
     return methods, before, differences
 
 
@@ -569,8 +556,8 @@ def draw(points: Sequence[Point], path: Path) -> None:
         "decision, other": ("is_covered, other phase", "^-", "tab:purple"),
         "dH, covered": ("delta_entropy", "D-", "tab:green"),
         "float64": ("delta_entropy, float64", "v-", "tab:olive"),
-        "quests": ("quests, exact", "o--", "tab:red"),
-        "approximate": ("quests, approximate (graph kept)", "^--", "tab:orange"),
+        "`quests`": ("quests, exact", "o--", "tab:red"),
+        "`quests` approx.": ("quests, approximate (graph kept)", "^--", "tab:orange"),
         "faiss": ("faiss, nearest row", "s--", "tab:brown"),
         "cKDTree, covered": ("cKDTree, nearest row", "D--", "tab:gray"),
     }
@@ -588,14 +575,8 @@ def draw(points: Sequence[Point], path: Path) -> None:
         panel.grid(alpha=0.3)
     panels[0].set_ylabel("us per query (smallest of the runs)")
     handles = {label: h for panel in panels for h, label in zip(*panel.get_legend_handles_labels(), strict=True)}
-    figure.legend(
-        handles.values(),
-        handles.keys(),
-        loc="lower center",
-        ncols=4 if len(kinds) > 2 else 2,
-        fontsize=8,
-        frameon=False,
-    )
+    columns = 4 if len(kinds) > 2 else 2
+    figure.legend(handles.values(), handles.keys(), loc="lower center", ncols=columns, fontsize=8, frameon=False)
     figure.tight_layout(rect=(0, 0.15, 1, 1))
     figure.savefig(path, dpi=150)
 
@@ -624,7 +605,7 @@ def atoms(bench: Bench, page: Page) -> None:
         "## Against the number of atoms",
         ATOMS,
         table(
-            ["reference", "N_ref", "atoms", "values", "ms per check", "us per atom", *CHECKS],
+            ["reference", "N_ref", "atoms", "values", "ms per check", "us per atom", *AND_MORE],
             lines,
         ),
     )
@@ -638,16 +619,12 @@ def large(bench: Bench, page: Page) -> None:
     kind = bench.spheres[1]
     prepared = bench.prepared(kind, options.sizes[-1])
     reference, threads = prepared.reference, options.threads
-    gb = reference.rows.nbytes / 1e9
-    lines = [
-        (name, f"{seconds:.3g}")
-        for name, seconds in zip(
-            (f"build from {reference.n_frames} frames", "search structure", f"`calibrate` with {len(kind.held_out)} "
-             "held-out frames"),
-            prepared.seconds,
-            strict=True,
-        )
-    ]  # fmt: skip
+    what = (
+        f"build from {reference.n_frames} frames",
+        "search structure",
+        f"`calibrate` with {len(kind.held_out)} frames",
+    )
+    lines = [(name, f"{seconds:.3g}") for name, seconds in zip(what, prepared.seconds, strict=True)]
     start = time.perf_counter()
     calibrate(reference, threads=threads)
     lines.append(("`calibrate` by its own groups (30 000 rows)", f"{time.perf_counter() - start:.3g}"))
@@ -670,7 +647,7 @@ def large(bench: Bench, page: Page) -> None:
             page.promise(what, "1e5 rows: under 2.5 times the rows", f"{share:.2f} times", share < 2.5)
     page.add(
         "## A million rows",
-        f"A liquid of {prepared.n_rows} rows, {gb:.2f} GB in float64.",
+        f"A liquid of {prepared.n_rows} rows, {reference.rows.nbytes / 1e6:.0f} MB in float64.",
         table(["what", "s"], lines),
         f"Memory of a fresh process whose monitor checks {len(check)} atoms, MB:",
         table(["rows", "before loading", "growth by load and first decision, at its peak", "peak of it all"], memory),
@@ -686,23 +663,9 @@ def run(bench: Bench, page: Page) -> None:
     lines = []
     for name in SYSTEMS:
         lines += _run(CONDITIONS[name], options)
-    page.add(
-        "## In a run",
-        RUN.format(spacing=SPACING_PS),
-        table(
-            [
-                "system",
-                "atoms",
-                "N_ref",
-                "values",
-                "ms per check",
-                "host",
-                "us per atom and step",
-                *(f"every {interval} steps" for interval in INTERVALS),
-            ],
-            lines,
-        ),
-    )
+    headings = ["system", "atoms", "N_ref", "values", "ms per check", "host", "us per atom and step"]
+    headings += [f"every {interval} steps" for interval in INTERVALS]
+    page.add("## In a run", RUN.format(spacing=SPACING_PS), table(headings, lines))
 
 
 def _run(condition: Condition, options: Options) -> Iterator[tuple[str, ...]]:
@@ -891,6 +854,16 @@ system of 1000 atoms; held-out frames are of another run, or test sets and every
 is exceeded by one held-out atom in a hundred. At most {queries} queries, fewer where a run would take more than
 {seconds:g} s (dH and `quests`: all of them up to 1e5 rows). Queries:"""
 
+VALUES = """\
+**Values**, `Reference.delta_entropy`, and those of `quests`. float64: float64=True, and `quests`, are asked covered
+queries; differences: the largest ones from `quests`, of dH and of float64."""
+
+NEAREST = """\
+**Nearest rows and approximations**: `Reference.nearest`, scipy's tree, faiss (IndexFlatL2 in float32, covered queries).
+`quests` approx. is `approx_delta_entropy`, the sum over {n} neighbours found in a graph of pynndescent (covered queries);
+here the graph is kept, there every call makes it anew. """
+
+AND_MORE = ("of it rows, us per atom", "atoms above", "peak memory, MB")
 ATOMS = """\
 `Monitor.check`, values="auto", no log, in a process of its own; ms and us: minimum / median. Frames of 108 to 100 000
 atoms in distribution, references and levels as above; rows are the part of the descriptor. Atoms above: their number

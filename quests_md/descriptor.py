@@ -13,6 +13,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from ._kernels.rows import fill_rows
 from ._kernels.threads import available_threads, for_ranges
+from .compilation import announce_compilation
 from .errors import FrameError
 from .geometry import frame_grid
 from .validation import check_rows
@@ -164,6 +165,7 @@ class Descriptor:
         rows = np.full((len(atoms), self.width), np.nan)
         if len(atoms) == 0:
             return rows
+        announce_compilation()
         grid = frame_grid(atoms, self.cutoff)
         # neighbouring bins one after the other: what an atom needs is already in the cache
         order = chosen[np.argsort(grid.slots[chosen])]

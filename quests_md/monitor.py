@@ -22,6 +22,7 @@ from ._kernels.threads import available_threads
 from .baseline import BASELINE_STATISTICS, Baseline
 from .budget import Budget
 from .calibration import Calibration, calibrate, kind_of, rate_of
+from .compilation import announce_compilation, are_kernels_cached
 from .errors import StopRun
 from .events import EventCourse
 from .flagged import labelled_copy
@@ -30,7 +31,7 @@ from .heldout import SEED
 from .hosts import AseHost
 from .journal import Journal, OnError
 from .judge import Judge, Judged, Values, frame_digest
-from .preflight import are_kernels_cached, preflight_text, warm_up
+from .preflight import preflight_text, warm_up
 from .progress import say
 from .records import SCHEMA, Check, Event, require_new_log
 from .reference import Reference
@@ -241,8 +242,7 @@ class Monitor:
         self._begin(atoms)
         start = time.perf_counter()
         cached = are_kernels_cached()
-        if not cached:
-            say("quests_md: compiling kernels, some 10 s, once per installation ...")
+        announce_compilation()
         warm_up(self.judge)
         judged = self.judge.judge(atoms, step=0, frame=0)
         text = preflight_text(self.judge, judged, atoms)

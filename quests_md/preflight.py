@@ -1,28 +1,18 @@
 """What to know before step 1: does the reference fit the run, and what do the alarms promise."""
 
 import math
-from pathlib import Path
 
 import numpy as np
 from ase import Atoms
 from ase.build import bulk
 
 from . import __version__
-from ._kernels.rows import fill_rows
 from .clusters import largest_cluster
 from .descriptor import Descriptor
 from .entropy import entropy
 from .judge import Judge, Judged
 
-__all__ = ["are_kernels_cached", "preflight_text", "warm_up"]
-
-
-def are_kernels_cached() -> bool:
-    """Whether an earlier process left compiled kernels on disk."""
-    stats = getattr(fill_rows, "stats", None)
-    if stats is None or not stats.cache_path:  # jit switched off, or nowhere to cache
-        return False
-    return any(Path(stats.cache_path).glob("*fill_rows*.nbi"))
+__all__ = ["preflight_text", "warm_up"]
 
 
 def warm_up(judge: Judge) -> None:
@@ -36,6 +26,7 @@ def warm_up(judge: Judge) -> None:
         z = reference.numbers[:1]
         reference.nearest(reference.rows[:1], numbers=z)
         reference.delta_entropy(reference.rows[:1], numbers=z)
+        reference.is_covered(reference.rows[:1], 0.0, numbers=z)
 
 
 def preflight_text(judge: Judge, start: Judged, atoms: Atoms) -> str:

@@ -39,6 +39,7 @@ LEVELS = (
         "entropy",
         "trigger",
     ),
+    ("compilation",),
     ("descriptor", "clusters", "bandwidth", "index", "reference_file", "frame_statistics", "levels", "baseline"),
     ("reference_build",),
     ("reference",),
