@@ -604,10 +604,7 @@ def atoms(bench: Bench, page: Page) -> None:
     page.add(
         "## Against the number of atoms",
         ATOMS,
-        table(
-            ["reference", "N_ref", "atoms", "values", "ms per check", "us per atom", *AND_MORE],
-            lines,
-        ),
+        table(["reference", "N_ref", "atoms", "values", "ms per check", "us per atom", *AND_MORE], lines),
     )
 
 
@@ -859,9 +856,9 @@ VALUES = """\
 queries; differences: the largest ones from `quests`, of dH and of float64."""
 
 NEAREST = """\
-**Nearest rows and approximations**: `Reference.nearest`, scipy's tree, faiss (IndexFlatL2 in float32, covered queries).
-`quests` approx. is `approx_delta_entropy`, the sum over {n} neighbours found in a graph of pynndescent (covered queries);
-here the graph is kept, there every call makes it anew. """
+**Nearest rows and approximations**: `Reference.nearest`, scipy's tree; faiss (IndexFlatL2 in float32) is asked covered
+queries, as is `quests` approx.: `approx_delta_entropy`, the sum over {n} neighbours found in a graph of pynndescent.
+Here the graph is kept, there every call makes it anew. """
 
 AND_MORE = ("of it rows, us per atom", "atoms above", "peak memory, MB")
 ATOMS = """\

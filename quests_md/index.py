@@ -44,7 +44,7 @@ HIGHEST = 500.0
 LEFT_OUT = 16.0
 
 #: Bandwidths from the centre of a block up to which float32 is tried, and for nearest rows.
-FAR, FAR_NEAREST = 1e4, 50.0
+FAR, FAR_NEAREST = 1e4, 400.0
 
 #: Bound of what exponentials, their sums and the blocks left out add to the error of a fast value, nats.
 SUM_ERROR = 2e-5

@@ -149,7 +149,8 @@ def sum_of_exponentials(exponents, offset, powers, fractions):
         powers[j] = (whole + BIAS) << SHIFT
     total = 0.0
     for start in range(0, n, RUN):  # slices: with ends taken care of in the loop it would not vectorise
-        factors, others = fractions[start : start + RUN], scales[start : start + RUN]
+        stop = min(start + RUN, n)
+        factors, others = fractions[start:stop], scales[start:stop]
         part = np.float32(0.0)
         for j in range(factors.shape[0]):
             part += factors[j] * others[j]
