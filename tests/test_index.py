@@ -230,8 +230,9 @@ def test_no_error_beyond_its_bound_and_no_wrong_proof(seed, n, width, spread, sh
     rows = rows[rng.integers(n, size=n)] if seed % 3 == 0 else np.round(rows) if seed % 3 == 1 else rows
     rows[rng.random(n) < 0.003] += rng.normal(size=width) * 10.0**far
     rows += rng.normal(size=width) * 10.0**shift
-    queries = near(rng, rows, 12) * bandwidth
+    queries = near(rng, rows, 12)
     queries[-1] += rng.normal(size=width) * 10.0**far
+    queries *= bandwidth
     rows *= bandwidth
     groups = rng.integers(3, size=n)
     own = rng.integers(-1, 3, size=12)
@@ -247,7 +248,7 @@ def test_no_error_beyond_its_bound_and_no_wrong_proof(seed, n, width, spread, sh
         with np.errstate(invalid="ignore"):
             error = np.where(values == wanted, 0, np.abs(values - wanted))
         assert not (error > bound).any()
-        assert (np.isfinite(bound) | ~np.isfinite(values) | (wanted > 1e15)).all()
+        assert far > 5 or np.isfinite(bound).all()
         promised = usual < 1e-4 + 1e-6 * np.abs(values)
         assert (error <= 1e-4 + 1e-6 * np.abs(wanted))[promised].all()
     finite = np.where(np.isfinite(expected), expected, 0)
