@@ -94,7 +94,8 @@ def nucleation(data: Path) -> None:
     ):
         checks = list(score_trajectory(source, reference, calibration))
         crystal = crystal_fraction(Path(str(source).split("@")[0]).with_suffix(".ptm.csv"))
-        print(f"\n{name}\n\n| ps | dh_mean | dh_max | frame_entropy | checks out | PTM crystal |\n|--|--|--|--|--|--|")
+        heads = "| ps | dh_mean | dh_max | frame_entropy | checks out | PTM crystal |\n|--|--|--|--|--|--|"
+        print(f"\n{name}\n\n{heads}")
         for block in np.array_split(np.arange(len(checks)), 12):
             chosen = [checks[i] for i in block]
             times = [check.time_ps for check in chosen]

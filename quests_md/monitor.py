@@ -78,7 +78,7 @@ class Monitor:
     baseline_ps
         Judge mean dH, its 99 % quantile and the frame entropy by the first so many ps of the run itself, two-sided and
         for slow drift, instead of by the reference: their levels do not transfer between temperatures. Those in use
-        are; without `statistics` the frame entropy joins them.
+        are; without `statistics` the frame entropy joins them. During that time the reference judges the first two.
     trigger
         Default `Trigger()`: three checks out in a row open an event. It is copied.
     log
@@ -481,7 +481,8 @@ class Monitor:
         values = {name: getattr(check, name) for name in baseline.statistics}
         excesses: dict[str, float | None] = dict(baseline.update(values, check.time_ps))
         if not baseline.is_complete:
-            return judged
+            # of the frame entropy at another temperature the reference knows nothing; a high mean is worth a word
+            return judged.with_excesses({"frame_entropy": None})
         if not was_complete:
             self._journal.note("info", str(baseline.text))
         # the reference no longer has a say in these, even where the baseline was too short to have one
