@@ -102,7 +102,8 @@ def nucleation(data: Path) -> None:
             print(
                 f"| {times[0]:.0f}-{times[-1]:.0f} | {mean(c.dh_mean for c in chosen):.2f} "
                 f"| {mean(c.dh_max for c in chosen):.2f} | {mean(c.frame_entropy for c in chosen):.2f} "
-                f"| {sum(c.state == 'out' for c in chosen)} of {len(chosen)} | {mean(crystal.get(round(t), np.nan) for t in times):.3f} |"
+                f"| {sum(c.state == 'out' for c in chosen)} of {len(chosen)} "
+                f"| {mean(crystal.get(round(t), np.nan) for t in times):.3f} |"
             )
 
 
