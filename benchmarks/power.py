@@ -48,10 +48,10 @@ those of the wrong time step 0.1 ps. Cu is an EAM potential, LJ Lennard-Jones wi
 
 What to take from it:
 
-- Caught in every frame, whatever the crystal: melting, a surface, +3 % and -3 % of strain, another element (by
-  its label, and by its geometry alone), and a run that blows up (a time step of 50 fs, ten times the longest that copper
-  bears). At 25 fs copper at 300 and 900 K does not blow up, a thermostat holds it, and its structures are those of the right run:
-  2 % are out, and rightly so. Softer Lennard-Jones crystals and the liquid do break: 72 to 100 % are out.
+- Caught in every frame, whatever the crystal: melting, a surface, +3 % and -3 % of strain, another element (by its
+  label, and by its geometry alone), and a run that blows up (a time step of 50 fs, ten times the longest that copper
+  bears). At 25 fs copper at 300 and 900 K does not blow up, a thermostat holds it, and its structures are those of the
+  right run: 2 % are out, and rightly so. Softer Lennard-Jones crystals and the liquid do break: 72 to 100 % are out.
 - A vacancy and an interstitial are caught in every frame at 300 K. At 900 K thermal motion hides a vacancy from the
   largest dH and from the mean; the cluster of strange atoms around it is seen in three frames of four and more.
 - Strain of 1 % is seen at 300 K, above all by the mean; at 900 K thermal expansion and motion cover it.

@@ -14,7 +14,7 @@ from .entropy import entropy
 from .frame_statistics import SAMPLE_ATOMS, SKETCH_ROWS, STATISTICS, TAIL_SHARE, mean_and_quantile, sample
 from .levels import GUESS, NullScores, Side
 from .progress import track
-from .reference import Reference
+from .reference import Reference, near_largest
 
 __all__ = ["ANY_ELEMENT", "HeldOut", "held_out_frames", "separate_frames"]
 
@@ -160,7 +160,9 @@ def held_out_frames(
 
 def separate_frames(reference: Reference, apart: Reference, *, threads: int | None = None) -> HeldOut:
     """Frames that are not in the reference, judged against all of it."""
-    dh = reference.delta_entropy(apart.rows, numbers=apart.numbers, float64=True, threads=threads)
+    dh = reference.evaluate(apart.rows, apart.numbers, threads=threads)
+    top = near_largest(dh, apart.array("atom_frame") * 256 + apart.numbers)
+    dh[top] = reference.evaluate(apart.rows[top], apart.numbers[top], float64=True, threads=threads)
     return _collect(reference, apart, dh, apart.array("frame_group"), is_separate=True, threads=threads)
 
 

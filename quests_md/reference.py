@@ -29,7 +29,7 @@ from .reference_build import PAIR_BIN, Builder, copies_rule, provenance, sorted_
 from .reference_file import ARRAYS
 from .validation import check_bandwidth, check_rows
 
-__all__ = ["Nearest", "Reference", "require_equal_settings"]
+__all__ = ["Nearest", "Reference", "near_largest", "require_equal_settings"]
 
 #: Most rows that are held out to set a level.
 MAX_HELD_OUT = 30_000
@@ -510,13 +510,7 @@ class Reference:
         scores = self.delta_entropy_without(
             self.rows[rows], self.numbers[rows], row_groups[rows], frame_groups, threads=threads
         )
-        # levels are made of the largest of a frame and an element: these as exactly as checks take them
-        _, part = np.unique(self._arrays["atom_frame"][rows] * 256 + self.numbers[rows], return_inverse=True)
-        largest = np.full(int(part.max(initial=-1)) + 1, -np.inf)
-        np.maximum.at(largest, part, scores)
-        finite = np.flatnonzero(scores < np.inf)
-        near = NEAR_LARGEST * (1 + np.abs(scores[finite]) / 100)
-        top = finite[scores[finite] >= largest[part[finite]] - near]
+        top = near_largest(scores, self._arrays["atom_frame"][rows] * 256 + self.numbers[rows])
         scores[top] = self.delta_entropy_without(
             self.rows[rows[top]],
             self.numbers[rows[top]],
@@ -771,6 +765,19 @@ class Reference:
             If they differ; names the arrays.
         """
         reference_file.verify(Path(path))
+
+
+def near_largest(values: NDArray[np.float64], parts: NDArray[Any]) -> NDArray[np.int64]:
+    """Indices of the fast values that may be the largest finite one of their part: a frame and an element.
+
+    Levels are made of these, so that they are wanted as exactly as checks take them.
+    """
+    finite = np.flatnonzero(np.isfinite(values))
+    _, part = np.unique(parts[finite], return_inverse=True)
+    largest = np.full(int(part.max(initial=-1)) + 1, -np.inf)
+    np.maximum.at(largest, part, values[finite])
+    near = NEAR_LARGEST * (1 + np.abs(values[finite]) / 100)
+    return finite[values[finite] >= largest[part] - near]
 
 
 def require_equal_settings(
