@@ -8,7 +8,7 @@ from ase import Atoms
 from ase.geometry import minkowski_reduce
 from numpy.typing import NDArray
 
-from ._kernels.neighbors import bin_points, link_pairs, list_images, nearest_of_species
+from ._kernels.neighbors import bin_points, extent, link_pairs, list_images, nearest_of_species
 from .errors import FrameError
 
 __all__ = ["FrameGrid", "frame_grid", "linked_pairs", "nearest_by_element"]
@@ -133,8 +133,9 @@ def _with_images(
     fractions = positions @ basis_inverse
     # a sphere of the cutoff spans cutoff * |column| in the fraction along that column
     reach = cutoff * np.linalg.norm(basis_inverse, axis=0) + 1e-9
-    first = np.ceil(fractions.min(axis=0) - reach - fractions)
-    last = np.floor(fractions.max(axis=0) + reach - fractions)
+    low, high = extent(fractions)
+    first = np.ceil(low - reach - fractions)
+    last = np.floor(high + reach - fractions)
     n_points = float(math.prod((last - first + 1).T).sum())
     if n_points > MAX_IMAGES:
         raise FrameError(

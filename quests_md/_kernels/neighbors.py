@@ -5,7 +5,7 @@ from numpy.typing import NDArray
 
 from .jit import kernel
 
-__all__ = ["bin_points", "candidates", "link_pairs", "list_images", "nearest_of_species"]
+__all__ = ["bin_points", "candidates", "extent", "link_pairs", "list_images", "nearest_of_species"]
 
 Floats = NDArray[np.float64]
 Integers = NDArray[np.int64]
@@ -57,18 +57,68 @@ def bin_points(
     Returns the sorted x, y and z, the sorted bin of each point, the bins per axis (3,), the atom behind each sorted
     point, and the place of each atom (the first `n_atoms` points) among the sorted points.
     """
-    low = points.min(axis=0)
-    span = points.max(axis=0) - low
+    low, high = extent(points)
     # a hair more than the cutoff, so that rounding in the division never puts a neighbour two bins away
-    edge = np.maximum(cutoff * (1 + 1e-9), span / MAX_BINS * (1 + 1e-9))
-    where = ((points - low) / edge).astype(np.int64) + 1  # an empty layer all around
-    shape = where.max(axis=0) + 2
-    index = (where[:, 0] * shape[1] + where[:, 1]) * shape[2] + where[:, 2]
-    order = np.argsort(index, kind="stable")
-    slot = np.empty(len(order), np.int64)
-    slot[order] = np.arange(len(order))
-    x, y, z = (np.ascontiguousarray(points[order, c]) for c in range(3))
-    return x, y, z, index[order], shape, source[order], slot[:n_atoms]
+    edge = np.maximum(cutoff * (1 + 1e-9), (high - low) / MAX_BINS * (1 + 1e-9))
+    shape = ((high - low) / edge).astype(np.int64) + 3  # an empty layer all around
+    n = len(points)
+    index, order = np.empty(n, np.int64), np.empty(n, np.int64)
+    find_bins(points, low, edge, shape, index)
+    if shape[0] * shape[1] * shape[2] <= 8 * n + 4096:
+        count_into_order(index, np.zeros(shape[0] * shape[1] * shape[2] + 1, np.int64), order)
+    else:
+        order = np.argsort(index, kind="stable")
+    x, y, z, bins = np.empty(n), np.empty(n), np.empty(n), np.empty(n, np.int64)
+    behind, slot = np.empty(n, np.int64), np.empty(n_atoms, np.int64)
+    put_in_order(points, source, index, order, x, y, z, bins, behind, slot)
+    return x, y, z, bins, shape, behind, slot
+
+
+@kernel
+def extent(points):
+    """Smallest and largest coordinates of points (n, d), n > 0: numpy takes ten times as long over short axes."""
+    low, high = points[0].copy(), points[0].copy()
+    for i in range(1, points.shape[0]):
+        for c in range(points.shape[1]):
+            x = points[i, c]
+            low[c] = x if x < low[c] else low[c]
+            high[c] = x if x > high[c] else high[c]
+    return low, high
+
+
+@kernel
+def find_bins(points, low, edge, shape, index):
+    """Number of the bin of each point (n, 3)."""
+    for i in range(points.shape[0]):
+        flat = 0
+        for c in range(3):
+            place = np.int64((points[i, c] - low[c]) / edge[c]) + 1
+            flat = flat * shape[c] + min(place, shape[c] - 2)
+        index[i] = flat
+
+
+@kernel
+def count_into_order(index, starts, order):
+    """Stable order of the points by bin; `starts` (n_bins + 1,) zeros to work in."""
+    for i in range(index.shape[0]):
+        starts[index[i] + 1] += 1
+    for b in range(1, starts.shape[0]):
+        starts[b] += starts[b - 1]
+    for i in range(index.shape[0]):
+        order[starts[index[i]]] = i
+        starts[index[i]] += 1
+
+
+@kernel
+def put_in_order(points, source, index, order, x, y, z, bins, behind, slot):
+    """Coordinates, bins and atoms of the points in their order, and the place of each atom in it."""
+    for m in range(order.shape[0]):
+        i = order[m]
+        x[m], y[m], z[m] = points[i, 0], points[i, 1], points[i, 2]
+        bins[m] = index[i]
+        behind[m] = source[i]
+        if i < slot.shape[0]:
+            slot[i] = m
 
 
 @kernel
