@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ._kernels.dense import absorb_products, box_bounds, leave_out, take_nearest
+from ._kernels.dense import absorb_products, box_bounds, centre_and_round, leave_out, take_nearest
 from ._kernels.leaves import decide
 from ._kernels.threads import for_ranges, one_blas_thread
 
@@ -168,8 +168,7 @@ class Index:
                 here = np.flatnonzero(~(piece.bounds[:, b] > left_out - surely))
                 n = self.block_start[b + 1] - self.block_start[b]
                 memory = refused, scratch[:n], powers[:n], fractions[:n]
-                is_near = piece.lengths(b, here) < FAR
-                near, far = here[is_near], here[~is_near]
+                near, far = piece.divide(b, here, FAR)
                 if len(near):
                     absorb_products(*piece.single(b, near), top, total, *errors, *memory)
                     far = np.concatenate([far, near[refused[: len(near)]]])
@@ -202,11 +201,11 @@ class Index:
                 inside = slice(self.block_start[b], self.block_start[b + 1])
                 rows = queries[these], self.source, self.order[inside], self.bandwidth
                 found = distance2, nearest, scratch[: inside.stop - inside.start]
-                is_near = piece.lengths(b, here) < FAR_NEAREST
-                if is_near.any():
-                    take_nearest(*piece.single(b, here[is_near]), *rows, *found)
-                if not is_near.all():
-                    take_nearest(*piece.double(b, here[~is_near]), *rows, *found)
+                near, far = piece.divide(b, here, FAR_NEAREST)
+                if len(near):
+                    take_nearest(*piece.single(b, near), *rows, *found)
+                if len(far):
+                    take_nearest(*piece.double(b, far), *rows, *found)
             out[these] = nearest
 
         with one_blas_thread():
@@ -251,33 +250,38 @@ class _Piece:
         self.bounds = np.empty((m, len(index.radii)))
         box_bounds(self.rotated, self.sizes, index.block_low, index.block_high, self.bounds)
         self.longest = int(np.diff(index.block_start).max())
-        self._rounded = np.zeros((m, index.rows.shape[1]), np.float32)
+        self._rounded, self._lengths = np.zeros((m, index.rows.shape[1]), np.float32), np.empty(m)
         self._memory = np.empty(m * self.longest, np.float32)
 
     def nearest_first(self) -> NDArray[np.int64]:
         """The blocks, those nearest to most queries first."""
         return np.argsort(np.minimum(self.bounds, 1e6).sum(axis=0), kind="stable")
 
-    def lengths(self, b: int, here: NDArray[np.int64]) -> NDArray[np.float64]:
-        """Distance of the queries `here` from the centre of a block; NaN where float32 is of no use."""
-        centred = self.rotated[here] - self.index.rotated_centres[b]
-        return _norms(centred)
+    def divide(self, b: int, here: NDArray[np.int64], far: float) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """The queries nearer than `far` to the centre of a block, and the others; all are far if it is of no use."""
+        rounded, lengths = self._rounded[: len(here)], self._lengths[: len(here)]
+        centre_and_round(self.rotated, here, self.index.rotated_centres[b], rounded, lengths)
+        is_near = lengths < far
+        if is_near.all():
+            return here, here[:0]
+        # those that stay move to the front
+        n = int(is_near.sum())
+        self._rounded[:n], self._lengths[:n] = rounded[is_near], lengths[is_near]
+        return here[is_near], here[~is_near]
 
     def single(self, b: int, here: NDArray[np.int64]) -> tuple[Any, ...]:
-        """Exponents of queries and the rows of a block in float32, as the kernels want them."""
+        """Exponents of the near ones of `divide` and the rows of a block in float32, as the kernels want them."""
         index = self.index
         inside = slice(index.block_start[b], index.block_start[b + 1])
-        rounded = self._rounded[: len(here)]
-        rounded[:, : index.width] = self.rotated[here] - index.rotated_centres[b]
-        norm2 = np.einsum("ij,ij->i", rounded, rounded, dtype=np.float64)
         products = self._memory[: len(here) * (inside.stop - inside.start)].reshape(len(here), -1)
-        np.dot(rounded, index.rows[inside].T, out=products)
+        np.dot(self._rounded[: len(here)], index.rows[inside].T, out=products)
         if self.query_groups is not None and self.groups is not None:
             leave_out(products, self.query_groups[here], self.groups[inside])
         # rotations are wrong by some 1e-14 of what they rotate
         blur = 1e-12 * self.sizes[here]
-        common = np.sqrt(norm2), blur, index.radii[b], SINGLE, index.width + 3.0
-        return products, index.norms[inside], -0.5 * norm2, here, *common
+        lengths = self._lengths[: len(here)]
+        common = lengths, blur, index.radii[b], SINGLE, index.width + 3.0
+        return products, index.norms[inside], -0.5 * lengths**2, here, *common
 
     def double(self, b: int, here: NDArray[np.int64]) -> tuple[Any, ...]:
         """The same from products in float64: half as fast."""

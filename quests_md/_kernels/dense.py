@@ -7,12 +7,12 @@ import numpy as np
 from .jit import kernel
 from .sums import sum_of_exponentials
 
-__all__ = ["absorb_products", "box_bounds", "leave_out", "take_nearest"]
+__all__ = ["absorb_products", "box_bounds", "centre_and_round", "leave_out", "take_nearest"]
 
-#: Terms e^-40 of the largest do not matter: 1e9 of them are less than 1e-8 of the sum.
+#: Terms e^-40 of a sum do not matter: 1e9 of them are less than 1e-8 of it.
 MATTERS = 40.0
 
-#: Terms that carry all but 1e-3 of a sum are within e^-16 of the largest, for 1e4 of them.
+#: Terms of at least e^-16 of a sum carry nearly all of it.
 CARRIES = 16.0
 
 #: Rounding errors behave like random numbers: some three to five times what is the most seen in tests of rounding,
@@ -25,8 +25,8 @@ SHARE = 0.75
 #: A block whose errors weigh less than this part of what is allowed may have them.
 LITTLE = 0.01
 
-#: What may be left out of a sum, as a part of it.
-NOTHING = 1e-9
+#: Sums from here on need not know their largest term: float32 has numbers 1e-25 of it.
+TINY = 1e-13
 
 #: Lanes down to which the maximum of a row is halved: a plain reduction does not vectorise where NaN may occur.
 LANES = 32
@@ -50,6 +50,18 @@ def box_bounds(points, lengths, low, high, bounds):
 
 
 @kernel
+def centre_and_round(points, here, centre, rounded, lengths):
+    """The points `here` (k,) of (m, d) relative to a centre (d,): float32 (k, D), D >= d, and lengths (k,) float64."""
+    for k in range(here.shape[0]):
+        norm2 = 0.0
+        for c in range(centre.shape[0]):
+            x = np.float32(points[here[k], c] - centre[c])
+            rounded[k, c] = x
+            norm2 += np.float64(x) * np.float64(x)
+        lengths[k] = math.sqrt(norm2)
+
+
+@kernel
 def absorb_products(
     products, norms, base, here, lengths, blur, radius, unit, terms, top, total, worst, usual, refused,
     scratch, powers, fractions,
@@ -60,11 +72,12 @@ def absorb_products(
     bandwidths.
     here (k,): the queries. lengths (k,): their |y|, distance from the centre of the block; blur (k,): error of y.
     radius: largest |x| of the block. unit: rounding unit of the products; terms: numbers that are added in one of them.
-    top, total (m,) float64: largest exponent so far and the sum relative to it; start with -inf and 0.
-    worst, usual (m,) float64: bound of the error of the sum, and what it will hardly exceed, also relative to top.
+    top, total (m,) float64: the sum is total exp(top); start with -inf and 0.
+    worst, usual (m,) float64: bound of the error of the sum, and what it will hardly exceed, also relative to exp(top).
     refused (k,) bool: queries whose products are not good enough for `delta_entropy`; they are not added.
     scratch, fractions (n,) float32 and powers (n,) int32: memory to work in; products are changed.
     """
+    n = products.shape[1]
     is_single = unit > 1e-10
     for k in range(products.shape[0]):
         i = here[k]
@@ -72,37 +85,42 @@ def absorb_products(
         if not abs(base[k]) < np.inf:  # beyond the numbers there are
             worst[i] = usual[i] = np.inf
             continue
-        largest = _add_and_find_largest(products[k], norms, scratch)
-        if largest == -np.inf:  # all left out
-            continue
-        exponent = base[k] + largest
+        row = products[k]
+        for j in range(n):
+            row[j] += norms[j]
+        # no exponent is above 0: where the sum is not too small the largest need not be known
+        exponent = 0.0
+        added = 0.0
+        if total[i] == 0.0 or top[i] == 0.0:
+            offset = np.float32(1.0 - base[k])
+            added = math.exp(base[k] + offset) * sum_of_exponentials(row, offset, powers, fractions)
+        if added < TINY and top[i] != 0.0:
+            largest = _largest(row, scratch)
+            if largest == -np.inf:  # all left out
+                continue
+            exponent = base[k] + largest
+            added = sum_of_exponentials(row, largest, powers, fractions)
         peak = max(top[i], exponent)
-        length = lengths[k]
-        norm_error = 2.0**-53 * terms * length * length
-        error = 0.0
-        for _ in range(2):  # rows that matter, if all exponents are wrong by as much
-            reach = math.sqrt(2.0 * max(MATTERS - peak + 2.0 * error, 0.0))
-            error = _worst_error(length, radius, reach, unit, terms, blur[k])
-        if exponent < top[i] - MATTERS:
-            added = products.shape[1] * _exp(exponent - top[i] + error)
-            refused[k] = is_single and added > NOTHING * total[i]
-            if not refused[k]:
-                worst[i] += added
-                usual[i] += added
-            continue
-        reach = math.sqrt(2.0 * max(CARRIES - peak, 0.0))
-        far = min(radius, length + reach)
-        likely = unit * (TYPICAL * (length * far + 0.5 * far * far) + (length + far) * reach) + norm_error
-        likely = min(error, likely)
-        added = math.exp(exponent - peak) * sum_of_exponentials(products[k], largest, powers, fractions)
+        added *= math.exp(exponent - peak)
         decay = math.exp(top[i] - peak)
-        allowed = SHARE * (1e-4 + 1e-6 * abs(peak))
+        together = total[i] * decay + added
+        log_sum = peak + math.log(together)
+        length = lengths[k]
+        error = 0.0
+        for _ in range(2):  # that of rows that matter, if all exponents are wrong by as much
+            reach = math.sqrt(2.0 * max(MATTERS - log_sum + 2.0 * error, 0.0))
+            error = _worst_error(length, radius, reach, unit, terms, blur[k])
+        reach = math.sqrt(2.0 * max(CARRIES - log_sum, 0.0))
+        far = min(radius, length + reach)
+        likely = unit * (TYPICAL * (length * far + 0.5 * far * far) + (length + far) * reach)
+        likely = min(error, likely + 2.0**-53 * terms * length * length)
         doubt = added * (_exp(likely) - 1.0)
-        refused[k] = is_single and likely > allowed and not doubt < LITTLE * allowed * (total[i] * decay + added)
+        allowed = SHARE * (1e-4 + 1e-6 * abs(log_sum))
+        refused[k] = is_single and likely > allowed and not doubt < LITTLE * allowed * together
         if refused[k]:
             continue
         top[i] = peak
-        total[i] = total[i] * decay + added
+        total[i] = together
         worst[i] = worst[i] * decay + added * (_exp(error) - 1.0)
         usual[i] = usual[i] * decay + doubt
 
@@ -122,7 +140,10 @@ def take_nearest(
         if not abs(base[k]) < np.inf:  # beyond the numbers there are: never found
             distance2[i], nearest[i] = -np.inf, -1
             continue
-        largest = _add_and_find_largest(products[k], norms, scratch)
+        row = products[k]
+        for j in range(row.shape[0]):
+            row[j] += norms[j]
+        largest = _largest(row, scratch)
         closest = min(max(-(base[k] + largest), 0.0), 0.5 * distance2[i] / (bandwidth * bandwidth))
         error = 0.0
         for _ in range(3):  # the error is that of rows as near as the nearest one, error included
@@ -130,17 +151,16 @@ def take_nearest(
             error = _worst_error(lengths[k], radius, reach, unit, terms, blur[k])
         lowest = -(closest + 2.2 * error) - base[k]
         limit = np.float32(lowest - 1e-6 * abs(lowest))
-        for j in range(products.shape[1]):
-            if products[k, j] < limit:
+        for j in range(row.shape[0]):
+            if row[j] < limit:
                 continue
-            row = order[j]
             d2 = 0.0
             for c in range(queries.shape[1]):
-                difference = queries[i, c] - rows[row, c]
+                difference = queries[i, c] - rows[order[j], c]
                 d2 += difference * difference
-            if d2 < distance2[i] or (d2 == distance2[i] and row < nearest[i]):
+            if d2 < distance2[i] or (d2 == distance2[i] and order[j] < nearest[i]):
                 distance2[i] = d2
-                nearest[i] = row
+                nearest[i] = order[j]
 
 
 @kernel
@@ -173,11 +193,9 @@ def _exp(x):
 
 
 @kernel
-def _add_and_find_largest(row, norms, scratch):
-    """Add the norms to a row and give its largest entry; `scratch` is of the same length."""
+def _largest(row, scratch):
+    """The largest entry of a row; `scratch` is of the same length."""
     n = row.shape[0]
-    for j in range(n):
-        row[j] += norms[j]
     if n < 2 * LANES:
         largest = -np.inf
         for j in range(n):
