@@ -378,7 +378,8 @@ def _worth(calibration: dict[str, Any]) -> str:
     if kind == "none" and n_groups == 1:
         return f"{text}: a guess, the reference is one group of frames"
     if kind == "none":
-        return f"{text}: the largest dH of {n_groups} held-out groups of frames; {promise}"
+        what = "the extremes" if text.startswith("alarms") else "the largest dH"
+        return f"{text}: {what} of {n_groups} held-out groups of frames; {promise}"
     if kind == "extrapolated":
         return f"{text}: about 1 false alarm {often}, extrapolated from {n_groups} held-out groups of frames"
     return f"{text}: {promise}, from {n_groups} held-out groups of frames"

@@ -192,6 +192,17 @@ def test_calibrate_states_the_level_for_another_size(quests_md):
     assert "counted as 10 frames" in out
 
 
+def test_calibrate_draws_the_null_distributions_of_all_statistics(quests_md, tmp_path):
+    code, out, err = quests_md("calibrate", "train.safetensors", "--statistics", "all", "--plot", tmp_path / "n.png")
+    assert (code, err) == (0, f"wrote {tmp_path / 'n.png'}\n")
+    assert (tmp_path / "n.png").read_bytes()[:4] == b"\x89PNG"
+    for name in ("dh_max", "dh_q99", "dh_mean", "n_tail", "tail_cluster", "frame_entropy"):
+        assert f"  {name}" in out
+    code, _, err = quests_md("calibrate", "train.safetensors", "--statistics", "dh_max,dh_min")
+    assert code == 2
+    assert err.startswith("error: statistics: expected names among")
+
+
 def test_calibrate_takes_frames_for_a_reference_and_separate_frames(quests_md):
     code, out, err = quests_md("calibrate", "train.xyz@:12", "--frames", "train.xyz@12:18", "--frames", "train.xyz@18:")
     assert code == 0
@@ -234,6 +245,23 @@ def test_score_is_the_same_for_any_number_of_workers(quests_md):
     one = quests_md("score", "run.xyz", "-r", "train.safetensors", "--threads", 1)
     assert one[0] == 0
     assert quests_md("score", "run.xyz", "-r", "train.safetensors", "--workers", 3) == one
+
+
+def test_score_at_checks_the_steps_of_a_log_alone(quests_md, tmp_path):
+    log = tmp_path / "some.jsonl"
+    code, some, _ = quests_md("score", "run.xyz@::3", "-r", "train.safetensors", "--log", log)
+    assert code == 0
+    code, again, _ = quests_md("score", "run.xyz", "-r", "train.safetensors", "--at", log)
+    assert (code, again) == (0, some)
+    assert [row["step"] for row in table(again)] == ["0", "30", "60", "90"]
+
+
+def test_score_with_a_baseline_says_so_in_the_log(quests_md, tmp_path):
+    log = tmp_path / "run.jsonl"
+    code, _, _ = quests_md("score", "run.xyz", "-r", "train.safetensors", "--log", log, "--baseline-ps", 0.03)
+    assert code == 0
+    assert read_log(log).header["baseline_ps"] == 0.03
+    assert "frame_entropy" in read_log(log).header["calibration"]["statistics"]
 
 
 def test_score_takes_globs_and_slices(quests_md):

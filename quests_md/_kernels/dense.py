@@ -28,6 +28,9 @@ LITTLE = 0.01
 #: Sums from here on need not know their largest term: float32 has numbers 1e-25 of it.
 TINY = 1e-13
 
+#: What can be shifted to 0 in float32 without loss.
+SHIFTED = -1e4
+
 #: Lanes down to which the maximum of a row is halved: a plain reduction does not vectorise where NaN may occur.
 LANES = 32
 
@@ -91,10 +94,10 @@ def absorb_products(
         # no exponent is above 0: where the sum is not too small the largest need not be known
         exponent = 0.0
         added = 0.0
-        if total[i] == 0.0 or top[i] == 0.0:
+        if base[k] > SHIFTED and (total[i] == 0.0 or top[i] == 0.0):
             offset = np.float32(1.0 - base[k])
             added = math.exp(base[k] + offset) * sum_of_exponentials(row, offset, powers, fractions)
-        if added < TINY and top[i] != 0.0:
+        if added == 0.0 or (added < TINY and top[i] != 0.0):
             largest = _largest(row, scratch)
             if largest == -np.inf:  # all left out
                 continue
