@@ -11,7 +11,7 @@ from ._kernels.dense import absorb_products, box_bounds, centre_and_round, leave
 from ._kernels.leaves import decide
 from ._kernels.threads import for_ranges, one_blas_thread
 
-__all__ = ["Index"]
+__all__ = ["Index", "JoinedIndex"]
 
 #: Rows of a leaf, at most, and of a block: what a product of matrices and the caches like.
 LEAF, BLOCK = 64, 2048
@@ -228,6 +228,50 @@ class Index:
                 main = (queries[start : start + PIECE] @ axes - self.mean @ axes).astype(np.float32)
                 nearest[start : start + PIECE] = (half_norm2 - main @ middles).argmin(axis=1)
         return np.argsort(nearest, kind="stable")
+
+
+class JoinedIndex:
+    """The structures of the first rows, made for a smaller reference, and of those that came after them.
+
+    Parameters
+    ----------
+    first, rest
+        Structures of the same bandwidth over consecutive rows.
+    """
+
+    def __init__(self, first: Index, rest: Index) -> None:
+        self.first, self.rest = first, rest
+        self._n_first = len(first.rows)
+
+    def decide(self, queries: NDArray[np.float64], levels: NDArray[np.float64], threads: int) -> NDArray[np.int8]:
+        """As `Index.decide`: what a part of the rows proves is proven; two parts refuted prove nothing of their sum."""
+        verdict = np.maximum(self.first.decide(queries, levels, threads), 0)
+        rest = np.flatnonzero(verdict == 0)
+        verdict[rest] = np.maximum(self.rest.decide(queries[rest], levels[rest], threads), 0)
+        return verdict
+
+    def minus_log_sums(
+        self,
+        queries: NDArray[np.float64],
+        threads: int,
+        query_groups: NDArray[np.int64] | None = None,
+        groups: NDArray[np.int64] | None = None,
+    ) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]:
+        """As `Index.minus_log_sums`: a sum is wrong by no larger a part than the worse of its two parts."""
+        n = self._n_first
+        a, *a_errors = self.first.minus_log_sums(queries, threads, query_groups, None if groups is None else groups[:n])
+        b, *b_errors = self.rest.minus_log_sums(queries, threads, query_groups, None if groups is None else groups[n:])
+        bound, usual = (np.maximum(x, y) for x, y in zip(a_errors, b_errors, strict=True))
+        return -np.logaddexp(-a, -b), bound, usual
+
+    def nearest(self, queries: NDArray[np.float64], threads: int) -> NDArray[np.int64]:
+        """As `Index.nearest`."""
+        a, b = self.first.nearest(queries, threads), self.rest.nearest(queries, threads)
+        with np.errstate(over="ignore"):  # then both are -1
+            d2_a = ((queries - self.first.source[a]) ** 2).sum(axis=1)
+            d2_b = ((queries - self.rest.source[b]) ** 2).sum(axis=1)
+        nearest = np.where(d2_b < d2_a, b + self._n_first, a)
+        return np.where((a < 0) | (b < 0), -1, nearest)
 
 
 class _Piece:

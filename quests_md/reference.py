@@ -4,6 +4,7 @@ import math
 import os
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
+from copy import copy
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, Self
@@ -22,7 +23,7 @@ from .entropy import BANDWIDTH, minus_log_sums
 from .errors import MismatchError
 from .frames import count_frames, iter_frames
 from .grouping import join_copies
-from .index import Index
+from .index import Index, JoinedIndex
 from .progress import track
 from .records import NearestEnvironment
 from .reference_build import PAIR_BIN, Builder, copies_rule, provenance, sorted_by_element
@@ -85,7 +86,8 @@ class Reference:
         self._fingerprint = fingerprint
         self._blocks = _element_blocks(self.numbers, self._settings["match"])
         self._order: tuple[NDArray[np.int64], NDArray[np.int64]] | None = None
-        self._indices: dict[int, Index] = {}
+        self._indices: dict[int, Index | JoinedIndex] = {}
+        self._inherited: dict[int, Index] = {}
 
     @classmethod
     def from_frames(
@@ -153,7 +155,7 @@ class Reference:
 
     def __getstate__(self) -> dict[str, Any]:
         """Search structures are not pickled: they are built again where they are needed."""
-        return self.__dict__ | {"_indices": {}}
+        return self.__dict__ | {"_indices": {}, "_inherited": {}}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         """Arrays that come out of a pickle are writeable: a reference never changes."""
@@ -357,11 +359,28 @@ class Reference:
             out[where] = values
         return out
 
-    def _index(self, block: slice) -> Index:
-        """The search structure over the rows of an element, built when first asked for."""
+    def _index(self, block: slice) -> Index | JoinedIndex:
+        """The search structure over the rows of an element, built when first asked for.
+
+        After an extension that of the first rows is kept, as long as they are most of them.
+        """
         if block.start not in self._indices:
-            self._indices[block.start] = Index(self.rows[block], self.bandwidth)
+            rows, first = self.rows[block], self._inherited.pop(block.start, None)
+            if first is not None and len(first.rows) < len(rows) <= 2 * len(first.rows):
+                n = len(first.rows)
+                kept = copy(first)
+                kept.source = rows[:n]  # the old reference may go
+                self._indices[block.start] = JoinedIndex(kept, Index(rows[n:], self.bandwidth))
+            else:
+                self._indices[block.start] = Index(rows, self.bandwidth)
         return self._indices[block.start]
+
+    def _inherit(self, first: "Reference") -> None:
+        """Take over the search structures of a reference whose rows come first in each element of this one."""
+        for z, block in first._blocks.items():
+            index = first._indices.get(block.start)
+            if index is not None and z in self._blocks:
+                self._inherited[self._blocks[z].start] = index.first if isinstance(index, JoinedIndex) else index
 
     def is_covered(
         self,
@@ -685,13 +704,15 @@ class Reference:
             "groups": "; ".join(dict.fromkeys(str(part.provenance.get("groups")) for part in parts))
             + copies_rule(n_copies),
         }
-        return Reference(
+        merged = Reference(
             sorted_by_element(arrays, first.match),
             descriptor=next((p._descriptor for p in parts if p._descriptor is not None), None),
             settings=first.settings,
             sources=sources,
             provenance=origin,
         )
+        merged._inherit(first)
+        return merged
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write the reference to a safetensors file, whole or not at all.

@@ -12,11 +12,12 @@ import pytest
 from ase import Atoms
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from systems import alloy
 from threadpoolctl import threadpool_info, threadpool_limits
 
 import quests_md.index
 from quests_md import Descriptor, Reference
-from quests_md.index import BLOCK, Index
+from quests_md.index import BLOCK, Index, JoinedIndex
 from quests_md.reference import FEW_ROWS
 
 DATA = Path(__file__).resolve().parents[2] / "shared" / "data"
@@ -503,3 +504,46 @@ def test_real_data(known, new):
     for levels in levels_around(exact, np.random.default_rng(15)):
         np.testing.assert_array_equal(reference.is_covered(queries, levels), exact <= levels)
     assert_nearest(Index(rows, H).nearest(queries, 1), queries, rows)
+
+
+@pytest.mark.parametrize("match", ["element", "any"])
+def test_an_extended_reference_keeps_the_structure_of_its_first_rows(match):
+    frames = [alloy(3, seed=i) for i in range(14)]
+    reference = Reference.from_frames(frames[:10], match=match)
+    frame = alloy(3, seed=99, rattle=0.1)
+    reference.is_covered(frame, 0.0)
+    kept = dict(reference._indices)
+    assert kept
+    extended = reference.extend(frames[10:12])
+    whole = Reference.from_frames(frames[:12], match=match)
+    exact = whole.delta_entropy(frame, float64=True)
+    np.testing.assert_allclose(extended.delta_entropy(frame), exact, atol=1e-4)
+    assert {type(index) for index in extended._indices.values()} == {JoinedIndex}
+    assert all(
+        index.first.rows is old.rows for index, old in zip(extended._indices.values(), kept.values(), strict=True)
+    )
+    for level in (
+        exact,
+        np.nextafter(exact, -np.inf),
+        np.nextafter(exact, np.inf),
+        exact + 1e-7,
+        exact - 2.0,
+        exact + 2.0,
+    ):
+        np.testing.assert_array_equal(extended.is_covered(frame, level), exact <= level)
+    near, far = extended.nearest(frame), whole.nearest(frame)
+    np.testing.assert_allclose(near.distance, far.distance, rtol=1e-12)
+    np.testing.assert_array_equal(near.frame, far.frame)
+    np.testing.assert_array_equal(near.atom, far.atom)
+    np.testing.assert_allclose(extended.held_out_scores()[1], whole.held_out_scores()[1], atol=1e-4)
+    # once more: still two parts, and the first one as long as it is most of the rows
+    twice = extended.extend(frames[12:13])
+    np.testing.assert_allclose(
+        twice.delta_entropy(frame), Reference.from_frames(frames[:13], match=match).delta_entropy(frame), atol=2e-4
+    )
+    assert all(new.first.rows is old.rows for new, old in zip(twice._indices.values(), kept.values(), strict=True))
+    small = Reference.from_frames(frames[:5], match=match)
+    small.is_covered(frame, 0.0)
+    large = small.extend(frames[5:])
+    large.is_covered(frame, 0.0)
+    assert not any(isinstance(index, JoinedIndex) for index in large._indices.values())
