@@ -10,8 +10,15 @@ from ase.data import chemical_symbols
 from numpy.typing import NDArray
 
 from .clusters import largest_cluster
-from .entropy import entropy
-from .frame_statistics import SAMPLE_ATOMS, SKETCH_ROWS, STATISTICS, TAIL_SHARE, mean_and_quantile, sample
+from .frame_statistics import (
+    SAMPLE_ATOMS,
+    SKETCH_ROWS,
+    STATISTICS,
+    TAIL_SHARE,
+    frame_entropy,
+    mean_and_quantile,
+    sample,
+)
 from .levels import GUESS, NullScores, Side
 from .progress import track
 from .reference import Reference, near_largest
@@ -195,11 +202,9 @@ def _collect(
     for i, (atoms, part) in enumerate(
         track(zip(atoms_of, chosen, strict=True), "frames in distribution", len(atoms_of))
     ):
-        entropies[i] = entropy(source.rows[atoms], bandwidth=reference.bandwidth, threads=threads)
+        entropies[i] = frame_entropy(source.rows[atoms], reference.bandwidth, threads)
         whole = len(part) == len(atoms)
-        sampled_entropies[i] = (
-            entropies[i] if whole else entropy(source.rows[part], bandwidth=reference.bandwidth, threads=threads)
-        )
+        sampled_entropies[i] = entropies[i] if whole else frame_entropy(source.rows[part], reference.bandwidth, threads)
     return HeldOut(
         frames=[source.frame(int(i)) for i in frames],
         groups=frame_groups[frames],

@@ -16,9 +16,8 @@ from numpy.typing import NDArray
 from .calibration import Calibration
 from .clusters import largest_cluster
 from .descriptor import describe
-from .entropy import entropy
 from .errors import FrameError
-from .frame_statistics import SKETCH_ROWS, identities, mean_and_quantile, sample
+from .frame_statistics import SKETCH_ROWS, frame_entropy, identities, mean_and_quantile, sample
 from .heldout import SEED
 from .levels import Level
 from .records import Check
@@ -238,7 +237,7 @@ class Judge:
         levels = these.levels, these.atom_levels
         dh = self.reference.evaluate(these.rows, these.numbers, levels=levels, threads=self.threads)
         mean, q99 = mean_and_quantile(dh[known])
-        h = entropy(these.rows, bandwidth=self.reference.bandwidth, threads=self.threads)
+        h = frame_entropy(these.rows, self.reference.bandwidth, self.threads)
         found = {"dh_max": float(dh.max()), "dh_mean": mean, "dh_q99": q99, "frame_entropy": h}
         return dh, ~(known & (dh <= these.levels)), ~(known & (dh <= these.atom_levels)), found
 
@@ -265,7 +264,7 @@ class Judge:
         sampled = sketch.delta_entropy(rows[chosen], numbers=numbers[chosen], threads=self.threads)
         sampled -= self.reference.log_shares(sketch, numbers[chosen])
         mean, q99 = mean_and_quantile(sampled[known[chosen]])
-        h = entropy(rows[chosen], bandwidth=self.reference.bandwidth, threads=self.threads)
+        h = frame_entropy(rows[chosen], self.reference.bandwidth, self.threads)
         dh_max = float(dh[above].max()) if above.any() else None
         return dh, above, tail, {"dh_max": dh_max, "dh_mean": mean, "dh_q99": q99, "frame_entropy": h}
 

@@ -10,8 +10,7 @@ from ase import Atoms
 from .calibration import Calibration
 from .clusters import largest_cluster
 from .descriptor import describe
-from .entropy import entropy
-from .frame_statistics import mean_and_quantile
+from .frame_statistics import frame_entropy, mean_and_quantile
 from .levels import Level
 from .progress import track
 from .reference import Reference
@@ -127,7 +126,7 @@ def _out(
         "dh_q99": q99,
         "n_tail": tail.mean(),
         "tail_cluster": largest_cluster(atoms, tail, reference.pair_distances()),
-        "frame_entropy": entropy(rows, bandwidth=reference.bandwidth, threads=threads),
+        "frame_entropy": frame_entropy(rows, reference.bandwidth, threads),
     }
     return {name: _is_beyond(name, values[name], levels) for name in calibration.statistics}
 

@@ -13,7 +13,7 @@ import quests_md.calibration
 import quests_md.frame_statistics
 import quests_md.heldout
 import quests_md.judge
-from quests_md import Monitor, Reference, calibrate
+from quests_md import Monitor, Reference, calibrate, entropy
 from quests_md.clusters import LINK
 from quests_md.frame_statistics import SAMPLE_ATOMS, STATISTICS, sample
 from quests_md.judge import Judge
@@ -319,3 +319,14 @@ def test_frames_of_an_empty_file_have_no_numbers(references):
         calibration = calibrate(references["element"], frames=[])
     assert (calibration.nulls, calibration.n_groups, calibration.kind) == ((), 0, "none")
     assert (calibration.levels(Atoms("CuAu")) == 0.0).all()
+
+
+def test_the_entropy_of_a_large_frame_is_that_of_all_pairs(monkeypatch):
+    rng = np.random.default_rng(0)
+    rows = rng.normal(size=(300, 63)) * 0.01 + 0.1 * rng.integers(0, 2, size=(300, 1))
+    exact = entropy(rows, bandwidth=H)
+    assert quests_md.frame_statistics.frame_entropy(rows, H, 1) == exact
+    monkeypatch.setattr(quests_md.frame_statistics, "LARGE", 100)
+    for these in (rows, np.zeros((300, 63)), np.concatenate([rows, rows + 1e6])):
+        expected = entropy(these, bandwidth=H)
+        assert quests_md.frame_statistics.frame_entropy(these, H, 1) == pytest.approx(expected, abs=1e-5)
