@@ -472,31 +472,27 @@ def _statistics(text: str | None) -> tuple[str, ...] | None:
 
 
 def _print_power(calibration: Calibration, found: list[Power], atoms: int | None) -> None:
-    """A table of what would be caught: a row per level in use, a column per disturbance."""
+    """A table of what would be caught: a column per level in use, a row per disturbance."""
     numbers = calibration.typical_numbers(atoms or calibration.frame_atoms)
     levels = calibration.alarm_levels(numbers)
-    heads = ["alarm", "level", "kind", "rate", *(entry.disturbance for entry in found)]
-    rows = []
+    columns = [["alarm by", "level", "kind", "rate", *(entry.disturbance for entry in found)]]
     for level in levels:
-        unit = STATISTICS[level.statistic].unit
         value = level.value * len(numbers) if level.statistic == "n_tail" else level.value
         name = level.statistic + (f" {level.element}" if level.element else "")
-        sign = ">" if level.side == "above" else "<"
         if not math.isfinite(value):
-            rows.append([name, "no frames of this size", "", ""])
+            columns.append([name, "not judged", "", "", *("" for _ in found)])
             continue
-        rows.append([name, f"{sign} {value:.2f} {unit}", level.kind, f"{level.rate:.2g}"])
-        rows[-1] += [f"{entry.shares[level.statistic]:.0%}" for entry in found]
-    rows.append(["any", "", kind_of(levels), f"{rate_of(levels):.2g}", *(f"{entry.share:.0%}" for entry in found)])
-    for row in rows:
-        row += [""] * (len(heads) - len(row))
-    widths = [max(len(row[i]) for row in [heads, *rows]) for i in range(len(heads))]
+        limit = f"{'>' if level.side == 'above' else '<'} {value:.2f} {STATISTICS[level.statistic].unit}"
+        shares = [f"{entry.shares[level.statistic]:.0%}" for entry in found]
+        columns.append([name, limit, level.kind, f"{level.rate:.2g}", *shares])
+    shares = [f"{entry.share:.0%}" for entry in found]
+    columns.append(["any", "", kind_of(levels), f"{rate_of(levels):.2g}", *shares])
+    widths = [max(map(len, column)) for column in columns]
     if found:
         typer.echo(f"out of {found[0].n_frames} frames of the reference, one of each group, and the same disturbed:")
-    for row in [heads, *rows]:
-        left = "  ".join(f"{cell:<{width}}" for cell, width in zip(row[:3], widths[:3], strict=True))
-        right = "  ".join(f"{cell:>{width}}" for cell, width in zip(row[3:], widths[3:], strict=True))
-        typer.echo(f"{left}  {right}")
+    for first, *cells in zip(*columns, strict=True):
+        right = "  ".join(f"{cell:>{width}}" for cell, width in zip(cells, widths[1:], strict=True))
+        typer.echo(f"{first:<{widths[0]}}  {right}")
     if not found:
         typer.echo("what they would catch is not known: there are no two groups of whole frames to disturb")
 

@@ -180,9 +180,12 @@ def test_calibrate_says_the_level_and_writes_it(quests_md, tmp_path):
     assert promise == calibration.describe(32)
     title, head, *rows = caught.splitlines()
     assert title == "out of 24 frames of the reference, one of each group, and the same disturbed:"
-    assert head.split()[:4] == ["alarm", "level", "kind", "rate"]
-    assert [row.split()[0] for row in rows] == ["dh_max", "tail_cluster", "dh_mean", "any"]
-    assert rows[-1].split()[-6] == "0%"  # as they are
+    assert head.split() == ["alarm", "by", "dh_max", "Cu", "tail_cluster", "dh_mean", "any"]
+    assert [row.split("  ")[0] for row in rows[:4]] == ["level", "kind", "rate", "as they are"]
+    assert rows[3].split()[-1] == "0%"
+    assert rows[5].startswith("rattled 0.2 Å")
+    assert rows[5].split()[-1] == "100%"
+    assert all(len(row) <= 80 for row in rows)
 
 
 def test_calibrate_states_the_level_for_another_size(quests_md):

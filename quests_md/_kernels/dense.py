@@ -15,9 +15,9 @@ MATTERS = 40.0
 #: Terms of at least e^-16 of a sum carry nearly all of it.
 CARRIES = 16.0
 
-#: Rounding errors behave like random numbers: some three to five times what is the most seen in tests of rounding,
-#: in units of unit |y||x|. The bound of the worst case grows with the number of columns instead.
-TYPICAL = 6.0
+#: Most that rounding does to a product, in units of unit |y||x|: errors behave like random numbers, and 5 to 6 is the
+#: most that was found, with columns of equal magnitude. The bound of the worst case grows with the columns instead.
+TYPICAL = 8.0
 
 #: Part of the tolerance that rounding of products may use up.
 SHARE = 0.75
