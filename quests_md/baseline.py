@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 from scipy.stats import t as student
 
 from .cusum import RUN_LENGTHS, Cusum
+from .trigger import as_released
 
 __all__ = ["BASELINE_STATISTICS", "Baseline"]
 
@@ -35,11 +36,9 @@ class _Judged:
 
     low: float
     high: float
-    middle: float
     cusum: Cusum
     per_block: int
     """Checks whose mean is one number for the sequential test: twice the statistical inefficiency."""
-    n_independent: float
     block: list[float] = field(default_factory=list)
 
 
@@ -112,7 +111,9 @@ class Baseline:
             value = values.get(name)
             if value is None or math.isnan(value):
                 continue
-            excesses[name] = self._scaled(max(value - judged.high, judged.low - value), (judged.high - judged.low) / 2)
+            excesses[name] = as_released(
+                max(value - judged.high, judged.low - value), (judged.high - judged.low) / 2, self.release
+            )
             excesses[f"{name}_drift"] = self._drift(judged, value)
         return excesses
 
@@ -125,13 +126,7 @@ class Baseline:
             if cusum.state != "in" and abs(mean - cusum.mean) <= cusum.deviation * cusum.shift / 2:
                 cusum.restart()  # it is back
             cusum.update(mean)
-        return self._scaled(cusum.excess, cusum.threshold)
-
-    def _scaled(self, beyond: float, gap: float) -> float:
-        """Below the level half of the way to the middle counts as released."""
-        if beyond <= 0 and 0 < gap / 2 < self.release:
-            return beyond * self.release / (gap / 2)
-        return beyond
+        return as_released(cusum.excess, cusum.threshold, self.release)
 
     def _finish(self) -> None:
         each = self.rate / self.n_checks / max(len(self.statistics), 1) / 2
@@ -150,7 +145,7 @@ class Baseline:
             # an alarm of drift stays for some blocks: of all checks as large a share is out as by the other test
             run_length = min(max(BLOCKS_OUT / each, 20), RUN_LENGTHS[1])
             cusum = Cusum(mean, block_deviation, shift=1 + 4 / math.sqrt(m), run_length=run_length)
-            self._judged[name] = _Judged(mean - reach, mean + reach, mean, cusum, per_block, m)
+            self._judged[name] = _Judged(mean - reach, mean + reach, cusum, per_block)
             lines.append(
                 f"{name}: {mean - reach:.3f} ... {mean + reach:.3f} nats (normal; {m:.0f} of {len(x)} independent), "
                 f"drift: means of {per_block} checks, one false alarm in {cusum.run_length * per_block:.0f} checks if "

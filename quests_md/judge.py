@@ -22,6 +22,7 @@ from .heldout import SEED
 from .levels import Level
 from .records import Check
 from .reference import Reference
+from .trigger import as_released
 
 __all__ = ["FULL_LIMIT", "Judge", "Judged", "Values", "cached_energy", "frame_digest"]
 
@@ -222,11 +223,8 @@ class Judge:
             else:
                 sign = 1.0 if level.side == "above" else -1.0
                 beyond, gap = sign * (value - level.value), sign * (level.value - level.middle)
-            if beyond <= 0 and gap <= 0:  # no way from the level to the median: counts, or entropies that are all log N
-                beyond = min(beyond, -self.release)
-            elif beyond <= 0 and gap / 2 < self.release:
-                beyond *= self.release / (gap / 2)
-            worst = max(worst, beyond)
+            # counts may have no way from the level to the median, as have entropies that are all log N
+            worst = max(worst, as_released(beyond, gap, self.release))
         return worst
 
     def _full(

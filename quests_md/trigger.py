@@ -4,7 +4,7 @@ import math
 import numbers
 from typing import Any, Literal
 
-__all__ = ["Trigger", "TriggerState"]
+__all__ = ["Trigger", "TriggerState", "as_released"]
 
 TriggerState = Literal["in", "opening", "open", "stop"]
 
@@ -138,6 +138,25 @@ class Trigger:
         assert time_ps is not None
         assert self._streak_start_ps is not None
         return time_ps - self._streak_start_ps >= self.patience_ps
+
+
+def as_released(excess: float, gap: float, release: float) -> float:
+    """The excess of a number that scatters little, so that `release` closes its event half of the way to its middle.
+
+    Parameters
+    ----------
+    excess
+        How far the number is beyond its level.
+    gap
+        From the level to the middle of the number in distribution; 0 or less: there is no way, so it counts as back.
+    release
+        Of the trigger.
+    """
+    if not excess <= 0:
+        return excess
+    if gap <= 0:
+        return min(excess, -release)
+    return excess * (release / (gap / 2)) if gap / 2 < release else excess
 
 
 def _checked_integer(argument: str, value: int, least: int) -> int:
