@@ -10,8 +10,9 @@ from .cusum import Cusum
 from .descriptor import Descriptor
 from .entropy import delta_entropy, diversity, entropy, overlap
 from .errors import FileFormatError, FrameError, LogExistsError, MismatchError, QuestsMDError, StopRun
+from .logfile import Log, read_log
 from .monitor import Monitor
-from .records import Check, Event, Log, read_log
+from .records import Check, Event
 from .reference import Reference
 from .trajectory import score_trajectory
 from .trigger import Trigger

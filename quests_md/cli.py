@@ -23,11 +23,12 @@ from .entropy import BANDWIDTH
 from .errors import QuestsMDError
 from .frame_statistics import STATISTICS
 from .frames import count_frames, expand_sources
+from .logfile import Log, LogWriter, read_log
 from .monitor import Monitor
 from .plot import PICTURE_SUFFIXES, null_distributions, timeline
 from .power import Power, power
 from .progress import track
-from .records import Check, Event, Log, LogWriter, read_log
+from .records import Check, Event
 from .reference import Reference
 from .trajectory import score_trajectory
 from .trigger import Trigger

@@ -13,10 +13,11 @@ from ase.md.nvtberendsen import NVTBerendsen
 from numpy.typing import NDArray
 
 from .actions import save_frame
+from .logfile import read_log
 from .monitor import Monitor
 from .plot import timeline
 from .progress import track
-from .records import Event, read_log
+from .records import Event
 from .reference import Reference
 
 __all__ = ["free_folder", "run_demo"]

@@ -6,7 +6,7 @@ import traceback
 from collections.abc import Callable
 from typing import Any, Literal
 
-from .records import LogWriter
+from .logfile import LogWriter
 
 __all__ = ["Journal", "OnError"]
 

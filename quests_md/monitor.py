@@ -31,9 +31,10 @@ from .heldout import SEED
 from .hosts import AseHost
 from .journal import Journal, OnError
 from .judge import Judge, Judged, Values, frame_digest
+from .logfile import SCHEMA, require_new_log
 from .preflight import preflight_text, warm_up
 from .progress import say
-from .records import SCHEMA, Check, Event, require_new_log
+from .records import Check, Event
 from .reference import Reference
 from .trigger import Trigger
 
@@ -626,7 +627,7 @@ def _with_baseline(
 
 def _failed_check(step: int, frame: int, time_ps: float | None, n_atoms: int) -> Check:
     """Stands for a check that the monitor could not make."""
-    nothing = dict.fromkeys(
+    nothing: dict[str, Any] = dict.fromkeys(
         (
             "dh_max",
             "dh_mean",

@@ -8,7 +8,8 @@ from numpy.typing import NDArray
 from .calibration import Calibration, kind_of
 from .frame_statistics import STATISTICS
 from .levels import Level, NullScores
-from .records import Event, Log
+from .logfile import Log
+from .records import Event
 
 if TYPE_CHECKING:  # importing matplotlib takes half a second, which a monitor need not spend
     from matplotlib.axes import Axes

@@ -53,7 +53,9 @@ def test_the_log_holds_the_checks_that_were_returned(tmp_path):
     assert len(log) == 6
     for name in CHECK_FIELDS:
         expected = [getattr(check, name) for check in checks]
-        if name in ("state", "digest", "worst_element"):
+        if name in ("phases", "phase_clusters"):
+            assert getattr(log, name) == {}
+        elif name in ("state", "digest", "worst_element", "explosion"):
             assert list(getattr(log, name)) == ["" if x is None else x for x in expected]
         elif name in ("worst_atom", "n_tail"):
             assert list(getattr(log, name)) == [-1 if x is None else x for x in expected]

@@ -9,8 +9,9 @@ import pytest
 from matplotlib.colors import to_rgb
 
 from quests_md import Check, Event, read_log
+from quests_md.logfile import SCHEMA, LogWriter
 from quests_md.plot import timeline
-from quests_md.records import SCHEMA, LogWriter, NearestEnvironment
+from quests_md.records import NearestEnvironment
 
 NAN, INF = float("nan"), float("inf")
 LEVEL = 2.0

@@ -18,7 +18,8 @@ from hypothesis import strategies as st
 
 from quests_md import Check, Event, read_log
 from quests_md.errors import FileFormatError, LogExistsError
-from quests_md.records import SCHEMA, LogWriter, NearestEnvironment
+from quests_md.logfile import SCHEMA, LogWriter
+from quests_md.records import Environment, NearestEnvironment
 
 HEADER = {"type": "header", "schema": SCHEMA, "started": "2026-01-02T03:04:05", "reference": {"fingerprint": "abc123"}}
 CHECK = Check(
@@ -98,8 +99,8 @@ def same(a, b):
     """Equal, NaN being equal to itself, and of one type."""
     if isinstance(a, tuple):
         return isinstance(b, tuple) and len(a) == len(b) and all(same(x, y) for x, y in zip(a, b, strict=True))
-    if isinstance(a, NearestEnvironment):
-        return isinstance(b, NearestEnvironment) and same_records(a, b)
+    if isinstance(a, NearestEnvironment | Environment):
+        return type(a) is type(b) and same_records(a, b)
     return (type(a) is type(b)) and (a == b or (isinstance(a, float) and math.isnan(a) and math.isnan(b)))
 
 
@@ -134,8 +135,21 @@ CHECKS = st.builds(
     state=st.sampled_from(["in", "out", "invalid"]),
     digest=st.sampled_from(["00ff", "inf", "nan", "1e5"]),
     elapsed_us=FLOAT,
+    phases=st.none() | st.dictionaries(TEXT, COUNT, max_size=3),
+    phase_clusters=st.none() | st.dictionaries(st.sampled_from(["fcc", "liquid"]), COUNT, max_size=3),
+    explosion=TEXT,
     delta_entropy=st.none(),
     above=st.none(),
+)
+NEAREST = st.none() | st.builds(
+    NearestEnvironment,
+    distance=FLOAT,
+    source=TEXT | st.sampled_from(["nan", "inf", "-inf"]),
+    frame=COUNT,
+    atom=COUNT,
+)
+ENVIRONMENTS = st.builds(
+    Environment, atom=COUNT, element=TEXT, delta_entropy=FLOAT, coordination=COUNT, nearest=NEAREST
 )
 EVENTS = st.builds(
     Event,
@@ -154,14 +168,11 @@ EVENTS = st.builds(
     centroid=st.none() | st.tuples(FLOAT, FLOAT, FLOAT),
     worst_atom=st.none() | COUNT,
     worst_element=st.sampled_from([None, "Cu"]),
-    nearest=st.none()
-    | st.builds(
-        NearestEnvironment,
-        distance=FLOAT,
-        source=TEXT | st.sampled_from(["nan", "inf", "-inf"]),
-        frame=COUNT,
-        atom=COUNT,
-    ),
+    nearest=NEAREST,
+    reason=TEXT,
+    phase=st.none() | TEXT,
+    cluster=st.none() | COUNT,
+    environments=st.lists(ENVIRONMENTS, max_size=2).map(tuple),
     n_checks=COUNT,
     is_open=st.booleans(),
 )
@@ -185,7 +196,9 @@ def test_records_come_back_as_they_were_from_strict_json(tmp_path_factory, check
             if not f.compare:
                 continue
             value, column = getattr(check, f.name), getattr(log, f.name)
-            if column.dtype.kind == "U":
+            if isinstance(column, dict):
+                assert {phase: int(numbers[i]) for phase, numbers in column.items() if numbers[i] >= 0} == (value or {})
+            elif column.dtype.kind == "U":
                 assert column[i] == (value or "")
             elif column.dtype.kind == "i":
                 assert column[i] == (-1 if value is None else value)
@@ -277,7 +290,7 @@ def test_a_log_torn_at_any_byte_is_read_up_to_the_last_whole_line(path):
 
 
 #: Fields that the first release did not write.
-LATER = ("n_tail", "tail_cluster", "alarms", "trigger_excess")
+LATER = ("n_tail", "tail_cluster", "alarms", "trigger_excess", "phases", "phase_clusters", "explosion")
 
 
 def without(line, names):
@@ -315,7 +328,7 @@ def test_only_the_later_fields_may_be_missing(path):
     for name in set(CHECK.to_line()) - {"type", *LATER}:
         with pytest.raises(KeyError, match=name):
             Check.from_line(without(CHECK.to_line(), [name]))
-    for name in set(EVENT.to_line()) - {"type", "alarms"}:
+    for name in set(EVENT.to_line()) - {"type", "alarms", "reason", "phase", "cluster", "environments"}:
         with pytest.raises(KeyError, match=name):
             Event.from_line(without(EVENT.to_line(), [name]))
 
@@ -486,7 +499,7 @@ def test_short_writes_are_completed(path, monkeypatch):
 FILL_A_DISK = textwrap.dedent(
     """
     import errno, pathlib, sys
-    from quests_md.records import LogWriter
+    from quests_md.logfile import LogWriter
     disk = pathlib.Path(sys.argv[1])
     (disk / "other").write_bytes(bytes(30_000))
     writer = LogWriter(disk / "run.jsonl")
