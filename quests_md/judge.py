@@ -248,14 +248,13 @@ class Judge:
         lowest = these.levels - self.margin
         if counts_tail:
             lowest = np.minimum(lowest, these.atom_levels)
-        covered = self.reference.is_covered(rows, lowest, numbers=numbers, threads=self.threads) & known
-        dh = np.full(len(rows), math.nan)
-        near = np.flatnonzero(~covered)
-        of = these.levels[near], these.levels[near] - self.margin, these.atom_levels[near]
-        dh[near] = self.reference.evaluate(rows[near], numbers[near], levels=of, threads=self.threads)
-        above = ~covered & ~(known & (dh <= these.levels))
-        tail = ~covered & ~(known & (dh <= these.atom_levels))
-        near_level = ~covered & ~(known & (dh <= these.levels - self.margin))
+        margin = these.levels - self.margin
+        of = these.levels, margin, these.atom_levels
+        dh = self.reference.evaluate_above(rows, numbers, lowest, levels=of, threads=self.threads)
+        open_ = ~(known & np.isnan(dh))
+        above = open_ & ~(known & (dh <= these.levels))
+        tail = open_ & ~(known & (dh <= these.atom_levels))
+        near_level = open_ & ~(known & (dh <= margin))
         dh[~near_level] = math.nan  # which of the others are known depends on the atom level, a matter of its own
         chosen = sample(identities, SEED)
         sketch = self._sketch_of_reference()

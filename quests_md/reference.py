@@ -359,6 +359,26 @@ class Reference:
             out[where] = values
         return out
 
+    def evaluate_above(
+        self,
+        rows: NDArray[np.float64],
+        numbers: NDArray[Any],
+        lowest: NDArray[np.float64],
+        *,
+        levels: Sequence[NDArray[np.float64]] = (),
+        threads: int | None = None,
+    ) -> NDArray[np.float64]:
+        """`evaluate` where dH may be above `lowest` (n,) nats, NaN where a proof says that it is not."""
+        out = np.full(len(rows), np.nan)
+        open_ = np.ones(len(rows), dtype=bool)
+        for where, block in self._matches(numbers):
+            if len(self.rows[block]) > FEW_ROWS:
+                verdict = self._index(block).decide(rows[where], lowest[where], available_threads(threads))
+                open_[where] = verdict <= 0
+        these = [level[open_] for level in (lowest, *levels)]
+        out[open_] = self.evaluate(rows[open_], numbers[open_], levels=these, threads=threads)
+        return out
+
     def _index(self, block: slice) -> Index | JoinedIndex:
         """The search structure over the rows of an element, built when first asked for.
 
