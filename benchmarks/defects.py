@@ -12,7 +12,19 @@ from ase import Atoms
 from ase.build import bulk, fcc111
 from md import CONDITIONS, POTENTIALS, SETTLE_PS, Condition, Simulation, relaxed
 
-__all__ = ["CONTROL", "N_FRAMES", "crystal_scenarios", "excess_energy", "liquid_scenarios", "scenarios"]
+__all__ = [
+    "CONTROL",
+    "N_FRAMES",
+    "crystal",
+    "crystal_scenarios",
+    "excess_energy",
+    "liquid_scenarios",
+    "scenarios",
+    "slab",
+    "with_dumbbell",
+    "with_fault",
+    "with_vacancy",
+]
 
 #: The scenario that is none: an independent run of the reference's own condition.
 CONTROL = "in distribution"
@@ -53,33 +65,33 @@ def scenarios(
 def crystal_scenarios(condition: Condition, seed: int, n_frames: int = N_FRAMES) -> Iterator[tuple[str, list[Atoms]]]:
     """What is to be told from a crystal of 108 atoms."""
     potential, kelvin = condition.potential, condition.temperature_K
-    crystal = _crystal(condition.volume)
+    perfect = crystal(condition.volume)
 
     def run(name: str, atoms: Atoms, *, temperature_K: float = kelvin, free: bool = False) -> tuple[str, list[Atoms]]:
         run_seed = _run_seed(condition, name, seed)
         return name, _thermal(potential, atoms, temperature_K, run_seed, n_frames, free=free)
 
-    yield run(CONTROL, crystal)
-    yield run("temperature +20 %", crystal, temperature_K=1.2 * kelvin)
+    yield run(CONTROL, perfect)
+    yield run("temperature +20 %", perfect, temperature_K=1.2 * kelvin)
     for percent in (1, -1, 3, -3):
-        yield run(f"strain {percent:+d} %", _strained(crystal, percent))
-    yield run("vacancy", _with_vacancy(crystal), free=True)
-    yield run("interstitial", _with_dumbbell(crystal), free=True)
-    yield run("stacking fault", _with_fault(condition.volume))
-    yield run(SURFACE, _slab(condition.volume))
+        yield run(f"strain {percent:+d} %", _strained(perfect, percent))
+    yield run("vacancy", with_vacancy(perfect), free=True)
+    yield run("interstitial", with_dumbbell(perfect), free=True)
+    yield run("stacking fault", with_fault(condition.volume))
+    yield run(SURFACE, slab(condition.volume))
     yield "melted", _molten(potential, _run_seed(condition, "melted", seed), n_frames)
     nickel = _nickel(kelvin, _run_seed(condition, "nickel", seed), n_frames)
     yield "other element", [_labelled(atoms, "Ni") for atoms in nickel]
     yield "other element, same label", nickel
     for step_fs in BROKEN_STEPS_FS:
         run_seed = _run_seed(condition, f"time step {step_fs:g}", seed)
-        yield f"time step {step_fs:g} fs", _broken(condition, crystal, run_seed, n_frames, step_fs)
+        yield f"time step {step_fs:g} fs", _broken(condition, perfect, run_seed, n_frames, step_fs)
 
 
 def liquid_scenarios(condition: Condition, seed: int, n_frames: int = N_FRAMES) -> Iterator[tuple[str, list[Atoms]]]:
     """What is to be told from a liquid of 108 atoms."""
     potential, kelvin = condition.potential, condition.temperature_K
-    molten = _melt(potential, _crystal(condition.volume), kelvin, _run_seed(condition, "melt", seed))
+    molten = _melt(potential, crystal(condition.volume), kelvin, _run_seed(condition, "melt", seed))
 
     def run(
         name: str, atoms: Atoms, *, temperature_K: float = kelvin, free: bool = False, melt: bool = True
@@ -89,15 +101,15 @@ def liquid_scenarios(condition: Condition, seed: int, n_frames: int = N_FRAMES) 
             atoms = _melt(potential, atoms, temperature_K, run_seed)
         return name, _thermal(potential, atoms, temperature_K, run_seed + 1, n_frames, free=free)
 
-    yield run(CONTROL, _crystal(condition.volume))
-    yield run("liquid +400 K", _crystal(condition.volume), temperature_K=kelvin + 400, free=True)
+    yield run(CONTROL, crystal(condition.volume))
+    yield run("liquid +400 K", crystal(condition.volume), temperature_K=kelvin + 400, free=True)
     for percent in (1, -1, 3, -3):
-        yield run(f"strain {percent:+d} %", _crystal(condition.volume * (1 + percent / 100) ** 3))
+        yield run(f"strain {percent:+d} %", crystal(condition.volume * (1 + percent / 100) ** 3))
     frozen = CONDITIONS[f"{potential}-solid-900K"]
-    yield run("frozen, 900 K", _crystal(frozen.volume), temperature_K=frozen.temperature_K, melt=False)
+    yield run("frozen, 900 K", crystal(frozen.volume), temperature_K=frozen.temperature_K, melt=False)
     # colder and denser, that one leaves the liquid by more than its order; this one by little else
     hot = BELOW_MELTING * MELTING_K[potential]
-    yield run("frozen, just below melting", _crystal(frozen.volume), temperature_K=hot, free=True, melt=False)
+    yield run("frozen, just below melting", crystal(frozen.volume), temperature_K=hot, free=True, melt=False)
     for step_fs in BROKEN_STEPS_FS:
         run_seed = _run_seed(condition, f"time step {step_fs:g}", seed)
         yield f"time step {step_fs:g} fs", _broken(condition, molten, run_seed, n_frames, step_fs)
@@ -105,9 +117,46 @@ def liquid_scenarios(condition: Condition, seed: int, n_frames: int = N_FRAMES) 
 
 def excess_energy(potential: str, frame: Atoms, volume: float) -> float:
     """Energy in eV of a frame's nearest minimum above that of as many atoms of the crystal at `volume` per atom."""
-    crystal = _crystal(volume)
-    per_atom = relaxed(potential, crystal).info["pe_per_atom"]
+    per_atom = relaxed(potential, crystal(volume)).info["pe_per_atom"]
     return len(frame) * (relaxed(potential, frame).info["pe_per_atom"] - per_atom)
+
+
+def crystal(volume: float, cells: tuple[int, int, int] = CELLS) -> Atoms:
+    """Fcc of 4 atoms per cell, 108 by default, at this volume per atom."""
+    return bulk("Cu", "fcc", a=_lattice(volume), cubic=True) * cells
+
+
+def with_vacancy(perfect: Atoms) -> Atoms:
+    """The crystal without its first atom."""
+    return perfect[1:]
+
+
+def with_dumbbell(perfect: Atoms) -> Atoms:
+    """The first atom, which sits at the origin, split into two along [100], 0.6 lattice constants apart."""
+    half = 0.3 * _lattice(perfect.get_volume() / len(perfect)) * np.array([1.0, 0.0, 0.0])
+    split = perfect.copy()
+    split += split[:1]
+    split.positions[0] += half
+    split.positions[-1] -= half
+    split.wrap()
+    return split
+
+
+def with_fault(volume: float, size: tuple[int, int, int] = (4, 6, 8)) -> Atoms:
+    """Layers (111): ABCABCAB, so that the period closes with one intrinsic stacking fault, AB|AB.
+
+    The number of layers, the last of `size`, is two more than a multiple of three; by default 192 atoms in 8 of them.
+    """
+    return _periodic(fcc111("Cu", size, a=_lattice(volume), orthogonal=True, periodic=True))
+
+
+def slab(volume: float, cells: tuple[int, int, int] = (3, 3, 4), gap: float = GAP) -> Atoms:
+    """Layers (100), two per cell, between two surfaces; by default 144 atoms in 8 layers, a quarter at the surfaces."""
+    layers = crystal(volume, cells)
+    x, y, z = layers.cell.lengths()
+    layers.set_cell(np.diag([x, y, z + gap]))
+    layers.positions[:, 2] += gap / 2
+    return layers
 
 
 def main() -> None:
@@ -157,15 +206,14 @@ def _molten(potential: str, seed: int, n_frames: int) -> list[Atoms]:
     """The liquid at zero pressure, just above its melting point; molten at a volume where no crystal resists."""
     kelvin = SUPERHEAT * MELTING_K[potential]
     volume = min(c.volume for c in CONDITIONS.values() if c.potential == potential and c.phase == "liquid")
-    molten = _melt(potential, _crystal(volume), kelvin, seed)
+    molten = _melt(potential, crystal(volume), kelvin, seed)
     return _thermal(potential, molten, kelvin, seed + 1, n_frames, free=True)
 
 
 def _nickel(temperature_K: float, seed: int, n_frames: int) -> list[Atoms]:
     """The crystal of another element at zero pressure. Its mass stays copper's, of no matter in equilibrium."""
     POTENTIALS.setdefault("Ni", NICKEL)
-    crystal = _crystal(NICKEL_LATTICE**3 / 4)
-    return _thermal("Ni", crystal, temperature_K, seed, n_frames, free=True)
+    return _thermal("Ni", crystal(NICKEL_LATTICE**3 / 4), temperature_K, seed, n_frames, free=True)
 
 
 def _broken(condition: Condition, atoms: Atoms, seed: int, n_frames: int, step_fs: float) -> list[Atoms]:
@@ -196,11 +244,6 @@ def _broken(condition: Condition, atoms: Atoms, seed: int, n_frames: int, step_f
     return frames[:n_frames]
 
 
-def _crystal(volume: float) -> Atoms:
-    """Fcc of 108 atoms at this volume per atom."""
-    return bulk("Cu", "fcc", a=_lattice(volume), cubic=True) * CELLS
-
-
 def _lattice(volume: float) -> float:
     return float((4 * volume) ** (1 / 3))
 
@@ -209,35 +252,6 @@ def _strained(atoms: Atoms, percent: float) -> Atoms:
     strained = atoms.copy()
     strained.set_cell(atoms.cell.array * (1 + percent / 100), scale_atoms=True)
     return strained
-
-
-def _with_vacancy(crystal: Atoms) -> Atoms:
-    return crystal[1:]
-
-
-def _with_dumbbell(crystal: Atoms) -> Atoms:
-    """One atom split into two along [100], 0.6 lattice constants apart."""
-    half = 0.3 * crystal.cell.lengths()[0] / CELLS[0] * np.array([1.0, 0.0, 0.0])
-    split = crystal.copy()
-    split += split[:1]
-    split.positions[0] += half
-    split.positions[-1] -= half
-    split.wrap()
-    return split
-
-
-def _with_fault(volume: float) -> Atoms:
-    """192 atoms in 8 layers (111): ABCABCAB, so that the period closes with one intrinsic stacking fault, AB|AB."""
-    return _periodic(fcc111("Cu", (4, 6, 8), a=_lattice(volume), orthogonal=True, periodic=True))
-
-
-def _slab(volume: float) -> Atoms:
-    """144 atoms in 8 layers (100), a quarter of them at the two surfaces."""
-    slab = bulk("Cu", "fcc", a=_lattice(volume), cubic=True) * (3, 3, 4)
-    x, y, z = slab.cell.lengths()
-    slab.set_cell(np.diag([x, y, z + GAP]))
-    slab.positions[:, 2] += GAP / 2
-    return slab
 
 
 def _periodic(atoms: Atoms) -> Atoms:

@@ -4,7 +4,7 @@
 __version__ = "0.1.0"
 # isort: on
 
-from .actions import save_frame, stop
+from .actions import save_frame, sentinel, stop
 from .calibration import Calibration, calibrate
 from .cusum import Cusum
 from .descriptor import Descriptor
@@ -41,5 +41,6 @@ __all__ = [
     "read_log",
     "save_frame",
     "score_trajectory",
+    "sentinel",
     "stop",
 ]

@@ -1,11 +1,13 @@
 """What may be done about an event: functions of (event, frame)."""
 
 import io
+import json
+import math
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import overload
+from typing import Any, overload
 
 import numpy as np
 from ase import Atoms
@@ -13,9 +15,13 @@ from ase.io import write
 from ase.io.extxyz import per_atom_properties, per_config_properties
 
 from .errors import StopRun
+from .files import replacing
 from .records import Event
 
-__all__ = ["save_frame", "stop"]
+__all__ = ["KINDS", "event_json", "save_frame", "sentinel", "stop"]
+
+#: Kinds of events, the gravest last.
+KINDS = ("novel", "transition", "exploded")
 
 
 @overload
@@ -33,7 +39,7 @@ def save_frame(
 
     Every frame carries ``delta_entropy`` and ``above`` per atom, energy and forces if the run had them, and step, time
     and event in its info line. Of an event the 1st, 2nd, 4th, 8th, ... check since it opened is written, so that a
-    long one gives few frames. Frames with non-finite numbers are never written. Given as an action without a call,
+    long one gives few frames. Frames that have exploded are never written. Given as an action without a call,
     ``actions=[save_frame]``, it writes the first frame of every event to ``flagged.extxyz``.
 
     Parameters
@@ -52,9 +58,7 @@ def save_frame(
         if atoms is not None:
             save_frame()(path, atoms)
         return None
-    file = Path(path)
-    if not file.parent.is_dir():
-        raise FileNotFoundError(f"path: the folder of {path} does not exist; create it")
+    file = _in_a_folder(path)
 
     def save(event: Event, atoms: Atoms) -> None:
         if event.kind == "exploded":
@@ -72,12 +76,85 @@ def save_frame(
                 raise
 
     save.repeats = True  # type: ignore[attr-defined]  # the monitor asks for it
+    save.path = file  # type: ignore[attr-defined]  # a run taken up again cuts it back to where the log stands
     return save
+
+
+def sentinel(
+    path: str | os.PathLike[str] = "quests-md.event", kinds: Sequence[str] = KINDS
+) -> Callable[[Event, Atoms], None]:
+    """Make an action that leaves a file once there is an event, for job scripts: ``[ -e quests-md.event ]``.
+
+    The file holds one line of JSON, the event as in the log, and is whole or absent. Of several events it is the latest
+    of the gravest kind (novel, transition, exploded), as it was at the 1st, 2nd, 4th, 8th, ... check since it opened.
+    It is never removed: a new run should begin without it.
+
+    Parameters
+    ----------
+    path
+        The file; its folder must exist.
+    kinds
+        Kinds of events that count.
+
+    Raises
+    ------
+    FileNotFoundError
+        If the folder does not exist.
+    ValueError, TypeError
+        If a kind does not exist.
+    """
+    if isinstance(kinds, str):
+        raise TypeError(f"kinds: expected a tuple of kinds of events such as ('exploded',), got {kinds!r}")
+    unknown = [kind for kind in kinds if kind not in KINDS]
+    if unknown or not kinds:
+        got = repr(unknown[0]) if unknown else "none"
+        raise ValueError(f"kinds: expected some of {', '.join(KINDS)}, got {got}")
+    chosen = frozenset(kinds)
+    file = _in_a_folder(path)
+    gravest = -1
+
+    def write_file(event: Event, atoms: Atoms) -> None:
+        nonlocal gravest
+        gravity = KINDS.index(event.kind)
+        if event.kind not in chosen or gravity < gravest:
+            return
+        with replacing(file) as temporary:
+            temporary.write_text(event_json(event) + "\n", encoding="utf-8")
+        gravest = gravity
+
+    write_file.repeats = True  # type: ignore[attr-defined]  # the monitor asks for it
+    return write_file
+
+
+def event_json(event: Event) -> str:
+    """All that is known of an event, as one line of JSON: inf and NaN, which JSON lacks, are the texts of the log."""
+    line = event.to_line()
+    del line["type"]
+    text = json.dumps(_finite(line), ensure_ascii=False, allow_nan=False)
+    return text.encode(errors="backslashreplace").decode()  # a file name that is not UTF-8, as in the log
 
 
 def stop(event: Event, atoms: Atoms) -> None:
     """End the run cleanly when an event opens: the current step is finished, `dyn.run` returns."""
     raise StopRun
+
+
+def _in_a_folder(path: str | os.PathLike[str]) -> Path:
+    """The path, if its folder exists: better refused now than at the first event."""
+    file = Path(path)
+    if not file.parent.is_dir():
+        raise FileNotFoundError(f"path: the folder of {path} does not exist; create it")
+    return file
+
+
+def _finite(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _finite(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_finite(item) for item in value]
+    if isinstance(value, np.generic):
+        value = value.item()
+    return str(value) if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def _for_extxyz(atoms: Atoms) -> Atoms:

@@ -3,6 +3,7 @@
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -116,6 +117,36 @@ class Baseline:
             )
             excesses[f"{name}_drift"] = self._drift(judged, value)
         return excesses
+
+    def state(self) -> dict[str, Any]:
+        """What it has seen, in plain types."""
+        return {
+            "start_ps": self._start_ps,
+            "text": self.text,
+            "series": {} if self.is_complete else {name: list(series) for name, series in self._series.items()},
+            "judged": {
+                name: {
+                    "low": judged.low,
+                    "high": judged.high,
+                    "per_block": judged.per_block,
+                    "block": list(judged.block),
+                    "cusum": judged.cusum.settings,
+                    "progress": judged.cusum.progress(),
+                }
+                for name, judged in self._judged.items()
+            },
+        }
+
+    def restore(self, state: Mapping[str, Any]) -> None:
+        """Continue where `state` was taken from a baseline of the same settings."""
+        self._start_ps, self.text = state["start_ps"], state["text"]
+        self._series = {name: list(state["series"].get(name, ())) for name in self.statistics}
+        self._judged = {}
+        for name, judged in state["judged"].items():
+            cusum = Cusum(**judged["cusum"])
+            cusum.restore(judged["progress"])
+            block = list(judged["block"])
+            self._judged[name] = _Judged(judged["low"], judged["high"], cusum, judged["per_block"], block)
 
     def _drift(self, judged: _Judged, value: float) -> float:
         judged.block.append(value)

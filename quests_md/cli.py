@@ -1,38 +1,49 @@
 """quests-md: each command a thin door to one function."""
 
 import functools
-import json
-import math
 import os
-import shutil
 import sys
-import textwrap
 import warnings
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Annotated, Any, TextIO
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from . import __version__
-from .actions import save_frame
-from .calibration import DEFAULT_STATISTICS, Calibration, calibrate, kind_of, rate_of
+from .actions import KINDS, event_json, save_frame, sentinel
+from .calibration import DEFAULT_STATISTICS, Calibration, calibrate
 from .demo import free_folder, run_demo
 from .descriptor import Descriptor
 from .entropy import BANDWIDTH
 from .errors import QuestsMDError
 from .frame_statistics import STATISTICS
 from .frames import count_frames, expand_sources
-from .logfile import Log, LogWriter, read_log
+from .logfile import LogWriter, read_log
 from .monitor import Monitor
-from .plot import PICTURE_SUFFIXES, null_distributions, timeline
-from .power import Power, power
+from .plot import PICTURE_SUFFIXES, cluster_growth, null_distributions, timeline
+from .power import power
 from .progress import track
 from .records import Check, Event
 from .reference import Reference
+from .tables import (
+    check_rows,
+    event_rows,
+    fold,
+    latest,
+    log_summary,
+    many,
+    power_rows,
+    reference_lines,
+    run_summary,
+    terminal_width,
+)
 from .trajectory import score_trajectory
 from .trigger import Trigger
 from .validation import check_bandwidth
+
+if TYPE_CHECKING:  # importing matplotlib takes half a second
+    from matplotlib.figure import Figure
 
 __all__ = ["main"]
 
@@ -48,7 +59,12 @@ From a training set to the events of a run:
   quests-md score run.traj -r train.safetensors --log run.jsonl --plot run.png
   quests-md events run.jsonl
 
-Exit codes: 0 fine, 2 misuse or bad input, 3 event and 4 explosion (only with --fail-on-event), 130 interrupted."""
+\b
+Exit codes: 0 fine, 2 misuse or bad input, 130 interrupted; --fail-on-event:
+3 after an event (novel, transition), 4 after an explosion. In job scripts:
+  quests-md events run.jsonl --fail-on-event || echo "exit code $?"
+  [ -e quests-md.event ] && cat quests-md.event
+(that file is of the action sentinel(), or of score --sentinel.)"""
 
 app = typer.Typer(
     name="quests-md",
@@ -69,7 +85,10 @@ ReferenceOption = Annotated[
 CalibrationOption = Annotated[
     Path | None, typer.Option("--calibration", "-c", help="Calibration file; default: calibrate the reference.")
 ]
-FailOption = Annotated[bool, typer.Option("--fail-on-event", help="Exit with 3 after an event, 4 after an explosion.")]
+FailOption = Annotated[
+    bool,
+    typer.Option("--fail-on-event", help="Exit with 3 after an event (novel or transition), 4 after an explosion."),
+]
 ThreadsOption = Annotated[int | None, typer.Option(help="Threads; default: the cores there are.")]
 StatisticsOption = Annotated[
     str | None,
@@ -186,7 +205,7 @@ def _info(
     _print_info(reference)
     auto = reference.auto_bandwidth()
     found = f"{auto} 1/Å" if auto else "none between 0.003 and 0.3 1/Å: copies among the groups, or too few of them"
-    typer.echo(_fold(f"likeliest h {found} (--bandwidth auto)", sys.stdout, 12))
+    typer.echo(fold(f"likeliest h {found} (--bandwidth auto)", sys.stdout, 12))
     if verify:
         typer.echo("content     equals the checksums written at save")
 
@@ -244,15 +263,15 @@ def _calibrate(
         rng=seed,
         threads=threads,
     )
-    typer.echo(_fold(calibration.describe(atoms), sys.stdout))
+    typer.echo(fold(calibration.describe(atoms), sys.stdout))
     typer.echo()
-    _print_power(calibration, power(known, calibration, n_atoms=atoms, rng=seed, threads=threads), atoms)
+    for row in power_rows(calibration, power(known, calibration, n_atoms=atoms, rng=seed, threads=threads), atoms):
+        typer.echo(row)
     if output is not None:
         calibration.save(output)
         print(f"wrote {output}", file=sys.stderr)
     if plot is not None:
-        null_distributions(calibration, atoms).savefig(plot, dpi=130)
-        print(f"wrote {plot}", file=sys.stderr)
+        _save_picture(null_distributions(calibration, atoms), plot)
 
 
 @_command(app, "score")
@@ -267,8 +286,24 @@ def _score(
     baseline_ps: Annotated[
         float | None, typer.Option(help="Judge mean dH and frame entropy by the first so many ps of the run itself.")
     ] = None,
+    max_temperature: Annotated[
+        float | None, typer.Option(metavar="K", help="A hotter frame counts as exploded; five times the median always.")
+    ] = None,
+    phase: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="NAME=FILE", help="Labelled phases, first that of the start: liquid=l.safetensors; repeat it."
+        ),
+    ] = None,
+    types: Annotated[
+        str | None, typer.Option(help="Elements of the types of a LAMMPS dump that does not name them: Cu,Zr.")
+    ] = None,
     log: Annotated[Path | None, typer.Option(help="Log to write (JSON lines); must not hold a run yet.")] = None,
     save: Annotated[Path | None, typer.Option(help="Append flagged frames to this extended XYZ file.")] = None,
+    sentinel_file: Annotated[
+        Path | None,
+        typer.Option("--sentinel", metavar="FILE", help="Write the gravest event to this file, once there is one."),
+    ] = None,
     plot: Annotated[Path | None, typer.Option(help="Draw the timeline to this file; needs --log.")] = None,
     patience: Annotated[int, typer.Option(help="Checks out in a row that open an event.")] = 3,
     values: Annotated[
@@ -291,39 +326,51 @@ def _score(
         raise ValueError("--false-alarms: the calibration file states its own rate; give one of the two")
     _check_output("--log", log)
     _check_output("--save", save)
+    _check_output("--sentinel", sentinel_file)
+    if sentinel_file is not None and sentinel_file.exists():
+        raise FileExistsError(f"--sentinel: {sentinel_file} is there from an earlier run; remove it")
     _check_output("--plot", plot, PICTURE_SUFFIXES)
     _check_integer("--threads", threads, 1)
     _check_frames(trajectory, "expected frames; a reference is given by --reference")
     if log is not None and log.exists() and log.stat().st_size:
         LogWriter(log)  # raises, and says which run the log holds
     steps = None if at is None else read_log(at).step.tolist()
+    phase_files = _named_files("--phase", phase or [])
     known = _open_reference(reference, threads)
+    phases = {name: _open_reference(file, threads) for name, file in phase_files.items()}
     levels = (
         Calibration.load(calibration)
         if calibration
         else calibrate(known, false_alarms=1e-2 if false_alarms is None else false_alarms, threads=threads)
     )
+    actions = [] if save is None else [save_frame(save)]
     with Monitor(
         known,
         levels,
         statistics=_statistics(statistics),
         baseline_ps=baseline_ps,
+        max_temperature_K=max_temperature,
+        phases=phases or None,
         trigger=Trigger(patience=patience),
         log=log,
-        actions=[] if save is None else [save_frame(save)],
+        actions=actions if sentinel_file is None else [*actions, sentinel(sentinel_file)],
         values=values,  # type: ignore[arg-type]  # checked there
         on_error="raise",
         threads=threads,
     ) as monitor:
-        print(_fold(monitor.calibration.describe(), sys.stderr), file=sys.stderr)
-        counts = _print_checks(
-            score_trajectory(trajectory, known, monitor=monitor, workers=workers, steps=steps), trajectory
+        print(fold(monitor.calibration.describe(), sys.stderr), file=sys.stderr)
+        checks = score_trajectory(
+            trajectory, known, monitor=monitor, workers=workers, steps=steps, types=_symbols(types)
         )
+        counts = _print_checks(checks, trajectory)
         events = monitor.events
-    print(f"{_many(sum(counts.values()), 'frame')}: {_states(counts)}; {_many(len(events), 'event')}", file=sys.stderr)
-    _print_events(events, sys.stderr)
+    print(f"{many(sum(counts.values()), 'frame')}: {run_summary(counts, events)}", file=sys.stderr)
+    for event in latest(events):
+        print(fold(event.describe(), sys.stderr, indent=11), file=sys.stderr)
+    if n_more := len(events) - len(latest(events)):
+        print(f"and {many(n_more, 'event')} before: `quests-md events` lists all of a log", file=sys.stderr)
     if plot is not None and log is not None:
-        _draw(read_log(log), plot)
+        _save_picture(timeline(read_log(log)), plot)
     _exit_on(events, fail_on_event)
 
 
@@ -332,73 +379,64 @@ def _events(
     log: Annotated[
         Path, typer.Argument(metavar="LOG", help="Log of a run, also of one that still goes on or was killed.")
     ],
-    as_json: Annotated[bool, typer.Option("--json", help="A JSON list with one event per line.")] = False,
+    kind: Annotated[
+        str | None, typer.Option(help=f"Only events of these kinds: {','.join(KINDS)}; exit codes follow them.")
+    ] = None,
+    details: Annotated[
+        bool,
+        typer.Option("--details", help="Describe every event; else, in a terminal, the open and the latest ones."),
+    ] = False,
+    as_json: Annotated[
+        bool, typer.Option("--json", help="A JSON list with one event per line, all that is known of it.")
+    ] = False,
     plot: Annotated[Path | None, typer.Option(help="Draw the timeline to this file.")] = None,
+    growth: Annotated[
+        Path | None, typer.Option(help="Draw to this file how many atoms the events have, over time.")
+    ] = None,
     fail_on_event: FailOption = False,
 ) -> None:
-    """List the events of a log."""
+    """List the events of a log.
+
+    A line each, tab-separated if not in a terminal. Messages go to stderr.
+    """
     _check_output("--plot", plot, PICTURE_SUFFIXES)
+    _check_output("--growth", growth, PICTURE_SUFFIXES)
+    kinds = _kinds(kind)
     content = read_log(log)
+    events = [event for event in content.events if event.kind in kinds]
     if as_json:
-        lines = [json.dumps(_event_json(event), ensure_ascii=False) for event in content.events]
-        typer.echo("[" + ",\n ".join(lines) + "]")
+        typer.echo("[" + ",\n ".join(map(event_json, events)) + "]")
     else:
-        last = f", last at step {content.step[-1]}" if len(content) else ""
-        counts = {state: int((content.state == state).sum()) for state in ("in", "out", "invalid")}
-        typer.echo(f"{_many(len(content), 'check')}{last}: {_states(counts)}; {_many(len(content.events), 'event')}")
-        _print_events(content.events, sys.stdout)
+        print(fold(log_summary(content), sys.stderr), file=sys.stderr, flush=True)
+        width = terminal_width(sys.stdout)
+        if events or width is None:
+            typer.echo("\n".join(event_rows(events, width)))
+        for event in events if details else latest(events) if width is not None else ():
+            typer.echo("\n" + fold(event.describe(), sys.stdout, indent=11))
         for note in content.notes:
             if note.get("level") in ("warning", "error"):
                 at = "" if note.get("step") is None else f" at step {note['step']}"
                 print(f"{note['level']}{at}: {str(note.get('message')).partition(chr(10))[0]}", file=sys.stderr)
     if plot is not None:
-        _draw(content, plot)
-    _exit_on(content.events, fail_on_event)
-
-
-#: What `score` prints of each check, and how wide in a terminal.
-SCORE_COLUMNS = {
-    "step": 7,
-    "time_ps": 8,
-    "n_atoms": 7,
-    "dh_mean": 7,
-    "dh_max": 8,
-    "n_above": 7,
-    "frame_entropy": 13,
-    "excess": 8,
-    "state": 7,
-    "alarms": 27,
-}
+        _save_picture(timeline(content), plot)
+    if growth is not None:
+        try:
+            _save_picture(cluster_growth(content), growth)
+        except ValueError as exc:  # a quiet run is no misuse
+            print(f"warning: --growth: {exc}", file=sys.stderr)
+    _exit_on(events, fail_on_event)
 
 
 def _print_checks(checks: Iterator[Check], trajectory: list[str]) -> dict[str, int]:
     """Print the checks as they come: in columns on a terminal, else tab-separated; count their states."""
     counts = {"in": 0, "out": 0, "invalid": 0}
-    in_terminal = sys.stdout.isatty()
-    columns = dict(SCORE_COLUMNS)
-    if in_terminal and shutil.get_terminal_size().columns < sum(columns.values()) + len(columns):
-        del columns["alarms"]  # they are in the log, and events name theirs
-    widths = columns.values()
-
-    def cell(value: Any) -> str:
-        if isinstance(value, tuple):
-            return " ".join(value)
-        if not isinstance(value, float):
-            return "" if value is None else str(value)
-        return f"{value:.3f}" if in_terminal else f"{value:.4f}".rstrip("0").rstrip(".")
-
-    def row(cells: Iterable[str]) -> str:
-        if not in_terminal:
-            return "\t".join(cells)
-        return " ".join(f"{text:>{width}}" for text, width in zip(cells, widths, strict=True))
-
-    if not in_terminal and sys.stderr.isatty():  # in a terminal the lines themselves show how far it is
+    width = terminal_width(sys.stdout)
+    if width is None and sys.stderr.isatty():  # in a terminal the lines themselves show how far it is
         checks = track(checks, "scoring frames", count_frames(trajectory))
-    for check in checks:
-        if not any(counts.values()):  # not before the first frame could be read
-            typer.echo(row(columns))
-        counts[check.state] += 1
-        typer.echo(row(cell(getattr(check, name)) for name in columns))
+    for row, check in check_rows(checks, width):
+        if check is not None:
+            counts[check.state] += 1
+        typer.echo(row)
     return counts
 
 
@@ -438,32 +476,8 @@ def _open_reference(path: Path, threads: int | None) -> Reference:
 
 
 def _print_info(reference: Reference) -> None:
-    origin, settings = reference.provenance, reference.settings
-    lines: dict[str, Any] = {
-        "fingerprint": reference.fingerprint,
-        "content": f"{_many(reference.n_environments, 'environment')} in {_many(reference.n_frames, 'frame')}",
-        "elements": ", ".join(
-            f"{symbol} {int((reference.numbers == z).sum())}"
-            for symbol, z in zip(reference.elements, sorted(set(reference.numbers.tolist())), strict=True)
-        ),
-        "settings": ", ".join(f"{key} = {value}" for key, value in settings.items()),
-        "sources": ", ".join(reference.sources[:5]) + (" ..." if len(reference.sources) > 5 else ""),
-        "groups": origin.get("groups"),
-        "left out": ", ".join(f"{_many(n, 'frame')}: {why}" for why, n in origin.get("left_out", {}).items())
-        or "nothing",
-        "nearest": ", ".join(
-            f"{_symbol(a)}-{_symbol(b)} {low:.2f} Å (median {middle:.2f})"
-            for (a, b), (low, middle) in list(reference.pair_distances().items())[:10]
-        ),
-        "created": f"{origin.get('created')} by quests_md {origin.get('versions', {}).get('quests_md')}",
-    }
-    if origin.get("parents"):
-        lines["parents"] = ", ".join(origin["parents"])
-    calibration = calibrate(reference)
-    first, *rest = calibration.describe().split("\n")
-    lines["levels"] = first
-    for name, value in [*lines.items(), *(("", line) for line in rest)]:
-        typer.echo(_fold(f"{name:<11} {value}", sys.stdout, indent=12))
+    for line in reference_lines(reference, calibrate(reference)):
+        typer.echo(fold(line, sys.stdout, indent=12))
 
 
 def _statistics(text: str | None) -> tuple[str, ...] | None:
@@ -472,94 +486,37 @@ def _statistics(text: str | None) -> tuple[str, ...] | None:
     return tuple(STATISTICS) if text == "all" else tuple(name.strip() for name in text.split(","))
 
 
-def _print_power(calibration: Calibration, found: list[Power], atoms: int | None) -> None:
-    """A table of what would be caught: a column per level in use, a row per disturbance."""
-    numbers = calibration.typical_numbers(atoms or calibration.frame_atoms)
-    levels = calibration.alarm_levels(numbers)
-    columns = [["alarm by", "level", "kind", "rate", *(entry.disturbance for entry in found)]]
-    for level in levels:
-        value = level.value * len(numbers) if level.statistic == "n_tail" else level.value
-        name = level.statistic + (f" {level.element}" if level.element else "")
-        if not math.isfinite(value):
-            columns.append([name, "not judged", "", "", *("" for _ in found)])
-            continue
-        limit = f"{'>' if level.side == 'above' else '<'} {value:.2f} {STATISTICS[level.statistic].unit}"
-        shares = [f"{entry.shares[level.statistic]:.0%}" for entry in found]
-        columns.append([name, limit, level.kind, f"{level.rate:.2g}", *shares])
-    shares = [f"{entry.share:.0%}" for entry in found]
-    columns.append(["any", "", kind_of(levels), f"{rate_of(levels):.2g}", *shares])
-    widths = [max(map(len, column)) for column in columns]
-    if found:
-        typer.echo(f"out of {found[0].n_frames} frames of the reference, one of each group, and the same disturbed:")
-    for first, *cells in zip(*columns, strict=True):
-        right = "  ".join(f"{cell:>{width}}" for cell, width in zip(cells, widths[1:], strict=True))
-        typer.echo(f"{first:<{widths[0]}}  {right}")
-    if not found:
-        typer.echo("what they would catch is not known: there are no two groups of whole frames to disturb")
-
-
 def _symbols(text: str | None) -> tuple[str, ...] | None:
     return None if text is None else tuple(symbol.strip() for symbol in text.split(","))
 
 
-def _symbol(number: int) -> str:
-    from ase.data import chemical_symbols
-
-    return str(chemical_symbols[number])
-
-
-def _print_events(events: list[Event], stream: TextIO) -> None:
-    for event in events:
-        typer.echo(_fold(event.describe(), stream, indent=11), file=stream)
+def _kinds(text: str | None) -> tuple[str, ...]:
+    kinds = KINDS if text is None else tuple(name.strip() for name in text.split(","))
+    if unknown := [name for name in kinds if name not in KINDS]:
+        raise ValueError(f"--kind: expected some of {','.join(KINDS)}, got {unknown[0]!r}")
+    return kinds
 
 
-def _draw(log: Log, path: Path) -> None:
-    timeline(log).savefig(path, dpi=130)
+def _named_files(option: str, texts: Sequence[str]) -> dict[str, Path]:
+    files: dict[str, Path] = {}
+    for text in texts:
+        name, equals, file = text.partition("=")
+        if not (name and equals and file):
+            raise ValueError(f"{option}: expected NAME=FILE such as fcc=fcc.safetensors, got {text!r}")
+        if name in files:
+            raise ValueError(f"{option}: {name!r} is given twice; give each phase another name")
+        files[name] = Path(file)
+    return files
+
+
+def _save_picture(figure: "Figure", path: Path) -> None:
+    figure.savefig(path, dpi=130)
     print(f"wrote {path}", file=sys.stderr)
-
-
-def _event_json(event: Event) -> dict[str, Any]:
-    line = event.to_line()
-    del line["type"]
-    plain: dict[str, Any] = json.loads(json.dumps(_finite(line)))
-    return plain
-
-
-def _finite(value: Any) -> Any:
-    """JSON has no inf or NaN: they become text, as in the log."""
-    if isinstance(value, dict):
-        return {key: _finite(item) for key, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [_finite(item) for item in value]
-    if isinstance(value, float) and (value != value or value in (float("inf"), float("-inf"))):
-        return str(value)
-    return value
 
 
 def _exit_on(events: list[Event], fail_on_event: bool) -> None:
     if fail_on_event and events:
         raise typer.Exit(EXIT_EXPLODED if any(event.kind == "exploded" for event in events) else EXIT_EVENT)
-
-
-def _states(counts: dict[str, int]) -> str:
-    return ", ".join(f"{count} {state}" for state, count in counts.items())
-
-
-def _many(count: int, noun: str) -> str:
-    return f"{count} {noun}{'s' * (count != 1)}"
-
-
-def _fold(text: str, stream: TextIO, indent: int = 2) -> str:
-    """Wrap lines at the width of the terminal; what goes elsewhere keeps its lines whole."""
-    if not stream.isatty():
-        return text
-    wrapper = textwrap.TextWrapper(
-        max(shutil.get_terminal_size().columns, indent + 20),
-        subsequent_indent=" " * indent,
-        break_long_words=False,
-        break_on_hyphens=False,
-    )
-    return "\n".join(wrapper.fill(line) for line in text.split("\n"))
 
 
 def _one_line(exc: BaseException) -> str:

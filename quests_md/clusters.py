@@ -1,6 +1,8 @@
-"""Connected clusters of flagged atoms under periodic boundaries."""
+"""Connected clusters of flagged atoms under periodic boundaries, and their course through time."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, fields, replace
+from typing import Any
 
 import numpy as np
 from ase import Atoms
@@ -8,9 +10,20 @@ from numpy.typing import NDArray
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
-from .geometry import linked_pairs
+from .geometry import frame_grid, linked_pairs
+from .identities import hashed
 
-__all__ = ["LINK", "largest_cluster"]
+__all__ = [
+    "LINK",
+    "MOST_ANCHORS",
+    "MOST_CLUSTERS",
+    "PATIENCE",
+    "ClusterTracker",
+    "Track",
+    "clusters",
+    "coordination",
+    "largest_cluster",
+]
 
 #: Atoms are linked up to this multiple of the reference's median nearest-neighbour distance of their elements: past
 #: the first shell of fcc and both near shells of bcc (1.15), short of the second of fcc (1.41).
@@ -19,11 +32,26 @@ LINK = 1.3
 #: Å, link where the reference knows no neighbour distance at all: first-shell distance of most metals, times LINK.
 UNKNOWN_LINK = 3.5
 
+#: Only so many clusters are followed, the largest, and only those of at least so many atoms.
+MOST_CLUSTERS = 8
+FEWEST_ATOMS = 2
 
-def largest_cluster(
+#: Atoms by which a track is known from one check to the next.
+MOST_ANCHORS = 64
+
+#: Checks for which a track is remembered that has no cluster.
+PATIENCE = 2
+
+#: Merged tracks that a track names, the latest.
+MOST_MERGED = 64
+
+
+def clusters(
     atoms: Atoms, flagged: NDArray[np.bool_], pair_distances: Mapping[tuple[int, int], tuple[float, float]]
-) -> int:
-    """Number of atoms in the largest cluster of flagged atoms.
+) -> list[NDArray[np.int64]]:
+    """All connected clusters of flagged atoms: indices in ascending order, the largest cluster first.
+
+    Of clusters of one size, that of the smallest index comes first.
 
     Parameters
     ----------
@@ -34,18 +62,232 @@ def largest_cluster(
     pair_distances
         (smallest, median) nearest-neighbour distance in Å per pair of atomic numbers (a <= b).
     """
-    n = int(flagged.sum())
-    if n < 2:
-        return n
-    chosen = Atoms(numbers=atoms.numbers[flagged], positions=atoms.positions[flagged], cell=atoms.cell, pbc=atoms.pbc)
-    elements, species = np.unique(chosen.numbers, return_inverse=True)
+    chosen = np.flatnonzero(flagged)
+    if len(chosen) < 2:
+        return [chosen] if len(chosen) else []
+    frame = Atoms(numbers=atoms.numbers[chosen], positions=atoms.positions[chosen], cell=atoms.cell, pbc=atoms.pbc)
+    elements, species = np.unique(frame.numbers, return_inverse=True)
+    pairs = linked_pairs(frame, _links(elements, pair_distances), species.astype(np.int64))
+    shape = len(chosen), len(chosen)
+    graph = coo_array((np.ones(len(pairs), dtype=np.int8), (pairs[:, 0], pairs[:, 1])), shape=shape)
+    _, labels = connected_components(graph, directed=False)
+    parts = np.split(chosen[np.argsort(labels, kind="stable")], np.cumsum(np.bincount(labels))[:-1])
+    return sorted(parts, key=lambda part: (-len(part), part[0]))
+
+
+def largest_cluster(
+    atoms: Atoms, flagged: NDArray[np.bool_], pair_distances: Mapping[tuple[int, int], tuple[float, float]]
+) -> int:
+    """Number of atoms in the largest cluster of flagged atoms, see `clusters`."""
+    found = clusters(atoms, flagged, pair_distances)
+    return len(found[0]) if found else 0
+
+
+def coordination(atoms: Atoms, index: int, pair_distances: Mapping[tuple[int, int], tuple[float, float]]) -> int:
+    """Number of neighbours of one atom, nearer than the distance up to which atoms of a cluster are linked.
+
+    Every periodic image is a neighbour of its own, those of the atom itself too: 12 in the primitive cell of fcc.
+
+    Parameters
+    ----------
+    atoms
+        The frame.
+    index
+        The atom.
+    pair_distances
+        As for `clusters`.
+
+    Raises
+    ------
+    IndexError
+        If the frame has no such atom.
+    """
+    if not 0 <= index < len(atoms):
+        raise IndexError(f"index: expected an atom from 0 to {len(atoms) - 1}, got {index}")
+    elements, species = np.unique(atoms.numbers, return_inverse=True)
+    links = _links(elements, pair_distances)[species[index]]
+    grid = frame_grid(atoms, float(links.max()))
+    here = grid.slots[index]
+    squares = (grid.x - grid.x[here]) ** 2 + (grid.y - grid.y[here]) ** 2 + (grid.z - grid.z[here]) ** 2
+    return int((squares < links[species[grid.source]] ** 2).sum()) - 1
+
+
+@dataclass(frozen=True, slots=True)
+class Track:
+    """One cluster through time, as it was when last seen."""
+
+    id: int
+    """Count of tracks, from 1; never given twice."""
+    first_step: int
+    """Step at which it was first seen."""
+    size: int
+    """Its atoms."""
+    peak_size: int
+    """Its most atoms so far."""
+    n_checks: int
+    """Checks in which it was seen."""
+    first_atom: int
+    """Smallest identity among its atoms: tells which of the clusters it is."""
+    merged: tuple[int, ...] = ()
+    """Earlier tracks that ended in it, in the order of time; the latest 64."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Followed:
+    """A track with what it is recognised by."""
+
+    track: Track
+    anchors: NDArray[np.uint64]
+    """(at most 64,) identities of some of its atoms."""
+    n_missed: int = 0
+    """Checks since it was last seen."""
+
+
+class ClusterTracker:
+    """Follows clusters from check to check by the atoms that they share.
+
+    The track and the cluster that share most atoms belong together (of equals: the older track, the larger cluster),
+    then those that share most of what is left, and so on. So of the parts of a cluster that splits the one with most
+    of its atoms goes on as the same track and others begin as new ones; where clusters merge, the one that gave most
+    atoms goes on, and the others have ended as merged into it. A track without a cluster is remembered for two checks,
+    so that a cluster that flickers stays the same.
+
+    Only the 8 largest clusters of at least 2 atoms are followed, and a track is known by at most 64 of its atoms, those
+    whose hashed identities are smallest: a random sample, but always the same, most of which stays as a cluster
+    changes. The share of it that is in a cluster, times the size of the track, stands for the number of shared atoms.
+    With up to 64 atoms it is that number; of larger ones a few shared among hundreds may be missed.
+
+    Examples
+    --------
+    >>> tracker = ClusterTracker()
+    >>> [(t.id, t.size) for t in tracker.update(0, [np.array([1, 2, 3]), np.array([8, 9])])]
+    [(1, 3), (2, 2)]
+    >>> [(t.id, t.size, t.merged) for t in tracker.update(10, [np.array([1, 2, 3, 5, 8, 9])])]
+    [(1, 6, (2,))]
+    """
+
+    def __init__(self) -> None:
+        self._n_tracks = 0
+        self._followed: list[_Followed] = []
+
+    @property
+    def tracks(self) -> list[Track]:
+        """The tracks that the last update saw, the largest first; of equals, that of the smallest identity."""
+        seen = [followed.track for followed in self._followed if followed.n_missed == 0]
+        return sorted(seen, key=lambda track: (-track.size, track.first_atom))
+
+    def update(self, step: int, clusters: Sequence[NDArray[np.uint64]] | Sequence[NDArray[np.int64]]) -> list[Track]:
+        """Take the clusters of the next check.
+
+        Parameters
+        ----------
+        step
+            Step of the check.
+        clusters
+            Identities of the atoms of each cluster, which must stay the same through time; the order of neither atoms
+            nor clusters matters.
+
+        Returns
+        -------
+        tracks
+            Of the clusters that are followed, the largest first; of equals, that of the smallest identity.
+        """
+        named = (np.asarray(cluster).astype(np.uint64) for cluster in clusters if len(cluster) >= FEWEST_ATOMS)
+        new = sorted(named, key=lambda cluster: (-len(cluster), int(cluster.min())))[:MOST_CLUSTERS]
+        owner, merged, left = self._matches(new)
+        followed = []
+        for i, cluster in enumerate(new):
+            size, first_atom, anchors = len(cluster), int(cluster.min()), _anchors(cluster)
+            if i in owner:
+                old = owner[i].track
+                track = replace(
+                    old,
+                    size=size,
+                    peak_size=max(size, old.peak_size),
+                    n_checks=old.n_checks + 1,
+                    first_atom=first_atom,
+                    merged=(*old.merged, *merged.get(i, ()))[-MOST_MERGED:],
+                )
+            else:
+                self._n_tracks += 1
+                track = Track(self._n_tracks, int(step), size, size, 1, first_atom)
+            followed.append(_Followed(track, anchors))
+        followed += [replace(old, n_missed=old.n_missed + 1) for old in left if old.n_missed < PATIENCE]
+        self._followed = sorted(followed, key=lambda each: each.track.id)
+        return self.tracks
+
+    def state(self) -> dict[str, Any]:
+        """All there is to know, in plain types: at most 24 tracks."""
+        return {
+            "n_tracks": self._n_tracks,
+            "followed": [
+                {f.name: getattr(each.track, f.name) for f in fields(Track)}
+                | {"merged": list(each.track.merged), "anchors": each.anchors.tolist(), "n_missed": each.n_missed}
+                for each in self._followed
+            ],
+        }
+
+    def restore(self, state: Mapping[str, Any]) -> None:
+        """Continue where `state` was taken."""
+        self._n_tracks = state["n_tracks"]
+        self._followed = [
+            _Followed(
+                Track(**{f.name: each[f.name] for f in fields(Track)} | {"merged": tuple(each["merged"])}),
+                np.array(each["anchors"], dtype=np.uint64),
+                each["n_missed"],
+            )
+            for each in state["followed"]
+        ]
+
+    def _matches(
+        self, new: Sequence[NDArray[np.uint64]]
+    ) -> tuple[dict[int, _Followed], dict[int, list[int]], list[_Followed]]:
+        """The track that each cluster continues, the tracks that end in it, and those that share no atom with any."""
+        sizes = [len(cluster) for cluster in new]
+        atoms = np.concatenate([*new, np.empty(0, np.uint64)])
+        order = np.argsort(atoms, kind="stable")
+        atoms, labels = atoms[order], np.repeat(np.arange(len(new)), sizes)[order]
+        shares: list[tuple[float, int, int]] = []
+        left = []
+        for place, old in enumerate(self._followed):
+            at = np.searchsorted(atoms, old.anchors)
+            found = at < len(atoms)
+            found[found] = atoms[at[found]] == old.anchors[found]
+            counts = np.bincount(labels[at[found]], minlength=len(new))
+            hits = [(i, int(n)) for i, n in enumerate(counts) if n]
+            # exactly the number of shared atoms where every atom is an anchor
+            shares += [(-n * old.track.size / len(old.anchors), place, i) for i, n in hits]
+            if not hits:
+                left.append(old)
+        owner: dict[int, _Followed] = {}
+        going_on: set[int] = set()
+        for _, place, i in sorted(shares):
+            if i not in owner and place not in going_on:
+                owner[i] = self._followed[place]
+                going_on.add(place)
+        merged: dict[int, list[int]] = {}
+        for _, place, i in sorted(shares):
+            if place not in going_on:
+                merged.setdefault(i, []).append(self._followed[place].track.id)
+                going_on.add(place)
+        return owner, {i: sorted(ids) for i, ids in merged.items()}, left
+
+
+def _links(
+    elements: NDArray[np.int64], pair_distances: Mapping[tuple[int, int], tuple[float, float]]
+) -> NDArray[np.float64]:
+    """Distance in Å up to which atoms are linked (n_elements, n_elements); unknown pairs get the longest known one."""
     longest = max((median for _, median in pair_distances.values()), default=UNKNOWN_LINK / LINK)
     links = np.empty((len(elements), len(elements)))
     for i, a in enumerate(elements):
         for j, b in enumerate(elements):
             pair = (int(min(a, b)), int(max(a, b)))
             links[i, j] = LINK * pair_distances.get(pair, (0.0, longest))[1]
-    pairs = linked_pairs(chosen, links, species.astype(np.int64))
-    graph = coo_array((np.ones(len(pairs), dtype=np.int8), (pairs[:, 0], pairs[:, 1])), shape=(n, n))
-    _, labels = connected_components(graph, directed=False)
-    return int(np.bincount(labels).max())
+    return links
+
+
+def _anchors(cluster: NDArray[np.uint64]) -> NDArray[np.uint64]:
+    """The identities whose hashes are smallest, in ascending order."""
+    if len(cluster) <= MOST_ANCHORS:
+        return np.sort(cluster)
+    return np.sort(cluster[np.argpartition(hashed(cluster, 0), MOST_ANCHORS)[:MOST_ANCHORS]])

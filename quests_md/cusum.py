@@ -1,6 +1,7 @@
 """Find a slow drift in a stream of numbers by two cumulative sums; knows no atoms."""
 
 import math
+from collections.abc import Mapping
 from functools import cache
 from typing import Any, Literal
 
@@ -127,6 +128,22 @@ class Cusum:
         self.state: CusumState = "in"
         self._rising = self._falling = 0.0
         self._n_rising = self._n_falling = 0
+
+    def progress(self) -> dict[str, Any]:
+        """What it has seen, in plain types, for `restore`."""
+        return {
+            "state": self.state,
+            "rising": self._rising,
+            "falling": self._falling,
+            "n_rising": self._n_rising,
+            "n_falling": self._n_falling,
+        }
+
+    def restore(self, progress: Mapping[str, Any]) -> None:
+        """Continue where `progress` was taken from a test of the same settings."""
+        self.state = progress["state"]
+        self._rising, self._falling = float(progress["rising"]), float(progress["falling"])
+        self._n_rising, self._n_falling = progress["n_rising"], progress["n_falling"]
 
     def update(self, value: float) -> CusumState:
         """Take one number and return the new state.

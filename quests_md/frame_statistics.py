@@ -5,11 +5,11 @@ from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
-from ase import Atoms
 from numpy.typing import NDArray
 
 from ._kernels.threads import available_threads
 from .entropy import entropy
+from .identities import hashed
 from .index import Index
 
 __all__ = [
@@ -21,7 +21,6 @@ __all__ = [
     "Statistic",
     "checked_statistics",
     "frame_entropy",
-    "identities",
     "mean_and_quantile",
     "sample",
 ]
@@ -105,18 +104,9 @@ def frame_entropy(rows: NDArray[np.float64], bandwidth: float, threads: int | No
     return math.log(len(rows)) + float(values.mean())
 
 
-def identities(atoms: Atoms) -> NDArray[np.uint64]:
-    """Numbers by which atoms are known in whatever order a host gives them: `arrays["id"]`, else indices."""
-    return np.asarray(atoms.arrays.get("id", np.arange(len(atoms)))).astype(np.uint64)
-
-
 def sample(identities: NDArray[np.uint64], seed: int) -> NDArray[np.int64]:
     """Places of the atoms whose hashed identities are smallest."""
     if len(identities) <= SAMPLE_ATOMS:
         return np.arange(len(identities))
-    # splitmix64, Steele et al. 2014, doi:10.1145/2714064.2660195; arrays wrap around silently
-    x = identities + np.uint64((seed * 0x9E3779B97F4A7C15 + 0x9E3779B97F4A7C15) % 2**64)
-    x = (x ^ (x >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
-    x = (x ^ (x >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-    chosen = np.argsort(x ^ (x >> np.uint64(31)), kind="stable")[:SAMPLE_ATOMS]
+    chosen = np.argsort(hashed(identities, seed), kind="stable")[:SAMPLE_ATOMS]
     return np.sort(chosen)

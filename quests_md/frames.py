@@ -7,8 +7,9 @@ import re
 import sys
 import warnings
 import zlib
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from itertools import count
 from lzma import LZMAError
 from pathlib import Path
@@ -20,6 +21,7 @@ from ase.io.formats import UnknownFileTypeError, filetype, get_compression
 from ase.io.trajectory import TrajectoryReader
 
 from .errors import FileFormatError
+from .lammps_dump import check_types, is_lammps_dump, read_lammps_dump
 from .xyz import IncompleteError, read_xyz, reraise_system_error
 
 __all__ = ["Frame", "count_frames", "expand_sources", "frame_time_ps", "iter_frames"]
@@ -40,8 +42,13 @@ class Frame:
     """Number of the frame in its source, from 0 over all frames of the file, not over the slice."""
 
 
-def iter_frames(frames_or_paths: FramesOrPaths, *, incomplete: Literal["raise", "warn"] = "raise") -> Iterator[Frame]:
-    """Yield frames one at a time, never holding a whole XYZ or ASE trajectory file in memory.
+def iter_frames(
+    frames_or_paths: FramesOrPaths,
+    *,
+    incomplete: Literal["raise", "warn"] = "raise",
+    types: Sequence[str] | None = None,
+) -> Iterator[Frame]:
+    """Yield frames one at a time, never holding a whole XYZ file, LAMMPS dump or ASE trajectory in memory.
 
     A path may be a glob pattern and may end in an ASE slice: ``"runs/**/*.xyz@::10"``, ``"run.traj@-1"``. The same file
     with the same slice is read once. Paths given in a list are looked up before the first frame is read.
@@ -53,6 +60,9 @@ def iter_frames(frames_or_paths: FramesOrPaths, *, incomplete: Literal["raise", 
     incomplete
         What to do at a file that ends in the middle of a frame, as a killed or growing run leaves it, once its complete
         frames have been yielded. With a negative index in the slice it is found before the first frame.
+    types
+        A chemical symbol for each LAMMPS type, ``("Cu", "Zr")``, for LAMMPS dumps that do not name elements
+        (`read_lammps_dump`); other files do not need it.
 
     Raises
     ------
@@ -61,7 +71,7 @@ def iter_frames(frames_or_paths: FramesOrPaths, *, incomplete: Literal["raise", 
     FileNotFoundError, IsADirectoryError
         A path does not exist, a glob matches no file, a path is a folder.
     ValueError
-        A slice selects no frame of its file, or its step is 0.
+        A slice selects no frame of its file, or its step is 0; `types` are no chemical symbols.
     TypeError
         Something is neither Atoms nor a path.
 
@@ -73,10 +83,12 @@ def iter_frames(frames_or_paths: FramesOrPaths, *, incomplete: Literal["raise", 
     """
     if incomplete not in ("raise", "warn"):
         raise ValueError(f"`incomplete`: expected 'raise' or 'warn', got {incomplete!r}")
+    if types is not None:
+        types = check_types(types)
     items = _expand(_items(frames_or_paths))
     if isinstance(frames_or_paths, (Atoms, str, os.PathLike, list, tuple)):
         items = iter(list(items))
-    return _iter_items(items, incomplete)
+    return _iter_items(items, incomplete, types)
 
 
 def expand_sources(paths: PathSpec | Iterable[PathSpec]) -> list[str]:
@@ -98,8 +110,9 @@ def expand_sources(paths: PathSpec | Iterable[PathSpec]) -> list[str]:
 def count_frames(frames_or_paths: FramesOrPaths) -> int | None:
     """Count the frames that `iter_frames` would yield, or give None where that is not cheap to know.
 
-    Known for lists and tuples of Atoms, uncompressed XYZ (a scan without parsing) and ASE trajectories. Of a torn file
-    the complete frames are counted; a file that cannot be read gives None. Generators are not touched.
+    Known for lists and tuples of Atoms, ASE trajectories, and uncompressed XYZ files and LAMMPS dumps (a scan without
+    parsing). Of a torn file the complete frames are counted; a file that cannot be read gives None. Generators are not
+    touched.
 
     Raises
     ------
@@ -209,18 +222,18 @@ def _find(path: str) -> list[_Source]:
     return [_Source(file, suffix, selection) for file in found]
 
 
-def _iter_items(items: Iterator[Atoms | _Source], incomplete: str) -> Iterator[Frame]:
+def _iter_items(items: Iterator[Atoms | _Source], incomplete: str, types: Sequence[str] | None) -> Iterator[Frame]:
     in_memory = count()
     for item in items:
         if isinstance(item, Atoms):
             yield Frame(item, "memory", next(in_memory))
         else:
-            yield from _iter_file(item, incomplete)
+            yield from _iter_file(item, incomplete, types)
 
 
-def _iter_file(source: _Source, incomplete: str) -> Iterator[Frame]:
+def _iter_file(source: _Source, incomplete: str, types: Sequence[str] | None) -> Iterator[Frame]:
     name, suffix, selection = source
-    read = _reader(name)
+    read = _reader(name, types)
     first, last, step = selection.start or 0, selection.stop, selection.step or 1
     if first < 0 or step < 0 or (last is not None and last < 0):
         n_frames, torn = _count(read, name)
@@ -290,16 +303,20 @@ def _empty(name: str) -> FileFormatError:
     return FileFormatError(f"{name}: the file holds no frames; did the run that writes it start?")
 
 
-def _reader(name: str) -> _Reader:
+def _reader(name: str, types: Sequence[str] | None = None) -> _Reader:
     root, compression = get_compression(name)
     if Path(name).is_file() and Path(name).stat().st_size == 0:
         raise _empty(name)
     suffix = Path(root).suffix.lower()
     if suffix in (".xyz", ".extxyz"):
         return read_xyz
+    if suffix == ".lammpstrj" or is_lammps_dump(name):
+        return partial(read_lammps_dump, types=types)
     kind = "traj" if suffix == ".traj" else _filetype(name)
     if kind in ("xyz", "extxyz"):
         return read_xyz
+    if kind == "lammps-dump-text":
+        return partial(read_lammps_dump, types=types)
     return _read_traj if kind == "traj" and compression is None else _read_other
 
 

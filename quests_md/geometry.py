@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from ._kernels.neighbors import bin_points, extent, link_pairs, list_images, nearest_of_species
 from .errors import FrameError
 
-__all__ = ["FrameGrid", "frame_grid", "linked_pairs", "nearest_by_element"]
+__all__ = ["FrameGrid", "frame_grid", "linked_pairs", "nearest_by_element", "wrapped_positions"]
 
 #: Most periodic images of one frame, about 2 GB of coordinates: beyond it the cell has collapsed.
 MAX_IMAGES = 50_000_000
@@ -75,7 +75,10 @@ def linked_pairs(atoms: Atoms, links: NDArray[np.float64], species: NDArray[np.i
 
 
 def wrapped_positions(atoms: Atoms) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Positions wrapped along the periodic directions, and the (n_periodic, 3) lattice vectors, reduced if skewed."""
+    """Positions wrapped along the periodic directions, and the (n_periodic, 3) lattice vectors, reduced if skewed.
+
+    Raises FrameError as `frame_grid` does.
+    """
     positions = np.array(atoms.positions, dtype=np.float64)
     if not np.isfinite(positions).all():
         bad = np.flatnonzero(~np.isfinite(positions).all(axis=1))

@@ -20,6 +20,7 @@ class AseHost:
         self._dyn: Any = dyn if isinstance(dyn, weakref.ProxyTypes) else weakref.proxy(dyn)
         self.interval = interval
         self._step_offset, self._time_offset_ps = 0, 0.0
+        self._checked: int | None = None  # a step at which a run was checked that this one continues
         # where it stood when last looked at, by its own count
         self._own_step, self._own_time_ps = 0, 0.0
         self.look()
@@ -44,6 +45,23 @@ class AseHost:
         if step >= self._own_step:
             self._step_offset = step - self._own_step
             self._time_offset_ps = previous._own_time_ps + previous._time_offset_ps - self._own_time_ps
+
+    def continue_at(self, step: int, time_ps: float | None, *, checked: int) -> None:
+        """Count from here on as if the present step were `step` of a run that was checked at the step `checked`."""
+        self.look()
+        self._checked = checked
+        self._step_offset = step - self._own_step
+        self._time_offset_ps = 0.0 if time_ps is None else time_ps - self._own_time_ps
+
+    def is_due(self, step: int) -> bool:
+        """Whether a run taken up again is to be checked at this step; any other is whenever it calls."""
+        return self._checked is None or not self.interval or (step - self._checked) % self.interval == 0
+
+    @property
+    def own_step(self) -> int:
+        """Its own count of steps, 0 for a new one."""
+        self.look()
+        return self._own_step
 
     def is_for(self, dyn: Any) -> bool:
         """Whether this is the host made for `dyn`, which may be a weak proxy."""

@@ -8,9 +8,11 @@ from typing import Any, Literal
 
 from .logfile import LogWriter
 
-__all__ = ["Journal", "OnError"]
+__all__ = ["Journal", "NoteLevel", "OnError"]
 
 OnError = Literal["log", "raise"]
+
+NoteLevel = Literal["info", "warning", "error"]
 
 _logger = logging.getLogger("quests_md")
 
@@ -23,12 +25,14 @@ class Journal:
     are counted and noted when writing works again.
     """
 
-    def __init__(self, path: str | os.PathLike[str] | None, on_error: OnError) -> None:
+    def __init__(self, path: str | os.PathLike[str] | None, on_error: OnError, *, resume: bool = False) -> None:
         self.on_error = on_error
         self.has_begun = False
         self._is_closed = False
         self.step: int | None = None  # of the last check, for notes
-        self._log = LogWriter(path) if path is not None else None
+        self._log = LogWriter(path, resume=resume) if path is not None else None
+        self.history = None if self._log is None else self._log.history
+        """What the log held before; None for a new one."""
         self._header: dict[str, Any] | None = None  # while it is owed to the log
         self._lost_lines = 0
         self._said: set[str] = set()
@@ -44,7 +48,12 @@ class Journal:
         self._header = header
         self.write()
 
-    def note(self, level: Literal["info", "warning", "error"], message: str) -> None:
+    def go_on(self, *lines: dict[str, Any]) -> None:
+        """Go on with a log that has its header."""
+        self.has_begun = True
+        self.write(*lines)
+
+    def note(self, level: NoteLevel, message: str) -> None:
         """Write a note."""
         self.write({"type": "note", "level": level, "step": self.step, "message": message})
 

@@ -4,7 +4,7 @@ import hashlib
 import math
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, Literal
 
@@ -15,13 +15,17 @@ from numpy.typing import NDArray
 
 from .calibration import Calibration
 from .clusters import largest_cluster
-from .descriptor import describe
+from .descriptor import Descriptor, describe
 from .errors import FrameError
-from .frame_statistics import SKETCH_ROWS, frame_entropy, identities, mean_and_quantile, sample
+from .explosion import close_pairs
+from .frame_statistics import SKETCH_ROWS, frame_entropy, mean_and_quantile, sample
+from .geometry import wrapped_positions
 from .heldout import SEED
+from .identities import identities
 from .levels import Level
+from .phases import Phases
 from .records import Check
-from .reference import Reference
+from .reference import Reference, require_equal_settings
 from .trigger import as_released
 
 __all__ = ["FULL_LIMIT", "Judge", "Judged", "Values", "cached_energy", "frame_digest"]
@@ -52,13 +56,19 @@ class Judged:
     """(n_atoms, width) descriptor rows; None for an invalid frame."""
     reason: str = ""
     """Why the frame is invalid."""
-    excesses: Mapping[str, float] = field(default_factory=dict)
-    """How far each statistic in use is beyond its level, see `Check.trigger_excess`."""
+    tail: NDArray[np.bool_] | None = None
+    """(n_atoms,) atoms above the atom level; None where no statistic in use counts them."""
+    offenders: tuple[int, ...] = ()
+    """Atoms that make the frame an explosion, the worst first."""
+    product: NDArray[np.bool_] | None = None
+    """(n_atoms,) atoms that look like the new phase with the largest cluster; None without labelled phases."""
+    product_phase: str | None = None
+    """That phase."""
 
     def with_excesses(self, changed: Mapping[str, float | None]) -> "Judged":
         """The same check with other excesses of some statistics; None: not in use."""
-        merged = {name: value for name, value in {**self.excesses, **changed}.items() if value is not None}
-        return replace(self, check=replace(self.check, **_verdict(merged)), excesses=merged)
+        merged = {name: value for name, value in {**self.check.excesses, **changed}.items() if value is not None}
+        return replace(self, check=replace(self.check, **_verdict(merged)))
 
 
 class Judge:
@@ -75,6 +85,9 @@ class Judge:
     release
         Nats below its level at which dH counts as back, see `Trigger`; "proven" gives the excess exactly down to there
         (0.5 at least), lower ones read as minus that.
+    phases
+        Labelled phases; the clusters of each product are a statistic of their own, ``phase:NAME``, at the rate of the
+        calibration.
     checks, check_ps
         Checks per nanosecond or run, and the time between them in ps, for calibrations that count those.
     threads
@@ -88,6 +101,7 @@ class Judge:
         *,
         values: Values = "auto",
         release: float = 0.5,
+        phases: Phases | None = None,
         checks: int | None = None,
         check_ps: float | None = None,
         threads: int | None = None,
@@ -95,8 +109,11 @@ class Judge:
         if values not in ("auto", "full", "proven"):
             raise ValueError(f"values: expected 'auto', 'full' or 'proven', got {values!r}")
         calibration.require(reference)
+        if phases is not None:
+            require_equal_settings(reference.settings, phases.row_settings, "the reference", "the phases")
         self.reference = reference
         self.calibration = calibration
+        self.phases = phases
         self.values = values
         self.release = release
         self.margin = max(release, 0.5)
@@ -106,6 +123,7 @@ class Judge:
         self._pair_distances = reference.pair_distances()
         self._sketch: Reference | None = None
         self._levels: tuple[tuple[Any, ...], tuple[Level, ...]] | None = None
+        self._phase_levels: tuple[tuple[Any, ...], dict[str, Level]] | None = None
 
     def mode(self, n_atoms: int) -> Literal["full", "proven"]:
         """How a frame of this size is evaluated."""
@@ -114,9 +132,16 @@ class Judge:
         return "full" if n_atoms * max(self.reference.n_environments, n_atoms) <= FULL_LIMIT else "proven"
 
     def judge(
-        self, atoms: Atoms, *, step: int, frame: int, time_ps: float | None = None, interval: int | None = None
+        self,
+        atoms: Atoms,
+        *,
+        step: int,
+        frame: int,
+        time_ps: float | None = None,
+        interval: int | None = None,
+        averaged: Atoms | None = None,
     ) -> Judged:
-        """Check one frame, which is not changed."""
+        """Check one frame, which is not changed; `averaged`: the same atoms without thermal noise, to be looked at."""
         start = time.perf_counter()
         n_atoms = len(atoms)
         numbers = np.asarray(atoms.numbers)
@@ -125,7 +150,8 @@ class Judge:
         host: dict[str, Any] = {
             "step": step,
             "frame": frame,
-            "time_ps": time_ps,
+            # to 1e-9 ps, so that it does not depend on how it was added up
+            "time_ps": None if time_ps is None else round(time_ps, 9),
             "n_atoms": n_atoms,
             "n_unknown": int((centers & ~known).sum()),
             "temperature_K": _temperature(atoms),
@@ -134,14 +160,19 @@ class Judge:
             "interval": interval,
             "digest": frame_digest(atoms),
         }
+        seen = atoms if averaged is None else averaged
         try:
             if n_atoms == 0:
                 raise FrameError("the frame has no atoms")
             if not centers.any():
                 raise FrameError("the frame has no atom of the elements that are centers of environments")
-            rows = describe(self.reference.descriptor, atoms, self.threads)
+            if not isinstance(self.reference.descriptor, Descriptor):
+                wrapped_positions(atoms)  # a descriptor of one's own may not look
+            rows = describe(self.reference.descriptor, seen, self.threads)
+            crowded = close_pairs(atoms, self._pair_distances)
         except FrameError as exc:
-            return Judged(_invalid(host, start), None, str(exc))
+            lost = np.flatnonzero(~np.isfinite(atoms.positions).all(axis=1))
+            return Judged(_invalid(host, start), None, str(exc), offenders=tuple(lost.tolist()))
         # atoms that are no centers have no dH and count in nothing, not in the size of the frame either
         mode = self.mode(n_atoms)
         frame_levels = self.frame_levels(numbers[centers], mode)
@@ -161,27 +192,48 @@ class Judge:
         excess[known] = dh[known] - levels[known]
         worst = int(np.nanargmax(excess)) if not np.isnan(excess).all() else None
         found["excess"] = float(excess[worst]) if worst is not None else -self.margin
-        if mode == "full" or self._counts_tail():
+        counts_tail = mode == "full" or self._counts_tail()
+        if counts_tail:
             found["n_tail"] = int(tail.sum())
-            found["tail_cluster"] = largest_cluster(atoms, tail, self._pair_distances)
+            found["tail_cluster"] = largest_cluster(seen, tail, self._pair_distances)
         else:
             found["n_tail"] = found["tail_cluster"] = None
         # an element without a reference is out whatever the statistics
         in_use = dict.fromkeys((*self.calibration.statistics, *(["dh_max"] if host["n_unknown"] else [])))
         excesses = {name: self._excess(name, frame_levels, found, int(centers.sum())) for name in in_use}
+        product, of_product, phases = None, None, self.phases
+        if phases is not None:
+            labels = phases.assign(seen, rows, threads=self.threads)
+            host["phases"] = {name: int((labels == i).sum()) for i, name in enumerate(phases.names)}
+            host["phase_clusters"] = phases.clusters(seen, labels)
+            own = {
+                name: _count_excess(host["phase_clusters"][name], level, self.release)
+                for name, level in self.phase_levels(int(centers.sum())).items()
+            }
+            product = max(own, key=lambda name: own[name])
+            of_product = labels == phases.names.index(product)
+            excesses |= {f"phase:{name}": excess for name, excess in own.items()}
         check = Check(
             **host,
             **found,
             n_above=int(above.sum()),
-            largest_cluster=largest_cluster(atoms, above, self._pair_distances),
+            largest_cluster=largest_cluster(seen, above, self._pair_distances),
             worst_atom=worst,
             worst_element=None if worst is None else _symbol(int(numbers[worst])),
-            **_verdict(excesses),
+            **_verdict(excesses) | ({"state": "out"} if crowded.reason else {}),
+            explosion=crowded.reason,
             elapsed_us=(time.perf_counter() - start) * 1e6,
             delta_entropy=dh,
             above=above,
         )
-        return Judged(check, rows, excesses=excesses)
+        return Judged(
+            check,
+            rows,
+            tail=tail if self._counts_tail() else None,
+            offenders=tuple(dict.fromkeys(crowded.atoms.ravel().tolist())),
+            product=of_product,
+            product_phase=product,
+        )
 
     def frame_levels(
         self, numbers: NDArray[np.int64], mode: Literal["full", "proven"] | None = None
@@ -193,6 +245,18 @@ class Judge:
             levels = self.calibration.frame_levels(numbers, self.checks, check_ps=self.check_ps, mode=mode)
             self._levels = key, levels
         return self._levels[1]
+
+    def phase_levels(self, n_atoms: int) -> dict[str, Level]:
+        """The level of the largest cluster of each product in a frame of the parent phase."""
+        assert self.phases is not None
+        key = (n_atoms, self.checks)
+        if self._phase_levels is None or self._phase_levels[0] != key:
+            count = 1 if self.calibration.per == "check" else self.checks or self.calibration.checks or 1
+            rate = self.calibration.false_alarms / len(self.phases.products)
+            names = self.phases.products
+            levels = {name: self.phases.cluster_level(name, n_atoms, rate, count) for name in names}
+            self._phase_levels = key, levels
+        return self._phase_levels[1]
 
     def promise(self, numbers: NDArray[np.int64]) -> str:
         """What the levels for a frame of these centers promise, in a few lines."""
@@ -216,15 +280,12 @@ class Judge:
             if level.statistic != name or value is None:
                 continue
             if name in ("n_tail", "tail_cluster"):
-                # a share of the atoms back to their number, which k / n * n may miss by a hair
-                share = n_atoms if name == "n_tail" else 1
-                limit, middle = (max(round(x * share, 9), 0.0) for x in (level.value, level.middle))
-                beyond, gap = math.log((value + 1) / (limit + 1)), math.log((limit + 1) / (middle + 1))
+                excess = _count_excess(value, level, self.release, n_atoms if name == "n_tail" else 1)
             else:
                 sign = 1.0 if level.side == "above" else -1.0
                 beyond, gap = sign * (value - level.value), sign * (level.value - level.middle)
-            # counts may have no way from the level to the median, as have entropies that are all log N
-            worst = max(worst, as_released(beyond, gap, self.release))
+                excess = as_released(beyond, gap, self.release)  # entropies may all be log N: no way to the median
+            worst = max(worst, excess)
         return worst
 
     def _full(
@@ -275,6 +336,17 @@ class Judge:
         return self._sketch
 
 
+def _count_excess(value: int, level: Level, release: float, share: int = 1) -> float:
+    """Log of the ratio of a count to its level, for levels that are a share of so many atoms.
+
+    Counts may have no way from the level to the median.
+    """
+    # a share of the atoms back to their number, which k / n * n may miss by a hair
+    limit, middle = (max(round(x * share, 9), 0.0) for x in (level.value, level.middle))
+    beyond, gap = math.log((value + 1) / (limit + 1)), math.log((limit + 1) / (middle + 1))
+    return as_released(beyond, gap, release)
+
+
 def frame_digest(atoms: Atoms) -> str:
     """Checksum of positions, cell and numbers, 16 hexadecimal digits."""
     digest = hashlib.blake2b(digest_size=8)
@@ -317,6 +389,7 @@ def _verdict(excesses: Mapping[str, float]) -> dict[str, Any]:
     alarms = tuple(name for name, value in excesses.items() if value > 0)
     return {
         "alarms": alarms,
+        "excesses": dict(excesses),
         "trigger_excess": max(excesses.values(), default=-math.inf),
         "state": "out" if alarms else "in",
     }

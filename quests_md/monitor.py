@@ -6,9 +6,8 @@ import socket
 import threading
 import time
 import warnings
-from collections import deque
-from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from functools import partial
 from types import TracebackType
@@ -24,27 +23,37 @@ from .budget import Budget
 from .calibration import Calibration, calibrate, kind_of, rate_of
 from .compilation import announce_compilation, are_kernels_cached
 from .errors import StopRun
-from .events import EventCourse
+from .explosion import Explosion
 from .flagged import labelled_copy
+from .follower import Follower
 from .frame_statistics import SAMPLE_ATOMS, SKETCH_ROWS
 from .heldout import SEED
 from .hosts import AseHost
 from .journal import Journal, OnError
 from .judge import Judge, Judged, Values, frame_digest
-from .logfile import SCHEMA, require_new_log
+from .logfile import SCHEMA, plain_line, require_new_log
+from .loglines import LogHistory
+from .phases import Phases
 from .preflight import preflight_text, warm_up
 from .progress import say
 from .records import Check, Event
 from .reference import Reference
+from .resume import (
+    action_files,
+    bring_back,
+    cut_files,
+    file_size,
+    find_place,
+    require_known_reference,
+    require_same_monitor,
+)
+from .smoothing import TimeAveraged, Window
 from .trigger import Trigger
 
 __all__ = ["Action", "Monitor", "Overhead"]
 
 #: Called as action(event, frame) with a copy of the flagged frame.
 Action = Callable[[Event, Atoms], Any]
-
-#: Closed events kept in memory; all of them are in the log.
-RECENT_EVENTS = 1000
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,6 +89,11 @@ class Monitor:
         Judge mean dH, its 99 % quantile and the frame entropy by the first so many ps of the run itself, two-sided and
         for slow drift, instead of by the reference: their levels do not transfer between temperatures. Those in use
         are; without `statistics` the frame entropy joins them. During that time the reference judges the first two.
+    phases
+        References of phases by name, the first that of the phase in which the run starts, or `Phases`: atoms are
+        told apart, and a cluster of another phase that grows beyond what the first has by itself is a "transition".
+    max_temperature_K
+        A hotter frame counts as exploded; five times the running median of the temperature always does.
     trigger
         Default `Trigger()`: three checks out in a row open an event. It is copied.
     log
@@ -99,13 +113,20 @@ class Monitor:
         "raise" raises.
     threads
         Threads to use; default the cores that the process may use, or QUESTS_MD_THREADS. Never changes the result.
+    resume
+        Go on with the run that the log holds, if it exists: the run stands where the log has its first frame, found by
+        its digest, and what the log has of later checks is superseded and made again. Flagged frames written by
+        `save_frame` after that are removed.
+    start_step
+        Step of the first frame, where its digest cannot tell: a checkpoint between two checks or with fewer digits.
 
     Raises
     ------
     LogExistsError
-        If the log already holds a run.
+        If the log already holds a run, or another monitor has it open.
     MismatchError
-        If the calibration belongs to another reference.
+        If the calibration belongs to another reference, or the log to be resumed to another run; the latter is
+        raised when the first frame is seen.
     ValueError, TypeError, OSError
         If an argument is not usable or the log cannot be written.
 
@@ -124,6 +145,8 @@ class Monitor:
         *,
         statistics: Sequence[str] | None = None,
         baseline_ps: float | None = None,
+        phases: Phases | Mapping[str, Reference] | None = None,
+        max_temperature_K: float | None = None,
         trigger: Trigger | None = None,
         log: str | os.PathLike[str] | None = "quests-md.jsonl",
         actions: Sequence[Action] = (),
@@ -131,6 +154,8 @@ class Monitor:
         budget: float | None = None,
         on_error: OnError = "log",
         threads: int | None = None,
+        resume: bool = False,
+        start_step: int | None = None,
     ) -> None:
         if not isinstance(reference, Reference):
             raise TypeError(
@@ -152,7 +177,12 @@ class Monitor:
         self._budget = None if budget is None else Budget(budget)
         self.trigger = (trigger or Trigger()).fresh()
         self.actions = _checked_actions(actions)
-        if log is not None:
+        if resume and log is None:
+            raise ValueError("resume: expected a log to resume, got log=None")
+        if start_step is not None and (isinstance(start_step, bool) or not isinstance(start_step, int | np.integer)):
+            raise TypeError(f"start_step: expected an integer, got {start_step!r}")
+        self._start_step = None if start_step is None else int(start_step)
+        if log is not None and not resume:
             require_new_log(log)  # before the calibration, which may take a while
         if calibration is None:
             calibration = calibrate(reference, threads=threads)
@@ -171,11 +201,15 @@ class Monitor:
             )
         self.calibration = calibration
         self.reference = reference
-        self.judge = Judge(reference, self.calibration, values=values, release=self.trigger.release, threads=threads)
+        if phases is not None and not isinstance(phases, Phases):
+            phases = Phases(phases, threads=threads)
+        self.judge = Judge(
+            reference, self.calibration, values=values, release=self.trigger.release, phases=phases, threads=threads
+        )
         self.last_check: Check | None = None
-        self._closed_events: deque[Event] = deque(maxlen=RECENT_EVENTS)
-        self._course: EventCourse | None = None
-        self._n_events = 0
+        explosion = Explosion(max_temperature_K)
+        self._follower = Follower(reference, self.trigger, self._baseline, explosion, calibration.false_alarms)
+        self.trigger = self._follower.triggers["novel"]
         self._n_checks = 0
         self._n_atoms_checked = 0
         self._seconds = 0.0
@@ -190,7 +224,9 @@ class Monitor:
         self._noted: set[str] = set()
         self._preflown: bytes | None = None
         self._lock = threading.RLock()
-        self._journal = Journal(log, on_error)
+        self._journal = Journal(log, on_error, resume=resume)
+        descriptor = reference.descriptor
+        self._window = Window(descriptor.samples) if isinstance(descriptor, TimeAveraged) else None
 
     def attach(self, dyn: Any, interval: int = 10) -> None:
         """Attach to an ASE dynamics or optimizer and print the pre-flight block for its atoms on stderr.
@@ -216,8 +252,12 @@ class Monitor:
         if not hasattr(dyn, "insert_observer") or not hasattr(dyn, "atoms"):
             raise TypeError(f"dyn: expected an ASE dynamics or optimizer, got {type(dyn).__name__}")
         host = self._new_host(dyn, int(interval))
+        every = int(interval) if self._window is None else self._sampling_interval(host, int(interval))
+        self._begin(host.atoms(), host=host)
         self._preflight_once(host.atoms())
-        dyn.insert_observer(self._observe, 0, int(interval), host)
+        if not host.is_due(host.step() - host.own_step):
+            every = 1  # a run taken up between two checks is checked at the same steps as before
+        dyn.insert_observer(self._observe, 0, every, host)
 
     def __call__(self, dyn: Any = None) -> None:
         """Be an observer attached in ASE's own way: ``dyn.attach(monitor, 10, dyn)``."""
@@ -227,6 +267,7 @@ class Monitor:
         if host is None:
             interval = next((entry[1] for entry in dyn.observers if entry[0] is self), None)
             host = self._new_host(dyn, interval)
+            self._begin(host.atoms(), host=host)
             self._journal.guarded(lambda: self._preflight_once(host.atoms()))
         self._observe(host)
 
@@ -294,7 +335,9 @@ class Monitor:
             judging = judged.check.elapsed_us * 1e-6
             if self._started is None:
                 self._started = start - judging
-            self._begin(atoms)
+            self._begin(atoms, step=judged.check.step)
+            if judged.check.frame != self._n_checks:  # the log counts on
+                judged = replace(judged, check=replace(judged.check, frame=self._n_checks))
             self._journal.guarded(lambda: self._commit(judged, atoms))
             self._ended = time.perf_counter()
             self._seconds += judging + self._ended - start
@@ -310,11 +353,13 @@ class Monitor:
 
     @property
     def events(self) -> list[Event]:
-        """Events so far, the open one last; of the closed ones the last 1000, all of them are in the log."""
-        events = list(self._closed_events)
-        if self._course is not None and self._course.is_confirmed:
-            events.append(self._course.record(self.reference, is_open=True))
-        return events
+        """Events so far, in order of id; of the closed ones the last 1000, all of them are in the log."""
+        return sorted([*self._follower.closed, *self._follower.open_events], key=lambda event: event.id)
+
+    @property
+    def n_outliers(self) -> int:
+        """Times that checks were out, but not for long enough to open an event."""
+        return self._follower.n_outliers
 
     @property
     def _needs_time(self) -> str | None:
@@ -347,14 +392,13 @@ class Monitor:
         with self._lock:
             if not self._journal.is_open:
                 return
-            if self._course is not None and self._course.is_confirmed:
-                self._journal.write(self._course.record(self.reference, is_open=True).to_line())
+            self._journal.write(*(event.to_line() for event in self._follower.open_events))
             cost = self.overhead
             if self._n_checks:
                 self._journal.note(
                     "info",
                     f"closed after {cost.checks} checks: {cost.seconds:.2f} s in checks, {cost.share:.1%} of the run, "
-                    f"{cost.us_per_atom:.1f} us per atom",
+                    f"{cost.us_per_atom:.1f} us per atom; {self.n_outliers} times out too shortly for an event",
                 )
             self._journal.close()
 
@@ -365,6 +409,35 @@ class Monitor:
         self, kind: type[BaseException] | None, exception: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
+
+    def _sampling_interval(self, host: AseHost, interval: int) -> int:
+        """Steps between the frames that are averaged."""
+        descriptor, step_ps = self.reference.descriptor, host.step_length_ps()
+        assert isinstance(descriptor, TimeAveraged)
+        if step_ps is None:
+            raise ValueError("dyn: expected a dynamics with a time step, since the reference is of time averages")
+        every = max(1, round(descriptor.spacing_ps / step_ps))
+        if abs(every * step_ps - descriptor.spacing_ps) > 0.1 * descriptor.spacing_ps:
+            raise ValueError(
+                f"dyn: expected a time step of which {descriptor.spacing_ps:g} ps is a multiple (the reference is of "
+                f"positions averaged over {descriptor.mark}), got {step_ps:g} ps"
+            )
+        if interval % every or interval < every * descriptor.samples:
+            raise ValueError(
+                f"interval: expected a multiple of {every} steps, {every * descriptor.samples} at least, since the "
+                f"reference is of positions averaged over {descriptor.mark}; got {interval}"
+            )
+        return every
+
+    def _averaged(self, atoms: Atoms, host: AseHost) -> Atoms | None:
+        """The mean of the last frames where a check is due, None elsewhere; takes the next frame."""
+        descriptor, window = self.reference.descriptor, self._window
+        assert isinstance(descriptor, TimeAveraged)
+        assert window is not None
+        window.push(atoms)
+        if not host.is_due(host.step()) or not window.is_full:
+            return None
+        return descriptor.marked(window.mean(atoms))
 
     def _new_host(self, dyn: Any, interval: int | None) -> AseHost:
         if self._host is not None:
@@ -396,15 +469,22 @@ class Monitor:
                 if self._host is not None:
                     host.take_over(self._host)
                 self._host = host
+            atoms, step = host.atoms(), host.step()
+            averaged = None
+            if self._window is None and not host.is_due(step):
+                return
+            if self._window is not None:
+                averaged = self._averaged(atoms, host)
+                if averaged is None and np.isfinite(atoms.positions).all():
+                    return
             if self._budget is not None and not self._budget.is_due():
                 return
-            atoms, step = host.atoms(), host.step()
             last = self.last_check
             # a new dynamics on the same atoms shows its step 0, which was the last step of the one before
             if last is not None and last.step == step and last.digest == frame_digest(atoms):
                 return
             every = 1 if self._budget is None else self._budget.every
-            self._check(atoms, step, host.time_ps(), host.interval and host.interval * every)
+            self._check(atoms, step, host.time_ps(), host.interval and host.interval * every, averaged)
             if self._budget is not None:
                 self._keep_budget(self._budget, host)
 
@@ -422,15 +502,19 @@ class Monitor:
             steps = budget.every * (host.interval or 1)
             self._journal.note("info", f"budget {budget.share:g}: a check every {steps} steps from here on")
 
-    def _check(self, atoms: Atoms, step: int, time_ps: float | None, interval: int | None) -> None:
+    def _check(
+        self, atoms: Atoms, step: int, time_ps: float | None, interval: int | None, averaged: Atoms | None = None
+    ) -> None:
         with self._lock:
             start = time.perf_counter()
             if self._started is None:
                 self._started = start
 
             def check() -> None:
-                self._begin(atoms)
-                judged = self.judge.judge(atoms, step=step, frame=self._n_checks, time_ps=time_ps, interval=interval)
+                self._begin(atoms, step=step)
+                judged = self.judge.judge(
+                    atoms, step=step, frame=self._n_checks, time_ps=time_ps, interval=interval, averaged=averaged
+                )
                 self._commit(judged, atoms)
 
             try:
@@ -441,53 +525,28 @@ class Monitor:
                 self._check_span = start, self._ended
 
     def _commit(self, judged: Judged, atoms: Atoms) -> None:
-        """Log the check, ask the trigger, follow the event, act."""
-        if self._baseline is not None and judged.check.state != "invalid":
-            judged = self._judge_by_baseline(self._baseline, judged)
-        check = judged.check
+        """Ask the triggers, follow events, log, act."""
+        if self._baseline is not None and self.calibration.per != "check":
+            self._baseline.n_checks = self.judge.checks or self.calibration.checks or 1
+        taken = self._follower.take(judged, atoms)
+        check = taken.judged.check
         previous, self.last_check = self.last_check, check
         self._journal.step = check.step
         self._n_checks += 1
         self._n_atoms_checked += check.n_atoms
-        self._journal.write(check.to_line())
+        self._journal.write(*taken.lines)
+        for level, text in taken.notes:
+            self._journal.note(level, text)
         self._note_changes(previous, check)
-        if check.state == "invalid":
-            self._commit_invalid(judged, atoms)
-            return
-        if self._course is not None and self._course.kind == "exploded":
-            self._close_event()
-        before = self.trigger.state
-        after = self.trigger.update(check.trigger_excess, check.time_ps)
-        if after != before:
-            self._journal.write({"type": "state", "step": check.step, "frame": check.frame, "trigger": after})
-        if after == "in":
-            self._close_event()
-            return
-        if self._course is None:
-            self._course = EventCourse(self._n_events + 1, check)
-        self._course.add(check, atoms, judged.rows)
-        if after in ("open", "stop"):
-            self._open_or_follow(judged, atoms)
-        if after == "stop":
+        for event, is_new in taken.events:
+            for action in self.actions:
+                if is_new or getattr(action, "repeats", False):
+                    self._journal.guarded(partial(self._act, action, event, taken.judged, atoms))
+        if taken.events and (files := action_files(self.actions)):
+            sizes = {name: file_size(name) for name in files}
+            self._journal.write({"type": "state", "step": check.step, "frame": check.frame, "files": sizes})
+        if taken.stop:
             self._stop()
-
-    def _judge_by_baseline(self, baseline: Baseline, judged: Judged) -> Judged:
-        """The check as the run's own beginning judges it, once that is complete."""
-        check = judged.check
-        if check.time_ps is None or math.isnan(check.time_ps):
-            raise ValueError("baseline_ps: expected a time in ps with every frame, got none")
-        if self.calibration.per != "check":
-            baseline.n_checks = self.judge.checks or self.calibration.checks or 1
-        was_complete = baseline.is_complete
-        values = {name: getattr(check, name) for name in baseline.statistics}
-        excesses: dict[str, float | None] = dict(baseline.update(values, check.time_ps))
-        if not baseline.is_complete:
-            # of the frame entropy at another temperature the reference knows nothing; a high mean is worth a word
-            return judged.with_excesses({"frame_entropy": None})
-        if not was_complete:
-            self._journal.note("info", str(baseline.text))
-        # the reference no longer has a say in these, even where the baseline was too short to have one
-        return judged.with_excesses(dict.fromkeys(baseline.statistics) | excesses)
 
     def _note_changes(self, previous: Check | None, check: Check) -> None:
         """Say once that the number of atoms changes, and once that there are elements without a reference."""
@@ -501,36 +560,6 @@ class Monitor:
             elements = ", ".join(self.reference.elements) or "none"
             self._journal.note("warning", f"{text}; it has {elements}; said once")
 
-    def _commit_invalid(self, judged: Judged, atoms: Atoms) -> None:
-        """A frame without usable numbers is an event at once, and never collected."""
-        if self._course is not None and self._course.kind != "exploded":
-            self._close_event()
-        self.trigger.interrupt()
-        if self.trigger.stop_excess is not None:
-            self._stop()
-        if self._course is None:
-            step = judged.check.step
-            self._journal.note("error", f"invalid frame at step {step}: {judged.reason}")
-            self._course = EventCourse(self._n_events + 1, judged.check)
-        self._course.add(judged.check, atoms, None)
-        self._open_or_follow(judged, atoms)
-
-    def _open_or_follow(self, judged: Judged, atoms: Atoms) -> None:
-        course = self._course
-        assert course is not None
-        is_new = not course.is_confirmed
-        if is_new:
-            course.confirm(judged.check)
-            self._n_events += 1
-        # the 1st, 2nd, 4th, ... check of an open event: a killed run has lost at most half of its course
-        if course.n_open_checks & (course.n_open_checks - 1):
-            return
-        event = course.record(self.reference, is_open=True)
-        self._journal.write(event.to_line())
-        for action in self.actions:
-            if is_new or getattr(action, "repeats", False):
-                self._journal.guarded(partial(self._act, action, event, judged, atoms))
-
     def _act(self, action: Action, event: Event, judged: Judged, atoms: Atoms) -> None:
         try:
             action(event, labelled_copy(self.judge, judged, atoms, event))
@@ -540,22 +569,60 @@ class Monitor:
     def _stop(self) -> None:
         self._stopped = self._stop_now = True
 
-    def _close_event(self) -> None:
-        course, self._course = self._course, None
-        if course is not None and course.is_confirmed:
-            event = course.record(self.reference, is_open=False)
-            self._closed_events.append(event)
-            self._journal.write(event.to_line())
-
-    def _begin(self, atoms: Atoms) -> None:
-        """Write the header of the log, once."""
+    def _begin(self, atoms: Atoms, *, host: AseHost | None = None, step: int | None = None) -> None:
+        """Write the header of the log, or find the place of the run in a log to be resumed, once."""
         if self._journal.has_begun:
             return
+        header = self._header(atoms)
+        if self._journal.history is None:
+            self._journal.begin(header)
+            return
+        self._resume(self._journal.history, header, atoms, host, step)
+
+    def _resume(
+        self, history: LogHistory, header: dict[str, Any], atoms: Atoms, host: AseHost | None, step: int | None
+    ) -> None:
+        """Bring the run back to where it stands with these atoms; supersede what the log has after that."""
+        chain = require_known_reference(history, self.reference)
+        require_same_monitor(history.header, plain_line(header), str(history.path), same_reference=not chain)
+        own_step = step if host is None else host.own_step or None
+        place = find_place(history, frame_digest(atoms), len(atoms), own_step=own_step, start_step=self._start_step)
+        if self._baseline is not None and self.calibration.per != "check":
+            self._baseline.n_checks = self.judge.checks or self.calibration.checks or 1
+        if place.last is not None:
+            self.last_check = bring_back(self._follower, history, place.last)
+        self._n_checks = place.frame
+        lines: list[dict[str, Any]] = []
+        if history.last is not None and history.last.content["frame"] >= place.frame:
+            lines.append({"type": "rewind", "step": place.step, "frame": place.frame})
+        who = {name: header[name] for name in ("version", "started", "host", "pid")}
+        lines.append({"type": "state", "step": place.step, "resumed": who})
+        if chain:
+            lines.append(
+                {"type": "reference", "step": place.step, "chain": chain}
+                | {name: header[name] for name in ("reference", "calibration", "phases")}
+            )
+        self._journal.go_on(*lines)
+        self._journal.note("info", f"resumed at step {place.step}: {place.frame} checks before it are kept")
+        if place.note:
+            self._journal.note("warning", place.note)
+        for text in cut_files(history, place, self.actions):
+            self._journal.note("warning", text)
+        if host is not None:
+            time_ps = place.time_ps
+            if time_ps is None and self.last_check is not None and self.last_check.time_ps is not None:
+                time_ps = self.last_check.time_ps + (place.step - self.last_check.step) * (host.step_length_ps() or 0.0)
+            last_step = place.step if place.is_checked or self.last_check is None else self.last_check.step
+            host.continue_at(place.step, time_ps, checked=last_step)
+            if place.is_checked and host.own_step:  # it begins in the middle, and shows only the next frame
+                self._check(atoms, place.step, host.time_ps(), host.interval)
+
+    def _header(self, atoms: Atoms) -> dict[str, Any]:
         n_atoms = len(atoms)
         numbers = np.asarray(atoms.numbers)[self.reference.is_center(atoms.numbers)]
         levels = self.judge.frame_levels(numbers)
         in_use = [level for level in levels if level.statistic in self.calibration.statistics]
-        header = {
+        return {
             "type": "header",
             "schema": SCHEMA,
             "version": __version__,
@@ -576,6 +643,7 @@ class Monitor:
                 "per": self.calibration.per,
                 "rate": rate_of(in_use),
                 "n_groups": self.calibration.n_groups,
+                "fingerprint": self.calibration.fingerprint,
                 "checks": self.judge.checks or self.calibration.checks or 1,
                 "statistics": list(self.calibration.statistics),
                 "levels": [asdict(level) for level in levels],
@@ -584,6 +652,8 @@ class Monitor:
             },
             "budget": None if self._budget is None else self._budget.share,
             "baseline_ps": None if self._baseline is None else self._baseline.duration_ps,
+            "phases": self._phases_line(len(numbers)),
+            "max_temperature_K": self._follower.explosion.max_temperature_K,
             "trigger": self.trigger.settings,
             "values": {
                 "asked": self.judge.values,
@@ -593,9 +663,15 @@ class Monitor:
                 "sketch_rows": SKETCH_ROWS,
                 "seed": SEED,
             },
+            "files": {name: file_size(name) for name in action_files(self.actions)},
             "n_atoms": n_atoms,
         }
-        self._journal.begin(header)
+
+    def _phases_line(self, n_atoms: int) -> dict[str, Any] | None:
+        if self.judge.phases is None:
+            return None
+        levels = {name: asdict(level) for name, level in self.judge.phase_levels(n_atoms).items()}
+        return self.judge.phases.settings | {"levels": levels}
 
 
 def _checked_actions(actions: Sequence[Action] | Action) -> tuple[Action, ...]:

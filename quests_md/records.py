@@ -1,6 +1,7 @@
 """Check and Event: frozen records, and the log lines they become."""
 
 import math
+import textwrap
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from typing import Any, Literal
@@ -8,7 +9,19 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["CHECK_FIELDS", "TEXT_FIELDS", "Check", "Environment", "Event", "NearestEnvironment", "complete_line"]
+__all__ = [
+    "CHECK_FIELDS",
+    "TEXT_FIELDS",
+    "Check",
+    "Environment",
+    "Event",
+    "NearestEnvironment",
+    "complete_line",
+    "environment_of",
+    "nearest_of",
+    "number",
+    "plain",
+]
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,6 +82,9 @@ class Check:
 
     The largest dH counts as it is; below its level any other statistic counts as released half of the way to its
     median, where that is nearer than the trigger's release."""
+    excesses: Mapping[str, float] = field(default_factory=dict)
+    """How far each statistic in use is beyond its level, by name: nats (counts: log of the ratio), see
+    `trigger_excess`; "dh_mean_drift" and the like: the drift against the run's own beginning, in deviations."""
     phases: Mapping[str, int] | None = None
     """Atoms that look like each of the labelled phases, see `Phases`."""
     phase_clusters: Mapping[str, int] | None = None
@@ -88,7 +104,8 @@ class Check:
     def from_line(cls, line: Mapping[str, Any]) -> "Check":
         """The record of a log line, without the per-atom arrays."""
         line = complete_line(line)
-        return cls(**{name: _number(name, line[name]) for name in CHECK_FIELDS} | {"alarms": tuple(line["alarms"])})
+        values = {name: number(name, line[name]) for name in CHECK_FIELDS} | {"alarms": tuple(line["alarms"])}
+        return cls(**values | {"excesses": {name: number("excess", x) for name, x in line["excesses"].items()}})
 
 
 #: The fields of a check that go to the log.
@@ -96,8 +113,12 @@ CHECK_FIELDS = tuple(f.name for f in fields(Check) if f.name not in ("delta_entr
 
 TEXT_FIELDS = {
     "alarms", "state", "digest", "worst_element", "kind", "source", "explosion", "phase", "reason", "element",
-    "phases", "phase_clusters",
+    "phases", "phase_clusters", "excesses",
 }  # fmt: skip
+
+
+#: Atoms of an explosion that are named in words.
+MOST_NAMED = 8
 
 
 @dataclass(frozen=True, slots=True)
@@ -185,77 +206,133 @@ class Event:
 
     def to_line(self) -> dict[str, Any]:
         """The record as a log line."""
-        line: dict[str, Any] = {"type": "event"}
-        for f in fields(self):
-            line[f.name] = getattr(self, f.name)
-        line["nearest"] = _nearest_line(self.nearest)
-        line["environments"] = [
-            {f.name: getattr(e, f.name) for f in fields(Environment)} | {"nearest": _nearest_line(e.nearest)}
-            for e in self.environments
-        ]
-        return line
+        return {"type": "event"} | plain({f.name: getattr(self, f.name) for f in fields(self)})
 
     def describe(self) -> str:
-        """What happened, in a few lines."""
-        steps = f"step {self.onset_step}"
-        if self.last_step != self.onset_step:
-            steps = f"steps {self.onset_step} to {self.last_step}"
-        lines = [f"event {self.id}: {self.kind}, {steps}{', still open' if self.is_open else ''}"]
+        """What happened, in lines of at most 100 characters: long names of files are cut, the record has them whole."""
+        lines = [f"event {self.id}: {self.kind}, {_steps(self.onset_step, self.last_step)}"]
+        lines[0] += ", still open" if self.is_open else ""
+
+        def add(name: str, text: str) -> None:
+            first, rest = f"  {name:<9}", " " * 11
+            lines.extend(textwrap.wrap(" ".join(text.split()), 100, initial_indent=first, subsequent_indent=rest))
+
+        add("means", self._meaning())
         began = [f"step {self.onset_step}"]
         if self.onset_time_ps is not None:
             began.append(f"{self.onset_time_ps:.2f} ps")
         if self.onset_temperature_K is not None:
             began.append(f"{self.onset_temperature_K:.0f} K")
-        lines.append(f"  began    {', '.join(began)}; confirmed at step {self.confirmed_step}")
-        if math.isnan(self.peak_excess):
-            lines.append("  frames   have non-finite numbers or no usable cell")
-            return "\n".join(lines)
-        lines.append(f"  alarms   {', '.join(self.alarms)}")
-        atoms = f"{self.n_atoms} atom{'s' * (self.n_atoms != 1)} above the level"
-        lines.append(f"  peak     step {self.peak_step}: {self.peak_excess:.1f} nats beyond the level; {atoms}")
-        worst = f"atom {self.worst_atom} ({self.worst_element})"
-        if self.nearest is not None:
-            near = self.nearest
-            worst += f", {near.distance:.1f} bandwidths from the nearest known environment:"
-            place = "the reference's" if near.source == "memory" else near.source
-            lines += [f"  worst    {worst}", f"           {place} frame {near.frame} atom {near.atom}"]
-        elif self.peak_excess == math.inf:
-            lines.append(f"  worst    {worst}, an element that the reference has never seen")
-        return "\n".join(lines)
+        add("began", f"{', '.join(began)}; confirmed at step {self.confirmed_step}")
+        if self.kind == "exploded":
+            if self.atoms:
+                named = ", ".join(map(str, self.atoms[:MOST_NAMED])) + (", ..." if self.n_atoms > MOST_NAMED else "")
+                which = "" if self.worst_atom is None else f"; the worst is {self.worst_atom} ({self.worst_element})"
+                add("atoms", f"{self.n_atoms}: {named}{which}")
+            return "\n".join(map(_printable, lines))
+        if self.alarms:
+            add("alarms", ", ".join(self.alarms))
+        beyond = f"{_short(self.peak_excess)}{' nats' if self.kind == 'novel' else ''} beyond the level"
+        which = "above the level" if self.phase is None else f"in the cluster of {self.phase}"
+        n_atoms = f"{_atoms(self.n_atoms)} {which}" if self.n_atoms else "no single atom is above the level"
+        add("peak", f"step {self.peak_step}: {beyond}; {n_atoms}")
+        sizes = [size for _, size in self.size_history]
+        if len(sizes) > 1 and any(sizes):
+            add("size", f"{_atoms(sizes[0])} {which} at the onset, at most {max(sizes)}, {sizes[-1]} at last")
+        worst = [
+            (f"atom {e.atom} ({e.element}): dH {_short(e.delta_entropy)}, {e.coordination} neighbours", e.nearest)
+            for e in self.environments
+        ]
+        if not worst and self.worst_atom is not None:
+            worst = [(f"atom {self.worst_atom} ({self.worst_element})", self.nearest)]
+        for i, (atom, near) in enumerate(worst):
+            lines += _with_nearest(f"{'' if i else '  worst':<11}{atom}; ", near)
+        return "\n".join(map(_printable, lines))
+
+    def _meaning(self) -> str:
+        """What the kind says and what it does not, in a sentence."""
+        if self.kind == "exploded":
+            invalid = "non-finite numbers or no usable cell" if math.isnan(self.peak_excess) else ""
+            return f"broken: {self.reason or invalid or 'numbers that no simulation should have'}"
+        if self.kind == "novel":
+            return self.reason or "outside the reference; whether the potential fails here is not known"
+        if self.phase is not None:
+            size = "" if self.cluster is None else f" to {_atoms(self.cluster)}"
+            return self.reason or f"a cluster of {self.phase} grew{size}"
+        what = self.reason or "the run differs from its own beginning"
+        return f"{what}; which phase is not known, a change of temperature can look the same"
 
     @classmethod
     def from_line(cls, line: Mapping[str, Any]) -> "Event":
         """The record of a log line."""
         # the first release did not write these
         line = {"alarms": ["dh_max"], "reason": "", "phase": None, "cluster": None, "environments": []} | dict(line)
-        values = {f.name: _number(f.name, line[f.name]) for f in fields(cls)}
+        values = {f.name: number(f.name, line[f.name]) for f in fields(cls)}
         values["alarms"] = tuple(line["alarms"])
         values["atoms"] = tuple(line["atoms"])
         values["size_history"] = tuple((int(step), int(size)) for step, size in line["size_history"])
         if line["centroid"] is not None:
-            values["centroid"] = tuple(_number("centroid", x) for x in line["centroid"])
-        values["nearest"] = _nearest_of(line["nearest"])
-        values["environments"] = tuple(
-            Environment(
-                **{f.name: _number(f.name, e[f.name]) for f in fields(Environment)}
-                | {"nearest": _nearest_of(e["nearest"])}
-            )
-            for e in line["environments"]
-        )
+            values["centroid"] = tuple(number("centroid", x) for x in line["centroid"])
+        values["nearest"] = nearest_of(line["nearest"])
+        values["environments"] = tuple(environment_of(e) for e in line["environments"])
         return cls(**values)
 
 
-def _nearest_line(nearest: NearestEnvironment | None) -> dict[str, Any] | None:
-    return None if nearest is None else {f.name: getattr(nearest, f.name) for f in fields(NearestEnvironment)}
+def _steps(first: int, last: int) -> str:
+    return f"step {first}" if first == last else f"steps {first} to {last}"
 
 
-def _nearest_of(line: Mapping[str, Any] | None) -> NearestEnvironment | None:
+def _atoms(count: int) -> str:
+    return f"{count} atom{'s' * (count != 1)}"
+
+
+def _short(value: float) -> str:
+    return f"{value:.1f}" if not 1e6 <= abs(value) < math.inf else f"{value:.1e}"
+
+
+def _printable(line: str) -> str:
+    """A line of at most 100 characters that a terminal can show, whatever a file or phase is called."""
+    return "".join(c if c.isprintable() else "?" for c in line[:100])
+
+
+def _with_nearest(start: str, near: NearestEnvironment | None) -> list[str]:
+    """The beginning of a line with the nearest known environment, which has its own line where that is too long."""
+    if near is None:
+        return [f"{start}an element that the reference has never seen"]
+    start += f"{_short(near.distance)} bandwidths from"
+    source = "known" if near.source == "memory" else near.source
+    place = f" frame {near.frame} atom {near.atom}"
+    if len(start) + 1 + len(source) + len(place) <= 100:
+        return [f"{start} {source}{place}"]
+    room = 100 - 13 - len(place)
+    return [start, f"{'':<13}{source if len(source) <= room else '...' + source[3 - room :]}{place}"]
+
+
+def plain(values: Mapping[str, Any]) -> dict[str, Any]:
+    """The values with the environments among them as mappings."""
+    line = dict(values)
+    for name, value in values.items():
+        if isinstance(value, NearestEnvironment):
+            line[name] = {f.name: getattr(value, f.name) for f in fields(value)}
+    if "environments" in values:
+        line["environments"] = [plain({f.name: getattr(e, f.name) for f in fields(e)}) for e in values["environments"]]
+    return line
+
+
+def environment_of(line: Mapping[str, Any]) -> Environment:
+    """The record of a mapping."""
+    values = {f.name: number(f.name, line[f.name]) for f in fields(Environment)}
+    return Environment(**values | {"nearest": nearest_of(line["nearest"])})
+
+
+def nearest_of(line: Mapping[str, Any] | None) -> NearestEnvironment | None:
+    """The record of a mapping, None for None."""
     if line is None:
         return None
-    return NearestEnvironment(**{f.name: _number(f.name, line[f.name]) for f in fields(NearestEnvironment)})
+    return NearestEnvironment(**{f.name: number(f.name, line[f.name]) for f in fields(NearestEnvironment)})
 
 
-def _number(name: str, value: Any) -> Any:
+def number(name: str, value: Any) -> Any:
     """The value of a field as it was before `_plain`."""
     if isinstance(value, str) and name not in TEXT_FIELDS and value in ("inf", "-inf", "nan"):
         return float(value)
@@ -270,6 +347,7 @@ def complete_line(line: Mapping[str, Any]) -> dict[str, Any]:
         "tail_cluster": None,
         "alarms": alarms,
         "trigger_excess": line["excess"],
+        "excesses": {},
         "phases": None,
         "phase_clusters": None,
         "explosion": "",

@@ -98,6 +98,7 @@ class Reference:
         bandwidth: float | Literal["auto"] | None = None,
         match: Literal["element", "any"] = "element",
         groups: str | Sequence[Any] | None = None,
+        types: Sequence[str] | None = None,
         threads: int | None = None,
     ) -> Self:
         """Build a reference from frames or files, one frame in memory at a time.
@@ -121,6 +122,8 @@ class Reference:
             Which frames count as independent when a level is set. None: contiguous blocks per file of two correlation
             times, measured. "frame": every frame. "file": every file. Any other text: the key of `atoms.info` that
             holds the label. A sequence: one label per frame.
+        types
+            Element of each LAMMPS atom type, ("Cu", "Zr") say, for dumps that do not name elements.
         threads
             Threads to use; default the cores that the process may use, or QUESTS_MD_THREADS.
 
@@ -147,7 +150,7 @@ class Reference:
         settings = _settings(chosen, h, match)
         available_threads(threads)
         builder = Builder(chosen, match, groups, threads)
-        for frame in track(iter_frames(frames_or_paths), "reading frames", count_frames(frames_or_paths)):
+        for frame in track(iter_frames(frames_or_paths, types=types), "reading frames", count_frames(frames_or_paths)):
             builder.add(frame)
         arrays, sources, origin = builder.finish()
         reference = cls(arrays, descriptor=chosen, settings=settings, sources=sources, provenance=origin)
@@ -218,6 +221,11 @@ class Reference:
     def provenance(self) -> dict[str, Any]:
         """Where the reference comes from: creation time, versions, group rule, what was left out, parents."""
         return dict(self._provenance)
+
+    @property
+    def ancestors(self) -> tuple[str, ...]:
+        """Fingerprints of the references from which `extend` and `merge` made this one, the oldest first."""
+        return tuple(self._provenance.get("ancestors", self._provenance.get("parents", ())))
 
     @property
     def sources(self) -> tuple[str, ...]:
@@ -720,6 +728,7 @@ class Reference:
         )
         origin = provenance() | {
             "parents": [part.fingerprint for part in parts],
+            "ancestors": list(dict.fromkeys(name for part in parts for name in (*part.ancestors, part.fingerprint))),
             "left_out": dict(sum((Counter(part.provenance.get("left_out", {})) for part in parts), Counter())),
             "groups": "; ".join(dict.fromkeys(str(part.provenance.get("groups")) for part in parts))
             + copies_rule(n_copies),

@@ -35,6 +35,7 @@ def score_trajectory(
     on_error: Literal["log", "raise"] = "raise",
     threads: int | None = None,
     steps: Collection[int] | None = None,
+    types: Sequence[str] | None = None,
     monitor: Monitor | None = None,
 ) -> Iterator[Check]:
     """Check the frames of a trajectory one after the other; the same frames give the same events as live.
@@ -59,6 +60,8 @@ def score_trajectory(
         Threads per frame; default the cores that the process may use, shared among the workers.
     steps
         Check only frames of these steps, those of a log say (``read_log("run.jsonl").step``): what was seen live.
+    types
+        A chemical symbol for each LAMMPS type, for dumps that do not name elements, as in `iter_frames`.
     monitor
         A monitor of your own instead of all of the above, whose `events` you can then read.
 
@@ -80,7 +83,7 @@ def score_trajectory(
         threads = max(1, available_threads(threads) // int(workers))
         if monitor is not None:
             monitor.judge.threads = threads
-    frames = iter_frames(path_or_frames, incomplete="warn")
+    frames = iter_frames(path_or_frames, incomplete="warn", types=types)
     if steps is not None:
         frames = _at(frames, frozenset(int(step) for step in steps))
     own = monitor is None

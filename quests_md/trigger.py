@@ -2,6 +2,7 @@
 
 import math
 import numbers
+from collections.abc import Mapping
 from typing import Any, Literal
 
 __all__ = ["Trigger", "TriggerState", "as_released"]
@@ -126,6 +127,22 @@ class Trigger:
         else:
             self.state = "opening"
         return self.state
+
+    def progress(self) -> dict[str, Any]:
+        """What it has seen, in plain types, for `restore`."""
+        return {
+            "state": self.state,
+            "n_events": self.n_events,
+            "streak": self._streak,
+            "streak_start_ps": self._streak_start_ps,
+            "cooling": self._cooling,
+        }
+
+    def restore(self, progress: Mapping[str, Any]) -> None:
+        """Continue where `progress` was taken from a trigger of the same settings."""
+        self.state, self.n_events = progress["state"], progress["n_events"]
+        self._streak, self._streak_start_ps = progress["streak"], progress["streak_start_ps"]
+        self._cooling = progress["cooling"]
 
     def interrupt(self) -> None:
         """Forget a streak or an open event: what came since cannot be joined to it."""

@@ -18,7 +18,7 @@ from ase.io.formats import open_with_compression
 
 from .errors import FileFormatError
 
-__all__ = ["IncompleteError", "read_xyz", "reraise_system_error"]
+__all__ = ["IncompleteError", "Lines", "read_xyz", "reraise_system_error", "shown"]
 
 
 class IncompleteError(FileFormatError):
@@ -28,7 +28,7 @@ class IncompleteError(FileFormatError):
 def read_xyz(name: str, wanted: range) -> Iterator[tuple[int, Atoms | None]]:
     """Yield (index, atoms) for every frame in order; atoms is None where the index is not wanted."""
     with open_with_compression(name, "rb") as fd:
-        for index, at, block in _split_xyz(name, _Lines(name, fd), wanted):
+        for index, at, block in _split_xyz(name, Lines(name, fd), wanted):
             yield index, _parse_xyz(name, index, at, block) if index in wanted else None
 
 
@@ -38,7 +38,7 @@ def reraise_system_error(error: Exception) -> None:
         raise error
 
 
-class _Lines:
+class Lines:
     """Lines of an XYZ file in portions; reading errors wait in `failure` until the lines before them are used up."""
 
     def __init__(self, name: str, fd: IO[Any]) -> None:
@@ -72,7 +72,7 @@ class _Lines:
 _PORTION = 65_536
 
 
-def _split_xyz(name: str, lines: _Lines, wanted: range) -> Iterator[tuple[int, int, list[bytes]]]:
+def _split_xyz(name: str, lines: Lines, wanted: range) -> Iterator[tuple[int, int, list[bytes]]]:
     """Yield frame index, number of its first line (from 1) and its lines, complete only where wanted."""
     header = lines.take(1)
     for index in count():
@@ -90,7 +90,7 @@ def _split_xyz(name: str, lines: _Lines, wanted: range) -> Iterator[tuple[int, i
             for i, line in enumerate(portion, n_atoms - missing):
                 if line.strip().isdigit() and line.endswith(b"\n"):
                     raise FileFormatError(
-                        f"{name}: frame {index} (line {at}): expected {n_atoms} atoms, got {i} and then {_shown(line)} "
+                        f"{name}: frame {index} (line {at}): expected {n_atoms} atoms, got {i} and then {shown(line)} "
                         f"in line {at + 2 + i}, as if a new frame began; cut out this frame or correct its first line"
                     )
             missing -= len(portion)
@@ -114,7 +114,7 @@ def _n_atoms(name: str, index: int, at: int, line: bytes) -> int:
     except ValueError:
         n_atoms = -1
     if n_atoms < 0:
-        what = f"expected the number of atoms, got {_shown(line)}"
+        what = f"expected the number of atoms, got {shown(line)}"
         raise FileFormatError(
             f"{name}: frame {index}, line {at}: {what}; no XYZ file, or the frame before is too long?"
         )
@@ -140,7 +140,7 @@ def _parse_xyz(name: str, index: int, at: int, block: list[bytes]) -> Atoms:
         if bad is None:
             where, got = f"lines {at} to {at + len(block) - 1}", "something else"
         else:
-            where, got = f"line {at + bad}", _shown(block[bad])
+            where, got = f"line {at + bad}", shown(block[bad])
         if bad == len(block) - 1 and not block[-1].endswith(b"\n"):
             message = f"{name}: frame {index}, {where}: the file ends within {got} ({what})"
             raise IncompleteError(message) from error
@@ -175,6 +175,7 @@ def _fails(call: Callable[[], object]) -> bool:
     return False
 
 
-def _shown(line: bytes) -> str:
+def shown(line: bytes) -> str:
+    """A line for an error message, cut where it is long."""
     text = line.decode(errors="replace").rstrip()
     return repr(text if len(text) <= 60 else text[:57] + "...")

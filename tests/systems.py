@@ -11,6 +11,7 @@ from ase.md.bussi import Bussi
 from ase.md.langevin import Langevin
 from ase.md.nptberendsen import NPTBerendsen
 from ase.md.verlet import VelocityVerlet
+from ase.neighborlist import neighbor_list
 from ase.optimize import BFGS, FIRE
 
 from quests_md import Calibration, Reference
@@ -127,8 +128,17 @@ def level_at(reference, value, *others, **changes):
 
 
 def outside(seed=0, size=2):
-    """Copper displaced so far that it is no crystal any more."""
-    return copper(size, seed=seed, rattle=0.3)
+    """Copper displaced so far that it is no crystal any more; no two atoms are so near that it has exploded."""
+    atoms = copper(size, seed=seed, rattle=0.3)
+    for _ in range(30):
+        i, steps = neighbor_list("iD", atoms, 2.1)
+        if not len(i):
+            break
+        length = np.linalg.norm(steps, axis=1)[:, None]
+        push = np.zeros_like(atoms.positions)
+        np.add.at(push, i, -steps / length * (2.15 - length) / 2)
+        atoms.positions += push
+    return atoms
 
 
 def inside(seed=0):

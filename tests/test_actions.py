@@ -2,7 +2,9 @@
 
 import errno
 import io
+import json
 import math
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -13,9 +15,11 @@ from ase.calculators.lj import LennardJones
 from ase.constraints import FixAtoms, FixBondLengths, FixCom
 from ase.io import read
 from ase.optimize import FIRE
+from logs import EVENT
 from systems import cold_reference, copper, inside, level_at, md_reference, outside, verlet
 
-from quests_md import Monitor, Reference, StopRun, Trigger, read_log, save_frame, stop
+from quests_md import Event, Monitor, Reference, StopRun, Trigger, read_log, save_frame, sentinel, stop
+from quests_md.actions import event_json
 
 LEVEL = -6.0
 
@@ -63,7 +67,7 @@ def test_saved_frames_carry_every_atoms_value(values, tmp_path):
 
 def test_proven_mode_evaluates_the_atoms_it_had_left_open(tmp_path):
     atoms = copper(temperature_K=300)
-    atoms.positions[0] += 0.7
+    atoms.positions[0] += 0.5
     with Monitor(
         md_reference(),
         level_at(md_reference(), 5.0),
@@ -458,3 +462,121 @@ def test_a_full_disk_costs_no_frame_that_was_saved(tmp_path, monkeypatch):
     assert path.read_bytes() == whole
     action(event, atoms)
     assert len(read(path, ":")) == 2
+
+
+# sentinel
+
+
+def event_in(path):
+    """The event of a sentinel, which is one line of strict JSON."""
+    [text] = path.read_text(encoding="utf-8").splitlines()
+
+    def refuse(token):
+        raise AssertionError(f"{token} is not JSON")
+
+    return Event.from_line(json.loads(text, parse_constant=refuse))
+
+
+def test_the_sentinel_is_there_from_the_first_event_on_and_holds_it(tmp_path):
+    file = tmp_path / "quests-md.event"
+    there = []
+    with monitored(sentinel(file), trigger=Trigger(patience=3)) as monitor:
+        for step in range(6):
+            monitor.check(outside(step) if step else inside(0), step=10 * step)
+            there.append(file.exists())
+            if step == 3:
+                assert event_in(file) == monitor.events[0]
+    assert there == [False, False, False, True, True, True]
+    # the 1st, 2nd and 4th check since it opened: the last of them is step 40
+    assert event_in(file).last_step == 40
+    assert [entry.name for entry in tmp_path.iterdir()] == ["quests-md.event"]
+
+
+def test_a_quiet_run_leaves_no_sentinel(tmp_path):
+    with monitored(sentinel(tmp_path / "s"), log=tmp_path / "log") as monitor:
+        for step in range(5):
+            monitor.check(inside(step), step=step)
+    assert not (tmp_path / "s").exists()
+
+
+def test_the_sentinel_of_an_exploded_run_holds_the_explosion(tmp_path):
+    broken = outside()
+    broken.positions[3, 1] = math.nan
+    with monitored(sentinel(tmp_path / "s")) as monitor:
+        monitor.check(outside())
+        monitor.check(broken)
+        monitor.check(outside())
+        monitor.check(outside(1))
+    assert [event.kind for event in monitor.events][:2] == ["novel", "exploded"]
+    found = event_in(tmp_path / "s")
+    assert found.kind == "exploded"
+    assert math.isnan(found.peak_excess)
+
+
+COURSE = ["novel", "novel", "transition", "novel", "exploded", "transition", "exploded", "novel"]
+
+
+@pytest.mark.parametrize(
+    ("kinds", "expected"),
+    [
+        (("novel", "transition", "exploded"), [1, 2, 3, 3, 5, 5, 7, 7]),
+        (("transition",), [None, None, 3, 3, 3, 6, 6, 6]),
+        (["novel"], [1, 2, 2, 4, 4, 4, 4, 8]),
+        ({"exploded", "novel"}, [1, 2, 2, 4, 5, 5, 7, 7]),
+    ],
+)
+def test_the_sentinel_holds_the_latest_of_the_gravest_kind_asked_for(kinds, expected, tmp_path):
+    file = tmp_path / "s"
+    act = sentinel(file, kinds)
+    found = []
+    for i, kind in enumerate(COURSE, start=1):
+        act(replace(EVENT, id=i, kind=kind), Atoms("Cu"))
+        found.append(event_in(file).id if file.exists() else None)
+    assert found == expected
+
+
+def test_a_novel_event_that_becomes_a_transition_is_renewed(tmp_path):
+    act = sentinel(tmp_path / "s", ("transition",))
+    act(EVENT, Atoms("Cu"))
+    assert not (tmp_path / "s").exists()
+    assert act.repeats
+    act(replace(EVENT, kind="transition", phase="fcc"), Atoms("Cu"))
+    assert event_in(tmp_path / "s").phase == "fcc"
+
+
+def test_the_sentinel_has_all_that_the_log_has(tmp_path):
+    nearest = replace(EVENT.nearest, source="b\udce9.xyz", distance=math.inf)
+    event = replace(EVENT, nearest=nearest, peak_excess=math.inf, centroid=(0.0, -math.inf, 1.0))
+    sentinel(tmp_path / "s")(event, Atoms("Cu"))
+    assert event_in(tmp_path / "s") == event
+
+
+def test_a_sentinel_that_cannot_be_written_is_whole_as_before(tmp_path, monkeypatch):
+    act = sentinel(tmp_path / "s")
+    act(EVENT, Atoms("Cu"))
+    monkeypatch.setattr("quests_md.files.os.fsync", lambda fd: (_ for _ in ()).throw(OSError(errno.ENOSPC, "full")))
+    with pytest.raises(OSError, match="full"):
+        act(replace(EVENT, id=2), Atoms("Cu"))
+    assert event_in(tmp_path / "s").id == 1
+    assert [file.name for file in tmp_path.iterdir()] == ["s"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "error", "said"),
+    [
+        (("nowhere/s",), FileNotFoundError, "path: the folder of nowhere/s does not exist; create it"),
+        (("s", "novel"), TypeError, r"kinds: expected a tuple of kinds of events such as \('exploded',\), got 'novel'"),
+        (("s", ("novel", "new")), ValueError, "kinds: expected some of novel, transition, exploded, got 'new'"),
+        (("s", ()), ValueError, "kinds: expected some of novel, transition, exploded, got none"),
+    ],
+)
+def test_a_sentinel_refuses_what_it_cannot_do(arguments, error, said, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(error, match=said):
+        sentinel(*arguments)
+
+
+def test_an_event_in_json_has_numbers_of_numpy_as_plain_ones():
+    event = replace(EVENT, n_atoms=np.int64(3), peak_excess=np.float32(0.5), centroid=(np.float64(1), np.inf, 0.0))
+    line = json.loads(event_json(event))
+    assert (line["n_atoms"], line["peak_excess"], line["centroid"]) == (3, 0.5, [1.0, "inf", 0.0])

@@ -10,14 +10,17 @@ import termios
 import threading
 import time
 
+import logs
 import numpy as np
 import pytest
 from ase.build import bulk
 from ase.io import write
 from ase.io.trajectory import Trajectory
+from systems import outside
 
-from quests_md import Calibration, Reference, __version__, cli, read_log
+from quests_md import Calibration, Event, Reference, __version__, cli, read_log
 from quests_md.actions import save_frame
+from quests_md.logfile import LogWriter
 from quests_md.monitor import Monitor
 
 QUESTS_MD = [sys.executable, "-c", "from quests_md.cli import main; main()"]
@@ -40,7 +43,9 @@ def folder(tmp_path_factory):
     train = [crystal(rng, 0.08) for _ in range(24)]
     write(folder / "train.xyz", train)
     write(folder / "quiet.xyz", [crystal(rng, 0.06, n) for n in range(6)])
-    run = [crystal(rng, 0.3 if n > 6 else 0.06, n) for n in range(12)]
+    run = [crystal(rng, 0.06, n) for n in range(12)]
+    for n in range(7, 12):
+        run[n].positions = outside(n).positions
     write(folder / "run.xyz", run)
     with Trajectory(folder / "broken.traj", "w") as trajectory:
         for frame in run[:4]:
@@ -92,15 +97,16 @@ def table(out):
 @pytest.mark.parametrize(
     ("command", "words"),
     [
-        ((), ("demo", "reference", "calibrate", "score", "events", "Exit codes")),
+        ((), ("demo", "reference", "calibrate", "score", "events", "Exit codes", "[ -e quests-md.event ]")),
         (("demo",), ("--folder",)),
         (("reference",), ("build", "info", "merge")),
         (("reference", "build"), ("--output", "--k", "--cutoff", "--bandwidth", "--match", "--groups", "Å")),
         (("reference", "info"), ("--verify",)),
         (("reference", "merge"), ("--output",)),
         (("calibrate",), ("--false-alarms", "--per", "--atoms")),
-        (("score",), ("--reference", "--log", "--plot", "--save", "--fail-on-event", "nats")),
-        (("events",), ("--json", "--plot", "--fail-on-event")),
+        (("score",), ("--reference", "--log", "--plot", "--save", "--fail-on-event", "nats", "--sentinel")),
+        (("score",), ("--phase", "NAME=FILE", "--types", "--max-temperature")),
+        (("events",), ("--json", "--plot", "--fail-on-event", "--growth", "--kind", "--details")),
     ],
 )
 @pytest.mark.parametrize("flag", ["--help", "-h"])
@@ -228,11 +234,65 @@ def test_score_prints_every_frame_and_finds_the_event(quests_md, tmp_path):
     assert [row["state"] for row in rows] == written.state.tolist() == ["in"] * 7 + ["out"] * 5
     np.testing.assert_allclose([float(row["dh_max"]) for row in rows], written.dh_max, atol=6e-5)
     np.testing.assert_allclose([float(row["time_ps"]) for row in rows], written.time_ps)
-    assert "12 frames: 7 in, 5 out, 0 invalid; 1 event\nevent 1: novel, steps 70 to 110, still open\n" in err
+    assert "12 frames: 7 in, 5 out, 0 invalid; 1 event: 1 novel, 1 still open\nevent 1: novel, steps 70 to 110, " in err
     assert f"wrote {picture}\n" in err
     assert "\x1b" not in out + err
     assert picture.read_bytes()[:4] == b"\x89PNG"
     assert flagged.read_text(encoding="utf-8").count("delta_entropy") == 2  # the 1st and 2nd check since it opened
+
+
+def test_score_leaves_a_sentinel_of_the_event(quests_md, tmp_path):
+    file = tmp_path / "event"
+    code, _, _ = quests_md("score", "quiet.xyz", "-r", "train.safetensors", "--sentinel", file)
+    assert code == 0
+    assert not file.exists()
+    log = tmp_path / "log"
+    assert quests_md("score", "run.xyz", "-r", "train.safetensors", "--sentinel", file, "--log", log)[0] == 0
+    event, [last] = Event.from_line(json.loads(file.read_text(encoding="utf-8"))), read_log(log).events
+    assert (event.id, event.kind, event.onset_step) == (last.id, last.kind, last.onset_step) == (1, "novel", 70)
+    code, out, err = quests_md("score", "run.xyz", "-r", "train.safetensors", "--sentinel", file)
+    assert (code, out) == (2, "")
+    assert err == f"error: --sentinel: {file} is there from an earlier run; remove it\n"
+
+
+def test_score_with_a_largest_temperature(quests_md, tmp_path):
+    atoms = crystal(np.random.default_rng(1), 0.06)
+    atoms.set_momenta(np.full((32, 3), 30.0) * np.array([1, -1] * 16)[:, None])
+    write(tmp_path / "hot.xyz", atoms)
+    assert quests_md("score", tmp_path / "hot.xyz", "-r", "train.safetensors", "--fail-on-event")[0] == 0
+    options = ["--max-temperature", atoms.get_temperature() - 1, "--fail-on-event", "--log", tmp_path / "hot.jsonl"]
+    code, _, err = quests_md("score", tmp_path / "hot.xyz", "-r", "train.safetensors", *options)
+    assert code == 4
+    assert "event 1: exploded, step 0, still open" in err
+    assert read_log(tmp_path / "hot.jsonl").header["max_temperature_K"] == options[1]
+
+
+def test_score_reads_a_lammps_dump_that_does_not_name_elements(quests_md, tmp_path):
+    atoms = crystal(np.random.default_rng(1), 0.06)
+    edges = "".join(f"0.0 {length}\n" for length in atoms.cell.lengths())
+    rows = "".join(f"{i + 1} 1 {x} {y} {z}\n" for i, (x, y, z) in enumerate(atoms.positions))
+    (tmp_path / "run.lammpstrj").write_text(
+        f"ITEM: TIMESTEP\n70\nITEM: NUMBER OF ATOMS\n32\nITEM: BOX BOUNDS pp pp pp\n{edges}"
+        f"ITEM: ATOMS id type x y z\n{rows}"
+    )
+    code, _, err = quests_md("score", tmp_path / "run.lammpstrj", "-r", "train.safetensors")
+    assert code == 2
+    assert "types" in err
+    code, out, _ = quests_md("score", tmp_path / "run.lammpstrj", "-r", "train.safetensors", "--types", "Cu")
+    assert code == 0
+    assert [(row["step"], row["state"]) for row in table(out)] == [("70", "in")]
+
+
+def test_score_with_labelled_phases(quests_md, tmp_path):
+    quests_md("reference", "build", "run.xyz@7:", "-o", tmp_path / "melt.safetensors")
+    log = tmp_path / "log"
+    phases = ["--phase", "solid=train.safetensors", "--phase", f"melt={tmp_path / 'melt.safetensors'}"]
+    code, _, err = quests_md("score", "run.xyz", "-r", "train.safetensors", *phases, "--log", log)
+    assert (code, err.count("error")) == (0, 0)
+    found = read_log(log).phases
+    assert list(found) == ["solid", "melt"]
+    assert found["solid"][0] == 32
+    assert found["melt"][-1] > found["melt"][0]
 
 
 def test_score_with_a_calibration_file_and_with_a_rate(quests_md):
@@ -301,18 +361,93 @@ def test_invalid_frames_are_counted(quests_md):
     assert table(out)[-1] | {"time_ps": ""} == dict.fromkeys(COLUMNS, "") | {
         "step": "40", "n_atoms": "32", "n_above": "0", "excess": "nan", "state": "invalid"
     }  # fmt: skip
-    assert "5 frames: 4 in, 0 out, 1 invalid; 1 event\nevent 1: exploded, step 40, still open\n" in err
+    assert "5 frames: 4 in, 0 out, 1 invalid; 1 event: 1 exploded, 1 still open\nevent 1: exploded, step 40, " in err
 
 
 # events
 
 
-def test_events_are_listed(quests_md):
+SUMMARY = "11 checks, last at step 100: 6 in, 5 out, 0 invalid; 1 event: 1 novel, 1 still open\n"
+
+
+def test_events_are_a_table_on_stdout_and_a_summary_on_stderr(quests_md):
     code, out, err = quests_md("events", "run.jsonl")
-    assert (code, err) == (0, "")
+    assert (code, err) == (0, SUMMARY)
     [event] = read_log("run.jsonl").events
-    assert out == f"11 checks, last at step 100: 6 in, 5 out, 0 invalid; 1 event\n{event.describe()}\n"
-    assert max(map(len, event.describe().splitlines()[:-1])) <= 80
+    header, row = (line.split("\t") for line in out.splitlines())
+    found = dict(zip(header, row, strict=True))
+    assert header[:3] == ["id", "kind", "phase"]
+    assert found["onset_step"] == "60"
+    assert float(found["peak_excess"]) == pytest.approx(event.peak_excess, abs=6e-5)
+    assert found["alarms"] == " ".join(event.alarms)
+
+
+def test_details_describe_every_event(quests_md):
+    _, short, _ = quests_md("events", "run.jsonl")
+    code, out, _ = quests_md("events", "run.jsonl", "--details")
+    assert code == 0
+    [event] = read_log("run.jsonl").events
+    assert out == f"{short}\n{event.describe()}\n"
+    assert max(map(len, event.describe().splitlines())) <= 100
+
+
+@pytest.fixture
+def eventful(folder, tmp_path):
+    """A log with an event of each kind, and two times out too shortly."""
+    log, checks = tmp_path / "eventful.jsonl", []
+    for i, letter in enumerate("ioiooooiiooootttiixo"):
+        state = {"i": "in", "x": "invalid"}.get(letter, "out")
+        checks.append(logs.invalid(i) if letter == "x" else logs.check(i, 5.0 if state == "out" else 0.0))
+    events = [
+        logs.event(checks, 3, 6, size_history=((30, 2), (60, 20))),
+        logs.event(checks, 9, 15, id=2, kind="transition", phase="fcc", size_history=((90, 20), (150, 90))),
+        logs.event(checks, 18, 18, id=3, kind="exploded", peak_excess=float("nan")),
+    ]
+    header = json.loads((folder / "run.jsonl").read_text(encoding="utf-8").splitlines()[0])
+    writer = LogWriter(log)
+    writer.write(header, *(record.to_line() for record in [*checks, *events]))
+    writer.close()
+    return log
+
+
+@pytest.mark.parametrize(
+    ("kind", "ids", "code"),
+    [
+        (None, [1, 2, 3], 4),
+        ("novel", [1], 3),
+        ("transition", [2], 3),
+        ("novel, transition", [1, 2], 3),
+        ("exploded,novel", [1, 3], 4),
+        ("exploded", [3], 4),
+    ],
+)
+def test_kinds_are_chosen_and_exit_codes_follow(quests_md, eventful, kind, ids, code):
+    options = ["--fail-on-event"] + ([] if kind is None else ["--kind", kind])
+    found, out, err = quests_md("events", eventful, *options)
+    assert found == code
+    assert [int(row.split("\t")[0]) for row in out.splitlines()[1:]] == ids
+    assert err.startswith(
+        "20 checks, last at step 190: 6 in, 13 out, 1 invalid; 3 events: 1 novel, 1 transition, 1 exploded; "
+        "1 time out too shortly for an event; out since step 190, not long enough yet for an event\n"
+    )
+    found, out, _ = quests_md("events", eventful, "--json", *options)
+    assert found == code
+    assert [event["id"] for event in json.loads(out)] == ids
+    assert {"phase", "reason", "cluster", "environments", "size_history"} <= set(json.loads(out)[0])
+
+
+def test_growth_is_drawn(quests_md, eventful, tmp_path):
+    code, _, err = quests_md("events", eventful, "--growth", tmp_path / "g.png")
+    assert code == 0
+    assert f"wrote {tmp_path / 'g.png'}\n" in err
+    assert (tmp_path / "g.png").read_bytes()[:4] == b"\x89PNG"
+    assert quests_md("events", "run.jsonl", "--growth", tmp_path / "h.svg")[0] == 0
+    quests_md("score", "quiet.xyz", "-r", "train.safetensors", "--log", tmp_path / "quiet")
+    code, _, err = quests_md("events", tmp_path / "quiet", "--growth", tmp_path / "quiet.svg")
+    assert code == 0
+    assert "warning: --growth: log: expected an event with atoms whose number can be drawn, got none\n" in err
+    assert not (tmp_path / "quiet.svg").exists()
+    assert (tmp_path / "h.svg").stat().st_size > 5000
 
 
 def test_events_as_json_have_one_line_each(quests_md):
@@ -330,21 +465,22 @@ def test_infinite_numbers_are_text_in_json(quests_md, tmp_path):
     assert json.loads(out)[0]["peak_excess"] == "inf"
     assert err == ""
     _, out, err = quests_md("events", tmp_path / "gold.jsonl")
-    assert err.startswith("warning at step 0: 1 atoms of elements that the reference has never seen")
-    assert err.count("\n") == 1
+    summary, warning = err.splitlines()
+    assert summary.startswith("4 checks, last at step 30: 0 in, 4 out")
+    assert warning.startswith("warning at step 0: 1 atoms of elements that the reference has never seen")
 
 
 def test_a_log_without_events_is_an_empty_list(quests_md, tmp_path):
     quests_md("score", "quiet.xyz", "-r", "train.safetensors", "--log", tmp_path / "quiet.jsonl")
     assert quests_md("events", tmp_path / "quiet.jsonl", "--json") == (0, "[]\n", "")
     code, out, err = quests_md("events", tmp_path / "quiet.jsonl", "--fail-on-event")
-    assert (code, err) == (0, "")
-    assert out == "6 checks, last at step 50: 6 in, 0 out, 0 invalid; 0 events\n"
+    assert (code, err) == (0, "6 checks, last at step 50: 6 in, 0 out, 0 invalid; 0 events\n")
+    assert len(out.splitlines()) == 1
 
 
 def test_events_draws_and_grades(quests_md, tmp_path):
     code, _, err = quests_md("events", "run.jsonl", "--plot", tmp_path / "p.pdf", "--fail-on-event")
-    assert (code, err) == (3, f"wrote {tmp_path / 'p.pdf'}\n")
+    assert (code, err) == (3, f"{SUMMARY}wrote {tmp_path / 'p.pdf'}\n")
     assert (tmp_path / "p.pdf").read_bytes()[:4] == b"%PDF"
 
 
@@ -422,6 +558,15 @@ REFERENCE = ("-r", "train.safetensors")
         (("score", "run.xyz", *REFERENCE, "--log", "x.jsonl", "--plot", "x.foo"), "--plot: expected a name that ends"),
         (("events", "run.jsonl", "--plot", "a/x.png"), "--plot: the folder of a/x.png does not exist"),
         (("score", "run.xyz", *REFERENCE, "--log", "run.jsonl"), "log: run.jsonl already holds a run of 11 checks"),
+        (("events", "run.jsonl", "--growth", "x.foo"), "--growth: expected a name that ends in"),
+        (
+            ("events", "run.jsonl", "--kind", "novel,new"),
+            "--kind: expected some of novel,transition,exploded, got 'new'",
+        ),
+        (("score", "run.xyz", *REFERENCE, "--sentinel", "a/x"), "--sentinel: the folder of a/x does not exist"),
+        (("score", "run.xyz", *REFERENCE, "--phase", "fcc"), "--phase: expected NAME=FILE such as fcc=fcc.safetensors"),
+        (("score", "run.xyz", *REFERENCE, "--phase", "a=b", "--phase", "a=c"), "--phase: 'a' is given twice"),
+        (("score", "run.xyz", *REFERENCE, "--max-temperature", "-1"), "max_temperature_K: expected"),
         # what does not go together
         (("score", "run.xyz", *REFERENCE, "-c", "train.json", "--false-alarms", "0.1"), "give one of the two"),
     ],
@@ -622,3 +767,24 @@ def test_a_terminal_gets_columns_and_folded_lines(folder, terminal):
     assert [line.split()[-1] for line in rows[1:]] == ["in"] * 7 + ["out"] * 5
     # a path may be longer than the terminal: it is not broken
     assert all(len(line) <= 80 or len(line.split()) == 1 for line in lines)
+
+
+@pytest.mark.parametrize("columns", [80, 100])
+def test_events_in_a_terminal_are_a_table_with_the_open_and_latest_described(eventful, tmp_path, columns):
+    ours, theirs = pseudo_terminal(columns)
+    process = start("events", eventful, cwd=tmp_path, stdout=theirs, stderr=theirs)
+    os.close(theirs)
+    shown = Screen(ours).text().replace("\r\n", "\n")
+    assert process.wait(timeout=60) == 0
+    lines = shown.splitlines()
+    [first] = [i for i, line in enumerate(lines) if line.split()[:2] == ["id", "kind"]]
+    assert [line.split()[:2] for line in lines[first + 1 : first + 4]] == [
+        ["1", "novel"],
+        ["2", "transition"],
+        ["3", "exploded"],
+    ]
+    assert "\t" not in shown
+    assert "\nevent 2: transition" in shown
+    assert "\nevent 3: exploded" in shown
+    assert "\nevent 1:" not in shown
+    assert all(len(line) <= columns for line in lines)

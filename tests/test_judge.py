@@ -28,7 +28,7 @@ from systems import (
 import quests_md.frame_statistics
 import quests_md.judge
 from quests_md import Descriptor, MismatchError, Reference, calibrate
-from quests_md.frame_statistics import identities
+from quests_md.identities import identities
 from quests_md.judge import Judge, frame_digest
 from quests_md.records import CHECK_FIELDS
 

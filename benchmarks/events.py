@@ -1,0 +1,797 @@
+"""What events open, when, and with which atoms: melting, defects, explosions, and runs where nothing happens.
+
+python benchmarks/events.py --cache FOLDER [--into docs/events.md] [PART ...]    prints tables, or renews those of the page
+"""
+
+import argparse
+import json
+import re
+import tempfile
+import warnings
+import zlib
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from itertools import pairwise
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+import numpy as np
+from ase import Atoms, units
+from ase.calculators.emt import EMT
+from ase.calculators.lj import LennardJones
+from ase.io import iread, read, write
+from ase.md.langevin import Langevin
+from ase.md.nptberendsen import NPTBerendsen
+from ase.md.verlet import VelocityVerlet
+from defects import crystal, slab, with_dumbbell, with_fault, with_vacancy
+from md import CONDITIONS, POTENTIALS, SETTLE_PS, SPACING_PS, Simulation
+from numpy.typing import NDArray
+from scipy.spatial import cKDTree
+
+from quests_md import Calibration, Event, Monitor, Reference, calibrate, read_log, save_frame
+from quests_md.lammps import lammps_calculator, potential
+from quests_md.phases import Phases
+
+CELLS = (4, 4, 4)
+N_REFERENCE, N_FRAMES, N_QUIET = 200, 40, 400
+TEMPERATURES_K = (300, 900)
+#: Shells of fcc in units of the nearest-neighbour distance: the first, and the third, up to which 32 neighbours reach.
+FIRST_SHELL, SEES = 1.2, 1.87
+#: (111) layers of the faulted crystal and (100) cells of the slab: enough for atoms that see no defect.
+FAULT_SIZE, SLAB_CELLS = (4, 6, 11), (4, 4, 6)
+
+#: K, of the runs at zero pressure of which a reference of the heated crystal is made, and frames of each.
+COLD_K, WARM_K = (300, 500, 700, 900), (300, 500, 700, 900, 1100, 1300)
+LIQUID_K = (1300, 1500, 1700)
+N_PER_TEMPERATURE = 50
+#: The crystal that is heated, its time step, and steps between checks.
+HEATED_CELLS, STEP_FS, INTERVAL = (5, 5, 5), 4.0, 50
+HEATED_PS, MELTING_K, UNMELTED_K = 40.0, 2000.0, 1200.0
+#: The crystal with a void melts from there at this temperature, which the perfect one survives.
+VOID_K, VOID_ATOMS, VOID_PS = 1420.0, 24, 40.0
+
+#: Å of vacuum above a slab, and eV given to an atom of its surface.
+FLIGHT_GAP, KICK_EV = 40.0, 8.0
+
+#: fs, steps of an exploding run, and seeds.
+BROKEN_STEPS_FS, BROKEN_STEPS, SEEDS = (20, 30, 50, 100), 150, (1, 2, 3)
+#: What numbers are impossible, as docs/events.md says: share of the closest pair, times the median temperature.
+CLOSE, HOT = 0.8, 5.0
+
+Numbers = NDArray[np.float64]
+Flags = NDArray[np.bool_]
+
+
+def main() -> None:
+    """Run the parts that are named, default all."""
+    parser = argparse.ArgumentParser(description="Print what events open, or renew the tables of a page.")
+    parser.add_argument("parts", nargs="*", metavar="PART", help=f"of {', '.join(PARTS)}; default all")
+    parser.add_argument("--cache", type=Path, required=True, help="folder of the frames of references")
+    parser.add_argument("--into", type=Path, help="page with markers <!-- begin NAME --> and <!-- end NAME -->")
+    arguments = parser.parse_args()
+    if unknown := set(arguments.parts) - set(PARTS):
+        parser.error(f"no part {', '.join(sorted(unknown))}; there are {', '.join(PARTS)}")
+    arguments.cache.mkdir(parents=True, exist_ok=True)
+    for part in arguments.parts or PARTS:
+        for name, text in PARTS[part](arguments.cache):
+            if arguments.into is None:
+                print(f"## {name}\n\n{text}\n", flush=True)
+            else:
+                renew(arguments.into, name, text)
+
+
+def renew(page: Path, name: str, text: str) -> None:
+    """Put a text between its markers in a page."""
+    old = page.read_text()
+    pattern = re.compile(rf"(<!-- begin {re.escape(name)} -->\n).*?(<!-- end {re.escape(name)} -->)", re.DOTALL)
+    if not pattern.search(old):
+        raise ValueError(f"{page}: no markers of {name!r}")
+    page.write_text(pattern.sub(lambda found: f"{found[1]}{text}\n{found[2]}", old))
+
+
+# --- melting
+
+
+@dataclass
+class Watched:
+    """A monitor of a heated run, with what the run itself was at the steps of its events."""
+
+    name: str
+    monitor: Monitor
+    seen: dict[int, tuple[str, str, str]] = field(default_factory=dict)
+    """Kind, reason and phase of each event as it was when it opened, by id."""
+    opened: dict[int, int] = field(default_factory=dict)
+    """Step at which its present kind was first reported, by id."""
+
+    def look(self, step: int) -> None:
+        """Note events that are new or have changed their kind."""
+        for event in self.monitor.events:
+            known = self.seen.get(event.id)
+            if known is None or known[0] != event.kind:
+                self.seen[event.id] = (event.kind, event.reason, event.phase or "")
+                self.opened[event.id] = step
+
+
+def melting(cache: Path) -> Iterator[tuple[str, str]]:
+    """Crystals heated through melting, heated but not molten, and molten from a void, under four monitors at once."""
+    warm, liquid = zero_pressure(cache, "solid", WARM_K), zero_pressure(cache, "liquid", LIQUID_K)
+    cold = [atoms for atoms in warm if atoms.info["bath_K"] <= max(COLD_K)]
+    references = {"300 to 900 K": Reference.from_frames(cold), "300 to 1300 K": Reference.from_frames(warm)}
+    levels = {name: calibrate(reference) for name, reference in references.items()}
+    phases = Phases({"fcc": references["300 to 1300 K"], "liquid": Reference.from_frames(liquid)}, parent="fcc")
+    lines, histories = [], []
+    examples: dict[str, str] = {}
+    for run, last_K, seed in (("heated", MELTING_K, 1), ("heated", MELTING_K, 2), ("void", VOID_K, 1), ("void", VOID_K, 2),
+                              ("heated, stays solid", UNMELTED_K, 3)):  # fmt: skip
+        monitors = [
+            Watched(f"reference {name}", Monitor(references[name], levels[name], log=None, on_error="raise"))
+            for name in references
+        ]
+        name, of = "300 to 1300 K", references["300 to 1300 K"]
+        own = Monitor(of, levels[name], log=None, baseline_ps=5.0, on_error="raise")
+        labelled = Monitor(of, levels[name], log=None, phases=phases, on_error="raise")
+        monitors += [Watched(f"reference {name}, baseline_ps=5", own), Watched(f"reference {name}, phases=", labelled)]
+        course = heat(run, last_K, seed, monitors)
+        for watched in monitors:
+            events = [event for event in watched.monitor.events]
+            label = f"{run} to {last_K:.0f} K, seed {seed}"
+            molten = next((row for row in course if row[2] >= 0.5), None)
+            end = "stays solid" if molten is None else f"{molten[0] * STEP_FS * 1e-3:.1f} ps, {molten[1]:.0f} K"
+            for event in events:
+                at = {row[0]: row for row in course}
+                when = watched.opened[event.id]
+                cells = [
+                    label,
+                    end,
+                    watched.name,
+                    event.kind if event.phase is None else f"{event.kind}: {event.phase}",
+                ]
+                for step in (event.onset_step, when):
+                    cells.append(f"{step * STEP_FS * 1e-3:.1f} ps, {at[step][1]:.0f} K, {at[step][2]:.0%}")
+                lines.append([*cells, "yes" if event.is_open else "no"])
+            if not events:
+                lines.append([label, end, watched.name, "no event", "", "", ""])
+            for event in events:
+                key = (
+                    "transition-phase"
+                    if event.phase
+                    else f"{event.kind}-{watched.name.partition(',')[2].strip()[:8]}-{run}"
+                )
+                if key not in examples:
+                    examples[key] = event.describe()
+            shown = max(events, key=lambda event: max((n for _, n in event.size_history), default=0), default=None)
+            if shown is not None and seed in (1, 3):
+                histories.append([label, watched.name, shown.kind, history(shown)])
+    yield "melting", table(
+        ["run", "half of the atoms off their sites", "monitor", "event", "onset: time, temperature, atoms off site",
+         "opened (or became this kind)", "open at the end"], lines)  # fmt: skip
+    yield "histories", table(["run", "monitor", "event", "size_history: ps:atoms"], histories)
+    yield "phases", f"```\n{phases.describe()}\n```"
+    for key, text in examples.items():
+        yield f"example {key}", f"```\n{text}\n```"
+
+
+def heat(run: str, last_K: float, seed: int, monitors: Sequence[Watched]) -> list[tuple[int, float, float]]:
+    """Heat a crystal at zero pressure under the monitors: step, temperature (K) and share of atoms off their sites."""
+    atoms = crystal(CONDITIONS["Cu-solid-300K"].volume, HEATED_CELLS)
+    if run == "void":
+        centre = atoms.cell.lengths() / 2
+        order = np.argsort(np.linalg.norm(atoms.positions - centre, axis=1), kind="stable")
+        del atoms[order[:VOID_ATOMS]]
+    rng = np.random.default_rng(seed)
+    thermal(atoms, 2 * 300.0, rng)
+    atoms.calc = eam()
+    dyn = NPTBerendsen(
+        atoms, STEP_FS * units.fs, temperature_K=300.0, pressure_au=0.0, taut=100 * units.fs, taup=500 * units.fs,
+        compressibility_au=1 / (140 * units.GPa),
+    )  # fmt: skip
+    if run == "void":  # hot at once, so that it is the void and not the heat that melts it
+        dyn.set_temperature(temperature_K=last_K * 0.85)
+        dyn.run(500)
+    else:
+        dyn.run(500)
+    dyn.nsteps = 0
+    start = 300.0 if run != "void" else last_K * 0.85
+    sites = atoms.get_scaled_positions(wrap=False)
+    steps = round((VOID_PS if run == "void" else HEATED_PS) * 1e3 / STEP_FS)
+    rise = steps if run != "void" else steps // 8
+    course: list[tuple[int, float, float]] = []
+
+    def follow() -> None:
+        dyn.set_temperature(temperature_K=start + (last_K - start) * min(1.0, dyn.nsteps / rise))
+        course.append((dyn.nsteps, float(atoms.get_temperature()), off_site(atoms, sites)))
+        for watched in monitors:
+            watched.look(dyn.nsteps)
+
+    for watched in monitors:
+        watched.monitor.attach(dyn, INTERVAL)
+    dyn.attach(follow, INTERVAL)
+    dyn.run(steps)
+    return course
+
+
+def off_site(atoms: Atoms, sites: Numbers) -> float:
+    """Share of atoms farther from their site than half the distance between neighbours."""
+    shift = atoms.get_scaled_positions(wrap=False) - sites
+    distance = np.linalg.norm((shift - np.median(shift, axis=0)) @ atoms.cell.array, axis=1)
+    return float(np.mean(distance > (np.sqrt(2) * atoms.get_volume() / len(atoms)) ** (1 / 3) / 2))
+
+
+def history(event: Event, most: int = 12) -> str:
+    """A dozen pairs of a size history."""
+    pairs = event.size_history
+    chosen = np.unique(np.linspace(0, len(pairs) - 1, min(most, len(pairs))).round().astype(int))
+    return ", ".join(f"{pairs[i][0] * STEP_FS * 1e-3:.1f}:{pairs[i][1]}" for i in chosen)
+
+
+# --- defects
+
+
+@dataclass
+class Score:
+    """Flagged atoms against known ones, over the frames of a run."""
+
+    flagged: int = 0
+    known: int = 0
+    both: int = 0
+    seeing: int = 0
+
+    def add(self, flagged: Flags, known: Flags, seeing: Flags) -> None:
+        """Take a frame: what was flagged, the atoms of the defect, and all atoms that have it among their neighbours."""
+        self.flagged += int(flagged.sum())
+        self.known += int(known.sum())
+        self.both += int((flagged & known).sum())
+        self.seeing += int((flagged & seeing).sum())
+
+    def cells(self) -> list[str]:
+        """Precision, precision for atoms that see the defect, and recall."""
+        return [share(self.both, self.flagged), share(self.seeing, self.flagged), share(self.both, self.known)]
+
+
+def defects(cache: Path) -> Iterator[tuple[str, str]]:
+    """Defects in hot crystals."""
+    lines, example = [], ""
+    for kelvin in TEMPERATURES_K:
+        reference, levels = fixed_volume(cache, kelvin)
+        for name, (start, truth) in defective(kelvin).items():
+            simulation = Simulation("Cu", start, temperature_K=kelvin, seed=seed_of(name, kelvin))
+            if truth is Sites:
+                simulation.equilibrate(20.0)
+            simulation.run(SETTLE_PS)
+            frames = list(simulation.frames(N_FRAMES))
+            simulation.close()
+            known = truth(start, crystal_sites(start, name))
+            monitor = Monitor(reference, levels, log=None, on_error="raise")
+            score, events, alarms, n_out, worst = Score(), 0, dict[str, None](), 0, 0
+            of_frames = []
+            for i, atoms in enumerate(frames):
+                check = monitor.check(atoms, i * 200, i * SPACING_PS)
+                near, seeing = known(atoms)
+                of_frames.append((near, seeing))
+                score.add(np.asarray(check.above), near, seeing)
+                n_out += check.state == "out"
+                worst += check.state == "out" and bool(near[check.worst_atom or 0])
+                alarms |= dict.fromkeys(check.alarms)
+            of_events = Score()
+            for event in monitor.events:
+                flags = np.zeros(len(frames[0]), dtype=bool)
+                flags[list(event.atoms)] = True
+                of_events.add(flags, *of_frames[event.peak_step // 200])
+            events = len(monitor.events)
+            lines.append(
+                [name, kelvin, len(start), f"{score.known / N_FRAMES:.0f}", share(n_out, N_FRAMES), ", ".join(alarms),
+                 share(worst, n_out), *score.cells(), events, *of_events.cells()]
+            )  # fmt: skip
+            if name == "vacancy" and not example:
+                example = monitor.events[0].describe()
+    header = ["defect", "K", "atoms", "known atoms", "checks out, %", "alarms", "worst atom is known, %", "precision, %",
+              "... of atoms that see it, %", "recall, %", "events", "event: precision, %", "... that see it, %",
+              "recall, %"]  # fmt: skip
+    yield "defects", table(header, lines)
+    yield "example novel", f"```\n{example}\n```"
+
+
+def defective(kelvin: float) -> dict[str, tuple[Atoms, Any]]:
+    """Starting structures, and what says which of their atoms are of the defect."""
+    volume = CONDITIONS[f"Cu-solid-{kelvin:g}K"].volume
+    perfect = crystal(volume, CELLS)
+    return {
+        "none": (perfect, Nothing),
+        "vacancy": (with_vacancy(perfect), Sites),
+        "interstitial": (with_dumbbell(perfect), Sites),
+        "stacking fault": (with_fault(volume, FAULT_SIZE), Layers),
+        "surface (100)": (slab(volume, SLAB_CELLS), Layers),
+    }
+
+
+def crystal_sites(start: Atoms, name: str) -> Numbers:
+    """Scaled positions of the sites of the perfect crystal."""
+    if name in ("vacancy", "interstitial"):
+        return np.asarray(crystal(1.0, CELLS).get_scaled_positions())
+    return np.asarray(start.get_scaled_positions())
+
+
+class Nothing:
+    """No defect."""
+
+    def __init__(self, start: Atoms, sites: Numbers) -> None:
+        self.flags = np.zeros(len(start), dtype=bool)
+
+    def __call__(self, atoms: Atoms) -> tuple[Flags, Flags]:
+        """Atoms of the defect, and those that see it."""
+        return self.flags, self.flags
+
+
+class Layers(Nothing):
+    """Outermost layers along z: of a slab the surfaces, of the faulted crystal those that are stacked as in hcp.
+
+    Atoms stay in their layer. With 32 neighbours those of the next two layers see the defect too.
+    """
+
+    def __init__(self, start: Atoms, sites: Numbers) -> None:
+        layer = np.unique(np.round(start.positions[:, 2], 3), return_inverse=True)[1]
+        depth = np.minimum(layer, layer.max() - layer)
+        self.near, self.seeing = depth == 0, depth <= 2
+
+    def __call__(self, atoms: Atoms) -> tuple[Flags, Flags]:
+        return self.near, self.seeing
+
+
+class Sites(Nothing):
+    """Atoms around sites that hold no atom or two, each atom being at the site nearest to it (Wigner-Seitz).
+
+    Known are the atoms of such a site and of its twelve neighbours; those up to the third shell see it.
+    """
+
+    def __init__(self, start: Atoms, sites: Numbers) -> None:
+        self.sites, self.shift = sites, np.zeros(3)
+
+    def __call__(self, atoms: Atoms) -> tuple[Flags, Flags]:
+        lengths = atoms.cell.lengths()
+        sites = (self.sites * lengths) % lengths
+        tree = cKDTree(sites, boxsize=lengths)
+        for _ in range(3):  # the crystal drifts
+            where = (atoms.positions - self.shift) % lengths
+            _, owner = tree.query(where)
+            step = where - sites[owner]
+            step -= np.round(step / lengths) * lengths
+            self.shift += np.median(step, axis=0)
+        count = np.bincount(owner, minlength=len(sites))
+        neighbours = (np.sqrt(2) * lengths.prod() / len(sites)) ** (1 / 3)
+        flags = []
+        for shell in (FIRST_SHELL, SEES):
+            around = {
+                s for odd in np.flatnonzero(count != 1) for s in tree.query_ball_point(sites[odd], shell * neighbours)
+            }
+            flags.append(np.isin(owner, sorted(around)))
+        return flags[0], flags[1]
+
+
+def flying(cache: Path) -> Iterator[tuple[str, str]]:
+    """An atom shot out of the surface of a slab, against a reference of slabs."""
+    lines, example = [], ""
+    for kelvin in TEMPERATURES_K:
+        volume = CONDITIONS[f"Cu-solid-{kelvin:g}K"].volume
+
+        def run(seed: int, n: int, kelvin: float = kelvin, volume: float = volume) -> Iterable[Atoms]:
+            simulation = Simulation("Cu", slab(volume, CELLS), temperature_K=kelvin, seed=seed_of("slab", kelvin, seed))
+            simulation.run(SETTLE_PS)
+            yield from simulation.frames(n)
+            simulation.close()
+
+        reference = Reference.from_frames(cached(cache / f"slab-{kelvin}K.traj", lambda run=run: run(0, N_REFERENCE)))
+        levels = calibrate(reference)
+        for seed in SEEDS:
+            (atoms,) = run(seed, 1)
+            bottom = float(np.sort(atoms.positions[:, 2])[:16].mean())
+            atoms.positions[:, 2] += 6.0 - bottom
+            x, y, z = atoms.cell.lengths()
+            atoms.set_cell(np.diag([x, y, z - 12.0 + FLIGHT_GAP]))
+            rng = np.random.default_rng(seed)
+            thermal(atoms, kelvin, rng)
+            top = np.argsort(-atoms.positions[:, 2])[:32]
+            surface = float(atoms.positions[top, 2].mean())
+            flyer = int(rng.choice(top))
+            momenta = atoms.get_momenta()
+            momenta[flyer] = [0.0, 0.0, np.sqrt(2 * KICK_EV * atoms.get_masses()[flyer])]
+            atoms.set_momenta(momenta)
+            hole = np.linalg.norm(atoms.positions - atoms.positions[flyer], axis=1) < SEES * 2.56
+            atoms.calc = eam()
+            dyn = VelocityVerlet(atoms, 2.5 * units.fs)
+            monitor = Monitor(reference, levels, log=None, on_error="raise")
+            monitor.attach(dyn, 10)
+            rows: list[tuple[float, str, bool, bool, int, int]] = []
+
+            def look(atoms: Atoms = atoms, monitor: Monitor = monitor, flyer: int = flyer, hole: Flags = hole) -> None:
+                check = monitor.last_check
+                assert check is not None
+                assert check.above is not None
+                height = float(atoms.positions[flyer, 2]) - surface
+                others = check.above & ~(np.arange(len(atoms)) == flyer)
+                rows.append(
+                    (height, check.state, bool(check.above[flyer]), check.worst_atom == flyer, int((others & hole).sum()),
+                     int((others & ~hole).sum()))
+                )  # fmt: skip
+
+            dyn.attach(look, 10)
+            dyn.run(400)
+            gone = [row for row in rows if row[0] > 2.6]
+            event = monitor.events[0] if monitor.events else None
+            first = next((row[0] for row in rows if row[1] == "out"), None)
+            confirmed = None if event is None else rows[event.confirmed_step // 10][0]
+            lines.append(
+                [kelvin, seed, f"{rows[-1][0]:.0f}", "-" if first is None else f"{first:.1f}",
+                 "-" if confirmed is None else f"{confirmed:.1f}",
+                 len(gone), sum(row[2] for row in gone), sum(row[3] for row in gone),
+                 f"{np.mean([row[4] for row in gone]):.1f}", f"{np.mean([row[5] for row in gone]):.1f}",
+                 len(monitor.events), "yes" if event and flyer in event.atoms else "no"]
+            )  # fmt: skip
+            if event is not None and not example:
+                example = event.describe()
+    header = ["K", "seed", "height at the end, Å", "height at the first check out, Å", "height when the event opens, Å",
+              "checks above 2.6 Å", "atom flagged", "atom the worst", "others flagged that see the hole",
+              "others flagged elsewhere", "events", "atom in the event"]  # fmt: skip
+    yield "flying", table(header, lines)
+    yield "example flying", f"```\n{example}\n```"
+
+
+# --- explosions
+
+
+@dataclass
+class Witness:
+    """Tells by itself at which checks numbers are impossible: naive code, nothing of quests_md."""
+
+    closest: float
+    """Å, closest pair of the reference."""
+    bad: dict[int, str] = field(default_factory=dict)
+    """Why, by step."""
+    steps: list[int] = field(default_factory=list)
+    temperatures: list[float] = field(default_factory=list)
+
+    def look(self, atoms: Atoms, step: int) -> None:
+        """Take the frame of a check."""
+        self.steps.append(step)
+        reasons = []
+        momenta = atoms.get_momenta() if atoms.has("momenta") else None
+        if not np.isfinite(atoms.positions).all() or not np.isfinite(atoms.cell.array).all():
+            reasons.append("positions not finite")
+        elif nearest_pair(atoms) < CLOSE * self.closest:
+            reasons.append("close pair")
+        if momenta is not None:
+            kelvin = float(atoms.get_temperature())
+            if not np.isfinite(momenta).all():
+                reasons.append("momenta not finite")
+            elif len(self.temperatures) >= 3 and kelvin > HOT * max(median(self.temperatures[-101:]), 200.0):
+                reasons.append("hot")
+            elif not np.isfinite(kelvin):
+                reasons.append("temperature infinite")
+            elif not reasons:
+                self.temperatures.append(kelvin)
+        if reasons:
+            self.bad[step] = ", ".join(reasons)
+
+
+def explosions(cache: Path) -> Iterator[tuple[str, str]]:
+    """Time steps that are too long."""
+    lines, lost, example = [], [], ""
+    for name, make in CALCULATORS.items():
+        reference, levels, closest = known_crystal(cache, name)
+        for step_fs in BROKEN_STEPS_FS:
+            rows: dict[int, list[list[Any]]] = {1: [], 10: []}
+            for seed in SEEDS:
+                found = explode(make, reference, levels, closest, step_fs, seed)
+                for interval, (cells, event, _) in found.items():
+                    rows[interval].append(cells)
+                    example = example or (event.describe() if event is not None else "")
+                if found[1][2]:
+                    lost.append([name, step_fs, seed, *found[1][2]])
+            for interval, cells in rows.items():
+                merged = ["; ".join(dict.fromkeys(str(row[i]) for row in cells)) for i in range(2)]
+                at = ", ".join(f"{row[2]}/{row[3]}" for row in cells)
+                delay = [row[3] == row[2] for row in cells if row[2] != "-"]
+                lines.append(
+                    [name, step_fs, interval, *merged, at, f"{sum(delay)} of {len(delay)}" if delay else "none to find",
+                     sum(row[3] != "-" and row[2] == "-" for row in cells), *(sum(row[i] for row in cells) for i in (4, 5, 6, 7))]
+                )  # fmt: skip
+    yield "explosions", table(
+        ["potential", "step, fs", "interval", "what is impossible first", "the run", "step of that / onset of the event, each seed",
+         "opened at that check", "exploded without cause", "other events", "frames saved", "of these impossible",
+         "faults in files"], lines)  # fmt: skip
+    if lost:
+        yield "raised", table(["potential", "step, fs", "seed", "steps done", "error", "events of the monitor"], lost)
+    yield "native", native(cache)
+    yield "example exploded", f"```\n{example}\n```"
+
+
+def explode(
+    make: Callable[[], Any], reference: Reference, levels: Calibration, closest: float, step_fs: float, seed: int
+) -> dict[int, tuple[list[Any], Event | None, list[str]]]:
+    """A run with a time step too long, watched at interval 1 and 10 at once."""
+    atoms = crystal(CONDITIONS["Cu-solid-300K"].volume)
+    thermal(atoms, 2 * 300.0, np.random.default_rng(seed))
+    atoms.calc = make()
+    dyn = VelocityVerlet(atoms, step_fs * units.fs)
+    found = {}
+    with tempfile.TemporaryDirectory() as folder, warnings.catch_warnings(), np.errstate(all="ignore"):
+        warnings.simplefilter("ignore")
+        watched = {}
+        for interval in (1, 10):
+            place = Path(folder) / str(interval)
+            place.mkdir()
+            monitor = Monitor(
+                reference,
+                levels,
+                log=place / "run.jsonl",
+                actions=[save_frame(place / "flagged.extxyz")],
+                on_error="raise",
+            )
+            monitor.attach(dyn, interval)
+            witness = Witness(closest)
+            dyn.attach(lambda witness=witness: witness.look(atoms, dyn.nsteps), interval)
+            watched[interval] = place, monitor, witness
+        error = ""
+        try:
+            dyn.run(BROKEN_STEPS)
+        except Exception as raised:
+            error = f"{type(raised).__name__}: {' '.join(str(raised).split())[:90]}"
+        for interval, (place, monitor, witness) in watched.items():
+            monitor.close()
+            exploded = [event for event in monitor.events if event.kind == "exploded"]
+            saved, impossible, faults = files(place, witness)
+            first = next(iter(witness.bad), None)
+            cells = [
+                "nothing" if first is None else witness.bad[first],
+                "raises" if error else "goes on",
+                "-" if first is None else first,
+                exploded[0].onset_step if exploded else "-",
+                len(monitor.events) - len(exploded),
+                saved,
+                impossible,
+                faults,
+            ]
+            kinds = ", ".join(event.kind for event in monitor.events) or "none"
+            found[interval] = cells, exploded[0] if exploded else None, [str(dyn.nsteps), error, kinds] if error else []
+    return found
+
+
+def files(place: Path, witness: Witness) -> tuple[int, int, int]:
+    """Frames saved, how many of them are impossible, and faults: frames or lines that do not read or are not finite."""
+    faults = 0
+    for line in (place / "run.jsonl").read_text().splitlines():
+        try:
+            json.loads(line, parse_constant=lambda name: (_ for _ in ()).throw(ValueError(name)))
+        except ValueError:
+            faults += 1
+    content = read_log(place / "run.jsonl")
+    faults += len(content.step) != len(witness.steps)
+    flagged = place / "flagged.extxyz"
+    frames = list(iread(flagged, ":")) if flagged.exists() else []
+    for frame in frames:
+        arrays = [frame.positions, frame.cell.array, *(a for a in frame.arrays.values() if a.dtype.kind == "f")]
+        faults += not all(np.isfinite(array).all() for array in arrays)
+    return len(frames), sum(frame.info["step"] in witness.bad for frame in frames), faults
+
+
+def native(cache: Path) -> str:
+    """LAMMPS that moves the atoms itself and ends the run."""
+    lines = []
+    for name, condition in (("EAM", "Cu-solid-300K"), ("LJ", "LJ-solid-300K")):
+        reference, levels, _ = known_crystal(cache, f"{name}, LAMMPS")
+        for step_fs in (50.0, 100.0):
+            for seed in SEEDS:
+                start = crystal(CONDITIONS[condition].volume)
+                simulation = Simulation(
+                    "Cu" if name == "EAM" else "LJ", start, temperature_K=300.0, seed=seed, timestep_fs=step_fs
+                )
+                monitor = Monitor(reference, levels, log=None, on_error="raise")
+                error, n = "none", 0
+                try:
+                    for n in range(BROKEN_STEPS):  # noqa: B007
+                        simulation.run(step_fs * 1e-3, ensemble="nve")
+                        monitor.check(simulation.frame(), n + 1, simulation.time_ps)
+                except RuntimeError as raised:
+                    error = " ".join(str(raised).partition("ERROR")[2].split())[:70] or str(raised)[:70]
+                simulation.close()
+                kinds = ", ".join(f"{event.kind} at {event.onset_step}" for event in monitor.events) or "none"
+                lines.append([name, f"{step_fs:g}", seed, n, error, kinds])
+    return table(["potential", "step, fs", "seed", "last step checked", "error", "events"], lines)
+
+
+# --- nothing
+
+
+def quiet(cache: Path) -> Iterator[tuple[str, str]]:
+    """Equal runs where nothing happens."""
+    lines = []
+    for kelvin in TEMPERATURES_K:
+        reference, levels = fixed_volume(cache, kelvin)
+        for seed in (11, 12):
+            frames = list(fixed_run(kelvin, seed, N_QUIET))
+            for name, options in (("default", {}), ("baseline_ps=25", {"baseline_ps": 25.0})):
+                monitor = Monitor(reference, levels, log=None, on_error="raise", **options)
+                lines.append([f"crystal at {kelvin} K", name, f"{kelvin} K, seed {seed}", *counted(monitor, frames)])
+    warm, liquid = zero_pressure(cache, "solid", WARM_K), zero_pressure(cache, "liquid", LIQUID_K)
+    cold = [atoms for atoms in warm if atoms.info["bath_K"] <= max(COLD_K)]
+    for name, of, kelvins in (("300 to 900 K", cold, COLD_K), ("300 to 1300 K", warm, WARM_K)):
+        reference = Reference.from_frames(of)
+        levels = calibrate(reference)
+        monitors: dict[str, dict[str, Any]] = {"default": {}}
+        if of is warm:
+            monitors["phases="] = {
+                "phases": Phases({"fcc": reference, "liquid": Reference.from_frames(liquid)}, parent="fcc")
+            }
+        frames = [list(zero_pressure_run("solid", kelvin, 21, N_QUIET // 4)) for kelvin in kelvins]
+        for options in monitors:
+            totals = [
+                counted(Monitor(reference, levels, log=None, on_error="raise", **monitors[options]), run)
+                for run in frames
+            ]
+            for kelvin, cells in zip(kelvins, totals, strict=True):
+                lines.append([f"crystal, {name}", options, f"{kelvin} K", *cells])
+    yield "quiet", table(["reference", "monitor", "run", "checks", "out", "alarms", "events"], lines)
+
+
+def counted(monitor: Monitor, frames: Sequence[Atoms]) -> list[Any]:
+    """Checks, how many are out and by what, and events."""
+    checks = [monitor.check(atoms, i * 200, i * SPACING_PS) for i, atoms in enumerate(frames)]
+    alarms = [name for check in checks for name in check.alarms]
+    events = [event.kind for event in monitor.events]
+    counts = [", ".join(f"{names.count(name)} {name}" for name in dict.fromkeys(names)) for names in (alarms, events)]
+    return [len(checks), sum(check.state != "in" for check in checks), counts[0], counts[1] or "none"]
+
+
+# --- runs and references
+
+
+def fixed_volume(cache: Path, kelvin: float) -> tuple[Reference, Calibration]:
+    """Of the crystal without defects at a temperature and its volume."""
+    frames = cached(cache / f"crystal-{kelvin}K.traj", lambda: fixed_run(kelvin, 0, N_REFERENCE))
+    reference = Reference.from_frames(frames)
+    return reference, calibrate(reference)
+
+
+def fixed_run(kelvin: float, seed: int, n: int) -> Iterator[Atoms]:
+    """Frames of the crystal, half a picosecond apart."""
+    start = crystal(CONDITIONS[f"Cu-solid-{kelvin:g}K"].volume, CELLS)
+    simulation = Simulation("Cu", start, temperature_K=kelvin, seed=seed_of("crystal", kelvin, seed))
+    simulation.run(SETTLE_PS)
+    yield from simulation.frames(n)
+    simulation.close()
+
+
+def zero_pressure(cache: Path, phase: str, kelvins: Sequence[float]) -> list[Atoms]:
+    """Frames of runs at these temperatures and zero pressure, with `info["bath_K"]`."""
+    frames = []
+    for kelvin in kelvins:
+        made = cached(
+            cache / f"{phase}-{kelvin:g}K.traj",
+            lambda kelvin=kelvin: zero_pressure_run(phase, kelvin, 0, N_PER_TEMPERATURE),
+        )
+        for atoms in made:
+            atoms.info["bath_K"] = kelvin
+        frames += made
+    return frames
+
+
+def zero_pressure_run(phase: str, kelvin: float, seed: int, n: int) -> Iterator[Atoms]:
+    """Frames of a run under a barostat."""
+    volume = CONDITIONS["Cu-solid-900K" if phase == "solid" else "Cu-liquid-1500K"].volume
+    simulation = Simulation(
+        "Cu", crystal(volume, CELLS), temperature_K=kelvin, seed=seed_of(f"zero pressure {phase}", kelvin, seed)
+    )
+    if phase == "liquid":
+        simulation.melt()
+    simulation.run(SETTLE_PS, ensemble="npt")
+    yield from simulation.frames(n, ensemble="npt")
+    simulation.close()
+
+
+def known_crystal(cache: Path, name: str) -> tuple[Reference, Calibration, float]:
+    """Of 108 atoms at 300 K in the potential of an exploding run, with the closest pair (Å)."""
+    potential_name = "EMT" if name == "EMT" else name.partition(",")[0]
+
+    def emt() -> Iterator[Atoms]:
+        atoms = crystal(CONDITIONS["Cu-solid-300K"].volume)
+        rng = np.random.default_rng(0)
+        thermal(atoms, 600.0, rng)
+        atoms.calc = EMT()
+        dyn = Langevin(atoms, 5 * units.fs, temperature_K=300, friction=0.02 / units.fs, rng=rng, fixcm=False)
+        dyn.run(100)
+        for _ in range(100):
+            dyn.run(8)
+            frame = atoms.copy()
+            frame.calc = None
+            yield frame
+
+    def native_run() -> Iterator[Atoms]:
+        kind = "Cu" if potential_name == "EAM" else "LJ"
+        start = crystal(CONDITIONS[f"{kind}-solid-300K"].volume)
+        simulation = Simulation(kind, start, temperature_K=300.0, seed=1)
+        simulation.run(SETTLE_PS)
+        yield from simulation.frames(100)
+        simulation.close()
+
+    make = emt if potential_name == "EMT" else native_run
+    frames = cached(cache / f"known-{potential_name}.traj", make)
+    reference = Reference.from_frames(frames)
+    return reference, calibrate(reference), min(nearest_pair(atoms) for atoms in frames)
+
+
+def eam() -> Any:
+    """The embedded-atom potential of copper through LAMMPS."""
+    return lammps_calculator(["pair_style eam", f'pair_coeff 1 1 "{potential("Cu_u3.eam")}"'], ("Cu",))
+
+
+def lennard_jones() -> Any:
+    """The Lennard-Jones potential of `md` through LAMMPS."""
+    return lammps_calculator(POTENTIALS["LJ"].splitlines(), ("Cu",))
+
+
+CALCULATORS: dict[str, Callable[[], Any]] = {
+    "EMT": EMT,
+    "LJ, ASE": lambda: LennardJones(sigma=2.3, epsilon=0.167, rc=5.75),
+    "LJ, LAMMPS": lennard_jones,
+    "EAM, LAMMPS": eam,
+}
+
+
+def thermal(atoms: Atoms, kelvin: float, rng: np.random.Generator) -> None:
+    """Maxwell-Boltzmann momenta without drift."""
+    momenta = rng.standard_normal((len(atoms), 3)) * np.sqrt(atoms.get_masses() * units.kB * kelvin)[:, None]
+    atoms.set_momenta(momenta - momenta.mean(axis=0))
+
+
+def nearest_pair(atoms: Atoms) -> float:
+    """Smallest distance in Å of two atoms, images included, in an orthorhombic periodic cell."""
+    lengths = atoms.cell.lengths()
+    steps = atoms.positions[:, None] - atoms.positions[None]
+    steps -= np.round(steps / lengths) * lengths
+    squares = (steps**2).sum(axis=2)
+    np.fill_diagonal(squares, np.inf)
+    return float(np.sqrt(squares.min()))
+
+
+def cached(file: Path, make: Callable[[], Iterable[Atoms]]) -> list[Atoms]:
+    """The frames of a file, which is made first if it does not exist."""
+    if not file.exists():
+        part = file.with_suffix(".part.traj")
+        write(part, list(make()))
+        part.rename(file)
+    frames = read(file, ":")
+    for atoms in frames:
+        atoms.calc = None
+    return list(frames)
+
+
+def seed_of(*names: Any) -> int:
+    """A seed of its own for every run."""
+    return zlib.crc32(" ".join(map(str, names)).encode())
+
+
+def share(part: int, whole: int) -> str:
+    """Per cent."""
+    return f"{100 * part / whole:.0f}" if whole else "-"
+
+
+def table(header: Sequence[str], rows: Sequence[Sequence[Any]]) -> str:
+    """A table in Markdown; what a row repeats of the one before is left out of its first two cells."""
+    lines = [f"| {' | '.join(header)} |", f"|{' --- |' * len(header)}"]
+    for before, row in pairwise([[None] * len(header), *map(list, rows)]):
+        cells = ["" if i < 2 and row[: i + 1] == before[: i + 1] else str(cell) for i, cell in enumerate(row)]
+        lines.append(f"| {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
+PARTS: dict[str, Callable[[Path], Iterator[tuple[str, str]]]] = {
+    "melting": melting,
+    "defects": defects,
+    "flying": flying,
+    "explosions": explosions,
+    "quiet": quiet,
+}
+
+
+if __name__ == "__main__":
+    main()
