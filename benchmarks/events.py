@@ -1,6 +1,6 @@
 """What events open, when, and with which atoms: melting, defects, explosions, and runs where nothing happens.
 
-python benchmarks/events.py --cache FOLDER [--into docs/events.md] [PART ...]    prints tables, or renews those of the page
+python benchmarks/events.py --cache FOLDER [PART ...]    prints tables; with --into docs/events.md it renews the page
 """
 
 import argparse
@@ -30,6 +30,7 @@ from numpy.typing import NDArray
 from scipy.spatial import cKDTree
 
 from quests_md import Calibration, Event, Monitor, Reference, calibrate, read_log, save_frame
+from quests_md.clusters import clusters
 from quests_md.lammps import lammps_calculator, potential
 from quests_md.phases import Phases
 
@@ -50,6 +51,13 @@ HEATED_CELLS, STEP_FS, INTERVAL = (5, 5, 5), 4.0, 50
 HEATED_PS, MELTING_K, UNMELTED_K = 40.0, 2000.0, 1200.0
 #: The crystal with a void melts from there at this temperature, which the perfect one survives.
 VOID_K, VOID_ATOMS, VOID_PS = 1420.0, 24, 40.0
+MELTING_RUNS = (
+    ("heated", MELTING_K, 1),
+    ("heated", MELTING_K, 2),
+    ("void", VOID_K, 1),
+    ("void", VOID_K, 2),
+    ("heated, stays solid", UNMELTED_K, 3),
+)
 
 #: Å of vacuum above a slab, and eV given to an atom of its surface.
 FLIGHT_GAP, KICK_EV = 40.0, 8.0
@@ -122,8 +130,7 @@ def melting(cache: Path) -> Iterator[tuple[str, str]]:
     phases = Phases({"fcc": references["300 to 1300 K"], "liquid": Reference.from_frames(liquid)}, parent="fcc")
     lines, histories = [], []
     examples: dict[str, str] = {}
-    for run, last_K, seed in (("heated", MELTING_K, 1), ("heated", MELTING_K, 2), ("void", VOID_K, 1), ("void", VOID_K, 2),
-                              ("heated, stays solid", UNMELTED_K, 3)):  # fmt: skip
+    for run, last_K, seed in MELTING_RUNS:
         monitors = [
             Watched(f"reference {name}", Monitor(references[name], levels[name], log=None, on_error="raise"))
             for name in references
@@ -133,43 +140,50 @@ def melting(cache: Path) -> Iterator[tuple[str, str]]:
         labelled = Monitor(of, levels[name], log=None, phases=phases, on_error="raise")
         monitors += [Watched(f"reference {name}, baseline_ps=5", own), Watched(f"reference {name}, phases=", labelled)]
         course = heat(run, last_K, seed, monitors)
+        at = {row[0]: row for row in course}
+        molten = next((row for row in course if row[2] >= 0.5), None)
+        end = "stays solid" if molten is None else f"{molten[0] * STEP_FS * 1e-3:.1f} ps, {molten[1]:.0f} K"
+        label = f"{run} to {last_K:.0f} K, seed {seed}"
         for watched in monitors:
-            events = [event for event in watched.monitor.events]
-            label = f"{run} to {last_K:.0f} K, seed {seed}"
-            molten = next((row for row in course if row[2] >= 0.5), None)
-            end = "stays solid" if molten is None else f"{molten[0] * STEP_FS * 1e-3:.1f} ps, {molten[1]:.0f} K"
+            events = watched.monitor.events
             for event in events:
-                at = {row[0]: row for row in course}
-                when = watched.opened[event.id]
-                cells = [
-                    label,
-                    end,
-                    watched.name,
-                    event.kind if event.phase is None else f"{event.kind}: {event.phase}",
-                ]
-                for step in (event.onset_step, when):
+                kind = event.kind if event.phase is None else f"{event.kind}: {event.phase}"
+                cells = [label, end, watched.name, kind]
+                for step in (event.onset_step, watched.opened[event.id]):
                     cells.append(f"{step * STEP_FS * 1e-3:.1f} ps, {at[step][1]:.0f} K, {at[step][2]:.0%}")
                 lines.append([*cells, "yes" if event.is_open else "no"])
+                examples.setdefault(kind_of_example(event), event.describe())
             if not events:
                 lines.append([label, end, watched.name, "no event", "", "", ""])
-            for event in events:
-                key = (
-                    "transition-phase"
-                    if event.phase
-                    else f"{event.kind}-{watched.name.partition(',')[2].strip()[:8]}-{run}"
-                )
-                if key not in examples:
-                    examples[key] = event.describe()
             shown = max(events, key=lambda event: max((n for _, n in event.size_history), default=0), default=None)
             if shown is not None and seed in (1, 3):
                 histories.append([label, watched.name, shown.kind, history(shown)])
-    yield "melting", table(
-        ["run", "half of the atoms off their sites", "monitor", "event", "onset: time, temperature, atoms off site",
-         "opened (or became this kind)", "open at the end"], lines)  # fmt: skip
+    yield (
+        "melting",
+        table(
+            [
+                "run",
+                "half of the atoms off their sites",
+                "monitor",
+                "event",
+                "onset: time, temperature, atoms off site",
+                "opened (or became this kind)",
+                "open at the end",
+            ],
+            lines,
+        ),
+    )
     yield "histories", table(["run", "monitor", "event", "size_history: ps:atoms"], histories)
     yield "phases", f"```\n{phases.describe()}\n```"
     for key, text in examples.items():
         yield f"example {key}", f"```\n{text}\n```"
+
+
+def kind_of_example(event: Event) -> str:
+    """What tells the examples of the page apart."""
+    if event.kind != "transition":
+        return "heat"
+    return "phase" if event.phase else "growth" if event.reason.startswith("a connected cluster") else "baseline"
 
 
 def heat(run: str, last_K: float, seed: int, monitors: Sequence[Watched]) -> list[tuple[int, float, float]]:
@@ -183,9 +197,14 @@ def heat(run: str, last_K: float, seed: int, monitors: Sequence[Watched]) -> lis
     thermal(atoms, 2 * 300.0, rng)
     atoms.calc = eam()
     dyn = NPTBerendsen(
-        atoms, STEP_FS * units.fs, temperature_K=300.0, pressure_au=0.0, taut=100 * units.fs, taup=500 * units.fs,
+        atoms,
+        STEP_FS * units.fs,
+        temperature_K=300.0,
+        pressure_au=0.0,
+        taut=100 * units.fs,
+        taup=500 * units.fs,
         compressibility_au=1 / (140 * units.GPa),
-    )  # fmt: skip
+    )
     if run == "void":  # hot at once, so that it is the void and not the heat that melts it
         dyn.set_temperature(temperature_K=last_K * 0.85)
         dyn.run(500)
@@ -238,15 +257,18 @@ class Score:
     seeing: int = 0
 
     def add(self, flagged: Flags, known: Flags, seeing: Flags) -> None:
-        """Take a frame: what was flagged, the atoms of the defect, and all atoms that have it among their neighbours."""
+        """Take a frame: what was flagged, the atoms of the defect, and all that have it among their neighbours."""
         self.flagged += int(flagged.sum())
         self.known += int(known.sum())
         self.both += int((flagged & known).sum())
         self.seeing += int((flagged & seeing).sum())
 
-    def cells(self) -> list[str]:
-        """Precision, precision for atoms that see the defect, and recall."""
-        return [share(self.both, self.flagged), share(self.seeing, self.flagged), share(self.both, self.known)]
+    def __str__(self) -> str:
+        """Precision, precision for atoms that see the defect, and recall, in %."""
+        if not self.flagged:
+            return "none flagged"
+        shares = (self.both, self.flagged), (self.seeing, self.flagged), (self.both, self.known)
+        return ", ".join(share(*pair) for pair in shares)
 
 
 def defects(cache: Path) -> Iterator[tuple[str, str]]:
@@ -263,31 +285,56 @@ def defects(cache: Path) -> Iterator[tuple[str, str]]:
             simulation.close()
             known = truth(start, crystal_sites(start, name))
             monitor = Monitor(reference, levels, log=None, on_error="raise")
-            score, events, alarms, n_out, worst = Score(), 0, dict[str, None](), 0, 0
+            score, of_clusters, of_events = Score(), Score(), Score()
+            alarms, n_out, worst = dict[str, None](), 0, 0
             of_frames = []
             for i, atoms in enumerate(frames):
-                check = monitor.check(atoms, i * 200, i * SPACING_PS)
+                judged = monitor.judge.judge(atoms, step=i * 200, frame=i, time_ps=i * SPACING_PS)
+                check = monitor.take(judged, atoms)
                 near, seeing = known(atoms)
                 of_frames.append((near, seeing))
                 score.add(np.asarray(check.above), near, seeing)
+                if "tail_cluster" in check.alarms and judged.tail is not None:
+                    cluster = np.zeros(len(atoms), dtype=bool)
+                    cluster[clusters(atoms, judged.tail, reference.pair_distances())[0]] = True
+                    of_clusters.add(cluster, near, seeing)
                 n_out += check.state == "out"
                 worst += check.state == "out" and bool(near[check.worst_atom or 0])
                 alarms |= dict.fromkeys(check.alarms)
-            of_events = Score()
             for event in monitor.events:
                 flags = np.zeros(len(frames[0]), dtype=bool)
                 flags[list(event.atoms)] = True
                 of_events.add(flags, *of_frames[event.peak_step // 200])
-            events = len(monitor.events)
             lines.append(
-                [name, kelvin, len(start), f"{score.known / N_FRAMES:.0f}", share(n_out, N_FRAMES), ", ".join(alarms),
-                 share(worst, n_out), *score.cells(), events, *of_events.cells()]
-            )  # fmt: skip
+                [
+                    name,
+                    kelvin,
+                    len(start),
+                    f"{score.known / N_FRAMES:.0f}",
+                    share(n_out, N_FRAMES),
+                    ", ".join(alarms),
+                    share(worst, n_out),
+                    score,
+                    of_clusters,
+                    len(monitor.events),
+                    of_events,
+                ]
+            )
             if name == "vacancy" and not example:
                 example = monitor.events[0].describe()
-    header = ["defect", "K", "atoms", "known atoms", "checks out, %", "alarms", "worst atom is known, %", "precision, %",
-              "... of atoms that see it, %", "recall, %", "events", "event: precision, %", "... that see it, %",
-              "recall, %"]  # fmt: skip
+    header = [
+        "defect",
+        "K",
+        "atoms",
+        "of the defect",
+        "checks out, %",
+        "alarms",
+        "worst atom is of the defect, %",
+        "atoms above their level",
+        "cluster of `tail_cluster`",
+        "events",
+        "atoms of the event",
+    ]
     yield "defects", table(header, lines)
     yield "example novel", f"```\n{example}\n```"
 
@@ -323,7 +370,7 @@ class Nothing:
         return self.flags, self.flags
 
 
-class Layers(Nothing):
+class Layers:
     """Outermost layers along z: of a slab the surfaces, of the faulted crystal those that are stacked as in hcp.
 
     Atoms stay in their layer. With 32 neighbours those of the next two layers see the defect too.
@@ -335,10 +382,11 @@ class Layers(Nothing):
         self.near, self.seeing = depth == 0, depth <= 2
 
     def __call__(self, atoms: Atoms) -> tuple[Flags, Flags]:
+        """Atoms of the defect, and those that see it."""
         return self.near, self.seeing
 
 
-class Sites(Nothing):
+class Sites:
     """Atoms around sites that hold no atom or two, each atom being at the site nearest to it (Wigner-Seitz).
 
     Known are the atoms of such a site and of its twelve neighbours; those up to the third shell see it.
@@ -348,6 +396,7 @@ class Sites(Nothing):
         self.sites, self.shift = sites, np.zeros(3)
 
     def __call__(self, atoms: Atoms) -> tuple[Flags, Flags]:
+        """Atoms of the defect, and those that see it."""
         lengths = atoms.cell.lengths()
         sites = (self.sites * lengths) % lengths
         tree = cKDTree(sites, boxsize=lengths)
@@ -361,10 +410,8 @@ class Sites(Nothing):
         neighbours = (np.sqrt(2) * lengths.prod() / len(sites)) ** (1 / 3)
         flags = []
         for shell in (FIRST_SHELL, SEES):
-            around = {
-                s for odd in np.flatnonzero(count != 1) for s in tree.query_ball_point(sites[odd], shell * neighbours)
-            }
-            flags.append(np.isin(owner, sorted(around)))
+            around = tree.query_ball_point(sites[count != 1], shell * neighbours)
+            flags.append(np.isin(owner, [site for found in around for site in found]))
         return flags[0], flags[1]
 
 
@@ -403,16 +450,21 @@ def flying(cache: Path) -> Iterator[tuple[str, str]]:
             monitor.attach(dyn, 10)
             rows: list[tuple[float, str, bool, bool, int, int]] = []
 
-            def look(atoms: Atoms = atoms, monitor: Monitor = monitor, flyer: int = flyer, hole: Flags = hole) -> None:
+            def look(
+                atoms: Atoms = atoms,
+                monitor: Monitor = monitor,
+                flyer: int = flyer,
+                hole: Flags = hole,
+                surface: float = surface,
+                rows: list[tuple[float, str, bool, bool, int, int]] = rows,
+            ) -> None:
                 check = monitor.last_check
                 assert check is not None
                 assert check.above is not None
-                height = float(atoms.positions[flyer, 2]) - surface
                 others = check.above & ~(np.arange(len(atoms)) == flyer)
-                rows.append(
-                    (height, check.state, bool(check.above[flyer]), check.worst_atom == flyer, int((others & hole).sum()),
-                     int((others & ~hole).sum()))
-                )  # fmt: skip
+                n_near, n_else = int((others & hole).sum()), int((others & ~hole).sum())
+                height, is_worst = float(atoms.positions[flyer, 2]) - surface, check.worst_atom == flyer
+                rows.append((height, check.state, bool(check.above[flyer]), is_worst, n_near, n_else))
 
             dyn.attach(look, 10)
             dyn.run(400)
@@ -421,17 +473,37 @@ def flying(cache: Path) -> Iterator[tuple[str, str]]:
             first = next((row[0] for row in rows if row[1] == "out"), None)
             confirmed = None if event is None else rows[event.confirmed_step // 10][0]
             lines.append(
-                [kelvin, seed, f"{rows[-1][0]:.0f}", "-" if first is None else f"{first:.1f}",
-                 "-" if confirmed is None else f"{confirmed:.1f}",
-                 len(gone), sum(row[2] for row in gone), sum(row[3] for row in gone),
-                 f"{np.mean([row[4] for row in gone]):.1f}", f"{np.mean([row[5] for row in gone]):.1f}",
-                 len(monitor.events), "yes" if event and flyer in event.atoms else "no"]
-            )  # fmt: skip
+                [
+                    kelvin,
+                    seed,
+                    f"{rows[-1][0]:.0f}",
+                    "-" if first is None else f"{first:.1f}",
+                    "-" if confirmed is None else f"{confirmed:.1f}",
+                    len(gone),
+                    sum(row[2] for row in gone),
+                    sum(row[3] for row in gone),
+                    f"{np.mean([row[4] for row in gone]):.1f}",
+                    f"{np.mean([row[5] for row in gone]):.1f}",
+                    len(monitor.events),
+                    "yes" if event and flyer in event.atoms else "no",
+                ]
+            )
             if event is not None and not example:
                 example = event.describe()
-    header = ["K", "seed", "height at the end, Å", "height at the first check out, Å", "height when the event opens, Å",
-              "checks above 2.6 Å", "atom flagged", "atom the worst", "others flagged that see the hole",
-              "others flagged elsewhere", "events", "atom in the event"]  # fmt: skip
+    header = [
+        "K",
+        "seed",
+        "height at the end, Å",
+        "height at the first check out, Å",
+        "height when the event opens, Å",
+        "checks above 2.6 Å",
+        "atom flagged",
+        "atom the worst",
+        "others flagged that see the hole",
+        "others flagged elsewhere",
+        "events",
+        "atom in the event",
+    ]
     yield "flying", table(header, lines)
     yield "example flying", f"```\n{example}\n```"
 
@@ -488,17 +560,28 @@ def explosions(cache: Path) -> Iterator[tuple[str, str]]:
                 if found[1][2]:
                     lost.append([name, step_fs, seed, *found[1][2]])
             for interval, cells in rows.items():
-                merged = ["; ".join(dict.fromkeys(str(row[i]) for row in cells)) for i in range(2)]
+                what, after = ("; ".join(dict.fromkeys(str(row[i]) for row in cells)) for i in range(2))
                 at = ", ".join(f"{row[2]}/{row[3]}" for row in cells)
-                delay = [row[3] == row[2] for row in cells if row[2] != "-"]
-                lines.append(
-                    [name, step_fs, interval, *merged, at, f"{sum(delay)} of {len(delay)}" if delay else "none to find",
-                     sum(row[3] != "-" and row[2] == "-" for row in cells), *(sum(row[i] for row in cells) for i in (4, 5, 6, 7))]
-                )  # fmt: skip
-    yield "explosions", table(
-        ["potential", "step, fs", "interval", "what is impossible first", "the run", "step of that / onset of the event, each seed",
-         "opened at that check", "exploded without cause", "other events", "frames saved", "of these impossible",
-         "faults in files"], lines)  # fmt: skip
+                in_time = [row[3] == row[2] for row in cells if row[2] != "-"]
+                found_in_time = f"{sum(in_time)} of {len(in_time)}"
+                needless = sum(row[3] != "-" and row[2] == "-" for row in cells)
+                sums = [sum(row[i] for row in cells) for i in (4, 5, 6, 7)]
+                lines.append([name, step_fs, interval, what, after, at, found_in_time, needless, *sums])
+    header = [
+        "potential",
+        "step, fs",
+        "interval",
+        "what is impossible first",
+        "the run",
+        "step of that / onset of the event, each seed",
+        "opened at that check",
+        "exploded without cause",
+        "other events",
+        "frames saved",
+        "of these impossible",
+        "faults in files",
+    ]
+    yield "explosions", table(header, lines)
     if lost:
         yield "raised", table(["potential", "step, fs", "seed", "steps done", "error", "events of the monitor"], lost)
     yield "native", native(cache)
@@ -588,7 +671,7 @@ def native(cache: Path) -> str:
                 monitor = Monitor(reference, levels, log=None, on_error="raise")
                 error, n = "none", 0
                 try:
-                    for n in range(BROKEN_STEPS):  # noqa: B007
+                    for n in range(BROKEN_STEPS):
                         simulation.run(step_fs * 1e-3, ensemble="nve")
                         monitor.check(simulation.frame(), n + 1, simulation.time_ps)
                 except RuntimeError as raised:

@@ -2,6 +2,7 @@
 
 import functools
 import os
+import signal
 import sys
 import warnings
 from collections.abc import Callable, Iterator, Sequence
@@ -106,10 +107,15 @@ FramesArgument = Annotated[
 def main() -> None:
     """Run the command line."""
     warnings.showwarning = _show_warning  # this process is ours: one line, no source code
+    signal.signal(signal.SIGTERM, _interrupt)  # what a batch system sends before it kills: end as on ctrl-C
     for name in ("stdout", "stderr"):  # closed by the caller
         if getattr(sys, name) is None:
             setattr(sys, name, Path(os.devnull).open("w", encoding="utf-8"))  # noqa: SIM115  # lives as long as the process
     app()
+
+
+def _interrupt(signum: int, frame: object) -> None:
+    raise KeyboardInterrupt
 
 
 @app.callback(invoke_without_command=True)

@@ -145,6 +145,8 @@ class EventCourse:
         """Call the event a transition once its cluster has grown. Returns whether that is new."""
         if self.kind != "novel" or not self.has_grown() or self._recent[-1] > MOST_PART * check.n_atoms:
             return False
+        if "dh_mean" in check.alarms:  # the frame as a whole has left the reference
+            return False
         self.kind = "transition"
         self.reason = (
             f"a connected cluster unlike the reference grew from {max(self._first)} to {self._cluster} atoms by step "

@@ -456,7 +456,7 @@ def _values(baseline: Baseline, check: Check) -> dict[str, float | None]:
 
 def _centroid(frame: Atoms, chosen: NDArray[np.int64]) -> tuple[float, float, float] | None:
     """Mean position of the chosen atoms, each at its image nearest to the first."""
-    if len(chosen) == 0:
+    if len(chosen) == 0 or not np.isfinite(frame.positions[chosen]).all():
         return None
     origin = frame.positions[chosen[0]]
     shifts, _ = find_mic(frame.positions[chosen] - origin, frame.cell, frame.pbc)

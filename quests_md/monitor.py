@@ -286,7 +286,10 @@ class Monitor:
         cached = are_kernels_cached()
         announce_compilation()
         warm_up(self.judge)
-        judged = self.judge.judge(atoms, step=0, frame=0)
+        descriptor = self.reference.descriptor
+        # one frame is all there is: what thermal noise makes of it is said by the first check
+        averaged = descriptor.marked(atoms.copy()) if isinstance(descriptor, TimeAveraged) else None
+        judged = self.judge.judge(atoms, step=0, frame=0, averaged=averaged)
         text = preflight_text(self.judge, judged, atoms)
         text += f"\n  {'kernels':<10} {'loaded' if cached else 'compiled'} in {time.perf_counter() - start:.1f} s"
         say(text)
@@ -437,7 +440,9 @@ class Monitor:
         window.push(atoms)
         if not host.is_due(host.step()) or not window.is_full:
             return None
-        return descriptor.marked(window.mean(atoms))
+        averaged = descriptor.marked(window.mean(atoms))
+        window.clear()  # checks that share frames would not be independent
+        return averaged
 
     def _new_host(self, dyn: Any, interval: int | None) -> AseHost:
         if self._host is not None:
@@ -509,6 +514,9 @@ class Monitor:
             start = time.perf_counter()
             if self._started is None:
                 self._started = start
+
+            if self._journal.history is not None:
+                self._begin(atoms, step=step)  # that the log is of another run is for the user, whatever on_error says
 
             def check() -> None:
                 self._begin(atoms, step=step)

@@ -47,6 +47,8 @@ def preflight_text(judge: Judge, start: Judged, atoms: Atoms) -> str:
         f"{reference.n_frames} frames; h = {reference.bandwidth} 1/Å{shape}; {reference.fingerprint}",
     )
     add("levels", judge.promise(np.asarray(atoms.numbers)[reference.is_center(atoms.numbers)]))
+    if judge.phases is not None:
+        add("phases", judge.phases.describe())
     check = start.check
     if check.state == "invalid":
         add("start", f"INVALID: {start.reason}")

