@@ -1,9 +1,9 @@
-"""Does the monitor see a melt freeze, when, and does it keep quiet where nothing freezes? Copper, tantalum, Lennard-Jones.
+"""Does the monitor see a melt freeze, when, and is it quiet where nothing freezes? Copper, tantalum, Lennard-Jones.
 
 python benchmarks/nucleation.py FOLDER [FOLDER ...] > docs/nucleation.md
 
-The folders hold what benchmarks/freezing_runs.py makes: NAME.extxyz, NAME.csv, NAME.ptm.npz, NAME.freud.npz and, of some
-runs, NAME.ptm_avg.npz. With ``--development`` only the runs are judged on which the rules were chosen.
+The folders hold what benchmarks/freezing_runs.py makes: NAME.extxyz, NAME.csv, NAME.ptm.npz, NAME.freud.npz and, of
+some runs, NAME.ptm_avg.npz. With ``--development`` only the runs are judged on which the rules were chosen.
 """
 
 import argparse
@@ -24,7 +24,7 @@ from quests_md.phases import Phases
 
 #: Å in a sigma of Lennard-Jones runs, for the neighbour distance of argon.
 SIGMA = 3.4
-#: ps (LJ: tau): the quench is over; frames of a run's beginning that are liquid for certain; as baseline; ramps settled.
+#: ps (LJ: tau): the quench is over; a run's beginning, liquid for certain; length of the baseline; ramps have settled.
 SETTLED, EARLY, BASELINE, RAMP = 8.0, (10.0, 22.5), 20.0, {"Cu": 10.0, "Ta": 10.0, "LJ": 25.0}
 #: ps, LJ: tau; how far behind PTM an event may be.
 LATE = 5.0
@@ -84,7 +84,7 @@ MATERIALS = (
 )
 HEATED, MELTING, CRYSTALLINE = "cu864_melt_s21", ("cu864_melt_s22", "cu864_melt_s23"), "cu864_solid_T700"
 #: ps of the development run that is heated, whose frames before are crystal for certain.
-UNMELTED = 48.0
+UNMELTED = 60.0
 FOLDERS: list[Path] = []
 
 
@@ -179,7 +179,7 @@ def judge_material(material: Material, tables: Tables, is_development: bool) -> 
     for name in freezing:
         say(name)
         frames = after(frames_of(name), SETTLED)
-        labelled, checks = watch(frames, liquid, calibration, phases)
+        labelled, _ = watch(frames, liquid, calibration, phases)
         by_itself, _ = watch(frames, liquid, calibration, baseline_ps=BASELINE)
         onset = lasting(*crystalline(name), CRYSTAL)
         found = [x for x in labelled if x.event.phase is not None]
@@ -192,6 +192,7 @@ def judge_material(material: Material, tables: Tables, is_development: bool) -> 
                 shown(onset),
                 shown(lasting(*nucleus(name), NUCLEUS)),
                 opened(found, material.product),
+                "" if not found else f"{at(*nucleus(name), found[0].ps):.0f}",
                 verdict(found, onset),
                 str(len(found)),
                 opened([x for x in by_itself if is_by_baseline(x)]),
@@ -201,7 +202,6 @@ def judge_material(material: Material, tables: Tables, is_development: bool) -> 
         )
         tables.agreement.extend(agreement(name, frames, phases, material.product))
         say(" | ".join(tables.freezing[-1]))
-        del checks
     for name in () if is_development else material.controls:
         say(name)
         frames = after(frames_of(name), SETTLED)
@@ -240,12 +240,15 @@ def judge_melting(tables: Tables, is_development: bool) -> None:
         labelled, checks = watch(frames, fcc, calibration, phases)
         ps, share = crystalline(name)
         below = np.flatnonzero(share < HALF)
-        start = [check for check in checks if (check.time_ps or 0) < (ps[below[0]] if len(below) else np.inf) - LATE]
+        ordered_ps, cluster = nucleus(name)
+        molten = lasting(ordered_ps, -cluster / len(frames[0]), -HALF)
+        start = [check for check in checks if (check.time_ps or 0) < (np.inf if molten is None else molten) - LATE]
         sizes = [(check.phase_clusters or {})["liquid"] for check in start]
         tables.melting.append(
             [
                 name + (" (development)" if name == HEATED else ""),
                 shown(ps[below[0]] if len(below) else None),
+                shown(molten),
                 opened([x for x in labelled if x.event.phase is not None], "liquid"),
                 str(max(sizes)),
                 opened([x for x in labelled if x.event.phase is None]),
@@ -321,6 +324,11 @@ def lasting(ps: Numbers, values: Numbers, level: float) -> float | None:
     return float(ps[last]) if last < len(ps) else None
 
 
+def at(ps: Numbers, values: Numbers, time: float) -> float:
+    """The value at a time."""
+    return float(values[np.argmin(np.abs(ps - time))])
+
+
 def is_by_baseline(opened_: Opened) -> bool:
     """Whether the run's own beginning opened the event."""
     return opened_.event.kind == "transition" or "frame_entropy" in opened_.event.alarms
@@ -333,7 +341,8 @@ def opened(found: list[Opened], phase: str | None = None) -> str:
     first = found[0]
     if phase is not None:
         return f"{first.ps:g} ({(first.check.phase_clusters or {})[phase]} atoms)"
-    return f"{first.ps:g} ({first.event.kind}: {', '.join(first.event.alarms)})"
+    alarms = [name for name in first.event.alarms if not name.startswith("phase:")]
+    return f"{first.ps:g} ({first.event.kind}: {', '.join(alarms)})"
 
 
 def verdict(found: list[Opened], onset: float | None) -> str:
@@ -438,6 +447,7 @@ FREEZING_HEAD = [
     "PTM 5 %",
     "freud 50",
     "labelled",
+    "freud's cluster then",
     "behind PTM",
     "events",
     "unlabelled, baseline",
@@ -461,7 +471,7 @@ CONTROLS_HEAD = [
 AGREEMENT_TEXT = "## Atoms"
 AGREEMENT_HEAD = ["run", "against", "frames with both", "crystalline", "precision", "recall"]
 MELTING_TEXT = "## Melting"
-MELTING_HEAD = ["run", "PTM < 50 %", "labelled", "largest liquid cluster until 5 ps before that", "other events"]
+MELTING_HEAD = ["run", "PTM < 50 %", "freud < 50 %", "labelled", "largest liquid cluster before", "unlabelled, default"]
 
 if __name__ == "__main__":
     main()

@@ -79,6 +79,11 @@ class Appender:
         """Length of the file, bytes."""
         return self._end
 
+    @property
+    def is_mine(self) -> bool:
+        """Whether this process opened it; a forked child did not."""
+        return os.getpid() == self._owner
+
     def cut(self, end: int) -> None:
         """Shorten the file to `end` bytes."""
         os.ftruncate(self._fd, end)
@@ -94,7 +99,7 @@ class Appender:
         LogExistsError
             If another process has written to the file.
         """
-        if os.getpid() != self._owner:  # before the mutex, which a fork may have caught in use
+        if not self.is_mine:  # before the mutex, which a fork may have caught in use
             text = (
                 f"log: it belongs to process {self._owner}; a forked process cannot write it, give it a log of its own"
             )
@@ -122,7 +127,7 @@ class Appender:
 
     def close(self) -> None:
         """Force the file to the disk and close it; in a forked child, do nothing."""
-        if os.getpid() != self._owner:
+        if not self.is_mine:
             return
         with self._mutex:
             if self._fd < 0:

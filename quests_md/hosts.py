@@ -54,8 +54,9 @@ class AseHost:
         self._time_offset_ps = 0.0 if time_ps is None else time_ps - self._own_time_ps
 
     def is_due(self, step: int) -> bool:
-        """Whether a run taken up again is to be checked at this step; any other is whenever it calls."""
-        return self._checked is None or not self.interval or (step - self._checked) % self.interval == 0
+        """Whether a check is due at this step: every interval from step 0, or from a step checked before a restart."""
+        start = self._step_offset if self._checked is None else self._checked
+        return not self.interval or (step - start) % self.interval == 0
 
     @property
     def own_step(self) -> int:

@@ -7,14 +7,19 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ._kernels.dense import absorb_products, box_bounds, centre_and_round, leave_out, take_nearest
+from ._kernels.dense import absorb_panels, absorb_products, box_bounds, centre_and_round, leave_out, take_nearest
 from ._kernels.leaves import decide
+from ._kernels.sums import NO_GROUP
 from ._kernels.threads import for_ranges, one_blas_thread
+from ._kernels.tiles import HAS_TILES, PANEL, TILE, multiply
 
 __all__ = ["Index", "JoinedIndex"]
 
 #: Rows of a leaf, at most, and of a block: what a product of matrices and the caches like.
 LEAF, BLOCK = 64, 2048
+
+#: Leaves and blocks, save the last ones, hold multiples of so many rows, and panels a part of it: none is shared.
+STEP = 32
 
 #: Principal components that the tree and its boxes are made of.
 COMPONENTS = 8
@@ -65,7 +70,7 @@ class Index:
     Parameters
     ----------
     rows
-        (n, width) float64 rows of one element, 1/Å; kept as they are, and rotated in float32.
+        (n, width) float64 rows of one element, 1/Å; kept as they are, and rotated in float32, in panels.
     bandwidth
         h in 1/Å.
     """
@@ -77,7 +82,7 @@ class Index:
 
     def _build(self, rows: NDArray[np.float64], bandwidth: float) -> None:
         n, width = rows.shape
-        self.source = rows
+        self.rows = rows
         self.bandwidth = bandwidth
         self.width = width
         self.mean, self.axes = _principal_axes(rows)
@@ -88,9 +93,10 @@ class Index:
         self.boxes, self.middles = _boxes(main[self.order], self.leaf_start)
         self.block_start = self.leaf_start[:: self.block_leaves]
         n_blocks = len(self.block_start) - 1
-        # rows end where a vector register does
-        self.rows = np.zeros((n, -(-width // 8) * 8), np.float32)
-        self.norms = np.empty(n, np.float32)
+        n_panels = -(-n // PANEL)
+        self.panels = np.empty((n_panels, width, PANEL), np.float32)
+        # places of the last panel that are left over belong to rows at infinity
+        self.norms = np.full(n_panels * PANEL, -np.inf, np.float32)
         self.centres, self.rotated_centres = np.empty((n_blocks, width)), np.empty((n_blocks, width))
         self.block_low, self.block_high = np.empty((n_blocks, width)), np.empty((n_blocks, width))
         self.radii = np.empty(n_blocks)
@@ -102,12 +108,20 @@ class Index:
             rotated = ((block - self.centres[b]) / bandwidth) @ self.axes
             centre = self._rotated(self.centres[b : b + 1])[0]
             self.block_low[b], self.block_high[b] = rotated.min(axis=0) + centre, rotated.max(axis=0) + centre
-            self.rows[inside, :width] = rotated
-            rounded = self.rows[inside, :width].astype(np.float64)
+            panels, places = self.places(b)
+            padded = np.zeros((places.stop - places.start, width), np.float32)
+            padded[: len(block)] = rotated
+            self.panels[panels] = padded.reshape(-1, PANEL, width).transpose(0, 2, 1)
+            rounded = padded[: len(block)].astype(np.float64)
             norm2 = np.einsum("ij,ij->i", rounded, rounded)
             self.norms[inside] = -0.5 * norm2
             self.radii[b] = math.sqrt(float(norm2.max()))
             self.rotated_centres[b] = centre if self.radii[b] < 1e15 else math.nan  # too far for float32
+
+    def places(self, b: int) -> tuple[slice, slice]:
+        """The panels of a block, and the places of their rows, some of the last one left over."""
+        panels = slice(self.block_start[b] // PANEL, -(-self.block_start[b + 1] // PANEL))
+        return panels, slice(panels.start * PANEL, panels.stop * PANEL)
 
     def decide(self, queries: NDArray[np.float64], levels: NDArray[np.float64], threads: int) -> NDArray[np.int8]:
         """Whether dH <= level is proven (1) or refuted (-1) for each query (m, width); 0: neither."""
@@ -127,7 +141,7 @@ class Index:
                 self.leaf_start,
                 self.block_leaves,
                 self.rotated_centres,
-                self.rows,
+                self.panels,
                 most_leaves,
                 verdict,
             )
@@ -151,7 +165,10 @@ class Index:
         """
         order = self._sorted(queries)
         out, bound, usual = np.empty(len(queries)), np.empty(len(queries)), np.empty(len(queries))
-        ordered_groups = None if groups is None else groups[self.order]
+        ordered_groups = None
+        if groups is not None:
+            ordered_groups = np.full(len(self.norms), NO_GROUP, np.int64)
+            ordered_groups[: len(groups)] = groups[self.order]
         left_out = LEFT_OUT + math.log(len(self.rows))
 
         def work(start: int, stop: int) -> None:
@@ -162,18 +179,19 @@ class Index:
             errors = np.zeros(len(these)), np.zeros(len(these))
             refused = np.empty(len(these), dtype=np.bool_)
             scratch, fractions = np.empty(piece.longest, np.float32), np.empty(piece.longest, np.float32)
-            powers = np.empty(piece.longest, np.int32)
+            memory = scratch, np.empty(piece.longest, np.int32), fractions
             for b in piece.nearest_first():
                 surely = top + np.log(total) - np.log1p(errors[0] / total)
                 here = np.flatnonzero(~(piece.bounds[:, b] > left_out - surely))
-                n = self.block_start[b + 1] - self.block_start[b]
-                memory = refused, scratch[:n], powers[:n], fractions[:n]
                 near, far = piece.divide(b, here, FAR)
                 if len(near):
-                    absorb_products(*piece.single(b, near), top, total, *errors, *memory)
+                    if HAS_TILES:
+                        absorb_panels(*piece.panels(b, near), top, total, *errors, refused, piece.memory, *memory)
+                    else:
+                        absorb_products(*piece.single(b, near), top, total, *errors, refused, *memory)
                     far = np.concatenate([far, near[refused[: len(near)]]])
                 if len(far):
-                    absorb_products(*piece.double(b, far), top, total, *errors, *memory)
+                    absorb_products(*piece.double(b, far), top, total, *errors, refused, *memory)
             value = np.where(total > 0, -top - np.log(total), np.inf)
             out[these] = value
             for given, error in zip((bound, usual), errors, strict=True):
@@ -199,8 +217,8 @@ class Index:
                 so_far = 0.5 * distance2 / self.bandwidth**2
                 here = np.flatnonzero(~(piece.bounds[:, b] > so_far * (1 + SUM_ROUNDING)))
                 inside = slice(self.block_start[b], self.block_start[b + 1])
-                rows = queries[these], self.source, self.order[inside], self.bandwidth
-                found = distance2, nearest, scratch[: inside.stop - inside.start]
+                rows = queries[these], self.rows, self.order[inside], self.bandwidth
+                found = distance2, nearest, scratch
                 near, far = piece.divide(b, here, FAR_NEAREST)
                 if len(near):
                     take_nearest(*piece.single(b, near), *rows, *found)
@@ -268,8 +286,8 @@ class JoinedIndex:
         """As `Index.nearest`."""
         a, b = self.first.nearest(queries, threads), self.rest.nearest(queries, threads)
         with np.errstate(over="ignore"):  # then both are -1
-            d2_a = ((queries - self.first.source[a]) ** 2).sum(axis=1)
-            d2_b = ((queries - self.rest.source[b]) ** 2).sum(axis=1)
+            d2_a = ((queries - self.first.rows[a]) ** 2).sum(axis=1)
+            d2_b = ((queries - self.rest.rows[b]) ** 2).sum(axis=1)
         nearest = np.where(d2_b < d2_a, b + self._n_first, a)
         return np.where((a < 0) | (b < 0), -1, nearest)
 
@@ -293,9 +311,10 @@ class _Piece:
         #: (m, blocks) half the squared distances from the boxes of the blocks, at least
         self.bounds = np.empty((m, len(index.radii)))
         box_bounds(self.rotated, self.sizes, index.block_low, index.block_high, self.bounds)
-        self.longest = int(np.diff(index.block_start).max())
-        self._rounded, self._lengths = np.zeros((m, index.rows.shape[1]), np.float32), np.empty(m)
-        self._memory = np.empty(m * self.longest, np.float32)
+        self.longest = -(-int(np.diff(index.block_start).max()) // PANEL) * PANEL
+        #: for as many products as there can be
+        self.memory = np.empty(max(m, TILE) * self.longest, np.float32)
+        self._rounded, self._lengths = np.zeros((m, index.width), np.float32), np.empty(m)
 
     def nearest_first(self) -> NDArray[np.int64]:
         """The blocks, those nearest to most queries first."""
@@ -313,25 +332,39 @@ class _Piece:
         self._rounded[:n], self._lengths[:n] = rounded[is_near], lengths[is_near]
         return here[is_near], here[~is_near]
 
+    def panels(self, b: int, here: NDArray[np.int64]) -> tuple[Any, ...]:
+        """The near ones of `divide` and the panels of a block, as `absorb_panels` wants them."""
+        panels, places = self.index.places(b)
+        own = groups = None
+        if self.query_groups is not None and self.groups is not None:
+            own, groups = self.query_groups[here], self.groups[places]
+        rounded = self._rounded[: len(here)]
+        return rounded, self.index.panels[panels], self.index.norms[places], own, groups, *self._near(b, here)
+
     def single(self, b: int, here: NDArray[np.int64]) -> tuple[Any, ...]:
         """Exponents of the near ones of `divide` and the rows of a block in float32, as the kernels want them."""
-        index = self.index
-        inside = slice(index.block_start[b], index.block_start[b + 1])
-        products = self._memory[: len(here) * (inside.stop - inside.start)].reshape(len(here), -1)
-        np.dot(self._rounded[: len(here)], index.rows[inside].T, out=products)
+        panels, places = self.index.places(b)
+        products = self.memory[: len(here) * (places.stop - places.start)].reshape(len(here), -1)
+        if HAS_TILES:
+            multiply(self._rounded[: len(here)], self.index.panels[panels], products)
+        else:
+            columns = self.index.panels[panels].transpose(1, 0, 2).reshape(self.index.width, -1)
+            np.dot(self._rounded[: len(here)], columns, out=products)
         if self.query_groups is not None and self.groups is not None:
-            leave_out(products, self.query_groups[here], self.groups[inside])
+            leave_out(products, self.query_groups[here], self.groups[places])
+        return products, self.index.norms[places], *self._near(b, here)
+
+    def _near(self, b: int, here: NDArray[np.int64]) -> tuple[Any, ...]:
+        lengths = self._lengths[: len(here)]
         # rotations are wrong by some 1e-14 of what they rotate
         blur = 1e-12 * self.sizes[here]
-        lengths = self._lengths[: len(here)]
-        common = lengths, blur, index.radii[b], SINGLE, index.width + 3.0
-        return products, index.norms[inside], -0.5 * lengths**2, here, *common
+        return -0.5 * lengths**2, here, lengths, blur, self.index.radii[b], SINGLE, self.index.width + 3.0
 
     def double(self, b: int, here: NDArray[np.int64]) -> tuple[Any, ...]:
         """The same from products in float64: half as fast."""
         index = self.index
         inside = slice(index.block_start[b], index.block_start[b + 1])
-        rows = (index.source[index.order[inside]] - index.centres[b]) / index.bandwidth
+        rows = (index.rows[index.order[inside]] - index.centres[b]) / index.bandwidth
         centred = (self.queries[here] - index.centres[b]) / index.bandwidth
         norm2 = np.einsum("ij,ij->i", centred, centred)
         rows2 = np.einsum("ij,ij->i", rows, rows)
@@ -376,7 +409,10 @@ def _principal_axes(rows: NDArray[np.float64]) -> tuple[NDArray[np.float64], NDA
 
 
 def _tree(main: NDArray[np.float32]) -> tuple[NDArray[np.int64], NDArray[np.int64], int]:
-    """Order of the rows, first rows of the 2^k leaves, leaves of a block: halved along the widest component."""
+    """Order of the rows, first rows of the 2^k leaves, leaves of a block: halved along the widest component.
+
+    Halves are even but for a STEP.
+    """
     n = len(main)
     order = np.arange(n)
     ends = [(0, n)]
@@ -385,7 +421,7 @@ def _tree(main: NDArray[np.float32]) -> tuple[NDArray[np.int64], NDArray[np.int6
     for _ in range(leaf_level):
         halves = []
         for start, stop in ends:
-            middle = (start + stop) // 2
+            middle = start + (stop - start + STEP - 1) // STEP // 2 * STEP
             here = main[order[start:stop]]
             widest = int((here.max(axis=0) - here.min(axis=0)).argmax())
             order[start:stop] = order[start:stop][np.argpartition(here[:, widest], middle - start)]

@@ -21,8 +21,8 @@ SCHEMA = 1
 #: Longest line that is written and read. Those of a run have 1 kB, the longest some 100 kB.
 MAX_LINE_BYTES = 10_000_000
 
-#: Bytes read at a time.
-BLOCK = 1 << 18
+#: Bytes read at a time: at first, where little may be enough, and at most.
+PAGE, BLOCK = 1 << 12, 1 << 18
 
 _HEADER_START = b'{"type": "header"'
 
@@ -131,15 +131,19 @@ class LogHistory:
 
     def end_after(self, check: Line | None) -> int:
         """Offset of the first check of the final history after this one (None: of the first), or of the end."""
-        return self._next_check(Line(self.begin, self.begin, {}) if check is None else check)
+        after = self.begin if check is None else check.end
+        with self._opened() as fd:
+            for span in self._spans:
+                if span.end > after:
+                    found = self._next_check_in(fd, max(span.start, after), span.end)
+                    if found is not None:
+                        return found.start
+        return self.end
 
     @property
     def last(self) -> Line | None:
         """The last check of the final history."""
-        for line in self._find_in_history(b'"check"'):
-            if line.content["type"] == "check":
-                return line
-        return None
+        return next(self.of_type("check"), None)
 
     @property
     def rewinds(self) -> list[dict[str, Any]]:
@@ -162,7 +166,7 @@ class LogHistory:
         lines
             The lines of the final history since (without it: since the header), up to the check after this one.
         """
-        end = self._next_check(check)
+        end = self.end_after(check)
         for line in self._find_in_history(b'"snapshot"', end):
             if line.content["type"] == "state" and "snapshot" in line.content:
                 return line, self.lines(line.end, end)
@@ -226,7 +230,7 @@ class LogHistory:
     def _bisect(self, fd: int, span: _Span, first: Line, frame: int) -> int | None:
         """Offset of the first check of a span whose frame is not below `frame`; that of its first check is."""
         low, high = first.end, span.end
-        while high - low > BLOCK and (middle := self._line_start(fd, (low + high) // 2, low)) > low:
+        while high - low > PAGE and (middle := self._line_start(fd, (low + high) // 2, low)) > low:
             check = self._next_check_in(fd, middle, high)
             if check is None or self._frame(check) >= frame:
                 high = middle
@@ -236,16 +240,6 @@ class LogHistory:
             if line.content["type"] == "check" and self._frame(line) >= frame:
                 return line.start
         return None
-
-    def _next_check(self, check: Line) -> int:
-        """Offset of the first check of the final history after this one, or of the end."""
-        with self._opened() as fd:
-            for span in self._spans:
-                if span.end > check.end:
-                    found = self._next_check_in(fd, max(span.start, check.end), span.end)
-                    if found is not None:
-                        return found.start
-        return self.end
 
     def _find_in_history(self, needle: bytes, end: int | None = None) -> Iterator[Line]:
         with self._opened() as fd:
@@ -258,9 +252,10 @@ class LogHistory:
 
     def _find_forward(self, fd: int, needle: bytes, start: int, end: int) -> Iterator[Line]:
         """Lines between two line ends that hold the needle."""
-        begin = start
+        begin, size = start, PAGE
         while begin < end:
-            stop = min(end, begin + BLOCK)
+            stop = min(end, begin + size)
+            size = min(2 * size, BLOCK)
             block = self._read(fd, begin, stop)
             following = stop if stop == end else stop - len(needle) + 1
             hit = block.find(needle)
@@ -275,9 +270,10 @@ class LogHistory:
 
     def _find_backward(self, fd: int, needle: bytes, start: int, end: int) -> Iterator[Line]:
         """Lines between two line ends that hold the needle, the last first."""
-        stop = end
+        stop, size = end, PAGE
         while stop > start:
-            begin = max(start, stop - BLOCK)
+            begin = max(start, stop - size)
+            size = min(2 * size, BLOCK)
             block = self._read(fd, begin, stop)
             preceding = start if begin == start else begin + len(needle) - 1
             hit = block.rfind(needle)
@@ -311,7 +307,7 @@ class LogHistory:
         """Where the line begins that holds the byte before `offset`, or ends there; a line begins at `low`."""
         stop = offset
         while stop > low:
-            begin = max(low, stop - 4096)
+            begin = max(low, stop - PAGE)
             hit = self._read(fd, begin, stop).rfind(b"\n")
             if hit >= 0:
                 return begin + hit + 1
@@ -324,7 +320,7 @@ class LogHistory:
         """Where the line ends that holds the byte at `offset`; one ends at `high`."""
         begin = offset
         while begin < high:
-            stop = min(high, begin + 4096)
+            stop = min(high, begin + PAGE)
             hit = self._read(fd, begin, stop).find(b"\n")
             if hit >= 0:
                 return begin + hit + 1

@@ -3,6 +3,7 @@
 import pickle
 import threading
 import tracemalloc
+from itertools import product
 from pathlib import Path
 
 import ase.io
@@ -17,7 +18,8 @@ from threadpoolctl import threadpool_info, threadpool_limits
 
 import quests_md.index
 from quests_md import Descriptor, Reference
-from quests_md.index import BLOCK, Index, JoinedIndex
+from quests_md._kernels.tiles import HAS_TILES, PANEL
+from quests_md.index import BLOCK, LEAF, STEP, Index, JoinedIndex
 from quests_md.reference import FEW_ROWS
 
 DATA = Path(__file__).resolve().parents[2] / "shared" / "data"
@@ -125,6 +127,16 @@ def case(request):
     return reference_of(H * rows), H * queries
 
 
+@pytest.fixture(params=["tiles", "BLAS"])
+def way(request, monkeypatch):
+    """What multiplies: both give the same promises, each with its own bits."""
+    if request.param == "BLAS":
+        monkeypatch.setattr(quests_md.index, "HAS_TILES", False)
+    elif not HAS_TILES:
+        pytest.skip("no registers for tiles, or no compiler")
+    return request.param
+
+
 def assert_promised(values, expected):
     assert (np.abs(values - expected) <= 1e-4 + 1e-6 * np.abs(expected)).all()
 
@@ -146,7 +158,7 @@ def levels_around(values, rng):
     )
 
 
-def test_fast_values_are_those_of_the_naive_sum(case):
+def test_fast_values_are_those_of_the_naive_sum(case, way):
     reference, queries = case
     expected = naive.delta_entropy(queries, reference.rows, H)
     assert_promised(reference.delta_entropy(queries), expected)
@@ -169,7 +181,7 @@ def test_decisions_are_those_of_the_float64_sum(case):
         assert not expected[verdict < 0].any()
 
 
-def test_comparisons_of_values_with_levels_are_those_of_the_float64_sum(case):
+def test_comparisons_of_values_with_levels_are_those_of_the_float64_sum(case, way):
     reference, queries = case
     exact = reference.delta_entropy(queries, float64=True)
     levels = levels_around(exact, np.random.default_rng(3))
@@ -189,7 +201,7 @@ def assert_nearest(found, queries, rows):
         assert i == np.flatnonzero((rows == rows[i]).all(axis=1))[0]
 
 
-def test_the_nearest_row_is_the_first_of_the_nearest(case):
+def test_the_nearest_row_is_the_first_of_the_nearest(case, way):
     reference, queries = case
     assert_nearest(Index(reference.rows, H).nearest(queries, 1), queries, reference.rows)
 
@@ -238,14 +250,17 @@ def test_no_error_beyond_its_bound_and_no_wrong_proof(seed, n, width, spread, sh
     groups = rng.integers(3, size=n)
     own = rng.integers(-1, 3, size=12)
     index = Index(rows, bandwidth)
+    ways = {False, HAS_TILES}
     with np.errstate(over="ignore"):
         expected = naive.delta_entropy(queries, rows, bandwidth)
         without = [
             naive.delta_entropy([y], rows[groups != group], bandwidth)[0] if (groups != group).any() else np.inf
             for y, group in zip(queries, own, strict=True)
         ]
-    for wanted, arguments in ((expected, ()), (np.array(without), (own, groups))):
-        values, bound, usual = index.minus_log_sums(queries, 1, *arguments)
+    for has_tiles, (wanted, arguments) in product(ways, ((expected, ()), (np.array(without), (own, groups)))):
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(quests_md.index, "HAS_TILES", has_tiles)
+            values, bound, usual = index.minus_log_sums(queries, 1, *arguments)
         with np.errstate(invalid="ignore"):
             error = np.where(values == wanted, 0, np.abs(values - wanted))
         assert not (error > bound).any()
@@ -261,7 +276,7 @@ def test_no_error_beyond_its_bound_and_no_wrong_proof(seed, n, width, spread, sh
 
 
 @pytest.mark.parametrize("scale", [1e8, 1e20, 1e40, 1e155])
-def test_numbers_beyond_all_reason_are_dealt_with_in_float64(scale):
+def test_numbers_beyond_all_reason_are_dealt_with_in_float64(scale, way):
     rng = np.random.default_rng(5)
     rows = gauss(rng)
     far = np.arange(0, N, 800)
@@ -374,7 +389,7 @@ def test_an_index_has_the_same_bits_whatever_the_threads_of_blas():
 
 
 @pytest.mark.parametrize("float64", [False, True])
-def test_a_group_is_left_out_as_if_it_were_not_there(float64):
+def test_a_group_is_left_out_as_if_it_were_not_there(float64, way):
     rng = np.random.default_rng(11)
     rows = clusters(rng)
     rows[100:200] += 300.0  # a group far from all others
@@ -432,7 +447,7 @@ def test_thread_settings_of_blas_come_back(monkeypatch):
             raise RuntimeError("broken")
 
         for name, use in (
-            ("absorb_products", lambda: reference.delta_entropy(queries, threads=2)),
+            ("absorb_panels" if HAS_TILES else "absorb_products", lambda: reference.delta_entropy(queries, threads=2)),
             ("decide", lambda: reference.is_covered(queries, 0.0, threads=2)),
             ("take_nearest", lambda: Index(reference.rows, H).nearest(queries, 2)),
             ("_tree", lambda: Index(reference.rows, H)),
@@ -463,6 +478,28 @@ def test_a_reference_is_pickled_and_saved_without_its_index(tmp_path):
         assert other._indices
 
 
+@pytest.mark.parametrize("n", [1, 31, 32, 33, 64, 65, 97, 1000, BLOCK, BLOCK + 1, N])
+def test_panels_hold_the_rows_leaf_by_leaf(n):
+    rows = gauss(np.random.default_rng(n), n=n, width=9)
+    index = Index(rows, 1.0)
+    assert sorted(index.order) == list(range(n))
+    sizes = np.diff(index.leaf_start)
+    assert index.leaf_start[0] == 0
+    assert index.leaf_start[-1] == n
+    assert (sizes > 0).all()
+    assert (sizes <= LEAF).all()
+    assert (index.leaf_start[:-1] % STEP == 0).all()
+    assert STEP % PANEL == 0
+    assert (np.diff(index.block_start) <= BLOCK).all()
+    assert set(index.block_start) <= set(index.leaf_start)
+    flat = index.panels.transpose(0, 2, 1).reshape(-1, 9)
+    centres = np.repeat(index.centres, np.diff(index.block_start), axis=0)
+    np.testing.assert_allclose(flat[:n], (rows[index.order] - centres) @ index.axes, rtol=1e-6, atol=1e-6)
+    np.testing.assert_allclose(index.norms[:n], -0.5 * (flat[:n].astype(float) ** 2).sum(axis=1), rtol=1e-6)
+    assert np.isneginf(index.norms[n:]).all()
+    assert (flat[n:] == 0).all()
+
+
 def test_memory_of_an_index():
     rows = H * gauss(np.random.default_rng(14), n=40_000)
     queries = rows[:256].copy()
@@ -471,6 +508,7 @@ def test_memory_of_an_index():
     index = Index(rows, H)
     kept, peak = tracemalloc.get_traced_memory()
     index.decide(queries, np.zeros(256), 1)
+    index.minus_log_sums(queries, 1)
     _, later = tracemalloc.get_traced_memory()
     tracemalloc.stop()
     assert kept < 0.7 * rows.nbytes
@@ -520,7 +558,7 @@ def test_an_extended_reference_keeps_the_structure_of_its_first_rows(match):
     np.testing.assert_allclose(extended.delta_entropy(frame), exact, atol=1e-4)
     assert {type(index) for index in extended._indices.values()} == {JoinedIndex}
     assert all(
-        index.first.rows is old.rows for index, old in zip(extended._indices.values(), kept.values(), strict=True)
+        index.first.panels is old.panels for index, old in zip(extended._indices.values(), kept.values(), strict=True)
     )
     for level in (
         exact,
@@ -541,7 +579,7 @@ def test_an_extended_reference_keeps_the_structure_of_its_first_rows(match):
     np.testing.assert_allclose(
         twice.delta_entropy(frame), Reference.from_frames(frames[:13], match=match).delta_entropy(frame), atol=2e-4
     )
-    assert all(new.first.rows is old.rows for new, old in zip(twice._indices.values(), kept.values(), strict=True))
+    assert all(new.first.panels is old.panels for new, old in zip(twice._indices.values(), kept.values(), strict=True))
     small = Reference.from_frames(frames[:5], match=match)
     small.is_covered(frame, 0.0)
     large = small.extend(frames[5:])

@@ -14,10 +14,11 @@ PACKAGE = Path(quests_md.__file__).parent
 
 #: A module may import modules of lower levels only.
 LEVELS = (
-    ("errors", "hosts", "identities", "typed", "_kernels", "_kernels.jit", "_kernels.threads"),
+    ("errors", "hosts", "identities", "typed", "_kernels", "_kernels.jit", "_kernels.threads", "_kernels.vectors"),
     (
         "_kernels.neighbors",
         "_kernels.sums",
+        "_kernels.tiles",
         "records",
         "appender",
         "loglines",

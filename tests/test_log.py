@@ -55,6 +55,10 @@ def test_the_log_holds_the_checks_that_were_returned(tmp_path):
         expected = [getattr(check, name) for check in checks]
         if name in ("phases", "phase_clusters"):
             assert getattr(log, name) == {}
+        elif name == "excesses":
+            assert "dh_max" in log.excesses
+            for statistic, column in log.excesses.items():
+                np.testing.assert_array_equal(column, [excesses.get(statistic, math.nan) for excesses in expected])
         elif name in ("state", "digest", "worst_element", "explosion"):
             assert list(getattr(log, name)) == ["" if x is None else x for x in expected]
         elif name in ("worst_atom", "n_tail"):

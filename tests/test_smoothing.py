@@ -12,8 +12,9 @@ from ase.calculators.calculator import Calculator, all_changes
 from ase.calculators.emt import EMT
 from ase.constraints import FixAtoms
 from ase.io import read, write
+from ase.md.langevin import Langevin
 from ase.optimize import FIRE
-from systems import CountingEMT, copper, verlet
+from systems import FS, CountingEMT, copper, verlet
 
 from quests_md import Descriptor, FrameError, MismatchError, Monitor, Reference, score_trajectory
 from quests_md.phases import Phases
@@ -597,3 +598,68 @@ def test_workers_share_one_calculator():
     frames = [copper(rattle=0.1, seed=30 + i) for i in range(4)]
     one, several = ([check.dh_max for check in score_trajectory(frames, reference, workers=n)] for n in (1, 3))
     assert one == several
+
+
+# live
+
+
+def averaged_run(dyn, descriptor, steps):
+    """Frames of a run at the spacing of a descriptor, with their times."""
+    frames = []
+
+    def keep():
+        frame = dyn.atoms.copy()
+        frame.info["time_ps"] = dyn.get_time() / (1000 * FS)
+        frames.append(frame)
+
+    dyn.attach(keep, round(descriptor.spacing_ps / (dyn.dt / (1000 * FS))))
+    dyn.run(steps)
+    return frames
+
+
+def langevin(seed, calc):
+    atoms = copper(temperature_K=600, seed=seed, calc=calc)
+    return Langevin(atoms, 2 * FS, temperature_K=300, friction=0.02 / FS, fixcm=False, rng=np.random.default_rng(seed))
+
+
+def test_an_attached_monitor_averages_the_run_itself_and_does_not_disturb_it():
+    descriptor = TimeAveraged(samples=5, spacing_ps=0.004)
+    reference = Reference.from_frames(
+        descriptor.frames(averaged_run(langevin(1, EMT()), descriptor, 400)),
+        descriptor=descriptor,
+        bandwidth=0.05,
+        groups="frame",
+    )
+    alone, watched = langevin(2, CountingEMT()), langevin(2, CountingEMT())
+    frames = averaged_run(alone, descriptor, 60)
+    with Monitor(reference, log=None, on_error="raise") as monitor:
+        checks = []
+        monitor.attach(watched, 20)
+        watched.attach(lambda: checks.append(monitor.last_check), 20)
+        watched.run(60)
+    assert [check.step for check in checks[1:]] == [20, 40, 60]
+    assert checks[0] is None  # at step 0 there is nothing to average
+    for check in checks[1:]:
+        place = check.step // 2
+        mean = frames[place].copy()
+        mean.positions = np.mean([frame.positions for frame in frames[place - 4 : place + 1]], axis=0)
+        expected = reference.delta_entropy(descriptor.marked(mean))
+        np.testing.assert_allclose(check.delta_entropy, expected, rtol=1e-6, atol=1e-3)
+    np.testing.assert_array_equal(alone.atoms.positions, watched.atoms.positions)
+    assert alone.atoms.calc.calls == watched.atoms.calc.calls
+
+
+@pytest.mark.parametrize(
+    ("interval", "spacing_ps", "text"),
+    [
+        (8, 0.004, "interval: expected a multiple of 2 steps, 10 at least"),
+        (21, 0.004, "interval: expected a multiple of 2 steps"),
+        (20, 0.005, "dyn: expected a time step of which 0.005 ps is a multiple"),
+    ],
+)
+def test_a_run_that_cannot_be_averaged_so_is_refused(interval, spacing_ps, text):
+    descriptor = TimeAveraged(samples=5, spacing_ps=spacing_ps)
+    frames = [descriptor.marked(copper(rattle=0.05, seed=seed)) for seed in range(8)]
+    reference = Reference.from_frames(frames, descriptor=descriptor, bandwidth=0.05, groups="frame")
+    with Monitor(reference, log=None) as monitor, pytest.raises(ValueError, match=text):
+        monitor.attach(langevin(3, EMT()), interval)

@@ -6,8 +6,9 @@ import numpy as np
 
 from .jit import kernel
 from .sums import sum_of_exponentials
+from .tiles import TILE, multiply, tile_sums
 
-__all__ = ["absorb_products", "box_bounds", "centre_and_round", "leave_out", "take_nearest"]
+__all__ = ["absorb_panels", "absorb_products", "box_bounds", "centre_and_round", "leave_out", "take_nearest"]
 
 #: Terms e^-40 of a sum do not matter: 1e9 of them are less than 1e-8 of it.
 MATTERS = 40.0
@@ -27,6 +28,9 @@ LITTLE = 0.01
 
 #: Sums from here on need not know their largest term: float32 has numbers 1e-25 of it.
 TINY = 1e-13
+
+#: Terms that a tile takes for 0 are smaller.
+VANISHED = 2.0**-126
 
 #: What can be shifted to 0 in float32 without loss.
 SHIFTED = -1e4
@@ -80,8 +84,6 @@ def absorb_products(
     refused (k,) bool: queries whose products are not good enough for `delta_entropy`; they are not added.
     scratch, fractions (n,) float32 and powers (n,) int32: memory to work in; products are changed.
     """
-    n = products.shape[1]
-    is_single = unit > 1e-10
     for k in range(products.shape[0]):
         i = here[k]
         refused[k] = False
@@ -89,43 +91,69 @@ def absorb_products(
             worst[i] = usual[i] = np.inf
             continue
         row = products[k]
-        for j in range(n):
+        for j in range(row.shape[0]):
             row[j] += norms[j]
         # no exponent is above 0: where the sum is not too small the largest need not be known
-        exponent = 0.0
-        added = 0.0
-        if base[k] > SHIFTED and (total[i] == 0.0 or top[i] == 0.0):
+        is_plain = base[k] > SHIFTED and (total[i] == 0.0 or top[i] == 0.0)
+        exponent = added = 0.0
+        if is_plain:
             offset = np.float32(1.0 - base[k])
             added = math.exp(base[k] + offset) * sum_of_exponentials(row, offset, powers, fractions)
-        if added == 0.0 or (added < TINY and top[i] != 0.0):
+        if not is_plain or (added < TINY and top[i] != 0.0):
             largest = _largest(row, scratch)
             if largest == -np.inf:  # all left out
                 continue
             exponent = base[k] + largest
             added = sum_of_exponentials(row, largest, powers, fractions)
-        peak = max(top[i], exponent)
-        added *= math.exp(exponent - peak)
-        decay = math.exp(top[i] - peak)
-        together = total[i] * decay + added
-        log_sum = peak + math.log(together)
-        length = lengths[k]
-        error = 0.0
-        for _ in range(2):  # that of rows that matter, if all exponents are wrong by as much
-            reach = math.sqrt(2.0 * max(MATTERS - log_sum + 2.0 * error, 0.0))
-            error = _worst_error(length, radius, reach, unit, terms, blur[k])
-        reach = math.sqrt(2.0 * max(CARRIES - log_sum, 0.0))
-        far = min(radius, length + reach)
-        likely = unit * (TYPICAL * (length * far + 0.5 * far * far) + (length + far) * reach)
-        likely = min(error, likely + 2.0**-53 * terms * length * length)
-        doubt = added * (_exp(likely) - 1.0)
-        allowed = SHARE * (1e-4 + 1e-6 * abs(log_sum))
-        refused[k] = is_single and likely > allowed and not doubt < LITTLE * allowed * together
-        if refused[k]:
-            continue
-        top[i] = peak
-        total[i] = together
-        worst[i] = worst[i] * decay + added * (_exp(error) - 1.0)
-        usual[i] = usual[i] * decay + doubt
+        refused[k] = _absorb(i, exponent, added, lengths[k], blur[k], radius, unit, terms, top, total, worst, usual)
+
+
+@kernel
+def absorb_panels(
+    queries, panels, norms, own, groups, base, here, lengths, blur, radius, unit, terms, top, total, worst, usual,
+    refused, memory, scratch, powers, fractions,
+):  # fmt: skip
+    """As `absorb_products`, from the queries (k, d) and the panels of a block (p, d, PANEL), all in float32.
+
+    norms (p PANEL,). own (k,) and groups (p PANEL,) int64: rows of a query's own group are left out; None: all are in.
+    memory (TILE p PANEL,) float32 and scratch, powers, fractions (p PANEL,), or more of each: to work in.
+    """
+    n = norms.shape[0]
+    products, sums = memory[: TILE * n].reshape(TILE, n), np.empty(TILE)
+    offsets = np.empty(base.shape[0], np.float32)
+    for k in range(base.shape[0]):
+        offsets[k] = 1.0 - base[k]
+    for first in range(0, queries.shape[0], TILE):
+        stop = min(first + TILE, queries.shape[0])
+        has_sums = has_products = False
+        for k in range(first, stop):
+            i = here[k]
+            refused[k] = False
+            if not abs(base[k]) < np.inf:
+                worst[i] = usual[i] = np.inf
+                continue
+            is_plain = base[k] > SHIFTED and (total[i] == 0.0 or top[i] == 0.0)
+            exponent = added = 0.0
+            if is_plain:
+                if not has_sums:
+                    tile_sums(queries, first, panels, norms, offsets, own, groups, sums)
+                    has_sums = True
+                added = math.exp(base[k] + offsets[k]) * (sums[k - first] + n * VANISHED)
+            if not is_plain or (added < TINY and top[i] != 0.0):
+                if not has_products:
+                    multiply(queries[first:stop], panels, products)
+                    if groups is not None:
+                        leave_out(products, own[first:stop], groups)
+                    has_products = True
+                row = products[k - first]
+                for j in range(n):
+                    row[j] += norms[j]
+                largest = _largest(row, scratch)
+                if largest == -np.inf:
+                    continue
+                exponent = base[k] + largest
+                added = sum_of_exponentials(row, largest, powers, fractions)
+            refused[k] = _absorb(i, exponent, added, lengths[k], blur[k], radius, unit, terms, top, total, worst, usual)
 
 
 @kernel
@@ -135,7 +163,8 @@ def take_nearest(
 ):  # fmt: skip
     """The nearest row so far of each query, by float64 differences where products leave a doubt; the first of equals.
 
-    products to terms as in `absorb_products`. queries (m, d) and rows (n, d) float64 in 1/Å; order: rows of the block.
+    products to terms as in `absorb_products`. queries (m, d) and rows (n, d) float64 in 1/Å; order: rows of the block,
+    perhaps fewer than products and norms have places for.
     distance2 (m,) and nearest (m,): squared distance and row; inf and -1 at first, -inf and -1 beyond numbers.
     """
     for k in range(products.shape[0]):
@@ -154,7 +183,7 @@ def take_nearest(
             error = _worst_error(lengths[k], radius, reach, unit, terms, blur[k])
         lowest = -(closest + 2.2 * error) - base[k]
         limit = np.float32(lowest - 1e-6 * abs(lowest))
-        for j in range(row.shape[0]):
+        for j in range(order.shape[0]):
             if row[j] < limit:
                 continue
             d2 = 0.0
@@ -168,11 +197,39 @@ def take_nearest(
 
 @kernel
 def leave_out(products, query_groups, groups):
-    """Set products[i, j] to -inf where row j (n,) belongs to the group of query i (m,)."""
-    for i in range(products.shape[0]):
+    """Set products[i, j] to -inf where row j (n,) belongs to the group of query i (m,), of perhaps more lines."""
+    for i in range(query_groups.shape[0]):
         group = query_groups[i]
         for j in range(products.shape[1]):
             products[i, j] = np.float32(-np.inf) if groups[j] == group else products[i, j]
+
+
+@kernel
+def _absorb(i, exponent, added, length, blur, radius, unit, terms, top, total, worst, usual):
+    """Add added exp(exponent) to the sum of query i, unless its products are not good enough: whether they are not."""
+    peak = max(top[i], exponent)
+    added *= math.exp(exponent - peak)
+    decay = math.exp(top[i] - peak)
+    together = total[i] * decay + added
+    log_sum = peak + math.log(together)
+    error = 0.0
+    for _ in range(2):  # that of rows that matter, if all exponents are wrong by as much
+        reach = math.sqrt(2.0 * max(MATTERS - log_sum + 2.0 * error, 0.0))
+        error = _worst_error(length, radius, reach, unit, terms, blur)
+    reach = math.sqrt(2.0 * max(CARRIES - log_sum, 0.0))
+    far = min(radius, length + reach)
+    likely = unit * (TYPICAL * (length * far + 0.5 * far * far) + (length + far) * reach)
+    likely = min(error, likely + 2.0**-53 * terms * length * length)
+    doubt = added * (_exp(likely) - 1.0)
+    allowed = SHARE * (1e-4 + 1e-6 * abs(log_sum))
+    is_single = unit > 1e-10
+    if is_single and likely > allowed and not doubt < LITTLE * allowed * together:
+        return True
+    top[i] = peak
+    total[i] = together
+    worst[i] = worst[i] * decay + added * (_exp(error) - 1.0)
+    usual[i] = usual[i] * decay + doubt
+    return False
 
 
 @kernel

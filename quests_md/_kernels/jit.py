@@ -12,13 +12,13 @@ __all__ = ["kernel"]
 FASTMATH = {"nsz", "arcp", "contract", "reassoc"}
 
 
-def kernel(function: Callable[..., Any]) -> Callable[..., Any]:
+def kernel(function: Callable[..., Any], fastmath: Any = FASTMATH) -> Callable[..., Any]:
     """Compile a function of arrays to machine code that releases the GIL, cached on disk where one can write.
 
     Threads are the caller's business (`_kernels.threads`): numba's own parallel loops would share, and change, the
     thread settings of the whole process.
     """
-    options: dict[str, Any] = {"nopython": True, "nogil": True, "fastmath": FASTMATH, "error_model": "numpy"}
+    options: dict[str, Any] = {"nopython": True, "nogil": True, "fastmath": fastmath, "error_model": "numpy"}
     try:
         compiled: Callable[..., Any] = numba.jit(cache=True, **options)(function)
     except RuntimeError:  # nowhere to write a cache: read-only installation without a home directory

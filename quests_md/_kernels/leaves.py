@@ -6,6 +6,7 @@ import numpy as np
 
 from .jit import kernel
 from .sums import sum_of_exponentials
+from .tiles import PANEL, half_squares
 
 __all__ = ["decide"]
 
@@ -25,7 +26,7 @@ WINDOW = 8
 
 @kernel
 def decide(
-    queries, lengths, levels, boxes, leaf_start, block_leaves, centres, rows, most_leaves, verdict
+    queries, lengths, levels, boxes, leaf_start, block_leaves, centres, panels, most_leaves, verdict
 ):  # fmt: skip
     """Whether dH <= level is proven (1) or refuted (-1) by part of the sum, for each query; 0: neither.
 
@@ -36,8 +37,8 @@ def decide(
     boxes (g, 2, p, f) float32: low and high ends of the last p components of groups of f boxes, level by level, the
     leaves last. The first group is the top, filled up with boxes at infinity; each box but the leaves has a group of
     its own, in the order of the boxes.
-    leaf_start (l + 1,): first rows; block_leaves: leaves of a block.
-    centres (b, d) float64: rows (n, D) float32, D >= d, are relative to the centre of their block, zero from d on.
+    leaf_start (l + 1,): first rows, multiples of PANEL but the last; block_leaves: leaves of a block.
+    centres (b, d) float64: panels of rows (p, d, PANEL) float32 are relative to the centre of their block.
     most_leaves: leaves to look at before giving up, or fewer where they cannot suffice. verdict (m,) int8: the answer.
     """
     d = queries.shape[1]
@@ -45,14 +46,14 @@ def decide(
     log_n = math.log(leaf_start[-1])
     first_leaf = n_groups - 1
     filling = n_groups * (fan - 1) + 1 - (leaf_start.shape[0] - 1)
-    query = np.zeros(rows.shape[1], np.float32)
+    query = np.empty(d, np.float32)
     point = np.empty(p, np.float32)
     # boxes that wait for their turn
     bounds, names = np.empty(n_groups * fan, np.float32), np.empty(n_groups * fan, np.int64)
     longest = 0
     for leaf in range(leaf_start.shape[0] - 1):
         longest = max(longest, leaf_start[leaf + 1] - leaf_start[leaf])
-    exponents, fractions = np.empty(longest, np.float32), np.empty(longest, np.float32)
+    exponents, fractions = np.empty(longest + PANEL, np.float32), np.empty(longest, np.float32)
     powers = np.empty(longest, np.int32)
     for i in range(queries.shape[0]):
         verdict[i] = 0
@@ -104,7 +105,7 @@ def decide(
                 length = math.sqrt(norm2)
                 # rows within reach are no longer than length + reach; they and the query are rounded, then the
                 # differences, their squares and the sum; rotations are wrong by some 1e-14 of what they rotate
-                margin = reach * UNIT * 1.01 * (2.0 * length + reach + (rows.shape[1] + 4) * reach)
+                margin = reach * UNIT * 1.01 * (2.0 * length + reach + (d + 4) * reach)
                 margin += reach * 1e-12 * lengths[i]
                 # exponentials in float32, and rows beyond reach
                 margin += 2e-5 + 2.0 * UNIT * abs(level)
@@ -112,7 +113,7 @@ def decide(
                 is_complete = False
                 continue
             n = leaf_start[leaf + 1] - leaf_start[leaf]
-            _exponents(query, rows, leaf_start[leaf], n, exponents)
+            half_squares(query, panels, leaf_start[leaf] // PANEL, (n + PANEL - 1) // PANEL, exponents)
             added = sum_of_exponentials(exponents[:n], margin - level, powers, fractions)
             total += added
             most += added * math.exp(2.0 * margin)
@@ -121,18 +122,6 @@ def decide(
                 break
         if verdict[i] == 0 and is_complete and most + 2.0 * math.exp(-BEYOND) < 1.0:
             verdict[i] = -1
-
-
-@kernel
-def _exponents(query, rows, start, n, exponents):
-    """-d^2/2 of a query and n rows from `start` on."""
-    for j in range(n):
-        row = rows[start + j]
-        distance2 = np.float32(0.0)
-        for c in range(row.shape[0]):
-            difference = query[c] - row[c]
-            distance2 += difference * difference
-        exponents[j] = np.float32(-0.5) * distance2
 
 
 @kernel
