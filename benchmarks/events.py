@@ -6,6 +6,7 @@ python benchmarks/events.py --cache FOLDER [PART ...]    prints tables; with --i
 import argparse
 import json
 import re
+import sys
 import tempfile
 import warnings
 import zlib
@@ -47,10 +48,10 @@ COLD_K, WARM_K = (300, 500, 700, 900), (300, 500, 700, 900, 1100, 1300)
 LIQUID_K = (1300, 1500, 1700)
 N_PER_TEMPERATURE = 50
 #: The crystal that is heated, its time step, and steps between checks.
-HEATED_CELLS, STEP_FS, INTERVAL = (5, 5, 5), 4.0, 50
-HEATED_PS, MELTING_K, UNMELTED_K = 40.0, 2000.0, 1200.0
+HEATED_CELLS, STEP_FS, INTERVAL = (5, 5, 5), 5.0, 50
+HEATED_PS, MELTING_K, UNMELTED_K = 30.0, 2000.0, 1200.0
 #: The crystal with a void melts from there at this temperature, which the perfect one survives.
-VOID_K, VOID_ATOMS, VOID_PS = 1420.0, 24, 40.0
+VOID_K, VOID_ATOMS, VOID_PS = 1450.0, 24, 30.0
 MELTING_RUNS = (
     ("heated", MELTING_K, 1),
     ("heated", MELTING_K, 2),
@@ -140,6 +141,7 @@ def melting(cache: Path) -> Iterator[tuple[str, str]]:
         labelled = Monitor(of, levels[name], log=None, phases=phases, on_error="raise")
         monitors += [Watched(f"reference {name}, baseline_ps=5", own), Watched(f"reference {name}, phases=", labelled)]
         course = heat(run, last_K, seed, monitors)
+        print(f"{run} to {last_K:.0f} K, seed {seed}: {course[-1][2]:.0%} off their sites", file=sys.stderr, flush=True)
         at = {row[0]: row for row in course}
         molten = next((row for row in course if row[2] >= 0.5), None)
         end = "stays solid" if molten is None else f"{molten[0] * STEP_FS * 1e-3:.1f} ps, {molten[1]:.0f} K"

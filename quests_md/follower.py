@@ -20,7 +20,7 @@ from .identities import identities
 from .journal import NoteLevel
 from .judge import Judged
 from .levels import NullScores, level_of
-from .records import Check, Environment, Event, NearestEnvironment
+from .records import Check, Environment, Event, NearestEnvironment, number
 from .reference import Reference
 from .trigger import Trigger
 
@@ -145,8 +145,12 @@ class Follower:
             "courses": {channel: course.state() for channel, course in self._courses.items()},
         }
 
+    def snapshot(self, check: Check) -> dict[str, Any]:
+        """The line of the log that holds the whole state after a check."""
+        return {"type": "state", "step": check.step, "frame": check.frame, "snapshot": self.state()}
+
     def restore(self, state: Mapping[str, Any]) -> None:
-        """Continue where `state` was taken."""
+        """Continue where `state` was taken, also where a log has turned inf and NaN into texts."""
         self.n_checks, self.n_events, self.n_outliers = state["n_checks"], state["n_events"], state["n_outliers"]
         for channel, trigger in self.triggers.items():
             trigger.restore(state["triggers"][channel])
@@ -154,7 +158,10 @@ class Follower:
             self.baseline.restore(state["baseline"])
         self.own_clusters.restore(state["own_clusters"])
         self.explosion.restore(state["explosion"])
-        self._courses = {channel: EventCourse.from_state(course) for channel, course in state["courses"].items()}
+        self._courses = {
+            channel: EventCourse.from_state({name: number(name, value) for name, value in course.items()})
+            for channel, course in state["courses"].items()
+        }
 
     def _judge_by_baseline(self, judged: Judged, notes: list[tuple[NoteLevel, str]]) -> Judged:
         """The check as the run's own beginning judges it, once that is complete."""
@@ -196,8 +203,9 @@ class Follower:
             stop = False
             for channel in PATIENT:
                 stop |= self._update(channel, check, findings, lines, events)
-        if self.n_checks % SNAPSHOT == 0:
-            lines.append({"type": "state", "step": check.step, "frame": check.frame, "snapshot": self.state()})
+        # a baseline is as long as its checks are many: in one that is still collected every snapshot would be longer
+        if self.n_checks % SNAPSHOT == 0 and (self.baseline is None or self.baseline.is_complete):
+            lines.append(self.snapshot(check))
         return lines, events, stop
 
     def _update(

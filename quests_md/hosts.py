@@ -19,6 +19,8 @@ class AseHost:
     def __init__(self, dyn: Any, interval: int | None) -> None:
         self._dyn: Any = dyn if isinstance(dyn, weakref.ProxyTypes) else weakref.proxy(dyn)
         self.interval = interval
+        self.spacing = 1
+        """Steps between two frames of those that a check averages."""
         self._step_offset, self._time_offset_ps = 0, 0.0
         self._checked: int | None = None  # a step at which a run was checked that this one continues
         # where it stood when last looked at, by its own count
@@ -53,10 +55,14 @@ class AseHost:
         self._step_offset = step - self._own_step
         self._time_offset_ps = 0.0 if time_ps is None else time_ps - self._own_time_ps
 
-    def is_due(self, step: int) -> bool:
-        """Whether a check is due at this step: every interval from step 0, or from a step checked before a restart."""
+    def is_due(self, step: int, every: int | None = None) -> bool:
+        """Whether a check is due at this step: every interval from step 0, or from a step checked before a restart.
+
+        `every` is another number of steps in the place of the interval.
+        """
         start = self._step_offset if self._checked is None else self._checked
-        return not self.interval or (step - start) % self.interval == 0
+        every = every or self.interval
+        return not every or (step - start) % every == 0
 
     @property
     def own_step(self) -> int:

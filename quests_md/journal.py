@@ -14,6 +14,9 @@ OnError = Literal["log", "raise"]
 
 NoteLevel = Literal["info", "warning", "error"]
 
+#: Most events whose lines are kept until the log can be written again.
+MOST_EVENTS = 1000
+
 _logger = logging.getLogger("quests_md")
 
 
@@ -21,8 +24,9 @@ class Journal:
     """Writes lines to the log, or to nothing, and keeps failures from the simulation.
 
     With on_error="log" a failure is said once through the logger ``quests_md`` (on stderr unless told otherwise) and
-    noted in the log; with "raise" it is raised. A header that could not be written is owed and comes first; lost lines
-    are counted and noted when writing works again.
+    noted in the log; with "raise" it is raised. A header that could not be written is owed and comes first, as is what
+    is said when a run is taken up again; lost lines are counted, and noted when writing works again, with the last line
+    of each event among them.
     """
 
     def __init__(self, path: str | os.PathLike[str] | None, on_error: OnError, *, resume: bool = False) -> None:
@@ -33,8 +37,9 @@ class Journal:
         self._log = LogWriter(path, resume=resume) if path is not None else None
         self.history = None if self._log is None else self._log.history
         """What the log held before; None for a new one."""
-        self._header: dict[str, Any] | None = None  # while it is owed to the log
+        self._owed: list[dict[str, Any]] = []  # what must come before anything else
         self._lost_lines = 0
+        self._lost_events: dict[int, dict[str, Any]] = {}
         self._said: set[str] = set()
 
     @property
@@ -44,40 +49,47 @@ class Journal:
 
     def begin(self, header: dict[str, Any]) -> None:
         """Write the header."""
-        self.has_begun = True
-        self._header = header
-        self.write()
+        self.go_on(header)
 
     def go_on(self, *lines: dict[str, Any]) -> None:
-        """Go on with a log that has its header."""
+        """Write what must come first, in a log that has its header already what is said when it is taken up again."""
         self.has_begun = True
-        self.write(*lines)
+        self._owed = list(lines)
+        self.write()
 
     def note(self, level: NoteLevel, message: str) -> None:
-        """Write a note."""
-        self.write({"type": "note", "level": level, "step": self.step, "message": message})
+        """Write a note; not before the log has begun, which may be that of another run."""
+        if self.has_begun:
+            self.write({"type": "note", "level": level, "step": self.step, "message": message})
 
-    def write(self, *lines: dict[str, Any]) -> None:
-        """Write lines to the log, after the header and a note on lost lines where these are owed."""
+    def write(self, *lines: dict[str, Any]) -> bool:
+        """Write lines to the log, after what is owed to it. Returns whether it has all of them now, if there is one."""
         if self._log is None:
             if self._is_closed:
                 self._say_once("the monitor is closed: checks go on, but they are no longer logged")
-            return
-        owed = [] if self._header is None else [self._header]
+            return True
+        owed = list(self._owed)
         if self._lost_lines and lines:
             lost = f"{self._lost_lines} lines before this one could not be written"
             owed.append({"type": "note", "level": "error", "step": self.step, "message": lost})
+            owed += self._lost_events.values()
         try:
             self._log.write(*owed, *lines)
         except OSError as exc:
+            self._lost_lines += len(lines)
+            for line in lines:
+                if line["type"] == "event" and (
+                    line["id"] in self._lost_events or len(self._lost_events) < MOST_EVENTS
+                ):
+                    self._lost_events[line["id"]] = line
             if self.on_error == "raise":
                 raise
-            self._lost_lines += len(lines)
             self._say_once(f"the log {self._log.path} cannot be written ({exc.strerror or exc})")
-            return
-        self._header = None
+            return False
+        self._owed = []
         if lines:
-            self._lost_lines = 0
+            self._lost_lines, self._lost_events = 0, {}
+        return True
 
     def guarded(self, work: Callable[[], Any]) -> None:
         """Do it; if it fails, say so once, mark the log, and let the simulation go on (or raise, if asked to)."""

@@ -11,7 +11,7 @@ from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from functools import partial
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, NoReturn, Self
 
 import numpy as np
 from ase import Atoms
@@ -39,11 +39,13 @@ from .progress import say
 from .records import Check, Event
 from .reference import Reference
 from .resume import (
+    CHANGING,
     action_files,
     bring_back,
     cut_files,
     file_size,
     find_place,
+    header_at,
     require_known_reference,
     require_same_monitor,
 )
@@ -212,6 +214,8 @@ class Monitor:
         self.trigger = self._follower.triggers["novel"]
         self._n_checks = 0
         self._n_atoms_checked = 0
+        self._is_behind = False  # whether the log lacks something that the run so far has brought
+        self._own_offset = self._given_offset = 0  # of steps that `check` counts, and of those it is given
         self._seconds = 0.0
         self._started: float | None = None
         self._ended: float | None = None
@@ -252,10 +256,12 @@ class Monitor:
         if not hasattr(dyn, "insert_observer") or not hasattr(dyn, "atoms"):
             raise TypeError(f"dyn: expected an ASE dynamics or optimizer, got {type(dyn).__name__}")
         host = self._new_host(dyn, int(interval))
-        every = int(interval) if self._window is None else self._sampling_interval(host, int(interval))
+        every = int(interval)
+        if self._window is not None:
+            every = host.spacing = self._sampling_interval(host, int(interval))
         self._begin(host.atoms(), host=host)
         self._preflight_once(host.atoms())
-        if not host.is_due(host.step() - host.own_step):
+        if not host.is_due(host.step() - host.own_step, every):
             every = 1  # a run taken up between two checks is checked at the same steps as before
         dyn.insert_observer(self._observe, 0, every, host)
 
@@ -304,7 +310,8 @@ class Monitor:
         atoms
             The frame; not changed.
         step
-            Step to log; default the monitor's own count of frames.
+            Step to log; default the monitor's own count of frames. Where `start_step` says at which step the first
+            frame stands, both are counted from there.
         time_ps
             Simulated time to log, ps.
 
@@ -317,6 +324,8 @@ class Monitor:
         ------
         TypeError
             If `atoms` is not Atoms.
+        MismatchError, FileFormatError
+            If it is the first frame of a run whose log cannot be resumed with it.
         ValueError
             If the trigger has a `patience_ps` and `time_ps` is not given.
         """
@@ -324,12 +333,11 @@ class Monitor:
             raise TypeError(f"atoms: expected ase.Atoms, got {type(atoms).__name__}")
         if time_ps is None and self._needs_time is not None:
             raise ValueError(f"time_ps: expected a time in ps since {self._needs_time} is set, got None")
-        frame = self._n_checks
-        step = frame if step is None else int(step)
-        self._check(atoms, step, time_ps, None)
-        if self.last_check is None or self.last_check.frame < frame:
-            return _failed_check(step, frame, time_ps, len(atoms))
-        return self.last_check
+        with self._lock:
+            check = self._check(atoms, None if step is None else int(step), time_ps, None)
+            if check is None:
+                check = _failed_check(self._step_of(step), self._n_checks, time_ps, len(atoms))
+        return check
 
     def take(self, judged: Judged, atoms: Atoms) -> Check:
         """Take a frame judged elsewhere (by `monitor.judge`, on another thread) as the next one of the run."""
@@ -395,15 +403,24 @@ class Monitor:
         with self._lock:
             if not self._journal.is_open:
                 return
-            self._journal.write(*(event.to_line() for event in self._follower.open_events))
-            cost = self.overhead
-            if self._n_checks:
-                self._journal.note(
-                    "info",
-                    f"closed after {cost.checks} checks: {cost.seconds:.2f} s in checks, {cost.share:.1%} of the run, "
-                    f"{cost.us_per_atom:.1f} us per atom; {self.n_outliers} times out too shortly for an event",
-                )
-            self._journal.close()
+            try:
+                self._journal.write(*(event.to_line() for event in self._follower.open_events))
+                cost = self.overhead
+                if self._n_checks:
+                    self._journal.note(
+                        "info",
+                        f"closed after {cost.checks} checks: {cost.seconds:.2f} s in checks, {cost.share:.1%} of the "
+                        f"run, {cost.us_per_atom:.1f} us per atom; {self.n_outliers} times out too shortly for an "
+                        "event",
+                    )
+            finally:
+                self._journal.close()
+
+    def __reduce__(self) -> NoReturn:
+        raise TypeError(
+            "a Monitor cannot be pickled or copied: it belongs to one run and one log; make one in each process from "
+            "saved files (Reference.save, Calibration.save) with a log of its own"
+        )
 
     def __enter__(self) -> Self:
         return self
@@ -437,7 +454,8 @@ class Monitor:
         descriptor, window = self.reference.descriptor, self._window
         assert isinstance(descriptor, TimeAveraged)
         assert window is not None
-        window.push(atoms)
+        if host.is_due(host.step(), host.spacing):
+            window.push(atoms)
         if not host.is_due(host.step()) or not window.is_full:
             return None
         averaged = descriptor.marked(window.mean(atoms))
@@ -508,20 +526,24 @@ class Monitor:
             self._journal.note("info", f"budget {budget.share:g}: a check every {steps} steps from here on")
 
     def _check(
-        self, atoms: Atoms, step: int, time_ps: float | None, interval: int | None, averaged: Atoms | None = None
-    ) -> None:
+        self, atoms: Atoms, step: int | None, time_ps: float | None, interval: int | None, averaged: Atoms | None = None
+    ) -> Check | None:
+        """Check a frame; None: that has failed."""
         with self._lock:
             start = time.perf_counter()
             if self._started is None:
                 self._started = start
+            frame: int | None = None
 
             if self._journal.history is not None:
                 self._begin(atoms, step=step)  # that the log is of another run is for the user, whatever on_error says
 
             def check() -> None:
+                nonlocal frame
                 self._begin(atoms, step=step)
+                frame, at = self._n_checks, self._step_of(step)
                 judged = self.judge.judge(
-                    atoms, step=step, frame=self._n_checks, time_ps=time_ps, interval=interval, averaged=averaged
+                    atoms, step=at, frame=frame, time_ps=time_ps, interval=interval, averaged=averaged
                 )
                 self._commit(judged, atoms)
 
@@ -531,18 +553,27 @@ class Monitor:
                 self._ended = time.perf_counter()
                 self._seconds += self._ended - start
                 self._check_span = start, self._ended
+            last = self.last_check
+            return last if last is not None and last.frame == frame else None
+
+    def _step_of(self, step: int | None) -> int:
+        """The step of a frame: None where nobody counts but the monitor; a loop may have begun anew at 0."""
+        return self._n_checks + self._own_offset if step is None else int(step) + self._given_offset
 
     def _commit(self, judged: Judged, atoms: Atoms) -> None:
         """Ask the triggers, follow events, log, act."""
         if self._baseline is not None and self.calibration.per != "check":
             self._baseline.n_checks = self.judge.checks or self.calibration.checks or 1
+        # until all of this check is in the log: a failure, an interrupt, a full disk may come in between
+        was_behind, self._is_behind = self._is_behind, True
         taken = self._follower.take(judged, atoms)
         check = taken.judged.check
         previous, self.last_check = self.last_check, check
         self._journal.step = check.step
         self._n_checks += 1
         self._n_atoms_checked += check.n_atoms
-        self._journal.write(*taken.lines)
+        lines = [*taken.lines, self._follower.snapshot(check)] if was_behind else taken.lines
+        is_written = self._journal.write(*lines)
         for level, text in taken.notes:
             self._journal.note(level, text)
         self._note_changes(previous, check)
@@ -550,9 +581,11 @@ class Monitor:
             for action in self.actions:
                 if is_new or getattr(action, "repeats", False):
                     self._journal.guarded(partial(self._act, action, event, taken.judged, atoms))
-        if taken.events and (files := action_files(self.actions)):
+        if (taken.events or was_behind) and (files := action_files(self.actions)):
             sizes = {name: file_size(name) for name in files}
-            self._journal.write({"type": "state", "step": check.step, "frame": check.frame, "files": sizes})
+            line = {"type": "state", "step": check.step, "frame": check.frame, "files": sizes}
+            is_written = self._journal.write(line) and is_written
+        self._is_behind = not is_written
         if taken.stop:
             self._stop()
 
@@ -591,15 +624,25 @@ class Monitor:
         self, history: LogHistory, header: dict[str, Any], atoms: Atoms, host: AseHost | None, step: int | None
     ) -> None:
         """Bring the run back to where it stands with these atoms; supersede what the log has after that."""
-        chain = require_known_reference(history, self.reference)
-        require_same_monitor(history.header, plain_line(header), str(history.path), same_reference=not chain)
         own_step = step if host is None else host.own_step or None
-        place = find_place(history, frame_digest(atoms), len(atoms), own_step=own_step, start_step=self._start_step)
+        place = find_place(
+            history,
+            frame_digest(atoms),
+            len(atoms),
+            own_step=own_step,
+            start_step=self._start_step,
+            is_kept=self._window is not None,
+        )
+        before = header_at(history, place)
+        chain = require_known_reference(before, self.reference, str(history.path))
+        require_same_monitor(before, plain_line(header), str(history.path), same_reference=not chain)
         if self._baseline is not None and self.calibration.per != "check":
             self._baseline.n_checks = self.judge.checks or self.calibration.checks or 1
-        if place.last is not None:
-            self.last_check = bring_back(self._follower, history, place.last)
+        self.last_check, place = bring_back(self._follower, history, place)
         self._n_checks = place.frame
+        if host is None:
+            self._own_offset = place.step - place.frame
+            self._given_offset = 0 if step is None else place.step - step
         lines: list[dict[str, Any]] = []
         if history.last is not None and history.last.content["frame"] >= place.frame:
             lines.append({"type": "rewind", "step": place.step, "frame": place.frame})
@@ -607,8 +650,7 @@ class Monitor:
         lines.append({"type": "state", "step": place.step, "resumed": who})
         if chain:
             lines.append(
-                {"type": "reference", "step": place.step, "chain": chain}
-                | {name: header[name] for name in ("reference", "calibration", "phases")}
+                {"type": "reference", "step": place.step, "chain": chain} | {name: header[name] for name in CHANGING}
             )
         self._journal.go_on(*lines)
         self._journal.note("info", f"resumed at step {place.step}: {place.frame} checks before it are kept")
@@ -620,6 +662,9 @@ class Monitor:
             time_ps = place.time_ps
             if time_ps is None and self.last_check is not None and self.last_check.time_ps is not None:
                 time_ps = self.last_check.time_ps + (place.step - self.last_check.step) * (host.step_length_ps() or 0.0)
+            from_start = place.step * (host.step_length_ps() or 0.0)
+            if time_ps is not None and abs(from_start - time_ps) < 2e-9:  # the log has it rounded
+                time_ps = from_start
             last_step = place.step if place.is_checked or self.last_check is None else self.last_check.step
             host.continue_at(place.step, time_ps, checked=last_step)
             if place.is_checked and host.own_step:  # it begins in the middle, and shows only the next frame

@@ -2,24 +2,26 @@
 
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from .errors import MismatchError
+from .errors import FileFormatError, MismatchError
 from .follower import RECENT_EVENTS, Follower
 from .loglines import Line, LogHistory
 from .records import Check, Event
 from .reference import Reference
 
 __all__ = [
+    "CHANGING",
     "Place",
     "action_files",
     "bring_back",
     "cut_files",
     "file_size",
     "find_place",
+    "header_at",
     "require_known_reference",
     "require_same_monitor",
 ]
@@ -30,10 +32,15 @@ SAME = {
     "statistics": ("calibration", "statistics"),
     "baseline_ps": ("baseline_ps",),
     "phases": ("phases", "references"),
+    "parent phase": ("phases", "parent"),
+    "thresholds of phases": ("phases", "thresholds"),
     "max_temperature_K": ("max_temperature_K",),
     "trigger": ("trigger",),
     "values": ("values", "asked"),
 }
+
+#: What a line of type "reference" holds in the place of the header's.
+CHANGING = ("reference", "calibration", "phases")
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,7 +62,13 @@ class Place:
 
 
 def find_place(
-    history: LogHistory, digest: str, n_atoms: int, *, own_step: int | None, start_step: int | None
+    history: LogHistory,
+    digest: str,
+    n_atoms: int,
+    *,
+    own_step: int | None,
+    start_step: int | None,
+    is_kept: bool = False,
 ) -> Place:
     """Find the frame that a run begins with.
 
@@ -69,6 +82,8 @@ def find_place(
         What the host says its step is; None if it cannot know: a new dynamics begins at 0 wherever its atoms are from.
     start_step
         What the user says.
+    is_kept
+        Where the frame was checked, that check is kept: it took earlier frames, which are gone, and cannot be repeated.
 
     Raises
     ------
@@ -78,7 +93,7 @@ def find_place(
     """
     step = own_step if start_step is None else start_step
     if step is None:
-        return _place_by_digest(history, digest)
+        return _place_by_digest(history, digest, is_kept)
     for check in history.of_type("check"):
         content = check.content
         if content["step"] > step:
@@ -94,8 +109,16 @@ def find_place(
                     f"{digest}); is it the log of another run? Choose another, or give start_step= if it is this run"
                 )
             note = f"resumed at step {step} with {difference} in the log: a checkpoint with fewer digits?"
-        return Place(step, content["time_ps"], _before(history, check), content["frame"], is_checked=True, note=note)
+        return _place_at(history, check, is_kept, note)
     return Place(step, None, None, 0, is_checked=False)
+
+
+def header_at(history: LogHistory, place: Place) -> dict[str, Any]:
+    """The header as it holds at a place: with the reference of the last check that is kept."""
+    end = history.end_after(place.last)
+    latest = next(history.of_type("reference", before=end), None)
+    changed = {} if latest is None else {name: latest.content.get(name) for name in CHANGING}
+    return history.header | changed
 
 
 def require_same_monitor(header: Mapping[str, Any], now: Mapping[str, Any], name: str, *, same_reference: bool) -> None:
@@ -111,28 +134,55 @@ def require_same_monitor(header: Mapping[str, Any], now: Mapping[str, Any], name
             )
 
 
-def require_known_reference(history: LogHistory, reference: Reference) -> list[str]:
-    """The fingerprints on the way from the reference of the log to this one: empty if it is the same.
+def require_known_reference(header: Mapping[str, Any], reference: Reference, name: str) -> list[str]:
+    """The fingerprints on the way from the reference of a log to this one: empty if it is the same.
 
     Raises
     ------
     MismatchError
         If it is another, and was not made from that of the log by `extend` or `merge`.
     """
-    latest = next(history.of_type("reference"), None)
-    known = _at(history.header if latest is None else latest.content, ("reference", "fingerprint"))
+    known = _at(header, ("reference", "fingerprint"))
     if known == reference.fingerprint:
         return []
     if known not in reference.ancestors:
         raise MismatchError(
-            f"resume: {history.path} was written with reference {known}, this monitor has {reference.fingerprint}, "
+            f"resume: {name} was written with reference {known}, this monitor has {reference.fingerprint}, "
             "which was not made from it by extend or merge; give the same reference or choose another log"
         )
     return [str(known), reference.fingerprint]
 
 
-def bring_back(follower: Follower, history: LogHistory, last: Line) -> Check:
-    """Bring a follower to where it was after a check of the log; returns that check."""
+def bring_back(follower: Follower, history: LogHistory, place: Place) -> tuple[Check | None, Place]:
+    """Bring a follower to where it was at a place of the log; returns the last check before it, and the place.
+
+    A power cut can leave the last check without the lines that were written with it. That check is then given up.
+
+    Raises
+    ------
+    FileFormatError
+        If lines that belong to another check are missing.
+    """
+    if place.last is None:
+        return None, place
+    beginning = follower.state()
+    try:
+        return _replayed(follower, history, place.last), place
+    except KeyError as exc:
+        lost, latest = place.last.content, history.last
+        if latest is None or latest.start != place.last.start:
+            raise FileFormatError(
+                f"resume: {history.path} lacks lines that belong to checks up to step {lost.get('step')} ({exc}); "
+                "begin with an earlier frame, or with another log"
+            ) from exc
+        follower.restore(beginning)
+        follower.closed.clear()
+        note = f"the check at step {lost['step']} is given up: the log lacks lines that were written with it"
+        before = _before(history, place.last)
+        return bring_back(follower, history, replace(place, last=before, frame=lost["frame"], note=note))
+
+
+def _replayed(follower: Follower, history: LogHistory, last: Line) -> Check:
     snapshot, lines = history.since_snapshot(last)
     if snapshot is not None:
         follower.restore(snapshot.content["snapshot"])
@@ -185,13 +235,16 @@ def cut_files(history: LogHistory, place: Place, actions: Sequence[Any]) -> list
         if size is None:
             warnings.append(f"{name}: the log does not say how much of it belongs to the kept part; left as it is")
         elif file_size(name) > size:
-            os.truncate(name, size)
+            try:
+                os.truncate(name, size)
+            except OSError as exc:
+                warnings.append(f"{name}: cannot be cut back to the {size} bytes of the kept part ({exc.strerror})")
         elif file_size(name) < size:
             warnings.append(f"{name}: has {file_size(name)} bytes, the log says {size}: flagged frames are missing")
     return warnings
 
 
-def _place_by_digest(history: LogHistory, digest: str) -> Place:
+def _place_by_digest(history: LogHistory, digest: str, is_kept: bool) -> Place:
     found = list(islice(history.find("digest", digest), 3))
     if not found:
         if history.last is None:
@@ -206,9 +259,15 @@ def _place_by_digest(history: LogHistory, digest: str) -> Place:
             f"resume: {history.path} holds the frame that this run begins with more than once (steps {steps}); give "
             "start_step=, the step of that frame"
         )
-    content = found[0].content
-    before = _before(history, found[0])
-    return Place(content["step"], content["time_ps"], before, content["frame"], is_checked=True)
+    return _place_at(history, found[0], is_kept)
+
+
+def _place_at(history: LogHistory, check: Line, is_kept: bool, note: str = "") -> Place:
+    """The place of a run that begins with the frame of a check."""
+    step, time_ps, frame = (check.content[name] for name in ("step", "time_ps", "frame"))
+    if is_kept:
+        return Place(step, time_ps, check, frame + 1, is_checked=False, note=note)
+    return Place(step, time_ps, _before(history, check), frame, is_checked=True, note=note)
 
 
 def _before(history: LogHistory, check: Line) -> Line | None:

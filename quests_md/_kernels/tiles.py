@@ -28,8 +28,9 @@ __all__ = ["HAS_TILES", "PANEL", "TILE", "half_squares", "multiply", "tile_sums"
 #: Whether there are registers for tiles; elsewhere BLAS has to multiply.
 HAS_TILES = has("avx512f") or has("avx2", "fma")
 
-#: Vectors of a column, queries of a tile: 16 sums in 32 registers, or 12 in 16.
-VECTORS, TILE = 2, 8 if has("avx512f") else 6
+#: Queries of a tile, vectors of a column of a panel: 16 sums in 32 registers, or 12 in 16.
+TILE = 8 if has("avx512f") else 6
+VECTORS = 2
 
 #: Rows of a panel.
 PANEL = LANES * VECTORS
@@ -162,8 +163,7 @@ def half_squares(query, panels, first, n_panels, out):
         if HAS_TILES:
             _half_squares(query, panels, out, first + p, p * PANEL)
         else:
-            for j in range(PANEL):
-                out[p * PANEL + j] = np.float32(0.0)
+            out[p * PANEL : (p + 1) * PANEL] = np.float32(0.0)
             for c in range(query.shape[0]):
                 for j in range(PANEL):
                     difference = query[c] - panels[first + p, c, j]

@@ -40,8 +40,12 @@ def has(*features: str) -> bool:
 #: Numbers of a vector.
 LANES = 16 if has("avx512f") else 8
 
-FLOAT, INT, I64 = ir.FloatType(), ir.IntType(32), ir.IntType(64)
-FLOATS, INTS, I64S = (ir.VectorType(kind, LANES) for kind in (FLOAT, INT, I64))
+#: Types of numbers and of vectors of them.
+FLOAT, INT = ir.FloatType(), ir.IntType(32)
+I64 = ir.IntType(64)
+FLOATS = ir.VectorType(FLOAT, LANES)
+INTS = ir.VectorType(INT, LANES)
+I64S = ir.VectorType(I64, LANES)
 
 #: 2^f for |f| <= 1/2, Taylor series from the highest power: relative error 2e-7.
 SERIES = (0.00015403530, 0.0013333558, 0.0096181291, 0.0555041087, 0.2402265070, 0.6931471806, 1.0)
