@@ -12,8 +12,10 @@ from .entropy import delta_entropy, diversity, entropy, overlap
 from .errors import FileFormatError, FrameError, LogExistsError, MismatchError, QuestsMDError, StopRun
 from .logfile import Log, read_log
 from .monitor import Monitor
+from .phases import Phases
 from .records import Check, Event
 from .reference import Reference
+from .smoothing import Minimised, TimeAveraged
 from .trajectory import score_trajectory
 from .trigger import Trigger
 
@@ -27,11 +29,14 @@ __all__ = [
     "FrameError",
     "Log",
     "LogExistsError",
+    "Minimised",
     "MismatchError",
     "Monitor",
+    "Phases",
     "QuestsMDError",
     "Reference",
     "StopRun",
+    "TimeAveraged",
     "Trigger",
     "calibrate",
     "delta_entropy",
