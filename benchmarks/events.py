@@ -10,8 +10,10 @@ import sys
 import tempfile
 import warnings
 import zlib
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from itertools import pairwise
 from pathlib import Path
 from statistics import median
@@ -30,13 +32,12 @@ from md import CONDITIONS, POTENTIALS, SETTLE_PS, SPACING_PS, Simulation
 from numpy.typing import NDArray
 from scipy.spatial import cKDTree
 
-from quests_md import Calibration, Event, Monitor, Reference, calibrate, read_log, save_frame
+from quests_md import Calibration, Event, Monitor, Phases, Reference, calibrate, read_log, save_frame
 from quests_md.clusters import clusters
 from quests_md.lammps import lammps_calculator, potential
-from quests_md.phases import Phases
 
 CELLS = (4, 4, 4)
-N_REFERENCE, N_FRAMES, N_QUIET = 200, 40, 400
+N_REFERENCE, N_FRAMES, N_QUIET = 200, 40, 200
 TEMPERATURES_K = (300, 900)
 #: Shells of fcc in units of the nearest-neighbour distance: the first, and the third, up to which 32 neighbours reach.
 FIRST_SHELL, SEES = 1.2, 1.87
@@ -48,16 +49,16 @@ COLD_K, WARM_K = (300, 500, 700, 900), (300, 500, 700, 900, 1100, 1300)
 LIQUID_K = (1300, 1500, 1700)
 N_PER_TEMPERATURE = 50
 #: The crystal that is heated, its time step, and steps between checks.
-HEATED_CELLS, STEP_FS, INTERVAL = (5, 5, 5), 5.0, 50
+HEATED_CELLS, STEP_FS, INTERVAL, SETTLE_STEPS = (5, 5, 5), 5.0, 50, 400
 HEATED_PS, MELTING_K, UNMELTED_K = 30.0, 2000.0, 1200.0
 #: The crystal with a void melts from there at this temperature, which the perfect one survives.
-VOID_K, VOID_ATOMS, VOID_PS = 1450.0, 24, 30.0
+VOID_K, VOID_ATOMS = 1450.0, 24
 MELTING_RUNS = (
     ("heated", MELTING_K, 1),
     ("heated", MELTING_K, 2),
+    ("heated", UNMELTED_K, 1),
     ("void", VOID_K, 1),
     ("void", VOID_K, 2),
-    ("heated, stays solid", UNMELTED_K, 3),
 )
 
 #: Å of vacuum above a slab, and eV given to an atom of its surface.
@@ -102,83 +103,56 @@ def renew(page: Path, name: str, text: str) -> None:
 # --- melting
 
 
-@dataclass
-class Watched:
-    """A monitor of a heated run, with what the run itself was at the steps of its events."""
-
-    name: str
-    monitor: Monitor
-    seen: dict[int, tuple[str, str, str]] = field(default_factory=dict)
-    """Kind, reason and phase of each event as it was when it opened, by id."""
-    opened: dict[int, int] = field(default_factory=dict)
-    """Step at which its present kind was first reported, by id."""
-
-    def look(self, step: int) -> None:
-        """Note events that are new or have changed their kind."""
-        for event in self.monitor.events:
-            known = self.seen.get(event.id)
-            if known is None or known[0] != event.kind:
-                self.seen[event.id] = (event.kind, event.reason, event.phase or "")
-                self.opened[event.id] = step
-
-
 def melting(cache: Path) -> Iterator[tuple[str, str]]:
-    """Crystals heated through melting, heated but not molten, and molten from a void, under four monitors at once."""
+    """Crystals heated through melting, heated but not molten, and molten from a void, under four monitors each."""
     warm, liquid = zero_pressure(cache, "solid", WARM_K), zero_pressure(cache, "liquid", LIQUID_K)
     cold = [atoms for atoms in warm if atoms.info["bath_K"] <= max(COLD_K)]
-    references = {"300 to 900 K": Reference.from_frames(cold), "300 to 1300 K": Reference.from_frames(warm)}
-    levels = {name: calibrate(reference) for name, reference in references.items()}
-    phases = Phases({"fcc": references["300 to 1300 K"], "liquid": Reference.from_frames(liquid)}, parent="fcc")
+    narrow, wide = Reference.from_frames(cold), Reference.from_frames(warm)
+    phases = Phases({"fcc": wide, "liquid": Reference.from_frames(liquid)}, parent="fcc")
+    levels = {id(reference): calibrate(reference) for reference in (narrow, wide)}
+    monitors: list[tuple[str, Reference, dict[str, Any]]] = [
+        ("300 to 900 K", narrow, {}),
+        ("300 to 1300 K", wide, {}),
+        ("300 to 1300 K, `baseline_ps=5`", wide, {"baseline_ps": 5.0}),
+        ("300 to 1300 K, `phases=`", wide, {"phases": phases}),
+    ]
     lines, histories = [], []
     examples: dict[str, str] = {}
     for run, last_K, seed in MELTING_RUNS:
-        monitors = [
-            Watched(f"reference {name}", Monitor(references[name], levels[name], log=None, on_error="raise"))
-            for name in references
-        ]
-        name, of = "300 to 1300 K", references["300 to 1300 K"]
-        own = Monitor(of, levels[name], log=None, baseline_ps=5.0, on_error="raise")
-        labelled = Monitor(of, levels[name], log=None, phases=phases, on_error="raise")
-        monitors += [Watched(f"reference {name}, baseline_ps=5", own), Watched(f"reference {name}, phases=", labelled)]
-        course = heat(run, last_K, seed, monitors)
-        print(f"{run} to {last_K:.0f} K, seed {seed}: {course[-1][2]:.0%} off their sites", file=sys.stderr, flush=True)
-        at = {row[0]: row for row in course}
-        molten = next((row for row in course if row[2] >= 0.5), None)
-        end = "stays solid" if molten is None else f"{molten[0] * STEP_FS * 1e-3:.1f} ps, {molten[1]:.0f} K"
         label = f"{run} to {last_K:.0f} K, seed {seed}"
-        for watched in monitors:
-            events = watched.monitor.events
-            for event in events:
+        frames = cached(cache / f"{label}.traj", partial(heat, run, last_K, seed))
+        molten = next((atoms for atoms in frames if atoms.info["off_site"] >= 0.5), None)
+        end = "stays solid" if molten is None else moment(molten)
+        for name, reference, options in monitors:
+            monitor = Monitor(reference, levels[id(reference)], log=None, on_error="raise", **options)
+            opened: dict[tuple[int, str], Atoms] = {}
+            for step, atoms in enumerate(frames):
+                monitor.check(atoms, step, atoms.info["ps"])
+                for event in monitor.events:
+                    opened.setdefault((event.id, event.kind), atoms)
+            for event in monitor.events:
                 kind = event.kind if event.phase is None else f"{event.kind}: {event.phase}"
-                cells = [label, end, watched.name, kind]
-                for step in (event.onset_step, watched.opened[event.id]):
-                    cells.append(f"{step * STEP_FS * 1e-3:.1f} ps, {at[step][1]:.0f} K, {at[step][2]:.0%}")
-                lines.append([*cells, "yes" if event.is_open else "no"])
+                when = moment(frames[event.onset_step]), moment(opened[event.id, event.kind])
+                end_of = "open" if event.is_open else moment(frames[event.last_step])
+                lines.append([label, end, name, kind, *when, end_of])
                 examples.setdefault(kind_of_example(event), event.describe())
-            if not events:
-                lines.append([label, end, watched.name, "no event", "", "", ""])
-            shown = max(events, key=lambda event: max((n for _, n in event.size_history), default=0), default=None)
-            if shown is not None and seed in (1, 3):
-                histories.append([label, watched.name, shown.kind, history(shown)])
-    yield (
-        "melting",
-        table(
-            [
-                "run",
-                "half of the atoms off their sites",
-                "monitor",
-                "event",
-                "onset: time, temperature, atoms off site",
-                "opened (or became this kind)",
-                "open at the end",
-            ],
-            lines,
-        ),
-    )
-    yield "histories", table(["run", "monitor", "event", "size_history: ps:atoms"], histories)
+                if seed == 1 and max(size for _, size in event.size_history) > 0:
+                    sizes = [f"{frames[i].info['ps']:.1f}: {size}" for i, size in some(event.size_history)]
+                    histories.append([label, name, kind, ", ".join(sizes), event.cluster])
+            if not monitor.events:
+                lines.append([label, end, name, "none", "", "", ""])
+        print(label, file=sys.stderr, flush=True)
+    header = ["run", "half off their sites", "reference", "event", "onset", "opened as this kind", "last check out"]
+    yield "melting", table(header, lines)
+    yield "histories", table(["run", "reference", "event", "`size_history`, ps: atoms", "`cluster`"], histories)
     yield "phases", f"```\n{phases.describe()}\n```"
     for key, text in examples.items():
         yield f"example {key}", f"```\n{text}\n```"
+
+
+def moment(atoms: Atoms) -> str:
+    """When and how hot it was, and the share of atoms off their sites."""
+    return f"{atoms.info['ps']:.1f} ps, {atoms.get_temperature():.0f} K, {atoms.info['off_site']:.0%}"
 
 
 def kind_of_example(event: Event) -> str:
@@ -188,48 +162,34 @@ def kind_of_example(event: Event) -> str:
     return "phase" if event.phase else "growth" if event.reason.startswith("a connected cluster") else "baseline"
 
 
-def heat(run: str, last_K: float, seed: int, monitors: Sequence[Watched]) -> list[tuple[int, float, float]]:
-    """Heat a crystal at zero pressure under the monitors: step, temperature (K) and share of atoms off their sites."""
+def heat(run: str, last_K: float, seed: int) -> Iterator[Atoms]:
+    """Heat a crystal at zero pressure: frames with `info["ps"]` and the share of atoms off their sites."""
     atoms = crystal(CONDITIONS["Cu-solid-300K"].volume, HEATED_CELLS)
-    if run == "void":
+    start, rise_ps = 300.0, HEATED_PS
+    if run == "void":  # hot from the start, so that it is the void and not the heat that melts it
+        start, rise_ps = 0.85 * last_K, 0.1 * HEATED_PS
         centre = atoms.cell.lengths() / 2
-        order = np.argsort(np.linalg.norm(atoms.positions - centre, axis=1), kind="stable")
-        del atoms[order[:VOID_ATOMS]]
-    rng = np.random.default_rng(seed)
-    thermal(atoms, 2 * 300.0, rng)
+        del atoms[np.argsort(np.linalg.norm(atoms.positions - centre, axis=1), kind="stable")[:VOID_ATOMS]]
+    thermal(atoms, 2 * start, np.random.default_rng(seed))
     atoms.calc = eam()
     dyn = NPTBerendsen(
         atoms,
         STEP_FS * units.fs,
-        temperature_K=300.0,
+        temperature_K=start,
         pressure_au=0.0,
         taut=100 * units.fs,
         taup=500 * units.fs,
         compressibility_au=1 / (140 * units.GPa),
     )
-    if run == "void":  # hot at once, so that it is the void and not the heat that melts it
-        dyn.set_temperature(temperature_K=last_K * 0.85)
-        dyn.run(500)
-    else:
-        dyn.run(500)
-    dyn.nsteps = 0
-    start = 300.0 if run != "void" else last_K * 0.85
+    dyn.run(SETTLE_STEPS)
     sites = atoms.get_scaled_positions(wrap=False)
-    steps = round((VOID_PS if run == "void" else HEATED_PS) * 1e3 / STEP_FS)
-    rise = steps if run != "void" else steps // 8
-    course: list[tuple[int, float, float]] = []
-
-    def follow() -> None:
-        dyn.set_temperature(temperature_K=start + (last_K - start) * min(1.0, dyn.nsteps / rise))
-        course.append((dyn.nsteps, float(atoms.get_temperature()), off_site(atoms, sites)))
-        for watched in monitors:
-            watched.look(dyn.nsteps)
-
-    for watched in monitors:
-        watched.monitor.attach(dyn, INTERVAL)
-    dyn.attach(follow, INTERVAL)
-    dyn.run(steps)
-    return course
+    for step in range(0, round(HEATED_PS * 1e3 / STEP_FS) + 1, INTERVAL):
+        ps = step * STEP_FS * 1e-3
+        frame = Atoms(atoms.symbols, atoms.positions, cell=atoms.cell, pbc=True, momenta=atoms.get_momenta())
+        frame.info |= {"ps": ps, "off_site": off_site(atoms, sites)}
+        yield frame
+        dyn.set_temperature(temperature_K=start + (last_K - start) * min(1.0, ps / rise_ps))
+        dyn.run(INTERVAL)
 
 
 def off_site(atoms: Atoms, sites: Numbers) -> float:
@@ -239,11 +199,9 @@ def off_site(atoms: Atoms, sites: Numbers) -> float:
     return float(np.mean(distance > (np.sqrt(2) * atoms.get_volume() / len(atoms)) ** (1 / 3) / 2))
 
 
-def history(event: Event, most: int = 12) -> str:
-    """A dozen pairs of a size history."""
-    pairs = event.size_history
-    chosen = np.unique(np.linspace(0, len(pairs) - 1, min(most, len(pairs))).round().astype(int))
-    return ", ".join(f"{pairs[i][0] * STEP_FS * 1e-3:.1f}:{pairs[i][1]}" for i in chosen)
+def some(pairs: Sequence[tuple[int, int]], most: int = 10) -> list[tuple[int, int]]:
+    """Pairs of a size history, evenly."""
+    return [pairs[int(i)] for i in np.unique(np.linspace(0, len(pairs) - 1, min(most, len(pairs))).round())]
 
 
 # --- defects
@@ -275,7 +233,7 @@ class Score:
 
 def defects(cache: Path) -> Iterator[tuple[str, str]]:
     """Defects in hot crystals."""
-    lines, example = [], ""
+    lines, examples = [], {}
     for kelvin in TEMPERATURES_K:
         reference, levels = fixed_volume(cache, kelvin)
         for name, (start, truth) in defective(kelvin).items():
@@ -322,8 +280,8 @@ def defects(cache: Path) -> Iterator[tuple[str, str]]:
                     of_events,
                 ]
             )
-            if name == "vacancy" and not example:
-                example = monitor.events[0].describe()
+            if name == "vacancy" and monitor.events:
+                examples[kelvin] = monitor.events[0].describe()
     header = [
         "defect",
         "K",
@@ -338,7 +296,8 @@ def defects(cache: Path) -> Iterator[tuple[str, str]]:
         "atoms of the event",
     ]
     yield "defects", table(header, lines)
-    yield "example novel", f"```\n{example}\n```"
+    for kelvin, text in examples.items():
+        yield f"example vacancy {kelvin} K", f"```\n{text}\n```"
 
 
 def defective(kelvin: float) -> dict[str, tuple[Atoms, Any]]:
@@ -429,7 +388,7 @@ def flying(cache: Path) -> Iterator[tuple[str, str]]:
             yield from simulation.frames(n)
             simulation.close()
 
-        reference = Reference.from_frames(cached(cache / f"slab-{kelvin}K.traj", lambda run=run: run(0, N_REFERENCE)))
+        reference = Reference.from_frames(cached(cache / f"slab-{kelvin}K.traj", partial(run, 0, N_REFERENCE)))
         levels = calibrate(reference)
         for seed in SEEDS:
             (atoms,) = run(seed, 1)
@@ -620,7 +579,7 @@ def explode(
         try:
             dyn.run(BROKEN_STEPS)
         except Exception as raised:
-            error = f"{type(raised).__name__}: {' '.join(str(raised).split())[:90]}"
+            error = first_sentence(raised)
         for interval, (place, monitor, witness) in watched.items():
             monitor.close()
             exploded = [event for event in monitor.events if event.kind == "exploded"]
@@ -659,6 +618,11 @@ def files(place: Path, witness: Witness) -> tuple[int, int, int]:
     return len(frames), sum(frame.info["step"] in witness.bad for frame in frames), faults
 
 
+def first_sentence(error: Exception) -> str:
+    """What LAMMPS says, without where to read more."""
+    return " ".join(str(error).partition("For more information")[0].rpartition("ERROR")[2].split()).strip(" :")
+
+
 def native(cache: Path) -> str:
     """LAMMPS that moves the atoms itself and ends the run."""
     lines = []
@@ -677,7 +641,7 @@ def native(cache: Path) -> str:
                         simulation.run(step_fs * 1e-3, ensemble="nve")
                         monitor.check(simulation.frame(), n + 1, simulation.time_ps)
                 except RuntimeError as raised:
-                    error = " ".join(str(raised).partition("ERROR")[2].split())[:70] or str(raised)[:70]
+                    error = first_sentence(raised)
                 simulation.close()
                 kinds = ", ".join(f"{event.kind} at {event.onset_step}" for event in monitor.events) or "none"
                 lines.append([name, f"{step_fs:g}", seed, n, error, kinds])
@@ -689,41 +653,48 @@ def native(cache: Path) -> str:
 
 def quiet(cache: Path) -> Iterator[tuple[str, str]]:
     """Equal runs where nothing happens."""
-    lines = []
-    for kelvin in TEMPERATURES_K:
-        reference, levels = fixed_volume(cache, kelvin)
-        for seed in (11, 12):
-            frames = list(fixed_run(kelvin, seed, N_QUIET))
-            for name, options in (("default", {}), ("baseline_ps=25", {"baseline_ps": 25.0})):
-                monitor = Monitor(reference, levels, log=None, on_error="raise", **options)
-                lines.append([f"crystal at {kelvin} K", name, f"{kelvin} K, seed {seed}", *counted(monitor, frames)])
     warm, liquid = zero_pressure(cache, "solid", WARM_K), zero_pressure(cache, "liquid", LIQUID_K)
-    cold = [atoms for atoms in warm if atoms.info["bath_K"] <= max(COLD_K)]
-    for name, of, kelvins in (("300 to 900 K", cold, COLD_K), ("300 to 1300 K", warm, WARM_K)):
-        reference = Reference.from_frames(of)
-        levels = calibrate(reference)
-        monitors: dict[str, dict[str, Any]] = {"default": {}}
-        if of is warm:
-            monitors["phases="] = {
-                "phases": Phases({"fcc": reference, "liquid": Reference.from_frames(liquid)}, parent="fcc")
-            }
-        frames = [list(zero_pressure_run("solid", kelvin, 21, N_QUIET // 4)) for kelvin in kelvins]
-        for options in monitors:
-            totals = [
-                counted(Monitor(reference, levels, log=None, on_error="raise", **monitors[options]), run)
-                for run in frames
-            ]
-            for kelvin, cells in zip(kelvins, totals, strict=True):
-                lines.append([f"crystal, {name}", options, f"{kelvin} K", *cells])
-    yield "quiet", table(["reference", "monitor", "run", "checks", "out", "alarms", "events"], lines)
+    narrow = Reference.from_frames([atoms for atoms in warm if atoms.info["bath_K"] <= max(COLD_K)])
+    wide = Reference.from_frames(warm)
+    phases = Phases({"fcc": wide, "liquid": Reference.from_frames(liquid)}, parent="fcc")
+    monitors: list[tuple[str, Reference, Calibration, dict[str, Any], list[tuple[str, list[Atoms]]]]] = []
+    for kelvin in TEMPERATURES_K:
+        runs = [
+            (
+                f"{kelvin} K, seed {seed}",
+                cached(cache / f"quiet-{kelvin}K-{seed}.traj", partial(fixed_run, kelvin, seed, N_QUIET)),
+            )
+            for seed in (11, 12)
+        ]
+        known = fixed_volume(cache, kelvin)
+        monitors.append((f"{kelvin} K", *known, {}, runs))
+        monitors.append((f"{kelvin} K, `baseline_ps=25`", *known, {"baseline_ps": 25.0}, runs))
+    at_zero = {
+        kelvin: cached(
+            cache / f"quiet-zero-{kelvin}K.traj", partial(zero_pressure_run, "solid", kelvin, 21, N_QUIET // 4)
+        )
+        for kelvin in WARM_K
+    }
+    levels = calibrate(wide)
+    every = [(f"{kelvin} K", frames) for kelvin, frames in at_zero.items()]
+    some_runs = [run for run in every if int(run[0].split()[0]) in COLD_K]
+    monitors.append(("300 to 900 K", narrow, calibrate(narrow), {}, some_runs))
+    monitors.append(("300 to 1300 K", wide, levels, {}, every))
+    monitors.append(("300 to 1300 K, `phases=`", wide, levels, {"phases": phases}, every))
+    lines = []
+    for name, reference, calibration, options, runs in monitors:
+        for run, frames in runs:
+            monitor = Monitor(reference, calibration, log=None, on_error="raise", **options)
+            lines.append([name, run, *counted(monitor, frames)])
+    yield "quiet", table(["reference", "run", "checks", "out", "alarms", "events"], lines)
 
 
 def counted(monitor: Monitor, frames: Sequence[Atoms]) -> list[Any]:
     """Checks, how many are out and by what, and events."""
     checks = [monitor.check(atoms, i * 200, i * SPACING_PS) for i, atoms in enumerate(frames)]
-    alarms = [name for check in checks for name in check.alarms]
-    events = [event.kind for event in monitor.events]
-    counts = [", ".join(f"{names.count(name)} {name}" for name in dict.fromkeys(names)) for names in (alarms, events)]
+    alarms = Counter(name for check in checks for name in check.alarms)
+    kinds = Counter(str(event.kind) for event in monitor.events)
+    counts = [", ".join(f"{n} {name}" for name, n in found.items()) for found in (alarms, kinds)]
     return [len(checks), sum(check.state != "in" for check in checks), counts[0], counts[1] or "none"]
 
 
@@ -752,7 +723,7 @@ def zero_pressure(cache: Path, phase: str, kelvins: Sequence[float]) -> list[Ato
     for kelvin in kelvins:
         made = cached(
             cache / f"{phase}-{kelvin:g}K.traj",
-            lambda kelvin=kelvin: zero_pressure_run(phase, kelvin, 0, N_PER_TEMPERATURE),
+            partial(zero_pressure_run, phase, kelvin, 0, N_PER_TEMPERATURE),
         )
         for atoms in made:
             atoms.info["bath_K"] = kelvin

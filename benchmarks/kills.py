@@ -2,12 +2,15 @@
 
     python benchmarks/kills.py --kills 300
 
-The run is NVE copper (EMT) that is melted by a hot start, with checkpoints every 20 steps, checks every 3 and flagged
-frames. Half of the kills come from outside at a random moment; the other half from inside, in the middle of a random
-write, after a part of its bytes. With --full-disk the files lie on a small tmpfs that is full until it is enlarged.
+The run is NVE copper that goes out of its reference now and then (a pair potential without memory, so that a restart
+gives the same bits), with checkpoints every 20 steps, checks every 3 and flagged frames. Half of the kills come from
+outside at a random moment; the other half from inside, in the middle of a random write, after a part of its bytes. With
+--full-disk the files lie on a small tmpfs that is full until it is enlarged.
 """
 
 import argparse
+import errno
+import io
 import os
 import random
 import shutil
@@ -15,6 +18,9 @@ import signal
 import subprocess
 import sys
 import time
+import traceback
+from collections.abc import Sequence
+from contextlib import redirect_stderr
 from dataclasses import fields
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -22,8 +28,7 @@ from tempfile import TemporaryDirectory
 import numpy as np
 from ase import Atoms, units
 from ase.build import bulk
-from ase.calculators.calculator import all_changes
-from ase.calculators.emt import EMT
+from ase.calculators.calculator import Calculator, all_changes
 from ase.md.verlet import VelocityVerlet
 
 from quests_md import Calibration, Monitor, Reference, Trigger, calibrate, read_log, save_frame
@@ -32,19 +37,35 @@ from quests_md.records import CHECK_FIELDS, Event
 STEPS, CHECKPOINT, INTERVAL = 240, 20, 3
 
 
-class FreshEMT(EMT):
-    """EMT that forgets its neighbour list: forces after a restart are those of the run without one, to the bit."""
+class Morse(Calculator):
+    """Copper after Girifalco and Weizer (doi:10.1103/PhysRev.114.687), neighbours only, nothing kept between calls."""
 
-    def calculate(self, atoms: Atoms | None = None, properties: object = None, system_changes: object = None) -> None:
-        """Calculate as if for the first time."""
-        super().calculate(atoms, properties, all_changes)
+    implemented_properties = ("energy", "forces")
+
+    def calculate(
+        self,
+        atoms: Atoms | None = None,
+        properties: Sequence[str] = ("energy",),
+        system_changes: Sequence[str] = all_changes,
+    ) -> None:
+        """Sum over all pairs nearer than 3.6 Å."""
+        super().calculate(atoms, properties, system_changes)
+        lengths = self.atoms.cell.lengths()
+        steps = self.atoms.positions - self.atoms.positions[:, None]
+        steps -= np.round(steps / lengths) * lengths
+        r = np.linalg.norm(steps, axis=2)
+        np.fill_diagonal(r, np.inf)
+        rise = np.where(r < 3.6, np.exp(-1.36 * (np.minimum(r, 9.0) - 2.87)), 0.0)
+        slope = 2 * 1.36 * 0.34 * (rise - rise**2)
+        forces = ((slope / r)[:, :, None] * steps).sum(axis=1)
+        self.results = {"energy": float(0.17 * (rise**2 - 2 * rise).sum()), "forces": forces}
 
 
 def start() -> Atoms:
-    """Copper that melts within the run."""
+    """Hot copper."""
     atoms = bulk("Cu", cubic=True) * (2, 2, 2)
     rng = np.random.default_rng(5)
-    widths = np.sqrt(atoms.get_masses() * units.kB * 4500)[:, None]
+    widths = np.sqrt(atoms.get_masses() * units.kB * 2400)[:, None]
     momenta = rng.standard_normal((len(atoms), 3)) * widths
     atoms.set_momenta(momenta - momenta.mean(axis=0))
     return atoms
@@ -55,10 +76,10 @@ def known() -> tuple[Reference, Calibration]:
     frames = []
     for seed in range(40):
         atoms = bulk("Cu", cubic=True) * (2, 2, 2)
-        atoms.positions += np.random.default_rng(seed).normal(0, 0.07, (len(atoms), 3))
+        atoms.positions += np.random.default_rng(seed).normal(0, 0.08, (len(atoms), 3))
         frames.append(atoms)
-    reference = Reference.from_frames(frames, groups="frame")
-    return reference, calibrate(reference)
+    reference = Reference.from_frames(frames, bandwidth=0.05, groups="frame")
+    return reference, calibrate(reference, false_alarms=0.1).with_statistics(["dh_max"])
 
 
 def save_checkpoint(folder: Path, atoms: Atoms, step: int) -> None:
@@ -76,12 +97,12 @@ def run(folder: Path, reference: Reference, calibration: Calibration, *, on_erro
         atoms.positions[:] = saved["positions"]
         atoms.set_momenta(saved["momenta"])
         step = int(saved["step"])
-    atoms.calc = FreshEMT()
+    atoms.calc = Morse()
     dyn = VelocityVerlet(atoms, 2 * units.fs)  # begins again at step 0
     with Monitor(
         reference,
         calibration,
-        trigger=Trigger(patience=2),
+        trigger=Trigger(patience=2, release=0.2),
         log=folder / "run.jsonl",
         actions=[save_frame(folder / "flagged.extxyz")],
         on_error=on_error,  # type: ignore[arg-type]
@@ -118,7 +139,7 @@ def run_and_die(folder: Path, reference: Reference, calibration: Calibration, dy
 
 
 def child(work: object, *args: object) -> int:
-    """Run a function in a forked process; its process id."""
+    """Run a function in a forked process, which ends with the code ENOSPC if the disk is full; its process id."""
     pid = os.fork()
     if pid:
         return pid
@@ -127,10 +148,12 @@ def child(work: object, *args: object) -> int:
         sys.stderr = Path(os.devnull).open("w")  # noqa: SIM115  # the pre-flight block of every start
         work(*args)  # type: ignore[operator]
         code = 0
-    except BaseException:
-        import traceback
-
-        traceback.print_exc(file=sys.stdout)
+    except BaseException as exc:
+        if isinstance(exc, OSError) and exc.errno == errno.ENOSPC:
+            code = errno.ENOSPC
+        else:
+            traceback.print_exc(file=sys.stdout)
+            sys.stdout.flush()
     finally:
         os._exit(code)
 
@@ -169,6 +192,10 @@ def main() -> None:
     with TemporaryDirectory() as temporary:
         whole = Path(temporary) / "whole"
         whole.mkdir()
+        rehearsal = Path(temporary) / "rehearsal"
+        rehearsal.mkdir()
+        with redirect_stderr(io.StringIO()):
+            run(rehearsal, reference, calibration)  # whatever a first run loads is there before the forks
         begun = time.perf_counter()
         assert os.waitpid(child(run, whole, reference, calibration), 0)[1] == 0
         duration = time.perf_counter() - begun
@@ -220,6 +247,8 @@ def full_disk(
             while not (folder / "done").exists():
                 status = os.waitpid(child(run, folder, reference, calibration), 0)[1]
                 if status:
+                    if os.waitstatus_to_exitcode(status) != errno.ENOSPC:
+                        sys.exit("a run failed, but not for want of space")
                     full += 1
                     size += rng.randrange(4, 64, 4)
                     subprocess.run(["mount", "-o", f"remount,size={size}k", str(folder)], check=True)

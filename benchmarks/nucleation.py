@@ -61,7 +61,14 @@ MATERIALS = (
         "cu864_liquid_ramp1600_800",
         "cu864_T700_s1",
         ("cu864_T700_s2", "cu864_T700_s3", "cu864_T700_s4", "cu864_T700_s7", "cu_T700_s1"),
-        ("cu864_liquid_T900_s5", "cu864_liquid_T900_s8", "cu864_liquid_T1000_s6", "cu_liquid_ramp1600_800"),
+        (
+            "cu864_liquid_T900_s5",
+            "cu864_liquid_T900_s8",
+            "cu864_liquid_T900_s10",
+            "cu864_liquid_T900_s11",
+            "cu864_liquid_T1000_s6",
+            "cu_liquid_ramp1600_800",
+        ),
     ),
     Material(
         "Ta",
@@ -70,7 +77,7 @@ MATERIALS = (
         "ta_liquid_ramp3960_2000",
         "ta_T1800_s1",
         ("ta_T1800_s2", "ta_T1800_s3_120ps", "ta_T1800_s5"),
-        ("ta_liquid_T2100_s4",),
+        ("ta_liquid_T2100_s4", "ta_liquid_T2100_s6", "ta_liquid_T2100_s7"),
     ),
     Material(
         "LJ",
@@ -437,9 +444,94 @@ def say(text: str) -> None:
     print(text, file=sys.stderr, flush=True)
 
 
-READING = "# Freezing and melting\n\nREADING"
-PROTOCOL = "PROTOCOL"
-FREEZING_TEXT = "## Freezing runs"
+READING = """# Freezing and melting
+
+![2048 copper atoms freeze: largest cluster, template matching, mean dH and entropy of the frame](freezing.png)
+
+(The picture: `python examples/freezing_figure.py`, run cu_T700_s1. The mean dH with respect to the liquid hardly
+moves while a tenth of the melt freezes; the labelled cluster does.)
+
+Melts of copper, tantalum and Lennard-Jones atoms that freeze by themselves, and melts that do not; made by
+`python benchmarks/nucleation.py FOLDER > docs/nucleation.md`. "Labelled" is
+`Monitor(liquid, phases={"liquid": liquid, "fcc": crystal})`, "unlabelled" `Monitor(liquid, baseline_ps=20)` and
+`Monitor(liquid)`. Times are in ps, those of Lennard-Jones runs in tau; an event's time is when it opened, after three
+checks in a row.
+
+What to take from it:
+
+- **Labelled**: all ten test runs that freeze open an event of the new phase, from 39 ps before to 1 ps after PTM sees
+  5 % of crystal. None of the eleven controls does: their largest cluster is 8 atoms, where the level is 20. (1046 ps
+  or tau of freezing runs, 1049 of controls.)
+- One of the ten events is an **early false alarm**: ta_T1800_s2 at 21 ps, three checks in a row with 22 atoms, when
+  freud sees 7 and nothing lasts; that run has a second event when it freezes. Another, ta_T1800_s3_120ps at 61 ps
+  with 21 atoms (freud: 43), is of a nucleus that stays. Liquids as cold as this are full of nuclei that come and go,
+  and the level is just above them; controls are warmer.
+- **Give the liquid as cold as the run will be.** The reference here is a cooling ramp of the liquid and ten early ps
+  of *another* freezing run. With the ramp alone (last column) an event opens in every Lennard-Jones run in the first
+  frames, at 0.65 where the ramp ends at 0.85, and in tantalum up to 63 ps before PTM: the undercooled liquid itself
+  looks like crystal, compared with a hot one. No control alarms, since controls are within the ramp, or nearly.
+- **Unlabelled, with a baseline**: six of ten test runs are seen no later than 5 ps after PTM, one 21 ps late (a small
+  nucleus in 2048 atoms), three not: one of them freezes during the baseline, two are Lennard-Jones runs of 48 checks.
+  Two of the eleven controls raise a false alarm. In short: it is a help where no crystal is known, not evidence that
+  nothing freezes.
+- **Unlabelled, default**: the crystal's environments lie among those of the liquid, where the largest dH does not see
+  them: copper and tantalum freeze unseen, Lennard-Jones is seen 12 and 17 tau late. One control alarms, rightly: the
+  2048-atom ramp starts at 1600 K, and the reference begins 10 ps later in a ramp like it.
+- **Atoms**: of those called crystalline, 85 to 97 % are solid-like by freud. The recall against freud is 0.2 to 0.75:
+  freud counts disordered and interfacial atoms as solid, and two of the runs with low recall (s4, s7) freeze partly
+  to bcc, of which the reference has none. PTM of single frames misses many atoms of a warm crystal, so that
+  precision against it is lower (0.5 to 0.84) and recall higher.
+- **Melting** of a heated crystal (700 to 1900 K in 80 ps): the event opens within 2 ps of the collapse of freud's
+  largest cluster to half of the atoms. PTM of single frames has lost half of the crystal at 1100 K, far below
+  melting, and is no judge here. The parent's reference is a crystal heated in another run up to 1590 K.
+
+## What was chosen on which runs
+
+Development: the references, and the freezing runs of seed 1 with 864 copper, 2000 tantalum and 864 Lennard-Jones
+atoms (and melting of seed 21). On them two things were chosen: thresholds a third of the way from what 1 % of the
+parent exceeds to what 99 % of the crystal exceed (a quarter to three eighths gave the same events within 10 tau), and
+a level of clusters at twice what the parent has by itself and 20 atoms at least; and that the liquid's reference
+should hold the undercooled liquid. All other runs were then judged once, and nothing was changed after that; four
+controls (cu864_liquid_T900_s10 and s11, ta_liquid_T2100_s6 and s7) were made and judged later, to have more time of
+liquids.
+"""
+PROTOCOL = """## The runs
+
+`python benchmarks/freezing_runs.py make FOLDER` makes them with LAMMPS (2025.7.22, one thread), `... classify FOLDER`
+lets OVITO (3.17) and freud (3.4) judge them; the table RUNS there lists system, temperature, length and seed of each.
+On another machine trajectories diverge, and onsets scatter two- to threefold between seeds. In short:
+
+- Copper (Cu_u3 EAM, fcc, 6 x 6 x 6 or 8 x 8 x 8 cells) and tantalum (CuTa EAM, bcc, 10 x 10 x 10 cells), NPT at zero
+  pressure (Nosé-Hoover, 0.1 ps and 1 ps): a crystal gets velocities of 1.8 Tm (1330 K, 3300 K), 6 ps at that
+  temperature, 4 ps of cooling to 1.2 Tm, time step 2 fs; then at once the temperature of the run, time step 4 fs, a
+  frame a ps. Ramps are cooled linearly from 1.2 Tm in 80 ps. Crystals: velocities of 2 T, 10 ps at T, then frames.
+  Heating: 10 ps at 700 K, then to 1900 K in 80 ps with 2 fs.
+- Lennard-Jones, cut at 2.5 sigma, pressure 5.68, time step 0.005 (0.5 and 2 tau): 10 tau from temperature 3 to 1.5, 5
+  tau at 1.5, then the run or a ramp from 1.5; a frame per 2.5 tau. Lengths are multiplied by 3.4 Å. Crystals at 0.65:
+  fcc and hcp, which together are the reference of "solid".
+- Runs are watched from 8 ps (tau) on, when the quench is over.
+
+Other judges: "energy": from when on a fifth of the energy of freezing (liquid at 10 to 20 ps less the crystal) is
+gone, mean of 20 samples. "PTM 5 %": from when on polyhedral template matching (RMSD 0.10) calls 5 % of the atoms fcc,
+hcp or bcc. "freud 50": from when on the largest cluster of SolidLiquid (l = 6, q > 0.7, 7 bonds, neighbours to 3.40
+Å, 4.00 Å or 1.45 sigma) holds 50 atoms.
+"""
+FREEZING_TEXT = """## Freezing runs
+
+Labelled: time of the first event of the new phase and its cluster, what freud's largest cluster holds then, and how
+much later than PTM's 5 % that is. Events: how many; one may close when a nucleus shrinks. "Hot liquid only": with the
+ramp alone as reference of the liquid."""
+CONTROLS_TEXT = """## Controls
+
+Liquids that do not freeze. The levels of clusters are in atoms."""
+AGREEMENT_TEXT = """## Atoms
+
+Atoms assigned to the new phase against those that are crystalline by other judges, in frames of which these call 5 to
+95 % crystalline. Averages: PTM of positions averaged over 0.18 ps."""
+MELTING_TEXT = """## Melting
+
+"Freud < 50 %": when its largest cluster is below half of the atoms for good; the largest liquid cluster is that of
+all checks up to 5 ps before that."""
 FREEZING_HEAD = [
     "run",
     "atoms",
@@ -454,7 +546,6 @@ FREEZING_HEAD = [
     "unlabelled, default",
     "labelled, hot liquid only",
 ]
-CONTROLS_TEXT = "## Controls"
 CONTROLS_HEAD = [
     "run",
     "atoms",
@@ -468,9 +559,7 @@ CONTROLS_HEAD = [
     "unlabelled, default",
     "labelled, hot liquid only",
 ]
-AGREEMENT_TEXT = "## Atoms"
 AGREEMENT_HEAD = ["run", "against", "frames with both", "crystalline", "precision", "recall"]
-MELTING_TEXT = "## Melting"
 MELTING_HEAD = ["run", "PTM < 50 %", "freud < 50 %", "labelled", "largest liquid cluster before", "unlabelled, default"]
 
 if __name__ == "__main__":

@@ -27,7 +27,7 @@ LIQUID_DEPTH = LinearSegmentedColormap.from_list("liquid", ["#f1f3f5", "#ccd4dc"
 #: Share of the atoms in the largest cluster at the second snapshot; the first is the event, the third the end.
 SECOND = 0.25
 #: Å, diameter of atoms of the new phase halfway to the eye.
-SPHERE = 1.9
+SPHERE = 1.65
 
 
 @dataclass
@@ -41,8 +41,8 @@ class Course:
     level: float = 0.0
     kept: dict[str, tuple[int, Atoms, np.ndarray]] = field(default_factory=dict)
     """By the name of a snapshot: index of its check, frame, which atoms are of the product."""
-    centre: np.ndarray | None = None
-    """Scaled position of the nucleus."""
+    centres: dict[str, np.ndarray] = field(default_factory=dict)
+    """Scaled positions of the largest cluster: it is drawn in the middle."""
 
 
 def main() -> None:
@@ -77,10 +77,10 @@ def follow(run: str, liquid: Reference, solid: Reference, product: str) -> Cours
                 wanted = "grown"
             of_product = phases.assign(atoms) == phases.names.index(product)
             course.kept[wanted] = i, atoms.copy(), of_product
-            if wanted == "event":
+            if of_product.any():
                 nucleus = clusters(atoms, of_product, phases.pair_distances)[0]
                 phase = 2j * np.pi * atoms.get_scaled_positions()[nucleus]
-                course.centre = np.angle(np.exp(phase).mean(axis=0)) / (2 * np.pi)
+                course.centres[wanted] = np.angle(np.exp(phase).mean(axis=0)) / (2 * np.pi)
     return course
 
 
@@ -116,15 +116,13 @@ def draw(course: Course, ptm: np.ndarray | None, out: str) -> None:
     shares = figure.add_subplot(grid[1, :])
     draw_shares(shares, course, ptm)
     draw_entropies(figure.add_subplot(grid[2, :], sharex=shares), course)
-    figure.savefig(out, dpi=150, facecolor="white")
+    figure.savefig(out, dpi=120, facecolor="white")
 
 
 def draw_atoms(axis: Axes, course: Course, name: str, letter: str) -> None:
     """Atoms seen along the third direction of the cell: near ones larger and darker, the new phase in colour."""
     i, atoms, of_product = course.kept[name]
-    scaled = atoms.get_scaled_positions()
-    if course.centre is not None:
-        scaled = (scaled - course.centre + 0.5) % 1.0
+    scaled = (atoms.get_scaled_positions() - course.centres.get(name, 0.5) + 0.5) % 1.0
     depth = scaled[:, 2]
     x, y, _ = (scaled @ atoms.cell.array).T
     width, height = (float(np.abs(atoms.cell.array[:, k]).sum()) for k in (0, 1))

@@ -21,6 +21,7 @@ from .heldout import ANY_ELEMENT, HeldOut, held_out_frames, separate_frames
 from .levels import GUESS, Kind, Level, NullScores, level_of
 from .reference import Reference
 from .reference_build import label_list
+from .reference_file import shortened
 
 __all__ = ["DEFAULT_STATISTICS", "SCHEMA", "Calibration", "Kind", "calibrate", "kind_of", "rate_of"]
 
@@ -34,6 +35,15 @@ Per = Literal["check", "ns", "run"]
 Mode = Literal["full", "proven"]
 
 PS_PER_NS = 1000.0
+
+#: Most atoms of a typical frame that a file may name: so many numbers are made of it.
+MOST_ATOMS = 10_000_000
+
+#: Largest number in a file, and one over the smallest time: no score comes near, and its square is still a number.
+LARGEST = 1e100
+
+#: The modes of evaluation that scores are for.
+_MODES: dict[str, tuple[Mode, ...]] = {"full": ("full",), "proven": ("proven",), "both": ("full", "proven")}
 
 #: From the best kind of a level to the worst.
 KINDS: tuple[Kind, ...] = ("conformal", "extrapolated", "none")
@@ -272,7 +282,7 @@ class Calibration:
         FileNotFoundError
             If there is no such file.
         FileFormatError
-            If it is empty, torn, of another schema or not a calibration.
+            If it is empty, torn, of another schema or not a calibration, or holds what no calibration does.
         """
         file = Path(path)
         if not file.is_file():
@@ -280,35 +290,47 @@ class Calibration:
                 f"{path}: expected a calibration file, there is none; make it with Calibration.save"
             )
         try:
-            content = json.loads(file.read_text(encoding="utf-8"))
-            if content["type"] != "quests_md calibration":
-                raise FileFormatError(f"{path}: expected a quests_md calibration, got {content['type']!r}")
-            if content["schema"] != SCHEMA:
-                todo = "update quests_md" if content["schema"] > SCHEMA else "calibrate again"
-                raise FileFormatError(
-                    f"{path}: calibration schema {content['schema']}, this version of quests_md reads {SCHEMA}; {todo}"
-                )
-            return cls(
-                fingerprint=str(content["fingerprint"]),
-                false_alarms=_checked_rate(content["false_alarms"]),
-                per=_checked_per(content["per"]),
-                statistics=checked_statistics(content["statistics"]),
-                nulls=tuple(_read_null(path, null) for null in content["nulls"]),
-                atom_levels={_atomic_number(z): _finite(value) for z, value in content["atom_levels"].items()},
-                composition={_atomic_number(z): _count(n) for z, n in content["composition"].items()},
-                n_groups=_count(content["n_groups"]),
-                frame_atoms=_count(content["frame_atoms"]),
-                how=str(content["how"]),
-                checks=None if content["checks"] is None else _count(content["checks"]),
-                block_ps=None if content["block_ps"] is None else _finite(content["block_ps"]),
-                spacing_ps=None if content["spacing_ps"] is None else _finite(content["spacing_ps"]),
-            )
-        except FileFormatError:
-            raise
+            return cls._from_content(json.loads(file.read_text(encoding="utf-8")))
         except UnicodeDecodeError:
             raise FileFormatError(f"{path}: not a calibration file of quests_md: it is binary") from None
+        except FileFormatError as exc:
+            raise FileFormatError(f"{path}: {exc}") from None
         except (ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError) as exc:
-            raise FileFormatError(f"{path}: not a calibration file of quests_md, or torn: {exc!r}") from exc
+            what = shortened(str(exc) if isinstance(exc, ValueError) else repr(exc))
+            raise FileFormatError(f"{path}: not a calibration file of quests_md, or torn: {what}") from exc
+
+    @classmethod
+    def _from_content(cls, content: Any) -> "Calibration":
+        """The calibration that a JSON text of anyone tells of; raises many kinds of errors for what is none."""
+        if content["type"] != "quests_md calibration":
+            raise FileFormatError(f"expected a quests_md calibration, got {shortened(repr(content['type']))}")
+        if content["schema"] != SCHEMA:
+            todo = "update quests_md" if content["schema"] > SCHEMA else "calibrate again"
+            raise FileFormatError(
+                f"calibration schema {content['schema']}, this version of quests_md reads {SCHEMA}; {todo}"
+            )
+        nulls = tuple(_read_null(null) for null in content["nulls"])
+        names = [(n.statistic, n.element, n.side, mode) for n in nulls for mode in _MODES[n.values]]
+        if len(set(names)) < len(names):
+            raise ValueError("nulls: expected the scores of each number once, got some twice")
+        frame_atoms = _count("frame_atoms", content["frame_atoms"], most=MOST_ATOMS)
+        if frame_atoms == 0 and any(len(null.scores) for null in nulls):
+            raise ValueError("frame_atoms: expected a positive number, since there are scores, got 0")
+        return cls(
+            fingerprint=_text("fingerprint", content["fingerprint"]),
+            false_alarms=_checked_rate(content["false_alarms"]),
+            per=_checked_per(content["per"]),
+            statistics=checked_statistics(content["statistics"]),
+            nulls=nulls,
+            atom_levels={_atomic_number(z): _number(z, value) for z, value in content["atom_levels"].items()},
+            composition={_atomic_number(z): _count(z, n, fewest=1) for z, n in content["composition"].items()},
+            n_groups=_count("n_groups", content["n_groups"]),
+            frame_atoms=frame_atoms,
+            how=_text("how", content["how"]),
+            checks=None if content["checks"] is None else _count("checks", content["checks"], fewest=1),
+            block_ps=None if content["block_ps"] is None else _time_ps("block_ps", content["block_ps"]),
+            spacing_ps=None if content["spacing_ps"] is None else _time_ps("spacing_ps", content["spacing_ps"]),
+        )
 
     def require(self, reference: Reference) -> None:
         """Raise MismatchError unless this calibration was made for that reference."""
@@ -500,41 +522,57 @@ def _frame_groups(reference: Reference, groups: str | Sequence[Any] | None) -> t
     return np.array([place[label] for label in labels], dtype=np.int64), "labels given"
 
 
-def _read_null(path: str | os.PathLike[str], content: Mapping[str, Any]) -> NullScores:
+def _read_null(content: Mapping[str, Any]) -> NullScores:
     """A null distribution out of a file."""
     name, element, side, values = (content[key] for key in ("statistic", "element", "side", "values"))
-    if name not in STATISTICS or side not in ("above", "below") or values not in ("full", "proven", "both"):
-        raise FileFormatError(f"{path}: expected scores of a known statistic, got {name!r}, {side!r}, {values!r}")
-    if element is not None and element not in atomic_numbers:
-        raise FileFormatError(f"{path}: expected a chemical element, got {element!r}")
-    scores = np.array(content["scores"], dtype=np.float64)
-    sizes = np.array(content["sizes"], dtype=np.int64)
-    if scores.ndim != 1 or not np.isfinite(scores).all():
-        raise FileFormatError(f"{path}: scores: expected a list of finite numbers")
-    if sizes.shape != scores.shape or (sizes < 0).any():
-        raise FileFormatError(f"{path}: sizes: expected a number of atoms for each of {len(scores)} scores")
+    if name not in STATISTICS or side not in ("above", "below") or values not in _MODES:
+        raise ValueError(f"nulls: expected scores of a known statistic, got {name!r}, {side!r}, {values!r}")
+    if side == "below" and not STATISTICS[name].two_sided:
+        raise ValueError(f"nulls: expected the largest {name} of each group, got the smallest")
+    if element is not None and atomic_numbers.get(element, 0) < 1:
+        raise ValueError(f"nulls: expected a chemical element, got {element!r}")
+    if not isinstance(content["scores"], list) or not isinstance(content["sizes"], list):
+        raise ValueError("nulls: expected lists of scores and sizes")
+    scores = np.array([_number("scores", score) for score in content["scores"]], dtype=np.float64)
+    sizes = np.array([_count("sizes", size) for size in content["sizes"]], dtype=np.int64)
+    if sizes.shape != scores.shape:
+        raise ValueError(f"sizes: expected a number of atoms for each of {len(scores)} scores, got {len(sizes)}")
+    if STATISTICS[name].unit == "atoms" and (scores < 0).any():
+        raise ValueError(f"scores: expected no {name} below 0, got {scores.min()}")
     order = np.argsort(scores, kind="stable")
     return NullScores(name, element, side, values, scores[order], sizes[order])
 
 
 def _atomic_number(text: str) -> int:
     number = int(text)
-    if not 0 <= number < len(chemical_symbols):
+    if not 0 <= number < len(chemical_symbols) or str(number) != text:
         raise ValueError(f"expected an atomic number, got {text!r}")
     return number
 
 
-def _count(value: Any) -> int:
-    if isinstance(value, bool) or not isinstance(value, int) or value < 0:
-        raise ValueError(f"expected a count, got {value!r}")
+def _count(name: str, value: Any, *, fewest: int = 0, most: int = 2**53) -> int:
+    if isinstance(value, bool) or not isinstance(value, int) or not fewest <= value <= most:
+        raise ValueError(f"{name}: expected an integer from {fewest} to {most}, got {value!r}")
     return value
 
 
-def _finite(value: Any) -> float:
-    number = float(value)
-    if not math.isfinite(number):
-        raise ValueError(f"expected a finite number, got {value!r}")
+def _number(name: str, value: Any) -> float:
+    if isinstance(value, bool) or not isinstance(value, int | float) or not abs(value) <= LARGEST:
+        raise ValueError(f"{name}: expected a number between {-LARGEST} and {LARGEST}, got {value!r}")
+    return float(value)
+
+
+def _time_ps(name: str, value: Any) -> float:
+    number = _number(name, value)
+    if not number > 1 / LARGEST:
+        raise ValueError(f"{name}: expected a positive time in ps, got {value!r}")
     return number
+
+
+def _text(name: str, value: Any) -> str:
+    if not isinstance(value, str):
+        raise ValueError(f"{name}: expected a text, got {value!r}")
+    return value
 
 
 def _checked_rate(rate: float) -> float:

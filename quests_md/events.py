@@ -1,7 +1,7 @@
 """The course of an event: from its checks to the Event record."""
 
 from collections import deque
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 from typing import Any, Literal, Protocol
 
@@ -103,8 +103,8 @@ class EventCourse:
         """Whether patience has been spent."""
         return self.confirmed_step is not None
 
-    def add(self, check: Check, excess: float, findings: Findings) -> None:
-        """Take the next check of the event."""
+    def add(self, check: Check, excess: float, findings: Findings, alarms: Sequence[str] = ()) -> None:
+        """Take the next check of the event, with what of its alarms concerns it."""
         size, of_all = findings.size(self.channel)
         if self.n_checks % self._every == 0:
             self._history.append((check.step, size))
@@ -116,7 +116,7 @@ class EventCourse:
             self.n_open_checks += 1
         if check.state != "in":
             self.last_step = check.step
-        self._alarms |= dict.fromkeys(check.alarms)
+        self._alarms |= dict.fromkeys(alarms)
         if not self.reason and self.channel != "novel":
             self.reason, self.phase = findings.reason(self.channel)
         if self.channel != "exploded":

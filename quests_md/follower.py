@@ -20,6 +20,7 @@ from .identities import identities
 from .journal import NoteLevel
 from .judge import Judged
 from .levels import NullScores, level_of
+from .phases import GROWN, GROWTH
 from .records import Check, Environment, Event, NearestEnvironment, number
 from .reference import Reference
 from .trigger import Trigger
@@ -102,6 +103,17 @@ class Follower:
         """Events that are open, in order of id."""
         courses = [course for course in self._courses.values() if course.is_confirmed]
         return sorted((course.record(is_open=True) for course in courses), key=lambda event: event.id)
+
+    @property
+    def settled(self) -> int:
+        """Id of the first event that may still change: all before it are closed."""
+        courses = (course.event_id for course in self._courses.values() if course.is_confirmed)
+        return min(courses, default=self.n_events + 1)
+
+    def events_from(self, event_id: int) -> list[Event]:
+        """Events from this id on; of the closed ones the last 1000 at most."""
+        events = sorted([*self.closed, *self.open_events], key=lambda event: event.id)
+        return [event for event in events if event.id >= event_id]
 
     def take(self, judged: Judged, atoms: Atoms) -> Followed:
         """Take the next check of the run with its frame."""
@@ -217,7 +229,8 @@ class Follower:
         events: list[tuple[Event, bool]],
     ) -> bool:
         """Ask the trigger of this channel, follow its event. Returns whether it asks for the end of the run."""
-        excess, trigger = self._excess(channel, check), self.triggers[channel]
+        excesses, trigger = self._excesses(channel, check), self.triggers[channel]
+        excess = max(excesses.values(), default=-math.inf)
         before = trigger.state
         after = trigger.update(excess, check.time_ps)
         if after != before:
@@ -227,21 +240,20 @@ class Follower:
             self._close(channel, lines)
             return False
         course = self._courses.setdefault(channel, EventCourse(channel, check))
-        course.add(check, excess, findings)
+        course.add(check, excess, findings, [name for name, value in excesses.items() if value > 0])
         if after in ("open", "stop"):
             self._open_or_follow(course, check, lines, events)
         return after == "stop"
 
-    def _excess(self, channel: Channel, check: Check) -> float:
-        """The largest excess of the statistics of a channel; -inf without any."""
+    def _excesses(self, channel: Channel, check: Check) -> dict[str, float]:
+        """The excesses of the statistics of a channel."""
         own = self.baseline.statistics if self.baseline is not None and self.baseline.is_complete else ()
         of_run = {*own, *(f"{name}_drift" for name in own)}
-        excesses = [
-            x
-            for name, x in check.excesses.items()
+        return {
+            name: excess
+            for name, excess in check.excesses.items()
             if (name in of_run or name.startswith("phase:")) == (channel == "transition")
-        ]
-        return max(excesses, default=-math.inf)
+        }
 
     def _explode(
         self,
@@ -320,7 +332,7 @@ class OwnClusters:
 def _own_level(sizes: Sequence[int], n_atoms: int, rate: float) -> float:
     scores = np.sort(np.array(sizes, dtype=np.float64))
     null = NullScores("phase_cluster", None, "above", "both", scores, np.full(len(scores), n_atoms))
-    return level_of(null, "extreme", n_atoms, rate, 1).value
+    return max(GROWTH * level_of(null, "extreme", n_atoms, rate, 1).value, GROWN)
 
 
 @dataclass(slots=True)

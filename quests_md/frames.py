@@ -1,6 +1,8 @@
 """Frames from memory, files, globs and slices, one at a time."""
 
 import glob
+import json
+import math
 import numbers
 import os
 import re
@@ -8,17 +10,22 @@ import sys
 import warnings
 import zlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from itertools import count
 from lzma import LZMAError
 from pathlib import Path
-from typing import Any, Literal, NamedTuple, TypeAlias
+from typing import IO, Any, Literal, NamedTuple, TypeAlias
 
+import numpy as np
 from ase import Atoms
+from ase.data import chemical_symbols
 from ase.io import iread
 from ase.io.formats import UnknownFileTypeError, filetype, get_compression
 from ase.io.trajectory import TrajectoryReader
+from ase.io.ulm import read_header
+from numpy.typing import NDArray
 
 from .errors import FileFormatError
 from .lammps_dump import check_types, is_lammps_dump, read_lammps_dump
@@ -145,7 +152,8 @@ def frame_time_ps(atoms: Atoms) -> float | None:
     for key in ("time_ps", "ps"):
         value = atoms.info.get(key)
         if isinstance(value, numbers.Real) and not isinstance(value, bool):
-            return float(value)
+            with suppress(OverflowError):  # integers have any number of digits
+                return float(value)
     return None
 
 
@@ -266,11 +274,19 @@ def _iter_wanted(read: _Reader, name: str, wanted: range, incomplete: str) -> It
     try:
         for index, atoms in read(name, wanted):
             if atoms is not None:
+                _require_elements(name, index, atoms)
                 yield Frame(atoms, name, index)
             if index + 1 >= end:
                 return
     except IncompleteError as error:
         _report(error, incomplete, name, index + 1)
+
+
+def _require_elements(name: str, index: int, atoms: Atoms) -> None:
+    strange = np.flatnonzero((atoms.numbers < 0) | (atoms.numbers >= len(chemical_symbols)))
+    if len(strange):
+        got = f"atomic number {atoms.numbers[strange[0]]} for atom {strange[0]}"
+        raise FileFormatError(f"{name}: frame {index}: expected chemical elements, got {got}; correct this frame")
 
 
 def _count(read: _Reader, name: str) -> tuple[int, IncompleteError | None]:
@@ -342,7 +358,7 @@ def _read_other(name: str, wanted: range) -> Iterator[tuple[int, Atoms | None]]:
             raise
         except Exception as error:
             reraise_system_error(error)
-            what = f"expected format {kind!r}, but ASE's reader failed: {type(error).__name__}: {error}"
+            what = f"expected format {kind!r}, but ASE's reader failed: {_what(error)}"
             raise FileFormatError(f"{name}: frame {index}: {what}; is the file whole and of this format?") from error
         yield index, atoms if index in wanted else None
 
@@ -350,23 +366,58 @@ def _read_other(name: str, wanted: range) -> Iterator[tuple[int, Atoms | None]]:
 def _read_traj(name: str, wanted: range) -> Iterator[tuple[int, Atoms | None]]:
     with Path(name).open("rb") as fd:
         try:
+            offsets = read_header(fd)[-1]
+            if len(offsets):
+                _check_traj_item(fd, offsets, 0)
             trajectory = TrajectoryReader(fd)
         except Exception as error:
-            raise FileFormatError(
-                f"{name}: expected a whole ASE trajectory, got {type(error).__name__}: {error}"
-            ) from error
+            raise FileFormatError(f"{name}: expected a whole ASE trajectory, got {_what(error)}") from error
         for index in range(len(trajectory)):
+            if index not in wanted:
+                yield index, None
+                continue
             try:
-                atoms = trajectory[index] if index in wanted else None
+                _check_traj_item(fd, offsets, index)
+                atoms = trajectory[index]
             except Exception as error:
-                kind = IncompleteError if _is_torn_at_end(trajectory) else FileFormatError
-                raise kind(f"{name}: frame {index}: the data are torn ({type(error).__name__}: {error})") from error
+                kind = IncompleteError if _is_torn_at_end(fd, offsets, trajectory) else FileFormatError
+                raise kind(f"{name}: frame {index}: the data are torn ({_what(error)})") from error
             yield index, atoms
 
 
-def _is_torn_at_end(trajectory: Any) -> bool:
+#: Bytes that an array may take which is written as text, whatever its length, and per byte of the text.
+_SMALL_ARRAY, _BYTES_PER_CHARACTER = 2**20, 64
+
+
+def _check_traj_item(fd: IO[bytes], offsets: NDArray[np.int64], index: int) -> None:
+    """Raise ValueError if the text of a frame announces an array of which it holds a part, which ASE would repeat."""
+    fd.seek(offsets[index])
+    text = fd.read(int.from_bytes(fd.read(8), "little")).decode()
+    most = max(_SMALL_ARRAY, _BYTES_PER_CHARACTER * len(text))
+
+    def check(content: dict[str, Any]) -> dict[str, Any]:
+        if "__ndarray__" in content:
+            shape, dtype, _ = content["__ndarray__"]
+            if math.prod(shape) * np.dtype(dtype).itemsize > most:
+                raise ValueError(f"expected an array as large as its text, got shape {shape}")
+        return content
+
+    # constraints are a text in the text
+    item = json.loads(text, object_hook=check)
+    json.loads(item.get("constraints", "[]"), object_hook=check)
+
+
+def _what(error: Exception) -> str:
+    """An error of a reader, cut where it quotes much of the file."""
+    text = f"{type(error).__name__}: {error}"
+    return text if len(text) <= 200 else f"{text[:197]}..."
+
+
+def _is_torn_at_end(fd: IO[bytes], offsets: NDArray[np.int64], trajectory: Any) -> bool:
+    last = len(trajectory) - 1
     try:
-        trajectory[-1]
+        _check_traj_item(fd, offsets, last)
+        trajectory[last]
     except Exception:
         return True
     return False

@@ -14,9 +14,6 @@ OnError = Literal["log", "raise"]
 
 NoteLevel = Literal["info", "warning", "error"]
 
-#: Most events whose lines are kept until the log can be written again.
-MOST_EVENTS = 1000
-
 _logger = logging.getLogger("quests_md")
 
 
@@ -25,8 +22,7 @@ class Journal:
 
     With on_error="log" a failure is said once through the logger ``quests_md`` (on stderr unless told otherwise) and
     noted in the log; with "raise" it is raised. A header that could not be written is owed and comes first, as is what
-    is said when a run is taken up again; lost lines are counted, and noted when writing works again, with the last line
-    of each event among them.
+    is said when a run is taken up again; lost lines are counted, and noted when writing works again.
     """
 
     def __init__(self, path: str | os.PathLike[str] | None, on_error: OnError, *, resume: bool = False) -> None:
@@ -39,7 +35,6 @@ class Journal:
         """What the log held before; None for a new one."""
         self._owed: list[dict[str, Any]] = []  # what must come before anything else
         self._lost_lines = 0
-        self._lost_events: dict[int, dict[str, Any]] = {}
         self._said: set[str] = set()
 
     @property
@@ -72,23 +67,17 @@ class Journal:
         if self._lost_lines and lines:
             lost = f"{self._lost_lines} lines before this one could not be written"
             owed.append({"type": "note", "level": "error", "step": self.step, "message": lost})
-            owed += self._lost_events.values()
         try:
             self._log.write(*owed, *lines)
         except OSError as exc:
             self._lost_lines += len(lines)
-            for line in lines:
-                if line["type"] == "event" and (
-                    line["id"] in self._lost_events or len(self._lost_events) < MOST_EVENTS
-                ):
-                    self._lost_events[line["id"]] = line
             if self.on_error == "raise":
                 raise
             self._say_once(f"the log {self._log.path} cannot be written ({exc.strerror or exc})")
             return False
         self._owed = []
         if lines:
-            self._lost_lines, self._lost_events = 0, {}
+            self._lost_lines = 0
         return True
 
     def guarded(self, work: Callable[[], Any]) -> None:

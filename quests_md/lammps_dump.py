@@ -260,6 +260,7 @@ def _read_box(snapshot: _Snapshot, lines: Lines, words: list[str], line: bytes) 
 
 def _read_rows(snapshot: _Snapshot, lines: Lines, *, keep: bool) -> None:
     n_atoms = missing = snapshot.n_atoms or 0
+    start = lines.memory
     while missing:
         portion = lines.take(min(missing, _PORTION))
         for i, line in enumerate(portion, n_atoms - missing):
@@ -271,6 +272,7 @@ def _read_rows(snapshot: _Snapshot, lines: Lines, *, keep: bool) -> None:
         missing -= len(portion)
         if keep:
             snapshot.rows += portion
+            lines.check_size(snapshot.index, start)
 
 
 def _take(snapshot: _Snapshot, lines: Lines) -> bytes:

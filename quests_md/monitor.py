@@ -46,6 +46,7 @@ from .resume import (
     file_size,
     find_place,
     header_at,
+    levels_digest,
     require_known_reference,
     require_same_monitor,
 )
@@ -215,6 +216,7 @@ class Monitor:
         self._n_checks = 0
         self._n_atoms_checked = 0
         self._is_behind = False  # whether the log lacks something that the run so far has brought
+        self._settled = 1  # id of the first event that may change after what the log has
         self._own_offset = self._given_offset = 0  # of steps that `check` counts, and of those it is given
         self._seconds = 0.0
         self._started: float | None = None
@@ -271,9 +273,11 @@ class Monitor:
             raise TypeError("dyn: expected the dynamics; attach with dyn.attach(monitor, interval, dyn)")
         host = next((h for h in self._hosts if h.is_for(dyn)), None)
         if host is None:
-            interval = next((entry[1] for entry in dyn.observers if entry[0] is self), None)
-            host = self._new_host(dyn, interval)
+            place = next((i for i, entry in enumerate(dyn.observers) if entry[0] is self), None)
+            host = self._new_host(dyn, None if place is None else dyn.observers[place][1])
             self._begin(host.atoms(), host=host)
+            if place is not None and not host.is_due(host.step() - host.own_step):
+                dyn.observers[place] = (self, 1, *dyn.observers[place][2:])  # taken up between two checks
             self._journal.guarded(lambda: self._preflight_once(host.atoms()))
         self._observe(host)
 
@@ -365,7 +369,7 @@ class Monitor:
     @property
     def events(self) -> list[Event]:
         """Events so far, in order of id; of the closed ones the last 1000, all of them are in the log."""
-        return sorted([*self._follower.closed, *self._follower.open_events], key=lambda event: event.id)
+        return self._follower.events_from(0)
 
     @property
     def n_outliers(self) -> int:
@@ -404,7 +408,8 @@ class Monitor:
             if not self._journal.is_open:
                 return
             try:
-                self._journal.write(*(event.to_line() for event in self._follower.open_events))
+                events = self._follower.events_from(self._settled if self._is_behind else self._follower.settled)
+                self._journal.write(*(event.to_line() for event in events if event.is_open or self._is_behind))
                 cost = self.overhead
                 if self._n_checks:
                     self._journal.note(
@@ -572,7 +577,10 @@ class Monitor:
         self._journal.step = check.step
         self._n_checks += 1
         self._n_atoms_checked += check.n_atoms
-        lines = [*taken.lines, self._follower.snapshot(check)] if was_behind else taken.lines
+        lines = list(taken.lines)
+        if was_behind:
+            lines += [event.to_line() for event in self._follower.events_from(self._settled)]
+            lines.append(self._follower.snapshot(check))
         is_written = self._journal.write(*lines)
         for level, text in taken.notes:
             self._journal.note(level, text)
@@ -586,6 +594,8 @@ class Monitor:
             line = {"type": "state", "step": check.step, "frame": check.frame, "files": sizes}
             is_written = self._journal.write(line) and is_written
         self._is_behind = not is_written
+        if is_written:
+            self._settled = self._follower.settled
         if taken.stop:
             self._stop()
 
@@ -631,7 +641,7 @@ class Monitor:
             len(atoms),
             own_step=own_step,
             start_step=self._start_step,
-            is_kept=self._window is not None,
+            is_kept=self._window is not None or (host is not None and host.own_step > 0),
         )
         before = header_at(history, place)
         chain = require_known_reference(before, self.reference, str(history.path))
@@ -639,6 +649,7 @@ class Monitor:
         if self._baseline is not None and self.calibration.per != "check":
             self._baseline.n_checks = self.judge.checks or self.calibration.checks or 1
         self.last_check, place = bring_back(self._follower, history, place)
+        self._settled = self._follower.settled
         self._n_checks = place.frame
         if host is None:
             self._own_offset = place.step - place.frame
@@ -667,7 +678,7 @@ class Monitor:
                 time_ps = from_start
             last_step = place.step if place.is_checked or self.last_check is None else self.last_check.step
             host.continue_at(place.step, time_ps, checked=last_step)
-            if place.is_checked and host.own_step:  # it begins in the middle, and shows only the next frame
+            if place.is_checked and host.own_step and self._window is None:  # it shows only the next frame
                 self._check(atoms, place.step, host.time_ps(), host.interval)
 
     def _header(self, atoms: Atoms) -> dict[str, Any]:
@@ -697,6 +708,7 @@ class Monitor:
                 "rate": rate_of(in_use),
                 "n_groups": self.calibration.n_groups,
                 "fingerprint": self.calibration.fingerprint,
+                "digest": levels_digest(self.calibration),
                 "checks": self.judge.checks or self.calibration.checks or 1,
                 "statistics": list(self.calibration.statistics),
                 "levels": [asdict(level) for level in levels],

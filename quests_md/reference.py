@@ -20,7 +20,7 @@ from ._kernels.threads import available_threads, for_ranges
 from .bandwidth import best_bandwidth
 from .descriptor import Descriptor, DescriptorLike, check_center_rows, describe, is_center
 from .entropy import BANDWIDTH, minus_log_sums
-from .errors import MismatchError
+from .errors import FileFormatError, MismatchError
 from .frames import count_frames, iter_frames
 from .grouping import join_copies
 from .index import Index, JoinedIndex
@@ -46,6 +46,10 @@ FEW_PAIRS = 1e7
 
 #: Environments held out between two moves of the progress bar.
 HELD_OUT_PIECE = 1024
+
+#: Neighbours and numbers per row up to which a descriptor out of a file is believed: 32 neighbours of each of 118
+#: elements stay below. Beyond, a header of a hundred bytes would ask for gigabytes at the first frame.
+MOST_NEIGHBORS, WIDEST_ROW = 1024, 2**18
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -397,7 +401,7 @@ class Reference:
             if first is not None and len(first.rows) < len(rows) <= 2 * len(first.rows):
                 n = len(first.rows)
                 kept = copy(first)
-                kept.source = rows[:n]  # the old reference may go
+                kept.rows = rows[:n]  # the old reference may go
                 self._indices[block.start] = JoinedIndex(kept, Index(rows[n:], self.bandwidth))
             else:
                 self._indices[block.start] = Index(rows, self.bandwidth)
@@ -782,7 +786,7 @@ class Reference:
         FileNotFoundError
             If there is no such file.
         FileFormatError
-            If it is empty, torn, of a newer schema or not a reference.
+            If it is empty, torn, of a newer schema or not a reference, or holds what no reference does.
         MismatchError
             If `descriptor` is not the one that the file was made with.
         """
@@ -792,12 +796,13 @@ class Reference:
         header, arrays = reference_file.read(file, mmap)
         settings = header["settings"]
         if descriptor is None and "k" in settings:
-            names = ("k", "cutoff", "elements", "centers", "neighbors")
-            descriptor = Descriptor(**{name: settings[name] for name in names if name in settings})
+            descriptor = _stored_descriptor(file, settings)
         if descriptor is not None and descriptor.fingerprint != settings["descriptor"]:
             raise MismatchError(
                 f"descriptor: {path} was made with {settings['descriptor']!r}, got {descriptor.fingerprint!r}"
             )
+        if isinstance(descriptor, Descriptor):
+            _require_rows_of(file, descriptor, settings, arrays)
         return cls(
             arrays,
             descriptor=descriptor,
@@ -857,6 +862,40 @@ def _settings(descriptor: DescriptorLike, bandwidth: float, match: str) -> dict[
     if isinstance(descriptor, Descriptor):
         settings |= descriptor.settings
     return settings | {"bandwidth": bandwidth, "match": match}
+
+
+def _stored_descriptor(path: Path, settings: Mapping[str, Any]) -> Descriptor:
+    """The descriptor that a reference file says its rows are made with."""
+    names = ("k", "cutoff", "elements", "centers", "neighbors")
+    try:
+        descriptor = Descriptor(**{name: settings[name] for name in names if name in settings})
+    except (ValueError, TypeError, OverflowError) as exc:
+        raise FileFormatError(f"{path}: settings: {reference_file.shortened(str(exc))}") from exc
+    if descriptor.k > MOST_NEIGHBORS or descriptor.width > WIDEST_ROW:
+        raise FileFormatError(
+            f"{path}: k: expected at most {MOST_NEIGHBORS} neighbours and {WIDEST_ROW} numbers per row, got "
+            f"{descriptor.k} and {descriptor.width}"
+        )
+    return descriptor
+
+
+def _require_rows_of(
+    path: Path, descriptor: Descriptor, settings: Mapping[str, Any], arrays: Mapping[str, NDArray[Any]]
+) -> None:
+    """Raise FileFormatError unless settings and arrays of a file are such as this descriptor leads to."""
+    for key, value in descriptor.settings.items():
+        if settings.get(key) != value:
+            got = reference_file.shortened(repr(settings.get(key)))
+            raise FileFormatError(f"{path}: {key}: expected {value!r}, as its descriptor has, got {got}")
+    n_bins = math.ceil(descriptor.cutoff / PAIR_BIN) + 1
+    for name, width in (("rows", descriptor.width), ("pair_histogram", n_bins)):
+        if arrays[name].shape[1] != width:
+            raise FileFormatError(f"{path}: {name}: expected {width} columns, got {arrays[name].shape[1]}")
+    if not descriptor.is_center(arrays["numbers"]).all():
+        raise FileFormatError(f"{path}: numbers: expected atoms of {descriptor.centers} alone, the centers of its rows")
+    nearest = np.argmax(arrays["pair_histogram"] > 0, axis=1)
+    if not np.array_equal(nearest, np.floor(arrays["pair_smallest"] / PAIR_BIN)):
+        raise FileFormatError(f"{path}: pair_smallest: expected the smallest distances that pair_histogram counts")
 
 
 def _inaccurate(values: NDArray[np.float64], errors: NDArray[np.float64]) -> NDArray[np.bool_]:

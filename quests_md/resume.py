@@ -1,5 +1,6 @@
 """Where a run that comes back stands in its log, and whether it is the same run."""
 
+import hashlib
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -7,6 +8,9 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
+from .calibration import Calibration
 from .errors import FileFormatError, MismatchError
 from .follower import RECENT_EVENTS, Follower
 from .loglines import Line, LogHistory
@@ -22,13 +26,16 @@ __all__ = [
     "file_size",
     "find_place",
     "header_at",
+    "levels_digest",
     "require_known_reference",
     "require_same_monitor",
 ]
 
 #: What must be the same for the checks of one log, and where the header has it.
 SAME = {
-    "levels": ("calibration", "fingerprint"),
+    "false_alarms": ("calibration", "false_alarms"),
+    "per": ("calibration", "per"),
+    "levels": ("calibration", "digest"),
     "statistics": ("calibration", "statistics"),
     "baseline_ps": ("baseline_ps",),
     "phases": ("phases", "references"),
@@ -83,7 +90,8 @@ def find_place(
     start_step
         What the user says.
     is_kept
-        Where the frame was checked, that check is kept: it took earlier frames, which are gone, and cannot be repeated.
+        Where the frame was checked, that check is kept, since it cannot be repeated: the host will not show the frame
+        again, and its energy is not known yet, or the check took earlier frames too.
 
     Raises
     ------
@@ -113,6 +121,23 @@ def find_place(
     return Place(step, None, None, 0, is_checked=False)
 
 
+def levels_digest(calibration: Calibration) -> str:
+    """Checksum of all that levels are made of, 16 hexadecimal digits."""
+    digest = hashlib.blake2b(digest_size=8)
+    settings = [
+        calibration.checks,
+        calibration.block_ps,
+        calibration.spacing_ps,
+        sorted(calibration.atom_levels.items()),
+    ]
+    digest.update(repr(settings).encode())
+    for null in calibration.nulls:
+        digest.update(repr((null.statistic, null.element, null.side, null.values)).encode())
+        digest.update(np.ascontiguousarray(null.scores, dtype=np.float64).data)
+        digest.update(np.ascontiguousarray(null.sizes, dtype=np.int64).data)
+    return digest.hexdigest()
+
+
 def header_at(history: LogHistory, place: Place) -> dict[str, Any]:
     """The header as it holds at a place: with the reference of the last check that is kept."""
     end = history.end_after(place.last)
@@ -124,9 +149,9 @@ def header_at(history: LogHistory, place: Place) -> dict[str, Any]:
 def require_same_monitor(header: Mapping[str, Any], now: Mapping[str, Any], name: str, *, same_reference: bool) -> None:
     """Raise MismatchError, naming both values, if the checks of a monitor cannot follow those of a log."""
     for what, path in SAME.items():
-        if what == "levels" and not same_reference:
-            continue  # those of another reference are others
         before, after = (_at(part, path) for part in (header, now))
+        if what == "levels" and (before is None or not same_reference):
+            continue  # older logs do not have it; those of another reference are others
         if before != after:
             raise MismatchError(
                 f"resume: {name} was written with {what} = {before}, this monitor has {after}; give the same settings "
@@ -179,7 +204,9 @@ def bring_back(follower: Follower, history: LogHistory, place: Place) -> tuple[C
         follower.closed.clear()
         note = f"the check at step {lost['step']} is given up: the log lacks lines that were written with it"
         before = _before(history, place.last)
-        return bring_back(follower, history, replace(place, last=before, frame=lost["frame"], note=note))
+        is_checked = lost["step"] == place.step
+        given_up = replace(place, last=before, frame=lost["frame"], is_checked=is_checked, note=note)
+        return bring_back(follower, history, given_up)
 
 
 def _replayed(follower: Follower, history: LogHistory, last: Line) -> Check:

@@ -181,20 +181,14 @@ def test_control_frames_only_raise_thresholds():
 
 def test_the_threshold_is_a_third_of_the_way_to_the_products_own_environments():
     both = phases()
-    parent, product = references().values()
-    of_parent = [naive_ratios(parent.frame(i), without=i, groups=parent.row_groups) for i in range(0, 10, 2)]
+    warm_, cold_ = both._held["warm"], both._held["cold"]
+    chosen = range(0, 10, 2)  # the other groups give the sizes of clusters
+    of_parent = [warm_.ratios[i][~warm_.outside[i], 0] for i in chosen]
     edge = quests_md.phases._threshold(of_parent, np.arange(5), 0.01)
-    held = []
-    for i in range(10):
-        rows = naive.rows(product.frame(i))
-        kept = product.rows[product.row_groups != i]
-        ratios = naive.delta_entropy(rows, parent.rows, H) - naive.delta_entropy(rows, kept, H)
-        link = LINK * parent.pair_distances()[29, 29][1]
-        found = naive.neighbours(product.frame(i), link)
-        held.extend(np.mean(ratios[[j, *near]]) for j, (_, _, near) in enumerate(found))
-    gap = np.quantile(held, 0.01) - edge
-    assert gap > 1
-    assert both.thresholds["cold"] == pytest.approx(edge + gap / 3, abs=0.02 * gap)
+    of_product = [r[~out, 0] for r, out in zip(cold_.ratios, cold_.outside, strict=True)]
+    gap = np.quantile(np.concatenate(of_product), 0.01) - edge
+    assert gap > 0.1
+    assert both.thresholds["cold"] == pytest.approx(edge + gap / 3)
 
 
 def test_thresholds_of_control_frames_keep_their_rate_on_average():
