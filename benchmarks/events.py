@@ -151,8 +151,17 @@ def melting(cache: Path) -> Iterator[tuple[str, str]]:
 
 
 def moment(atoms: Atoms) -> str:
-    """When and how hot it was, and the share of atoms off their sites."""
-    return f"{atoms.info['ps']:.1f} ps, {atoms.get_temperature():.0f} K, {atoms.info['off_site']:.0%}"
+    """When and how hot it was, the share of atoms off their sites, and the order of the lattice."""
+    return (
+        f"{atoms.info['ps']:.1f} ps, {atoms.get_temperature():.0f} K, {atoms.info['off_site']:.0%}, {order(atoms):.2f}"
+    )
+
+
+def order(atoms: Atoms) -> float:
+    """Strength of the (111) reflections of the lattice that the run began with: 1 at rest, 0 in a liquid."""
+    scaled = atoms.get_scaled_positions(wrap=False)
+    planes = np.array([(1, 1, 1), (1, 1, -1), (1, -1, 1), (-1, 1, 1)]) * np.array(HEATED_CELLS)
+    return float(np.mean(np.abs(np.exp(2j * np.pi * scaled @ planes.T).mean(axis=0)) ** 2))
 
 
 def kind_of_example(event: Event) -> str:

@@ -385,26 +385,28 @@ def _read_traj(name: str, wanted: range) -> Iterator[tuple[int, Atoms | None]]:
             yield index, atoms
 
 
-#: Bytes that an array may take which is written as text, whatever its length, and per byte of the text.
-_SMALL_ARRAY, _BYTES_PER_CHARACTER = 2**20, 64
+#: Bytes that the arrays in the text of a frame may take, whatever its length, and per byte of it.
+_SMALL_ARRAYS, _BYTES_PER_CHARACTER = 2**20, 64
 
 
 def _check_traj_item(fd: IO[bytes], offsets: NDArray[np.int64], index: int) -> None:
-    """Raise ValueError if the text of a frame announces an array of which it holds a part, which ASE would repeat."""
+    """Raise ValueError if the text of a frame announces arrays of which it holds a part, which ASE would repeat."""
     fd.seek(offsets[index])
     text = fd.read(int.from_bytes(fd.read(8), "little")).decode()
-    most = max(_SMALL_ARRAY, _BYTES_PER_CHARACTER * len(text))
+    left = max(_SMALL_ARRAYS, _BYTES_PER_CHARACTER * len(text))
 
-    def check(content: dict[str, Any]) -> dict[str, Any]:
+    def count(content: dict[str, Any]) -> dict[str, Any]:
+        nonlocal left
         if "__ndarray__" in content:
             shape, dtype, _ = content["__ndarray__"]
-            if math.prod(shape) * np.dtype(dtype).itemsize > most:
-                raise ValueError(f"expected an array as large as its text, got shape {shape}")
+            left -= math.prod(shape) * np.dtype(dtype).itemsize
+            if left < 0:
+                raise ValueError(f"expected arrays as large as their text, got one of shape {shape}")
         return content
 
     # constraints are a text in the text
-    item = json.loads(text, object_hook=check)
-    json.loads(item.get("constraints", "[]"), object_hook=check)
+    item = json.loads(text, object_hook=count)
+    json.loads(item.get("constraints", "[]"), object_hook=count)
 
 
 def _what(error: Exception) -> str:

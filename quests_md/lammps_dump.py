@@ -205,6 +205,8 @@ def _read_header(snapshot: _Snapshot, lines: Lines, line: bytes) -> None:
             for needed in ("TIMESTEP", "NUMBER OF ATOMS", "BOX BOUNDS"):
                 if needed not in seen:
                     raise snapshot.error(at, f"expected 'ITEM: {needed}' before the atoms; cut out this frame")
+            if len(words) > _MOST_COLUMNS:
+                raise snapshot.error(at, f"expected at most {_MOST_COLUMNS} columns, got {len(words)}")
             snapshot.columns, snapshot.rows_at = words, at + 1
             return
         if item == "BOX BOUNDS":
@@ -220,6 +222,9 @@ def _read_header(snapshot: _Snapshot, lines: Lines, line: bytes) -> None:
         line = _take(snapshot, lines)
     raise _torn(snapshot, lines)
 
+
+#: Columns that a header may name; numpy makes a field for each.
+_MOST_COLUMNS = 100_000
 
 #: A line of the header of a frame.
 _ITEM = re.compile(r"ITEM: (UNITS|TIMESTEP|TIME|NUMBER OF ATOMS|BOX BOUNDS|ATOMS)(\s.*)", re.DOTALL)

@@ -253,11 +253,14 @@ def cut_files(history: LogHistory, place: Place, actions: Sequence[Any]) -> list
     warnings
         What could not be done.
     """
+    names = action_files(actions)
+    if not names:
+        return []
     end = history.end_after(place.last)
     written = (line.content["files"] for line in history.of_type("state", before=end) if "files" in line.content)
     sizes = next(written, history.header.get("files")) or {}
     warnings = []
-    for name in action_files(actions):
+    for name in names:
         size = sizes.get(name)
         if size is None:
             warnings.append(f"{name}: the log does not say how much of it belongs to the kept part; left as it is")

@@ -148,8 +148,10 @@ def _split_xyz(name: str, lines: Lines, wanted: range) -> Iterator[tuple[int, in
             what = f"expected {n_atoms} atoms, but the file ends in the middle of the frame, at line {lines.number}"
             raise IncompleteError(f"{name}: frame {index} (line {at}): {what}")
         # cell vectors as some programs write them after the atoms; ASE reads them
-        while (header := lines.take(1)) and header[0].lstrip().startswith(b"VEC"):
-            block += header
+        vectors: list[bytes] = []
+        while (header := lines.take(1)) and len(vectors) < 3 and header[0].lstrip().startswith(b"VEC"):
+            vectors += header
+        block += vectors
         yield index, at, block
     lines.check(index)
 

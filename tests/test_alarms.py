@@ -127,14 +127,15 @@ def test_a_frame_too_well_ordered_for_a_mean_has_a_low_mean():
 
 def test_order_lowers_the_entropy_of_the_frame_and_nothing_else():
     """Against a liquid a crystal is no news for dH; method.md."""
-    reference = Reference.from_frames([outside(i) for i in range(80)], bandwidth=H, groups="frame")
+    disorder = [copper(seed=i, rattle=0.3) for i in range(80)]
+    reference = Reference.from_frames(disorder, bandwidth=H, groups="frame")
     calibration = calibrate(reference, false_alarms=0.1, statistics=ALL)
     judge = Judge(reference, calibration)
     check = check_of(judge, copper(seed=999, rattle=0.15))
     assert check.alarms == ("frame_entropy",)
     low = next(v for v in calibration.alarm_levels(copper().numbers) if (v.statistic, v.side) == (ALL[-1], "below"))
     assert check.trigger_excess == pytest.approx(low.value - check.frame_entropy)
-    assert check_of(judge, outside(999)).alarms == ()
+    assert check_of(judge, copper(seed=999, rattle=0.3)).alarms == ()
 
 
 def test_a_group_of_displaced_atoms_is_a_cluster(large):

@@ -127,7 +127,6 @@ def test_after_a_full_disk_a_run_can_be_taken_up_before_and_behind_the_gap(small
         fill()
         check_all(monitor, range(28, died))
         left = shutil.copy(disk / "run.jsonl", disk / "left.jsonl")
-    flagged = (disk / "flagged.extxyz").read_bytes()
     with monitor_of(left, actions=actions, on_error="raise", resume=True) as monitor:
         check_all(monitor, range(begin, 60))
     if begin < 5:
@@ -139,7 +138,26 @@ def test_after_a_full_disk_a_run_can_be_taken_up_before_and_behind_the_gap(small
         log = read_log(left)
         np.testing.assert_equal([event.to_line() for event in log.events], expected()[1])
         assert log.frame[-1] == 59
-        assert (disk / "flagged.extxyz").read_bytes()[: len(flagged)].startswith(flagged[:1000])
+
+
+def test_frames_flagged_while_the_log_could_not_be_written_are_kept(tmp_path, monkeypatch):
+    path, actions = tmp_path / "run.jsonl", [save_frame(tmp_path / "flagged.extxyz")]
+
+    def full(*lines):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with monitor_of(path, actions=actions) as monitor:
+        check_all(monitor, range(5))
+        with monkeypatch.context() as patch:  # another disk than that of the frames
+            patch.setattr(monitor._journal._log, "write", full)
+            check_all(monitor, range(5, 28))
+        check_all(monitor, range(28, 40))
+        left = shutil.copy(path, tmp_path / "left.jsonl")
+    with monitor_of(left, actions=actions, on_error="raise", resume=True) as monitor:
+        check_all(monitor, range(30, 60))
+    with monitor_of(None, actions=[save_frame(tmp_path / "all.extxyz")]) as monitor:
+        check_all(monitor, range(60))
+    assert (tmp_path / "flagged.extxyz").read_bytes() == (tmp_path / "all.extxyz").read_bytes()
 
 
 def test_a_disk_that_is_full_when_a_run_is_taken_up(small_disk):
