@@ -61,7 +61,7 @@ def save_frame(
     file = _in_a_folder(path)
 
     def save(event: Event, atoms: Atoms) -> None:
-        if event.kind == "exploded":
+        if event.kind == "exploded" or not _is_finite(atoms):
             return
         text = io.StringIO()
         write(text, _for_extxyz(atoms), format="extxyz")
@@ -116,6 +116,9 @@ def sentinel(
     def write_file(event: Event, atoms: Atoms) -> None:
         nonlocal gravest
         gravity = KINDS.index(event.kind)
+        if gravest < 0 and file.exists():  # of the same run, before it was taken up again
+            with suppress(OSError, ValueError, KeyError, TypeError):
+                gravest = KINDS.index(json.loads(file.read_text(encoding="utf-8"))["kind"])
         if event.kind not in chosen or gravity < gravest:
             return
         with replacing(file) as temporary:
@@ -155,6 +158,13 @@ def _finite(value: Any) -> Any:
     if isinstance(value, np.generic):
         value = value.item()
     return str(value) if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def _is_finite(atoms: Atoms) -> bool:
+    """Whether all numbers are: dH may be inf, that of an element that the reference has never seen."""
+    arrays = [atoms.positions, atoms.cell.array, atoms.get_momenta()]
+    arrays += [np.asarray(value) for value in (getattr(atoms.calc, "results", None) or {}).values()]
+    return all(np.isfinite(array).all() for array in arrays if array.dtype.kind == "f")
 
 
 def _for_extxyz(atoms: Atoms) -> Atoms:

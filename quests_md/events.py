@@ -149,8 +149,8 @@ class EventCourse:
             return False
         self.kind = "transition"
         self.reason = (
-            f"a connected cluster unlike the reference grew from {max(self._first)} to {self._cluster} atoms by step "
-            f"{check.step}"
+            f"a connected cluster of atoms above the atom level grew from {max(self._first)} to {self._cluster} by "
+            f"step {check.step}"
         )
         return True
 

@@ -118,11 +118,12 @@ class Follower:
     def take(self, judged: Judged, atoms: Atoms) -> Followed:
         """Take the next check of the run with its frame."""
         notes: list[tuple[NoteLevel, str]] = []
+        by_frame = bool(judged.check.explosion)  # then temperature and volume are not asked
         if judged.check.state != "invalid":
             judged = self._judge_explosion(self._judge_by_baseline(judged, notes))
         findings = _FromFrame(judged, atoms, self.reference)
-        if judged.offenders and judged.check.state != "invalid":
-            findings.used["crowded"] = True
+        if by_frame:
+            findings.used["exploded_by_frame"] = True
         lines, events, stop = self._advance(judged.check, findings)
         if findings.used:
             state = {"type": "state", "step": judged.check.step, "frame": judged.check.frame}
@@ -140,7 +141,7 @@ class Follower:
             if self.baseline is not None and check.time_ps is not None:
                 self.baseline.update(_values(self.baseline, check), check.time_ps)
                 self.own_clusters.update(check, is_over=self.baseline.is_complete)
-            if not found.get("crowded"):
+            if not found.get("exploded_by_frame"):
                 self.explosion.update(check.temperature_K, check.volume_per_atom, check.n_atoms)
         self._advance(check, _FromLog(found))
 
@@ -418,6 +419,8 @@ class _FromFrame:
             chosen |= judged.product
         elif judged.check.above is not None:
             chosen |= judged.check.above
+            if not chosen.any() and judged.tail is not None and "tail_cluster" in judged.check.alarms:
+                chosen[clusters(self.atoms, judged.tail, self.reference.pair_distances())[0]] = True
         return chosen
 
     def _is_of_phase(self, channel: Channel) -> bool:

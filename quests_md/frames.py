@@ -274,7 +274,7 @@ def _iter_wanted(read: _Reader, name: str, wanted: range, incomplete: str) -> It
     try:
         for index, atoms in read(name, wanted):
             if atoms is not None:
-                _require_elements(name, index, atoms)
+                _require_usable(name, index, atoms)
                 yield Frame(atoms, name, index)
             if index + 1 >= end:
                 return
@@ -282,11 +282,17 @@ def _iter_wanted(read: _Reader, name: str, wanted: range, incomplete: str) -> It
         _report(error, incomplete, name, index + 1)
 
 
-def _require_elements(name: str, index: int, atoms: Atoms) -> None:
+def _require_usable(name: str, index: int, atoms: Atoms) -> None:
+    """Raise FileFormatError for elements, momenta and masses that are none: ASE takes what a file says."""
     strange = np.flatnonzero((atoms.numbers < 0) | (atoms.numbers >= len(chemical_symbols)))
     if len(strange):
         got = f"atomic number {atoms.numbers[strange[0]]} for atom {strange[0]}"
         raise FileFormatError(f"{name}: frame {index}: expected chemical elements, got {got}; correct this frame")
+    for key, shape in (("momenta", (len(atoms), 3)), ("masses", (len(atoms),))):
+        array = atoms.arrays.get(key)
+        if array is not None and (array.dtype.kind not in "fiu" or array.shape != shape):
+            got = f"shape {array.shape} of type {array.dtype}"
+            raise FileFormatError(f"{name}: frame {index}: {key}: expected numbers of shape {shape}, got {got}")
 
 
 def _count(read: _Reader, name: str) -> tuple[int, IncompleteError | None]:

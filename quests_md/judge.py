@@ -19,7 +19,7 @@ from .descriptor import Descriptor, describe
 from .errors import FrameError
 from .explosion import close_pairs
 from .frame_statistics import SKETCH_ROWS, frame_entropy, mean_and_quantile, sample
-from .geometry import wrapped_positions
+from .geometry import MAX_COORDINATE, wrapped_positions
 from .heldout import SEED
 from .identities import identities
 from .levels import Level
@@ -171,7 +171,7 @@ class Judge:
             rows = describe(self.reference.descriptor, seen, self.threads)
             crowded = close_pairs(atoms, self._pair_distances)
         except FrameError as exc:
-            lost = np.flatnonzero(~np.isfinite(atoms.positions).all(axis=1))
+            lost = np.flatnonzero(~(np.abs(atoms.positions) <= MAX_COORDINATE).all(axis=1))
             return Judged(_invalid(host, start), None, str(exc), offenders=tuple(lost.tolist()))
         # atoms that are no centers have no dH and count in nothing, not in the size of the frame either
         mode = self.mode(n_atoms)
@@ -201,6 +201,8 @@ class Judge:
         # an element without a reference is out whatever the statistics
         in_use = dict.fromkeys((*self.calibration.statistics, *(["dh_max"] if host["n_unknown"] else [])))
         excesses = {name: self._excess(name, frame_levels, found, int(centers.sum())) for name in in_use}
+        broken, reason = _not_finite(atoms)
+        explosion = crowded.reason or reason
         product, of_product, phases = None, None, self.phases
         if phases is not None:
             labels = phases.assign(seen, rows, threads=self.threads)
@@ -220,8 +222,8 @@ class Judge:
             largest_cluster=largest_cluster(seen, above, self._pair_distances),
             worst_atom=worst,
             worst_element=None if worst is None else _symbol(int(numbers[worst])),
-            **_verdict(excesses) | ({"state": "out"} if crowded.reason else {}),
-            explosion=crowded.reason,
+            **_verdict(excesses) | ({"state": "out"} if explosion else {}),
+            explosion=explosion,
             elapsed_us=(time.perf_counter() - start) * 1e6,
             delta_entropy=dh,
             above=above,
@@ -230,7 +232,7 @@ class Judge:
             check,
             rows,
             tail=tail if self._counts_tail() else None,
-            offenders=tuple(dict.fromkeys(crowded.atoms.ravel().tolist())),
+            offenders=tuple(dict.fromkeys(crowded.atoms.ravel().tolist())) or broken,
             product=of_product,
             product_phase=product,
         )
@@ -367,6 +369,29 @@ def cached_energy(atoms: Atoms) -> float | None:
         return float(energy) / len(atoms)
     except Exception:  # a foreign calculator that cannot answer must not stop a run
         return None
+
+
+def _not_finite(atoms: Atoms) -> tuple[tuple[int, ...], str]:
+    """Atoms whose momenta or forces are not finite numbers, and what is wrong; cached results only."""
+    results = getattr(atoms.calc, "results", None)
+    results = results if isinstance(results, dict) and _is_of(atoms) else {}
+    arrays = {"momenta": atoms.arrays.get("momenta"), "forces": results.get("forces")}
+    for name, array in arrays.items():
+        if array is not None and np.shape(array) == (len(atoms), 3) and not np.isfinite(array).all():
+            found = np.flatnonzero(~np.isfinite(array).all(axis=1))
+            return tuple(found.tolist()), f"the {name} of {len(found)} atoms are not finite, of atom {found[0]} first"
+    energy = results.get("energy")
+    if isinstance(energy, float | np.floating) and not math.isfinite(energy):
+        return (), "the energy is not finite"
+    return (), ""
+
+
+def _is_of(atoms: Atoms) -> bool:
+    """Whether the results that the calculator holds are of exactly this frame; never starts a calculation."""
+    try:
+        return not atoms.calc.calculation_required(atoms, ["energy"])
+    except Exception:  # a foreign calculator that cannot answer must not stop a run
+        return False
 
 
 def _symbol(number: int) -> str:

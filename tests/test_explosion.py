@@ -9,6 +9,7 @@ import pytest
 from ase import Atoms
 from ase.build import bulk
 from ase.calculators.emt import EMT
+from ase.calculators.singlepoint import SinglePointCalculator
 from ase.data import covalent_radii
 from ase.io import read
 from ase.md.langevin import Langevin
@@ -16,9 +17,9 @@ from ase.md.verlet import VelocityVerlet
 from ase.optimize import BFGS
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from systems import FS, alloy, copper, md_frames
+from systems import FS, alloy, copper, level_at, md_frames, md_reference, outside
 
-from quests_md import FrameError, Reference
+from quests_md import FrameError, Monitor, Reference, Trigger, save_frame
 from quests_md.explosion import CLOSE, Explosion, RunningMedian, close_pairs
 
 DATA = Path(__file__).resolve().parents[2] / "shared" / "data"
@@ -401,3 +402,36 @@ def test_running_median():
         running.add(value)
         expected = np.median(values[max(0, i - 100) : i + 1])
         assert running.value == (None if i < 2 else pytest.approx(expected, abs=1e-15))
+
+
+@pytest.mark.parametrize("broken", ["momenta", "forces", "energy"])
+def test_numbers_that_are_not_finite_explode_and_are_never_saved(tmp_path, broken):
+    frames = []
+    for step in range(6):
+        atoms = outside(step)
+        results = {"energy": -1.0, "forces": np.zeros((len(atoms), 3))}
+        momenta = np.ones((len(atoms), 3))
+        if step >= 3:
+            for name, array in {"momenta": momenta, "forces": results["forces"]}.items():
+                if name == broken:
+                    array[7, 1] = math.nan
+            if broken == "energy":
+                results["energy"] = math.nan
+        atoms.set_momenta(momenta)
+        atoms.calc = SinglePointCalculator(atoms, **results)
+        frames.append(atoms)
+    with Monitor(
+        md_reference(),
+        level_at(md_reference(), -6.0),
+        trigger=Trigger(patience=2),
+        log=tmp_path / "run.jsonl",
+        actions=[save_frame(tmp_path / "flagged.extxyz")],
+        on_error="raise",
+    ) as monitor:
+        checks = [monitor.check(atoms) for atoms in frames]
+        novel, exploded = monitor.events
+    assert [bool(check.explosion) for check in checks] == [False] * 3 + [True] * 3
+    assert (novel.kind, exploded.kind, exploded.onset_step) == ("novel", "exploded", 3)
+    assert "finite" in exploded.reason
+    assert exploded.atoms == (() if broken == "energy" else (7,))
+    assert "nan" not in (tmp_path / "flagged.extxyz").read_text().lower()

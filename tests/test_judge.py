@@ -429,11 +429,12 @@ def test_an_invalid_frame_says_why(values, atoms, reason):
     assert re.search(reason, judged.reason), judged.reason
 
 
-def test_nan_momenta_do_not_matter_to_the_decision():
+def test_nan_momenta_are_an_explosion_and_no_alarm():
     atoms = inside(0)
     atoms.arrays["momenta"][:] = math.nan
     check = check_of(md_reference(), 0.0, atoms)
-    assert check.state == "in"
+    assert (check.state, check.alarms) == ("out", ())
+    assert check.explosion.startswith("the momenta of 32 atoms are not finite")
     assert math.isnan(check.temperature_K)
 
 

@@ -577,7 +577,7 @@ def forked(work, *args):
 def test_processes_that_are_killed_anywhere_leave_the_same_history(whole, folder):
     expected = whole()
     kills = 0
-    for write, seconds in [(17, None), (None, 0.15), (23, None), (9, None), (None, 0.4), (None, None)]:
+    for write, seconds in [(17, None), (23, None), (9, None), (None, 0.05), (None, 0.1), (None, None)]:
         pid = forked(_run_and_die, folder, write or 0)
         if seconds is not None:
             time.sleep(seconds)
