@@ -232,7 +232,8 @@ class Event:
             return "\n".join(map(_printable, lines))
         if self.alarms:
             add("alarms", ", ".join(self.alarms))
-        beyond = f"{_short(self.peak_excess)}{' nats' if self.kind == 'novel' and 'dh_max' in self.alarms else ''} beyond the level"
+        unit = " nats" if self.kind == "novel" and "dh_max" in self.alarms else ""
+        beyond = f"{_short(self.peak_excess)}{unit} beyond the level"
         which = "above the level" if self.phase is None else f"in the cluster of {self.phase}"
         if self.alarms and not {"dh_max", "dh_q99"} & set(self.alarms) and "tail_cluster" in self.alarms:
             which = "in the cluster above the atom level"
