@@ -388,7 +388,7 @@ class _FromFrame:
             found = clusters(frame, self._chosen(channel), self.reference.pair_distances())
             chosen = found[0] if found else chosen
         elif check.delta_entropy is not None:
-            chosen = chosen[np.argsort(-check.delta_entropy[chosen], kind="stable")]
+            chosen = chosen[np.argsort(-self._delta_entropy(chosen), kind="stable")]
         n_atoms, chosen = len(chosen), chosen[:MOST_ATOMS]
         names = identities(frame).astype(np.int64)
         worst = check.worst_atom if channel != "exploded" else int(chosen[0]) if n_atoms else None
@@ -432,20 +432,30 @@ class _FromFrame:
         found = self.reference.nearest(rows[these], numbers=self.atoms.numbers[these], threads=1)
         return [self.reference.describe_nearest(found, i) for i in range(len(these))]
 
+    def _delta_entropy(self, these: NDArray[np.int64]) -> NDArray[np.float64]:
+        """DH of some atoms, whatever the mode of evaluation."""
+        known, rows = self.judged.check.delta_entropy, self.judged.rows
+        dh = np.full(len(these), math.nan) if known is None else known[these].copy()
+        unknown = np.isnan(dh)
+        if unknown.any() and rows is not None:
+            at = these[unknown]
+            dh[unknown] = self.reference.delta_entropy(rows[at], numbers=self.atoms.numbers[at], threads=1)
+        return dh
+
     def _explained(self, worst: NDArray[np.int64]) -> tuple[Environment, ...]:
-        dh = self.judged.check.delta_entropy
-        if dh is None or self.judged.rows is None or not len(worst):
+        if self.judged.rows is None or not len(worst) or self.judged.check.delta_entropy is None:
             return ()
+        dh = self._delta_entropy(worst)
         names, pairs = identities(self.atoms), self.reference.pair_distances()
         return tuple(
             Environment(
                 atom=int(names[i]),
                 element=str(self.atoms.symbols[i]),
-                delta_entropy=float(dh[i]),
+                delta_entropy=float(dh[n]),
                 coordination=coordination(self.atoms, int(i), pairs),
                 nearest=nearest,
             )
-            for i, nearest in zip(worst, self._nearest(worst), strict=True)
+            for n, (i, nearest) in enumerate(zip(worst, self._nearest(worst), strict=True))
         )
 
 

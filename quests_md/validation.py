@@ -1,20 +1,22 @@
 """Checks of arguments that several public functions share."""
 
-import math
-
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 __all__ = ["check_bandwidth", "check_rows"]
 
 
+#: 1/Å. Squares of larger ones are no numbers any more.
+LARGEST_BANDWIDTH = 1e100
+
+
 def check_bandwidth(bandwidth: float | str) -> float:
     """The bandwidth as a float, or a ValueError that says what is wrong with it."""
     try:
         value = float(bandwidth)
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         raise ValueError(f"bandwidth: expected a positive number in 1/Å, got {bandwidth!r}") from None
-    if not (math.isfinite(value) and value > 0):
+    if not 0 < value <= LARGEST_BANDWIDTH:
         raise ValueError(f"bandwidth: expected a positive finite number in 1/Å, got {bandwidth!r}")
     return value
 

@@ -9,6 +9,8 @@ from scipy.stats import binom
 from systems import H, alloy_reference, calibration_of, cold_reference, copper, level_at, null_of, outside
 
 from quests_md import Monitor, Reference, Trigger, calibrate
+from quests_md.explosion import Explosion
+from quests_md.follower import Follower
 from quests_md.frame_statistics import STATISTICS
 from quests_md.judge import Judge
 
@@ -147,6 +149,14 @@ def test_a_group_of_displaced_atoms_is_a_cluster(large):
     assert "tail_cluster" in check.alarms
     assert "dh_max" not in check.alarms
     assert check.tail_cluster <= check.n_tail < 20
+    # an event by it names these atoms, with their dH where a proof was all that the check needed
+    proven = Judge(large.reference, large.calibration, values="proven").judge(atoms, step=0, frame=0)
+    follower = Follower(large.reference, Trigger(patience=1), None, Explosion())
+    event, is_new = follower.take(proven, atoms).events[0]
+    assert is_new
+    assert event.n_atoms == max(check.tail_cluster, check.n_above)
+    assert len(event.environments) == 3
+    assert all(math.isfinite(e.delta_entropy) for e in event.environments)
     scattered = thermal(52, 3)
     far = np.random.default_rng(3).choice(108, 30, replace=False)
     scattered.positions[far] += np.random.default_rng(2).normal(0, 0.15, (30, 3))

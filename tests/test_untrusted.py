@@ -281,6 +281,7 @@ BAD_REFERENCES = {
     "bandwidth of 401 digits": ("header", setting(bandwidth=10**400)),
     "bandwidth of a text": ("bandwidth", setting(bandwidth="0.1")),
     "bandwidth of a truth": ("bandwidth", setting(bandwidth=True)),
+    "bandwidth whose square is inf": ("bandwidth: expected a positive finite number", setting(bandwidth=1e200)),
     "bandwidth NaN": ("bandwidth", setting(bandwidth=math.nan)),
     "descriptor of no text": ("descriptor: expected a text", setting(descriptor=5)),
     "match of a list": ("match: expected", setting(match=["element"])),
