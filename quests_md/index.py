@@ -348,8 +348,8 @@ class _Piece:
         if HAS_TILES:
             multiply(self._rounded[: len(here)], self.index.panels[panels], products)
         else:
-            columns = self.index.panels[panels].transpose(1, 0, 2).reshape(self.index.width, -1)
-            np.dot(self._rounded[: len(here)], columns, out=products)
+            out = products.reshape(len(here), -1, PANEL).transpose(1, 0, 2)
+            np.matmul(self._rounded[: len(here)], self.index.panels[panels], out=out)
         if self.query_groups is not None and self.groups is not None:
             leave_out(products, self.query_groups[here], self.groups[places])
         return products, self.index.norms[places], *self._near(b, here)
