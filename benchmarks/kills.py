@@ -105,7 +105,7 @@ def run(folder: Path, reference: Reference, calibration: Calibration, *, on_erro
         trigger=Trigger(patience=2, release=0.2),
         log=folder / "run.jsonl",
         actions=[save_frame(folder / "flagged.extxyz")],
-        on_error=on_error,  # type: ignore[arg-type]
+        on_error=on_error,  # type: ignore[arg-type]  # "log" or "raise"
         threads=1,
         resume=True,
         start_step=step,
@@ -128,7 +128,7 @@ def kill_inside(rng: random.Random) -> None:
             os.kill(os.getpid(), signal.SIGKILL)
         return write(fd, data)
 
-    os.write = dying_write  # type: ignore[assignment]
+    os.write = dying_write  # type: ignore[assignment]  # for this forked process alone
 
 
 def run_and_die(folder: Path, reference: Reference, calibration: Calibration, dying: random.Random | None) -> None:
@@ -146,7 +146,7 @@ def child(work: object, *args: object) -> int:
     code = 1
     try:
         sys.stderr = Path(os.devnull).open("w")  # noqa: SIM115  # the pre-flight block of every start
-        work(*args)  # type: ignore[operator]
+        work(*args)  # type: ignore[operator]  # any function
         code = 0
     except BaseException as exc:
         if isinstance(exc, OSError) and exc.errno == errno.ENOSPC:

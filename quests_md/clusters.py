@@ -23,6 +23,7 @@ __all__ = [
     "clusters",
     "coordination",
     "largest_cluster",
+    "links",
 ]
 
 #: Atoms are linked up to this multiple of the reference's median nearest-neighbour distance of their elements: past
@@ -67,7 +68,7 @@ def clusters(
         return [chosen] if len(chosen) else []
     frame = Atoms(numbers=atoms.numbers[chosen], positions=atoms.positions[chosen], cell=atoms.cell, pbc=atoms.pbc)
     elements, species = np.unique(frame.numbers, return_inverse=True)
-    pairs = linked_pairs(frame, _links(elements, pair_distances), species.astype(np.int64))
+    pairs = linked_pairs(frame, links(elements, pair_distances), species.astype(np.int64))
     shape = len(chosen), len(chosen)
     graph = coo_array((np.ones(len(pairs), dtype=np.int8), (pairs[:, 0], pairs[:, 1])), shape=shape)
     _, labels = connected_components(graph, directed=False)
@@ -105,11 +106,11 @@ def coordination(atoms: Atoms, index: int, pair_distances: Mapping[tuple[int, in
     if not 0 <= index < len(atoms):
         raise IndexError(f"index: expected an atom from 0 to {len(atoms) - 1}, got {index}")
     elements, species = np.unique(atoms.numbers, return_inverse=True)
-    links = _links(elements, pair_distances)[species[index]]
-    grid = frame_grid(atoms, float(links.max()))
+    reach = links(elements, pair_distances)[species[index]]
+    grid = frame_grid(atoms, float(reach.max()))
     here = grid.slots[index]
     squares = (grid.x - grid.x[here]) ** 2 + (grid.y - grid.y[here]) ** 2 + (grid.z - grid.z[here]) ** 2
-    return int((squares < links[species[grid.source]] ** 2).sum()) - 1
+    return int((squares < reach[species[grid.source]] ** 2).sum()) - 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -273,17 +274,17 @@ class ClusterTracker:
         return owner, {i: sorted(ids) for i, ids in merged.items()}, left
 
 
-def _links(
+def links(
     elements: NDArray[np.int64], pair_distances: Mapping[tuple[int, int], tuple[float, float]]
 ) -> NDArray[np.float64]:
     """Distance in Å up to which atoms are linked (n_elements, n_elements); unknown pairs get the longest known one."""
     longest = max((median for _, median in pair_distances.values()), default=UNKNOWN_LINK / LINK)
-    links = np.empty((len(elements), len(elements)))
+    out = np.empty((len(elements), len(elements)))
     for i, a in enumerate(elements):
         for j, b in enumerate(elements):
             pair = (int(min(a, b)), int(max(a, b)))
-            links[i, j] = LINK * pair_distances.get(pair, (0.0, longest))[1]
-    return links
+            out[i, j] = LINK * pair_distances.get(pair, (0.0, longest))[1]
+    return out
 
 
 def _anchors(cluster: NDArray[np.uint64]) -> NDArray[np.uint64]:

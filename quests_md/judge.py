@@ -359,22 +359,27 @@ def frame_digest(atoms: Atoms) -> str:
 
 def cached_energy(atoms: Atoms) -> float | None:
     """Energy per atom in eV if the calculator has it for exactly this frame; never starts a calculation."""
-    results = getattr(atoms.calc, "results", None)
-    if not isinstance(results, dict) or len(atoms) == 0:
-        return None
-    energy = results.get("energy")
+    energy = _cached_results(atoms).get("energy")
     try:
-        if energy is None or atoms.calc.calculation_required(atoms, ["energy"]):
-            return None
-        return float(energy) / len(atoms)
-    except Exception:  # a foreign calculator that cannot answer must not stop a run
+        return None if energy is None or len(atoms) == 0 else float(energy) / len(atoms)
+    except Exception:  # a foreign calculator may hold anything
         return None
+
+
+def _cached_results(atoms: Atoms) -> dict[str, Any]:
+    """What the calculator holds of exactly this frame; never starts a calculation."""
+    results = getattr(atoms.calc, "results", None)
+    try:
+        if not isinstance(results, dict) or atoms.calc.calculation_required(atoms, ["energy"]):
+            return {}
+    except Exception:  # a foreign calculator that cannot answer must not stop a run
+        return {}
+    return results
 
 
 def _not_finite(atoms: Atoms) -> tuple[tuple[int, ...], str]:
     """Atoms whose momenta or forces are not finite numbers, and what is wrong; cached results only."""
-    results = getattr(atoms.calc, "results", None)
-    results = results if isinstance(results, dict) and _is_of(atoms) else {}
+    results = _cached_results(atoms)
     arrays = {"momenta": atoms.arrays.get("momenta"), "forces": results.get("forces")}
     for name, array in arrays.items():
         if array is not None and np.shape(array) == (len(atoms), 3) and not np.isfinite(array).all():
@@ -384,14 +389,6 @@ def _not_finite(atoms: Atoms) -> tuple[tuple[int, ...], str]:
     if isinstance(energy, float | np.floating) and not math.isfinite(energy):
         return (), "the energy is not finite"
     return (), ""
-
-
-def _is_of(atoms: Atoms) -> bool:
-    """Whether the results that the calculator holds are of exactly this frame; never starts a calculation."""
-    try:
-        return not atoms.calc.calculation_required(atoms, ["energy"])
-    except Exception:  # a foreign calculator that cannot answer must not stop a run
-        return False
 
 
 def _symbol(number: int) -> str:

@@ -14,7 +14,7 @@ from ase import Atoms
 from numpy.typing import NDArray
 from scipy.stats import t as student
 
-from .clusters import LINK, UNKNOWN_LINK, largest_cluster
+from .clusters import largest_cluster, links
 from .descriptor import describe
 from .errors import MismatchError
 from .geometry import linked_pairs
@@ -418,7 +418,7 @@ class Phases:
             levels = self._levels[name]
             outside &= ~(dh[:, column] <= np.array([levels.get(int(z), -np.inf) for z in numbers]))
         elements, species = np.unique(numbers, return_inverse=True)
-        pairs = linked_pairs(atoms, self._links(elements), species.astype(np.int64))
+        pairs = linked_pairs(atoms, links(elements, self.pair_distances), species.astype(np.int64))
         here, there = np.concatenate([pairs, pairs[:, ::-1]]).T
         parent = dh[:, self.names.index(self.parent)]
         ratios = np.empty((len(numbers), len(self.products)))
@@ -430,12 +430,6 @@ class Phases:
             number = counts + np.bincount(here, counts[there], len(values))
             ratios[:, column] = np.where(np.isfinite(own) & (number > 0), total / np.maximum(number, 1), own)
         return ratios, outside
-
-    def _links(self, elements: NDArray[np.int64]) -> NDArray[np.float64]:
-        """Distance in Å up to which atoms are neighbours, as in `clusters`."""
-        longest = max((median for _, median in self.pair_distances.values()), default=UNKNOWN_LINK / LINK)
-        pairs = [[(int(min(a, b)), int(max(a, b))) for b in elements] for a in elements]
-        return LINK * np.array([[self.pair_distances.get(pair, (0.0, longest))[1] for pair in row] for row in pairs])
 
     def _labels(self, ratios: NDArray[np.float64], outside: NDArray[np.bool_]) -> NDArray[np.int64]:
         """Phase of each atom from averaged L (n_atoms, n_products)."""
