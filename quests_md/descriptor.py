@@ -1,7 +1,7 @@
 """The QUESTS descriptor: one row of numbers per atomic environment, its neighbours resolved by element or not."""
 
 import hashlib
-import math
+import sys
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any, Protocol
@@ -22,6 +22,10 @@ __all__ = ["Descriptor", "DescriptorLike", "check_center_rows", "describe", "is_
 
 #: Atoms per piece of work: a millisecond. Halves of that take longer in two threads than together in one.
 PIECE = 256
+
+#: Most neighbours and numbers per row: 32 neighbours of each of 118 elements stay below. With more a hundred bytes of a
+#: file would ask for gigabytes at the first frame.
+MOST_NEIGHBORS, WIDEST_ROW = 1024, 2**18
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,11 +93,11 @@ class Descriptor:
         if isinstance(self.k, bool) or not isinstance(self.k, int | np.integer):
             error = ValueError if isinstance(self.k, float) else TypeError
             raise error(f"k: expected a positive integer, got {self.k!r}")
-        if self.k < 1:
-            raise ValueError(f"k: expected a positive integer, got {self.k!r}")
+        if not 1 <= self.k <= MOST_NEIGHBORS:
+            raise ValueError(f"k: expected a positive integer of at most {MOST_NEIGHBORS}, got {self.k!r}")
         if isinstance(self.cutoff, bool) or not isinstance(self.cutoff, int | float | np.integer | np.floating):
             raise TypeError(f"cutoff: expected a positive number in Å, got {self.cutoff!r}")
-        if not (math.isfinite(self.cutoff) and self.cutoff > 0):
+        if not 0 < self.cutoff <= sys.float_info.max:
             raise ValueError(f"cutoff: expected a positive finite number in Å, got {self.cutoff!r}")
         object.__setattr__(self, "k", int(self.k))
         object.__setattr__(self, "cutoff", float(self.cutoff))
@@ -104,6 +108,8 @@ class Descriptor:
                 f"neighbors: expected the same as elements, {self.elements!r}, got {self.neighbors!r}; neighbours that "
                 "are seen are resolved, so name in `elements` what shall be seen"
             )
+        if self.width > WIDEST_ROW:
+            raise ValueError(f"k: expected at most {WIDEST_ROW} numbers per row, got {self.width} with k = {self.k}")
 
     @property
     def width(self) -> int:

@@ -355,6 +355,8 @@ class _FromFrame:
             phase = judged.product_phase
             if phase is not None and check.excesses.get(f"phase:{phase}", -math.inf) > 0:
                 reason = f"a connected cluster of {phase} is larger than any that the parent phase has by itself"
+                if {"dh_mean", "dh_max"} & set(check.alarms):
+                    reason += "; the frame leaves the reference too, so this may be the nearest name for something else"
             else:
                 phase = None
                 changed = [name for name in check.alarms if not name.startswith("phase:")]

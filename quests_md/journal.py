@@ -96,15 +96,20 @@ class Journal:
             trace = "".join(traceback.format_exception(failure, limit=-3))
             self.note("error", f"the monitor failed: {message}\n{trace}")
 
+    def alert(self, message: str, then: str) -> None:
+        """Say and note once that a part of the monitor has failed, and what follows from that."""
+        if self._say_once(message, then):
+            self.note("error", f"{message}; {then}")
+
     def close(self) -> None:
         """Force the log to the disk and close it."""
         if self._log is not None:
             log, self._log, self._is_closed = self._log, None, True
             self.guarded(log.close)
 
-    def _say_once(self, message: str) -> bool:
+    def _say_once(self, message: str, then: str = "the simulation goes on unwatched where this happens") -> bool:
         if message in self._said or len(self._said) >= 100:
             return False
         self._said.add(message)
-        _logger.error("quests_md: %s; the simulation goes on unwatched where this happens, said once", message)
+        _logger.error("quests_md: %s; %s, said once", message, then)
         return True

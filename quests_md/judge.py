@@ -64,6 +64,8 @@ class Judged:
     """(n_atoms,) atoms that look like the new phase with the largest cluster; None without labelled phases."""
     product_phase: str | None = None
     """That phase."""
+    unanswered: str = ""
+    """Why the second reference could not answer; the alarms of the first then stand."""
 
     def with_excesses(self, changed: Mapping[str, float | None]) -> "Judged":
         """The same check with other excesses of some statistics; None: not in use."""
@@ -92,6 +94,9 @@ class Judge:
         Checks per nanosecond or run, and the time between them in ps, for calibrations that count those.
     threads
         Threads to use; never changes the result.
+    confirm
+        Judge of another reference that is asked about frames with alarms by this one: they stand only if that one has
+        any too.
     """
 
     def __init__(
@@ -105,6 +110,7 @@ class Judge:
         checks: int | None = None,
         check_ps: float | None = None,
         threads: int | None = None,
+        confirm: "Judge | None" = None,
     ) -> None:
         if values not in ("auto", "full", "proven"):
             raise ValueError(f"values: expected 'auto', 'full' or 'proven', got {values!r}")
@@ -120,10 +126,25 @@ class Judge:
         self.checks = checks
         self.check_ps = check_ps
         self.threads = threads
+        self.confirm = confirm
         self._pair_distances = reference.pair_distances()
         self._sketch: Reference | None = None
         self._levels: tuple[tuple[Any, ...], tuple[Level, ...]] | None = None
         self._phase_levels: tuple[tuple[Any, ...], dict[str, Level]] | None = None
+
+    def set_interval(self, check_ps: float) -> None:
+        """Say how many ps are between checks; those in a nanosecond follow where the rate counts them."""
+        self.check_ps = check_ps
+        if self.calibration.per == "ns":
+            self.checks = max(1, math.ceil(1000 / check_ps))
+        if self.confirm is not None:
+            self.confirm.set_interval(check_ps)
+
+    def set_threads(self, threads: int) -> None:
+        """Set the threads to use."""
+        self.threads = threads
+        if self.confirm is not None:
+            self.confirm.set_threads(threads)
 
     def mode(self, n_atoms: int) -> Literal["full", "proven"]:
         """How a frame of this size is evaluated."""
@@ -203,6 +224,11 @@ class Judge:
         excesses = {name: self._excess(name, frame_levels, found, int(centers.sum())) for name in in_use}
         broken, reason = _not_finite(atoms)
         explosion = crowded.reason or reason
+        unanswered = ""
+        if self.confirm is not None and _verdict(excesses)["alarms"] and not explosion and not host["n_unknown"]:
+            host["confirm_excess"], unanswered = self.confirm.answer(atoms, step=step, frame=frame)
+            if not unanswered:
+                excesses = _called_off(excesses, host["confirm_excess"])
         product, of_product, phases = None, None, self.phases
         if phases is not None:
             labels = phases.assign(seen, rows, threads=self.threads)
@@ -235,7 +261,16 @@ class Judge:
             offenders=tuple(dict.fromkeys(crowded.atoms.ravel().tolist())) or broken,
             product=of_product,
             product_phase=product,
+            unanswered=unanswered,
         )
+
+    def answer(self, atoms: Atoms, *, step: int, frame: int) -> tuple[float | None, str]:
+        """The trigger excess of a frame for another judge, or why there is none."""
+        try:
+            judged = self.judge(atoms, step=step, frame=frame)
+        except Exception as exc:  # a calculator may raise anything, and the frame is worth an alarm as it is
+            return None, f"{type(exc).__name__}: {exc}"
+        return (None, judged.reason) if judged.check.state == "invalid" else (judged.check.trigger_excess, "")
 
     def frame_levels(
         self, numbers: NDArray[np.int64], mode: Literal["full", "proven"] | None = None
@@ -415,6 +450,11 @@ def _verdict(excesses: Mapping[str, float]) -> dict[str, Any]:
         "trigger_excess": max(excesses.values(), default=-math.inf),
         "state": "out" if alarms else "in",
     }
+
+
+def _called_off(excesses: Mapping[str, float], confirmed: float) -> dict[str, float]:
+    """Excesses of which none is above that of the second reference, where that one has no alarm."""
+    return dict(excesses) if confirmed > 0 else {name: min(value, confirmed) for name, value in excesses.items()}
 
 
 def _invalid(host: dict[str, Any], start: float) -> Check:

@@ -164,5 +164,5 @@ def _scores_for(
         return scores[fitting], 1, False
     chosen = scores[usable]
     middle = float(np.median(chosen))
-    spread = np.sqrt(np.maximum(1.0, sizes[usable] / n_atoms))
+    spread = np.sqrt(np.maximum(1.0, sizes[usable] / max(n_atoms, 1)))
     return np.sort(middle + (chosen - middle) * spread), 1, True

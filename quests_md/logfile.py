@@ -77,6 +77,7 @@ class Log:
     phases: dict[str, NDArray[np.int64]]
     phase_clusters: dict[str, NDArray[np.int64]]
     explosion: NDArray[np.str_]
+    confirm_excess: NDArray[np.float64]
     state: NDArray[np.str_]
     digest: NDArray[np.str_]
     elapsed_us: NDArray[np.float64]

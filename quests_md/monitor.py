@@ -101,6 +101,12 @@ class Monitor:
         Default `Trigger()`: three checks out in a row open an event. It is copied.
     log
         Name of the JSON-lines log; it must not hold a run yet. None: no log.
+    confirm
+        A second reference, or it and its calibration, that is asked only about checks with alarms by the first, which
+        stand only if this one has alarms too: of minimised frames say (`Minimised`), whose force calls are then made
+        at suspicious checks alone. Rates of both can only fall, so that the first may be calibrated for a high one, as
+        a sieve. Default calibration: at the rate of the first. If it fails, the alarms stand. It has no
+        say in explosions, phases, elements that the first has never seen, and what a baseline judges.
     actions
         Called as ``action(event, frame)`` when an event opens, with a copy of the frame that carries
         ``arrays["delta_entropy"]`` of all atoms; with an attribute ``repeats = True`` also at the 2nd, 4th, 8th,
@@ -151,6 +157,7 @@ class Monitor:
         phases: Phases | Mapping[str, Reference] | None = None,
         max_temperature_K: float | None = None,
         trigger: Trigger | None = None,
+        confirm: Reference | tuple[Reference, Calibration] | None = None,
         log: str | os.PathLike[str] | None = "quests-md.jsonl",
         actions: Sequence[Action] = (),
         values: Values = "auto",
@@ -207,7 +214,13 @@ class Monitor:
         if phases is not None and not isinstance(phases, Phases):
             phases = Phases(phases, threads=threads)
         self.judge = Judge(
-            reference, self.calibration, values=values, release=self.trigger.release, phases=phases, threads=threads
+            reference,
+            self.calibration,
+            values=values,
+            release=self.trigger.release,
+            phases=phases,
+            threads=threads,
+            confirm=None if confirm is None else _second_judge(confirm, calibration, self.trigger.release, threads),
         )
         self.last_check: Check | None = None
         explosion = Explosion(max_temperature_K)
@@ -300,7 +313,8 @@ class Monitor:
         # one frame is all there is: what thermal noise makes of it is said by the first check
         averaged = descriptor.marked(atoms.copy()) if isinstance(descriptor, TimeAveraged) else None
         judged = self.judge.judge(atoms, step=0, frame=0, averaged=averaged)
-        text = preflight_text(self.judge, judged, atoms)
+        second = None if self.judge.confirm is None else self.judge.confirm.judge(atoms, step=0, frame=0)
+        text = preflight_text(self.judge, judged, atoms, second)
         text += f"\n  {'kernels':<10} {'loaded' if cached else 'compiled'} in {time.perf_counter() - start:.1f} s"
         say(text)
         self._journal.note("info", text)
@@ -478,9 +492,7 @@ class Monitor:
             )
         step_ps = host.step_length_ps()
         if step_ps and interval:
-            self.judge.check_ps = step_ps * interval
-            if self.calibration.per == "ns":
-                self.judge.checks = max(1, math.ceil(1000 / self.judge.check_ps))
+            self.judge.set_interval(step_ps * interval)
         self._hosts = [h for h in self._hosts if h.is_alive()] + [host]
         return host
 
@@ -585,6 +597,9 @@ class Monitor:
         for level, text in taken.notes:
             self._journal.note(level, text)
         self._note_changes(previous, check)
+        if taken.judged.unanswered:
+            message = f"the second reference (confirm) could not answer: {taken.judged.unanswered}"
+            self._journal.alert(message, "alarms stand where this happens")
         for event, is_new in taken.events:
             for action in self.actions:
                 if is_new or getattr(action, "repeats", False):
@@ -720,6 +735,7 @@ class Monitor:
             "phases": self._phases_line(len(numbers)),
             "max_temperature_K": self._follower.explosion.max_temperature_K,
             "trigger": self.trigger.settings,
+            "confirm": self._confirm_line(),
             "values": {
                 "asked": self.judge.values,
                 "used": self.judge.mode(n_atoms),
@@ -732,11 +748,41 @@ class Monitor:
             "n_atoms": n_atoms,
         }
 
+    def _confirm_line(self) -> dict[str, Any] | None:
+        second = self.judge.confirm
+        if second is None:
+            return None
+        return {"reference": second.reference.fingerprint, "calibration": levels_digest(second.calibration)} | {
+            "false_alarms": second.calibration.false_alarms,
+            "per": second.calibration.per,
+            "statistics": list(second.calibration.statistics),
+        }
+
     def _phases_line(self, n_atoms: int) -> dict[str, Any] | None:
         if self.judge.phases is None:
             return None
         levels = {name: asdict(level) for name, level in self.judge.phase_levels(n_atoms).items()}
         return self.judge.phases.settings | {"levels": levels}
+
+
+def _second_judge(
+    confirm: Reference | tuple[Reference, Calibration], first: Calibration, release: float, threads: int | None
+) -> Judge:
+    """The judge that is asked about alarms."""
+    reference, calibration = confirm if isinstance(confirm, tuple) and len(confirm) == 2 else (confirm, None)
+    if not isinstance(reference, Reference) or not isinstance(calibration, Calibration | None):
+        raise TypeError(f"confirm: expected a Reference, or it and its Calibration, got {confirm!r}")
+    if isinstance(reference.descriptor, TimeAveraged):
+        raise ValueError("confirm: expected a reference for single frames, got one of time averages")
+    if calibration is None:
+        calibration = calibrate(
+            reference,
+            false_alarms=first.false_alarms,
+            per=first.per,
+            checks=first.checks,
+            threads=threads,
+        )
+    return Judge(reference, calibration, release=release, threads=threads)
 
 
 def _checked_actions(actions: Sequence[Action] | Action) -> tuple[Action, ...]:

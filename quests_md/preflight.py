@@ -29,8 +29,8 @@ def warm_up(judge: Judge) -> None:
         reference.is_covered(reference.rows[:1], 0.0, numbers=z)
 
 
-def preflight_text(judge: Judge, start: Judged, atoms: Atoms) -> str:
-    """The pre-flight block for a start structure."""
+def preflight_text(judge: Judge, start: Judged, atoms: Atoms, second: Judged | None = None) -> str:
+    """The pre-flight block for a start structure; `second`: what the reference that confirms alarms finds."""
     reference = judge.reference
     lines = [f"quests_md {__version__}: pre-flight"]
 
@@ -47,6 +47,8 @@ def preflight_text(judge: Judge, start: Judged, atoms: Atoms) -> str:
         f"{reference.n_frames} frames; h = {reference.bandwidth} 1/Å{shape}; {reference.fingerprint}",
     )
     add("levels", judge.promise(np.asarray(atoms.numbers)[reference.is_center(atoms.numbers)]))
+    if judge.confirm is not None and second is not None:
+        add("confirm", _confirm_text(judge.confirm, second))
     if judge.phases is not None:
         add("phases", judge.phases.describe())
     check = start.check
@@ -71,6 +73,20 @@ def preflight_text(judge: Judge, start: Judged, atoms: Atoms) -> str:
     add("evaluation", f'"{judge.mode(len(atoms))}" values for {len(atoms)} atoms')
     add("note", "novelty is not error: a new phase can be well predicted, a covered one badly fitted")
     return "\n".join(lines)
+
+
+def _confirm_text(judge: Judge, start: Judged) -> str:
+    reference, calibration = judge.reference, judge.calibration
+    place = {"in": "inside", "out": f"OUTSIDE it already ({', '.join(start.check.alarms)})"}
+    return "\n".join(
+        (
+            f"alarms stand only if this reference has some too: {reference.n_environments} environments; "
+            f"{reference.fingerprint}",
+            f"rows by {reference.descriptor.fingerprint}",
+            f"its alarms: {', '.join(calibration.statistics)} at {calibration.false_alarms:g} per {calibration.per}; "
+            f"the start is {place.get(start.check.state, f'INVALID: {start.reason}')}",
+        )
+    )
 
 
 def _elements_text(judge: Judge, atoms: Atoms) -> str:

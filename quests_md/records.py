@@ -91,6 +91,9 @@ class Check:
     """Atoms in the largest connected cluster of each of them."""
     explosion: str = ""
     """Why the frame counts as exploded, in a few words; empty: it does not."""
+    confirm_excess: float | None = None
+    """The trigger excess that a second reference gives, see `confirm` of `Monitor`; up to 0 it has called the alarms of
+    the first off: `alarms` and `excesses` are after that. None: it was not asked, or could not answer."""
     delta_entropy: NDArray[np.float64] | None = field(default=None, repr=False, compare=False)
     """(n_atoms,) dH per atom, nats; in "proven" mode NaN where only "not above" was proven. Not in the log."""
     above: NDArray[np.bool_] | None = field(default=None, repr=False, compare=False)
@@ -354,4 +357,5 @@ def complete_line(line: Mapping[str, Any]) -> dict[str, Any]:
         "phases": None,
         "phase_clusters": None,
         "explosion": "",
+        "confirm_excess": None,
     } | dict(line)

@@ -44,6 +44,7 @@ SAME = {
     "max_temperature_K": ("max_temperature_K",),
     "trigger": ("trigger",),
     "values": ("values", "asked"),
+    "confirm": ("confirm",),
 }
 
 #: What a line of type "reference" holds in the place of the header's.

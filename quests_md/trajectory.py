@@ -82,7 +82,7 @@ def score_trajectory(
     if workers > 1:
         threads = max(1, available_threads(threads) // int(workers))
         if monitor is not None:
-            monitor.judge.threads = threads
+            monitor.judge.set_threads(threads)
     frames = iter_frames(path_or_frames, incomplete="warn", types=types)
     if steps is not None:
         frames = _at(frames, frozenset(int(step) for step in steps))

@@ -543,7 +543,7 @@ REFERENCE = ("-r", "train.safetensors")
         (("score", "run.xyz", *REFERENCE, "--workers", "0"), "workers: expected a positive integer, got 0"),
         (("score", "run.xyz", *REFERENCE, "--patience", "0"), "patience: expected an integer of at least 1, got 0"),
         (("score", "run.xyz", *REFERENCE, "--values", "exact"), "values: expected 'auto', 'full' or 'proven'"),
-        (("reference", "build", "train.xyz", "--k", "0"), "k: expected a positive integer, got 0"),
+        (("reference", "build", "train.xyz", "--k", "0"), "k: expected a positive integer of at most 1024, got 0"),
         (("reference", "build", "train.xyz", "--cutoff", "-1"), "cutoff: expected a positive finite number in Å"),
         (("reference", "build", "train.xyz", "--bandwidth", "nan"), "bandwidth: expected a positive finite number"),
         (("reference", "build", "train.xyz", "--match", "x"), "match: expected 'element' or 'any', got 'x'"),

@@ -113,13 +113,13 @@ def test_defaults():
     assert Descriptor().width == 63
 
 
-@pytest.mark.parametrize("k", [0, -1, 2.5, float("nan"), float("inf"), True, "32", None])
+@pytest.mark.parametrize("k", [0, -1, 1025, 2.5, float("nan"), float("inf"), True, "32", None])
 def test_wrong_k_is_named(k):
     with pytest.raises((ValueError, TypeError), match=r"\bk\b"):
         Descriptor(k=k)
 
 
-@pytest.mark.parametrize("cutoff", [0, 0.0, -5.0, float("nan"), float("inf"), True, "5", None])
+@pytest.mark.parametrize("cutoff", [0, 0.0, -5.0, float("nan"), float("inf"), 10**400, True, "5", None])
 def test_wrong_cutoff_is_named(cutoff):
     with pytest.raises((ValueError, TypeError), match="cutoff"):
         Descriptor(cutoff=cutoff)

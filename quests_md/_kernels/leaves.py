@@ -50,11 +50,7 @@ def decide(
     point = np.empty(p, np.float32)
     # boxes that wait for their turn
     bounds, names = np.empty(n_groups * fan, np.float32), np.empty(n_groups * fan, np.int64)
-    longest = 0
-    for leaf in range(leaf_start.shape[0] - 1):
-        longest = max(longest, leaf_start[leaf + 1] - leaf_start[leaf])
-    exponents, fractions = np.empty(longest + PANEL, np.float32), np.empty(longest, np.float32)
-    powers = np.empty(longest, np.int32)
+    exponents, fractions, powers = np.empty(PANEL, np.float32), np.empty(PANEL, np.float32), np.empty(PANEL, np.int32)
     for i in range(queries.shape[0]):
         verdict[i] = 0
         level = levels[i]
@@ -112,13 +108,17 @@ def decide(
             if not length < FAR:
                 is_complete = False
                 continue
-            n = leaf_start[leaf + 1] - leaf_start[leaf]
-            half_squares(query, panels, leaf_start[leaf] // PANEL, (n + PANEL - 1) // PANEL, exponents)
-            added = sum_of_exponentials(exponents[:n], margin - level, powers, fractions)
-            total += added
-            most += added * math.exp(2.0 * margin)
-            if total >= 1.0:
-                verdict[i] = 1
+            # panel by panel: the first one often suffices, and then the others need not come from memory
+            for start in range(leaf_start[leaf], leaf_start[leaf + 1], PANEL):
+                n = min(leaf_start[leaf + 1] - start, PANEL)
+                half_squares(query, panels, start // PANEL, 1, exponents)
+                added = sum_of_exponentials(exponents[:n], margin - level, powers, fractions)
+                total += added
+                most += added * math.exp(2.0 * margin)
+                if total >= 1.0:
+                    verdict[i] = 1
+                    break
+            if verdict[i] == 1:
                 break
         if verdict[i] == 0 and is_complete and most + 2.0 * math.exp(-BEYOND) < 1.0:
             verdict[i] = -1
