@@ -397,7 +397,7 @@ def _measure(prepared: Prepared, options: Options) -> Point:
     _compare(prepared, queries, options)
     methods, before, differences = _methods(prepared, queries, options)
     fitting = [method.fitting(options.pick(RUN_SECONDS)) for method in methods]
-    repeats = 3 if options.quick or prepared.n_rows > 50_000 else 5
+    repeats = 3 if options.quick else 5
     times = in_turns(repeats, *(partial(method.ask, method.queries) for method in fitting))
     build, index, calibration = prepared.seconds
     own = {"`Reference.from_frames`": build, "search structure": index, "`calibrate(frames=)`": calibration}
@@ -420,7 +420,7 @@ def _queries(prepared: Prepared, options: Options) -> dict[str, Queries]:
     rng = np.random.default_rng(0)
     # a few more than needed, of which the covered ones are taken
     n = options.pick(QUERIES)
-    n_held_out = n + n // 4 if prepared.n_rows <= SMALL else n // 3
+    n_held_out = n + n // 4
     dh = partial(reference.delta_entropy, threads=options.threads)
 
     def rows_of(frames: Iterable[Atoms]) -> Array:

@@ -8,6 +8,7 @@ import json
 import re
 import sys
 import tempfile
+import time
 import warnings
 import zlib
 from collections import Counter
@@ -32,7 +33,7 @@ from md import CONDITIONS, POTENTIALS, SETTLE_PS, SPACING_PS, Simulation
 from numpy.typing import NDArray
 from scipy.spatial import cKDTree
 
-from quests_md import Calibration, Event, Monitor, Phases, Reference, calibrate, read_log, save_frame
+from quests_md import Calibration, Event, Minimised, Monitor, Phases, Reference, calibrate, read_log, save_frame
 from quests_md.clusters import clusters
 from quests_md.lammps import lammps_calculator, potential
 
@@ -60,6 +61,9 @@ MELTING_RUNS = (
     ("void", VOID_K, 1),
     ("void", VOID_K, 2),
 )
+
+#: Rates of false alarms of checks that are worth a minimised copy.
+SIEVES = (0.01, 0.3)
 
 #: Å of vacuum above a slab, and eV given to an atom of its surface.
 FLIGHT_GAP, KICK_EV = 40.0, 8.0
@@ -246,12 +250,7 @@ def defects(cache: Path) -> Iterator[tuple[str, str]]:
     for kelvin in TEMPERATURES_K:
         reference, levels = fixed_volume(cache, kelvin)
         for name, (start, truth) in defective(kelvin).items():
-            simulation = Simulation("Cu", start, temperature_K=kelvin, seed=seed_of(name, kelvin))
-            if truth is Sites:
-                simulation.equilibrate(20.0)
-            simulation.run(SETTLE_PS)
-            frames = list(simulation.frames(N_FRAMES))
-            simulation.close()
+            frames = list(defective_run(kelvin, name, start, free=truth is Sites))
             known = truth(start, crystal_sites(start, name))
             monitor = Monitor(reference, levels, log=None, on_error="raise")
             score, of_clusters, of_events = Score(), Score(), Score()
@@ -307,6 +306,16 @@ def defects(cache: Path) -> Iterator[tuple[str, str]]:
     yield "defects", table(header, lines)
     for kelvin, text in examples.items():
         yield f"example vacancy {kelvin} K", f"```\n{text}\n```"
+
+
+def defective_run(kelvin: float, name: str, start: Atoms, *, free: bool) -> Iterator[Atoms]:
+    """Frames of a crystal with a defect, half a picosecond apart; `free`: at the volume of zero pressure."""
+    simulation = Simulation("Cu", start, temperature_K=kelvin, seed=seed_of(name, kelvin))
+    if free:
+        simulation.equilibrate(20.0)
+    simulation.run(SETTLE_PS)
+    yield from simulation.frames(N_FRAMES)
+    simulation.close()
 
 
 def defective(kelvin: float) -> dict[str, tuple[Atoms, Any]]:
@@ -476,6 +485,71 @@ def flying(cache: Path) -> Iterator[tuple[str, str]]:
     ]
     yield "flying", table(header, lines)
     yield "example flying", f"```\n{example}\n```"
+
+
+# --- minimised copies
+
+
+class CountedEAM(Minimised):
+    """Copies minimised with the embedded-atom potential; counts frames and seconds."""
+
+    def __init__(self) -> None:
+        super().__init__(partial(eam, keep_alive=True), "Cu_u3.eam", steps=50)
+        self.frames, self.seconds = 0, 0.0
+
+    def minimised(self, atoms: Atoms) -> Atoms:
+        """As it is there."""
+        start = time.perf_counter()
+        copy = super().minimised(atoms)
+        self.frames, self.seconds = self.frames + 1, self.seconds + time.perf_counter() - start
+        return copy
+
+
+def confirmed(cache: Path) -> Iterator[tuple[str, str]]:
+    """Defects judged as they are, as minimised copies, and as minimised copies where a sieve asks for them."""
+    lines = []
+    for kelvin in TEMPERATURES_K:
+        reference, levels = fixed_volume(cache, kelvin)
+        smooth = CountedEAM()
+        of_copies = Reference.from_frames(
+            cached(cache / f"crystal-{kelvin}K.traj", lambda: ()), descriptor=smooth, bandwidth=reference.bandwidth
+        )
+        levels_of_copies = calibrate(of_copies)
+        monitors: dict[str, tuple[Reference, Calibration, dict[str, Any]]] = {
+            "frames as they are": (reference, levels, {}),
+            "minimised copies": (of_copies, levels_of_copies, {}),
+        }
+        for rate in SIEVES:
+            sieve = calibrate(reference, false_alarms=rate)
+            monitors[f"sieve of {rate:g}, `confirm=` copies"] = (
+                reference,
+                sieve,
+                {"confirm": (of_copies, levels_of_copies)},
+            )
+        runs = {
+            f"none, seed {seed}": cached(
+                cache / f"quiet-{kelvin}K-{seed}.traj", partial(fixed_run, kelvin, seed, N_QUIET)
+            )
+            for seed in (11, 12)
+        }
+        for name, (start, truth) in defective(kelvin).items():
+            if truth is not Nothing:
+                run = partial(defective_run, kelvin, name, start, free=truth is Sites)
+                runs[name] = cached(cache / f"{name}-{kelvin}K.traj", run)
+        for name, frames in runs.items():
+            for how, (known, calibration, options) in monitors.items():
+                monitor = Monitor(known, calibration, log=None, on_error="raise", **options)
+                smooth.frames, smooth.seconds = 0, 0.0
+                checks = [monitor.check(atoms, i * 200, i * SPACING_PS) for i, atoms in enumerate(frames)]
+                n_out = sum(check.state == "out" for check in checks)
+                events = ", ".join(f"{event.kind} at {event.confirmed_step // 200}" for event in monitor.events)
+                shares = share(n_out, len(checks)), share(smooth.frames, len(checks))
+                milliseconds = 1000 * smooth.seconds / max(smooth.frames, 1)
+                lines.append(
+                    [f"{name}, {kelvin} K", len(checks), how, *shares, events or "none", f"{milliseconds:.0f}"]
+                )
+    header = ["defect", "checks", "judged", "checks out, %", "minimised, %", "events, at check", "ms per copy"]
+    yield "confirmed", table(header, lines)
 
 
 # --- explosions
@@ -784,9 +858,10 @@ def known_crystal(cache: Path, name: str) -> tuple[Reference, Calibration, float
     return reference, calibrate(reference), min(nearest_pair(atoms) for atoms in frames)
 
 
-def eam() -> Any:
+def eam(*, keep_alive: bool = False) -> Any:
     """The embedded-atom potential of copper through LAMMPS."""
-    return lammps_calculator(["pair_style eam", f'pair_coeff 1 1 "{potential("Cu_u3.eam")}"'], ("Cu",))
+    commands = ["pair_style eam", f'pair_coeff 1 1 "{potential("Cu_u3.eam")}"']
+    return lammps_calculator(commands, ("Cu",), keep_alive=keep_alive)
 
 
 def lennard_jones() -> Any:
@@ -853,6 +928,7 @@ PARTS: dict[str, Callable[[Path], Iterator[tuple[str, str]]]] = {
     "melting": melting,
     "defects": defects,
     "flying": flying,
+    "confirmed": confirmed,
     "explosions": explosions,
     "quiet": quiet,
 }
