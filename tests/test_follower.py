@@ -222,3 +222,17 @@ def test_frames_are_not_changed():
     assert isinstance(atoms, Atoms)
     assert atoms == before
     assert set(atoms.arrays) == set(before.arrays)
+
+
+@pytest.mark.parametrize(("alarms", "is_hedged"), [((), False), (("dh_mean",), True), (("dh_max",), True)])
+def test_a_phase_that_is_named_in_a_frame_out_of_the_reference_is_hedged(alarms, is_hedged):
+    one = follower(baseline=False, trigger=Trigger())
+    for i in range(6):
+        seen, atoms = judged(i, "p", [7, i])
+        excesses = {"dh_max": -1.0, "dh_mean": -1.0, "phase:b": 1.0} | dict.fromkeys(alarms, 0.5)
+        check = replace(seen.check, excesses=excesses, alarms=(*alarms, "phase:b"), trigger_excess=1.0, state="out")
+        one.take(replace(seen, check=check), atoms)
+    [event] = [event for event in one.open_events if event.kind == "transition"]
+    assert event.phase == "b"
+    assert event.reason.startswith("a connected cluster of b is larger than any that the parent phase has by itself")
+    assert ("nearest name for something else" in event.reason) == is_hedged
