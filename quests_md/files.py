@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-__all__ = ["replacing"]
+__all__ = ["file_size", "replacing"]
 
 
 @contextmanager
@@ -33,3 +33,11 @@ def replacing(path: str | os.PathLike[str]) -> Iterator[Path]:
         with suppress(OSError):
             temporary.unlink()
         raise
+
+
+def file_size(name: str) -> int:
+    """Bytes of a file, 0 if there is none."""
+    try:
+        return Path(name).stat().st_size
+    except FileNotFoundError:
+        return 0

@@ -2,13 +2,11 @@
 
 import math
 import os
-import socket
 import threading
 import time
 import warnings
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
-from datetime import UTC, datetime
+from dataclasses import dataclass, replace
 from functools import partial
 from types import TracebackType
 from typing import Any, NoReturn, Self
@@ -16,22 +14,21 @@ from typing import Any, NoReturn, Self
 import numpy as np
 from ase import Atoms
 
-from . import __version__
 from ._kernels.threads import available_threads
 from .baseline import BASELINE_STATISTICS, Baseline
 from .budget import Budget
-from .calibration import Calibration, calibrate, kind_of, rate_of
+from .calibration import Calibration, calibrate
 from .compilation import announce_compilation, are_kernels_cached
 from .errors import StopRun
 from .explosion import Explosion
+from .files import file_size
 from .flagged import labelled_copy
 from .follower import Follower
-from .frame_statistics import SAMPLE_ATOMS, SKETCH_ROWS
-from .heldout import SEED
+from .header import header_line
 from .hosts import AseHost
 from .journal import Journal, OnError
 from .judge import Judge, Judged, Values, frame_digest
-from .logfile import SCHEMA, plain_line, require_new_log
+from .logfile import plain_line, require_new_log
 from .loglines import LogHistory
 from .phases import Phases
 from .preflight import preflight_text, warm_up
@@ -43,10 +40,8 @@ from .resume import (
     action_files,
     bring_back,
     cut_files,
-    file_size,
     find_place,
     header_at,
-    levels_digest,
     require_known_reference,
     require_same_monitor,
 )
@@ -639,7 +634,15 @@ class Monitor:
         """Write the header of the log, or find the place of the run in a log to be resumed, once."""
         if self._journal.has_begun:
             return
-        header = self._header(atoms)
+        header = header_line(
+            atoms,
+            self.judge,
+            trigger=self.trigger.settings,
+            baseline_ps=None if self._baseline is None else self._baseline.duration_ps,
+            max_temperature_K=self._follower.explosion.max_temperature_K,
+            budget=None if self._budget is None else self._budget.share,
+            files=action_files(self.actions),
+        )
         if self._journal.history is None:
             self._journal.begin(header)
             return
@@ -695,74 +698,6 @@ class Monitor:
             host.continue_at(place.step, time_ps, checked=last_step)
             if place.is_checked and host.own_step and self._window is None:  # it shows only the next frame
                 self._check(atoms, place.step, host.time_ps(), host.interval)
-
-    def _header(self, atoms: Atoms) -> dict[str, Any]:
-        n_atoms = len(atoms)
-        numbers = np.asarray(atoms.numbers)[self.reference.is_center(atoms.numbers)]
-        levels = self.judge.frame_levels(numbers)
-        in_use = [level for level in levels if level.statistic in self.calibration.statistics]
-        return {
-            "type": "header",
-            "schema": SCHEMA,
-            "version": __version__,
-            "started": datetime.now(UTC).isoformat(timespec="seconds"),
-            "host": socket.gethostname(),
-            "pid": os.getpid(),
-            "reference": {
-                "fingerprint": self.reference.fingerprint,
-                "n_environments": self.reference.n_environments,
-                "elements": list(self.reference.elements),
-                "bandwidth": self.reference.bandwidth,
-                "settings": self.reference.settings,
-            },
-            "calibration": {
-                "level": max(level.value for level in levels if level.statistic == "dh_max"),
-                "kind": kind_of(in_use),
-                "false_alarms": self.calibration.false_alarms,
-                "per": self.calibration.per,
-                "rate": rate_of(in_use),
-                "n_groups": self.calibration.n_groups,
-                "fingerprint": self.calibration.fingerprint,
-                "digest": levels_digest(self.calibration),
-                "checks": self.judge.checks or self.calibration.checks or 1,
-                "statistics": list(self.calibration.statistics),
-                "levels": [asdict(level) for level in levels],
-                "atom_levels": {str(z): level for z, level in self.calibration.atom_levels.items()},
-                "promise": self.judge.promise(numbers),
-            },
-            "budget": None if self._budget is None else self._budget.share,
-            "baseline_ps": None if self._baseline is None else self._baseline.duration_ps,
-            "phases": self._phases_line(len(numbers)),
-            "max_temperature_K": self._follower.explosion.max_temperature_K,
-            "trigger": self.trigger.settings,
-            "confirm": self._confirm_line(),
-            "values": {
-                "asked": self.judge.values,
-                "used": self.judge.mode(n_atoms),
-                "margin": self.judge.margin,
-                "sample_atoms": SAMPLE_ATOMS,
-                "sketch_rows": SKETCH_ROWS,
-                "seed": SEED,
-            },
-            "files": {name: file_size(name) for name in action_files(self.actions)},
-            "n_atoms": n_atoms,
-        }
-
-    def _confirm_line(self) -> dict[str, Any] | None:
-        second = self.judge.confirm
-        if second is None:
-            return None
-        return {"reference": second.reference.fingerprint, "calibration": levels_digest(second.calibration)} | {
-            "false_alarms": second.calibration.false_alarms,
-            "per": second.calibration.per,
-            "statistics": list(second.calibration.statistics),
-        }
-
-    def _phases_line(self, n_atoms: int) -> dict[str, Any] | None:
-        if self.judge.phases is None:
-            return None
-        levels = {name: asdict(level) for name, level in self.judge.phase_levels(n_atoms).items()}
-        return self.judge.phases.settings | {"levels": levels}
 
 
 def _second_judge(

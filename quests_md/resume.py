@@ -1,17 +1,13 @@
 """Where a run that comes back stands in its log, and whether it is the same run."""
 
-import hashlib
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import islice
-from pathlib import Path
 from typing import Any
 
-import numpy as np
-
-from .calibration import Calibration
 from .errors import FileFormatError, MismatchError
+from .files import file_size
 from .follower import RECENT_EVENTS, Follower
 from .loglines import Line, LogHistory
 from .records import Check, Event
@@ -23,10 +19,8 @@ __all__ = [
     "action_files",
     "bring_back",
     "cut_files",
-    "file_size",
     "find_place",
     "header_at",
-    "levels_digest",
     "require_known_reference",
     "require_same_monitor",
 ]
@@ -120,23 +114,6 @@ def find_place(
             note = f"resumed at step {step} with {difference} in the log: a checkpoint with fewer digits?"
         return _place_at(history, check, is_kept, note)
     return Place(step, None, None, 0, is_checked=False)
-
-
-def levels_digest(calibration: Calibration) -> str:
-    """Checksum of all that levels are made of, 16 hexadecimal digits."""
-    digest = hashlib.blake2b(digest_size=8)
-    settings = [
-        calibration.checks,
-        calibration.block_ps,
-        calibration.spacing_ps,
-        sorted(calibration.atom_levels.items()),
-    ]
-    digest.update(repr(settings).encode())
-    for null in calibration.nulls:
-        digest.update(repr((null.statistic, null.element, null.side, null.values)).encode())
-        digest.update(np.ascontiguousarray(null.scores, dtype=np.float64).data)
-        digest.update(np.ascontiguousarray(null.sizes, dtype=np.int64).data)
-    return digest.hexdigest()
 
 
 def header_at(history: LogHistory, place: Place) -> dict[str, Any]:
@@ -236,14 +213,6 @@ def _replayed(follower: Follower, history: LogHistory, last: Line) -> Check:
 def action_files(actions: Sequence[Any]) -> list[str]:
     """Names of the files to which actions append: those with an attribute `path`."""
     return [str(action.path) for action in actions if hasattr(action, "path")]
-
-
-def file_size(name: str) -> int:
-    """Bytes of a file, 0 if there is none."""
-    try:
-        return Path(name).stat().st_size
-    except FileNotFoundError:
-        return 0
 
 
 def cut_files(history: LogHistory, place: Place, actions: Sequence[Any]) -> list[str]:

@@ -351,13 +351,13 @@ def test_a_clock_that_is_set_back_changes_nothing(tmp_path, monkeypatch):
     now = time.time()
     clock = iter(now - 86400.0 * i for i in range(10**6))
 
-    class Backwards(quests_md.monitor.datetime):
+    class Backwards(quests_md.header.datetime):
         @classmethod
         def now(cls, tz=None):
             return cls.fromtimestamp(next(clock), tz)
 
     monkeypatch.setattr(time, "time", lambda: next(clock))
-    monkeypatch.setattr(quests_md.monitor, "datetime", Backwards)
+    monkeypatch.setattr(quests_md.header, "datetime", Backwards)
     for begin, end in ((0, 30), (25, 45), (12, 60)):
         with monitor_of(path, resume=True, on_error="raise") as monitor:
             check_all(monitor, range(begin, end))

@@ -49,7 +49,7 @@ LEVELS = (
     ("heldout", "phases"),
     ("calibration",),
     ("judge", "power"),
-    ("preflight", "flagged", "panels", "follower"),
+    ("preflight", "header", "flagged", "panels", "follower"),
     ("resume",),
     ("monitor",),
     ("actions", "trajectory", "plot"),

@@ -1,4 +1,8 @@
-"""The one way kernels are compiled."""
+"""The one way kernels are compiled.
+
+Kernels copy arrays number by number: where one is assigned to a slice, numba compiles the text of an error that names
+the shapes, which takes 4 s of the first use.
+"""
 
 from collections.abc import Callable
 from typing import Any

@@ -20,7 +20,8 @@ def list_images(positions, vectors, first, last, points, source):
     n_atoms = positions.shape[0]
     n_periodic = vectors.shape[0]
     for i in range(n_atoms):
-        points[i] = positions[i]
+        for c in range(3):
+            points[i, c] = positions[i, c]
         source[i] = i
     m = n_atoms
     shift = np.zeros(3, np.int64)

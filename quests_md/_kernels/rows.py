@@ -195,7 +195,9 @@ def _networks(k):
         ends[g + 1] = ends[g] + _comparators(min(8 * (g + 1), k)).shape[0]
     pairs = np.empty((ends[n_networks], 2), np.int64)
     for g in range(n_networks):
-        pairs[ends[g] : ends[g + 1]] = _comparators(min(8 * (g + 1), k))
+        network = _comparators(min(8 * (g + 1), k))
+        for i in range(network.shape[0]):
+            pairs[ends[g] + i, 0], pairs[ends[g] + i, 1] = network[i, 0], network[i, 1]
     return pairs, ends
 
 
@@ -313,7 +315,9 @@ def _break_ties(x, y, z, d2, index, first, own, near_d2, near, counts, k):
                 for b in range(m):
                     total += nearness[a, b] * colour[b]
                 refined[a] = total * math.sqrt(colour[a])
-            scale = refined.max()
+            scale = 0.0
+            for a in range(m):
+                scale = max(scale, refined[a])
             for a in range(m):
                 colour[a] = refined[a] / scale
         best = -1
