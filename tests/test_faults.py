@@ -426,11 +426,11 @@ def test_a_check_that_an_interrupt_tore_is_made_up_for(tmp_path, monkeypatch, in
 def test_a_monitor_that_cannot_even_begin_leaves_no_half_log(tmp_path, monkeypatch, caplog):
     path = tmp_path / "run.jsonl"
 
-    def broken(self, atoms):
+    def broken(*args, **options):
         raise OSError(errno.EIO, "a fault")
 
     with monkeypatch.context() as patch, monitor_of(path) as monitor:
-        patch.setattr(Monitor, "_header", broken)
+        patch.setattr(quests_md.monitor, "header_line", broken)
         assert monitor.check(frames()[0], step=0).state == "invalid"
         assert path.read_bytes() == b""
         patch.undo()
