@@ -100,7 +100,7 @@ class Monitor:
         A second reference, or it and its calibration, that is asked only about checks with alarms by the first, which
         stand only if this one has alarms too: of minimised frames say (`Minimised`), whose force calls are then made
         at suspicious checks alone. Rates of both can only fall, so that the first may be calibrated for a high one, as
-        a sieve. Default calibration: at the rate of the first. If it fails, the alarms stand. It has no
+        a sieve. Default calibration: `calibrate(confirm)`. If it fails, the alarms stand. It has no
         say in explosions, phases, elements that the first has never seen, and what a baseline judges.
     actions
         Called as ``action(event, frame)`` when an event opens, with a copy of the frame that carries
@@ -215,7 +215,7 @@ class Monitor:
             release=self.trigger.release,
             phases=phases,
             threads=threads,
-            confirm=None if confirm is None else _second_judge(confirm, calibration, self.trigger.release, threads),
+            confirm=None if confirm is None else _second_judge(confirm, self.trigger.release, threads),
         )
         self.last_check: Check | None = None
         explosion = Explosion(max_temperature_K)
@@ -700,9 +700,7 @@ class Monitor:
                 self._check(atoms, place.step, host.time_ps(), host.interval)
 
 
-def _second_judge(
-    confirm: Reference | tuple[Reference, Calibration], first: Calibration, release: float, threads: int | None
-) -> Judge:
+def _second_judge(confirm: Reference | tuple[Reference, Calibration], release: float, threads: int | None) -> Judge:
     """The judge that is asked about alarms."""
     reference, calibration = confirm if isinstance(confirm, tuple) and len(confirm) == 2 else (confirm, None)
     if not isinstance(reference, Reference) or not isinstance(calibration, Calibration | None):
@@ -710,13 +708,7 @@ def _second_judge(
     if isinstance(reference.descriptor, TimeAveraged):
         raise ValueError("confirm: expected a reference for single frames, got one of time averages")
     if calibration is None:
-        calibration = calibrate(
-            reference,
-            false_alarms=first.false_alarms,
-            per=first.per,
-            checks=first.checks,
-            threads=threads,
-        )
+        calibration = calibrate(reference, threads=threads)
     return Judge(reference, calibration, release=release, threads=threads)
 
 

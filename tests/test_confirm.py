@@ -231,10 +231,11 @@ def test_the_preflight_names_it(capsys):
     assert "its alarms: dh_max at 0.01 per check; the start is inside" in text
 
 
-def test_without_a_calibration_it_has_the_rate_of_the_first():
-    with watch(second()[0]) as monitor:
+def test_without_a_calibration_it_is_calibrated_as_by_default():
+    reference, sieve = cold_reference(), level_at(cold_reference(), -3.0, false_alarms=0.3)
+    with Monitor(reference, sieve, confirm=second()[0], log=None) as monitor:
         calibration = monitor.judge.confirm.calibration
-    assert (calibration.false_alarms, calibration.per) == (first()[1].false_alarms, first()[1].per)
+    assert (calibration.false_alarms, calibration.per) == (0.01, "check")
 
 
 @pytest.mark.parametrize(
