@@ -496,9 +496,12 @@ class CountedEAM(Minimised):
     def __init__(self) -> None:
         super().__init__(partial(eam, keep_alive=True), "Cu_u3.eam", steps=50)
         self.frames, self.seconds = 0, 0.0
+        self._n_atoms = 0
 
     def minimised(self, atoms: Atoms) -> Atoms:
         """As it is there."""
+        if len(atoms) != self._n_atoms:  # a LAMMPS that is kept alive does not survive that
+            self._calculator, self._n_atoms = None, len(atoms)
         start = time.perf_counter()
         copy = super().minimised(atoms)
         self.frames, self.seconds = self.frames + 1, self.seconds + time.perf_counter() - start

@@ -8,7 +8,7 @@ from typing import Any, Literal, Protocol
 from .clusters import ClusterTracker
 from .records import Check, Environment, Event, NearestEnvironment, environment_of, nearest_of, number, plain
 
-__all__ = ["MOST_ATOMS", "Channel", "EventCourse", "Findings", "Peak"]
+__all__ = ["CLUSTER_ALARM", "MOST_ATOMS", "Channel", "EventCourse", "Findings", "Peak"]
 
 #: What opens an event: the reference, the run's own beginning or its phases, or impossible numbers.
 Channel = Literal["novel", "transition", "exploded"]
@@ -20,6 +20,9 @@ MOST_HISTORY = 128
 #: A cluster grows and stays if the smallest of its last sizes is this many times the largest of its first, each of so
 #: many checks, it holds at least so many atoms, and ever since so much of all that are more than thermal motion gives.
 GROWTH, GROWTH_CHECKS, GROWN, COMPACT = 2.0, 3, 20, 0.5
+
+#: The alarm by which an event is a cluster, and not atoms each of which is above its level.
+CLUSTER_ALARM = "tail_cluster"
 
 #: It must be a part of the frame when this is found: where all atoms leave the reference, nothing grows in anything.
 MOST_PART = 0.5
@@ -87,7 +90,7 @@ class EventCourse:
         self.last_step = self.onset_step
         self.n_checks = 0
         self.n_open_checks = 0
-        self._history: list[tuple[int, int]] = []
+        self._history: list[tuple[int, int, int]] = []  # step, size, atoms of the followed cluster
         self._every = 1
         self._alarms: dict[str, None] = {}
         self._peak: Peak | None = None
@@ -106,8 +109,11 @@ class EventCourse:
     def add(self, check: Check, excess: float, findings: Findings, alarms: Sequence[str] = ()) -> None:
         """Take the next check of the event, with what of its alarms concerns it."""
         size, of_all = findings.size(self.channel)
+        if self.channel != "exploded":
+            findings.track(self.channel, self._tracker)
+            self._follow(of_all)
         if self.n_checks % self._every == 0:
-            self._history.append((check.step, size))
+            self._history.append((check.step, size, self._cluster or 0))
             if len(self._history) > MOST_HISTORY:
                 self._history = self._history[::2]
                 self._every *= 2
@@ -119,9 +125,6 @@ class EventCourse:
         self._alarms |= dict.fromkeys(alarms)
         if not self.reason and self.channel != "novel":
             self.reason, self.phase = findings.reason(self.channel)
-        if self.channel != "exploded":
-            findings.track(self.channel, self._tracker)
-            self._follow(of_all)
         if self._peak is None or excess > self._peak.peak_excess:
             self._peak = findings.peak(self.channel, excess)
 
@@ -158,6 +161,7 @@ class EventCourse:
         """The event as it stands."""
         peak = self._peak
         assert peak is not None
+        by_cluster = self.channel == "novel" and CLUSTER_ALARM in self._alarms
         return Event(
             id=self.event_id,
             kind=self.kind,
@@ -167,7 +171,8 @@ class EventCourse:
             onset_time_ps=self.onset_time_ps,
             onset_temperature_K=self.onset_temperature_K,
             alarms=tuple(self._alarms),
-            size_history=tuple(self._history),
+            # of one kind all along, whichever alarm came first
+            size_history=tuple((step, cluster if by_cluster else size) for step, size, cluster in self._history),
             n_checks=self.n_checks,
             is_open=is_open,
             reason=self.reason,
@@ -183,7 +188,7 @@ class EventCourse:
             "confirmed_step", "last_step", "n_checks", "n_open_checks",
         )  # fmt: skip
         return {name: getattr(self, name) for name in names} | {
-            "history": [list(pair) for pair in self._history],
+            "history": [list(entry) for entry in self._history],
             "every": self._every,
             "alarms": list(self._alarms),
             "peak": None if self._peak is None else self._peak.to_line(),
@@ -203,7 +208,7 @@ class EventCourse:
             setattr(course, name, state[name])
         for name in ("confirmed_step", "last_step", "n_checks", "n_open_checks"):
             setattr(course, name, state[name])
-        course._history = [(int(step), int(size)) for step, size in state["history"]]
+        course._history = [(int(step), int(size), int(cluster)) for step, size, cluster in state["history"]]
         course._every = state["every"]
         course._alarms = dict.fromkeys(state["alarms"])
         course._peak = None if state["peak"] is None else Peak.from_line(state["peak"])

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from .baseline import Baseline
 from .clusters import ClusterTracker, clusters, coordination
-from .events import MOST_ATOMS, Channel, EventCourse, Peak
+from .events import CLUSTER_ALARM, MOST_ATOMS, Channel, EventCourse, Peak
 from .explosion import Explosion
 from .frame_statistics import TAIL_SHARE
 from .identities import identities
@@ -370,7 +370,7 @@ class _FromFrame:
             size = of_all = (judged.check.phase_clusters or {}).get(judged.product_phase or "", 0)
         else:
             n_tail = 0 if judged.tail is None else int(judged.tail.sum())
-            size = int(self._chosen(channel).sum())
+            size = int(self._flagged(channel).sum())
             of_all = max(0, n_tail - math.ceil(2 * TAIL_SHARE * len(self.atoms)))
         self.used.setdefault("sizes", {})[channel] = [size, of_all]
         return size, of_all
@@ -412,8 +412,8 @@ class _FromFrame:
         self.used.setdefault("peaks", {})[channel] = peak.to_line()
         return peak
 
-    def _chosen(self, channel: Channel) -> NDArray[np.bool_]:
-        """(n_atoms,) atoms that are of an event of this channel."""
+    def _flagged(self, channel: Channel) -> NDArray[np.bool_]:
+        """(n_atoms,) atoms that by themselves are of an event of this channel."""
         judged, chosen = self.judged, np.zeros(len(self.atoms), dtype=bool)
         if channel == "exploded":
             chosen[list(judged.offenders)] = True
@@ -421,8 +421,15 @@ class _FromFrame:
             chosen |= judged.product
         elif judged.check.above is not None:
             chosen |= judged.check.above
-            if not chosen.any() and judged.tail is not None and "tail_cluster" in judged.check.alarms:
-                chosen[clusters(self.atoms, judged.tail, self.reference.pair_distances())[0]] = True
+        return chosen
+
+    def _chosen(self, channel: Channel) -> NDArray[np.bool_]:
+        """(n_atoms,) atoms of an event of this channel: where none is flagged by itself those of its cluster."""
+        chosen, tail = self._flagged(channel), self.judged.tail
+        if chosen.any() or tail is None or channel == "exploded" or self._is_of_phase(channel):
+            return chosen
+        if CLUSTER_ALARM in self.judged.check.alarms:
+            chosen[clusters(self.atoms, tail, self.reference.pair_distances())[0]] = True
         return chosen
 
     def _is_of_phase(self, channel: Channel) -> bool:

@@ -202,7 +202,7 @@ def cluster_growth(log: Log, title: str | None = None) -> "Figure":
     for event, span in found:
         steps, sizes = np.array(event.size_history, dtype=float).T
         where = np.interp(steps, log.step[span.first : span.end], x[span.first : span.end])
-        name = f"{event.kind}, atoms {'in the cluster' if event.phase else 'above their level'}"
+        name = f"{event.kind}, atoms {'in the cluster' if event.is_cluster else 'above their level'}"
         few = "o" if len(where) <= FEW_CHECKS else ""
         line: dict[str, Any] = {"color": COLOURS[event.kind], "lw": 2.0, "marker": few, "ms": 3.5, "zorder": 3}
         axis.plot(where, positive(sizes), label=None if name in names else name, **line)

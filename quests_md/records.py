@@ -183,7 +183,8 @@ class Event:
     atoms: tuple[int, ...]
     """Their identities: `atoms.arrays["id"]` where present, else indices; the worst 1000 of them."""
     size_history: tuple[tuple[int, int], ...]
-    """(step, atoms) along the event, thinned to at most 128 pairs: atoms above their level, or in the cluster."""
+    """(step, atoms) along the event, thinned to at most 128 pairs: those of the followed cluster, if `tail_cluster` is
+    among the alarms or a phase grows; else those above their level."""
     centroid: tuple[float, float, float] | None
     """Mean position of these atoms at the peak, Å, unwrapped around the first of them."""
     worst_atom: int | None
@@ -210,6 +211,11 @@ class Event:
     def to_line(self) -> dict[str, Any]:
         """The record as a log line."""
         return {"type": "event"} | plain({f.name: getattr(self, f.name) for f in fields(self)})
+
+    @property
+    def is_cluster(self) -> bool:
+        """Whether its sizes are those of a cluster."""
+        return self.phase is not None or (self.kind != "exploded" and "tail_cluster" in self.alarms)
 
     def describe(self) -> str:
         """What happened, in lines of at most 100 characters: long names of files are cut, the record has them whole."""
@@ -244,6 +250,8 @@ class Event:
         add("peak", f"step {self.peak_step}: {beyond}; {n_atoms}")
         sizes = [size for _, size in self.size_history]
         if len(sizes) > 1 and any(sizes):
+            if self.phase is None and self.is_cluster:
+                which = "in the cluster above the atom level"
             add("size", f"{_atoms(sizes[0])} {which} at the onset, at most {max(sizes)}, {sizes[-1]} at last")
         worst = [
             (f"atom {e.atom} ({e.element}): dH {_short(e.delta_entropy)}, {e.coordination} neighbours", e.nearest)

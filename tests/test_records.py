@@ -296,7 +296,17 @@ def test_a_log_torn_at_any_byte_is_read_up_to_the_last_whole_line(path):
 
 
 #: Fields that the first release did not write.
-LATER = ("n_tail", "tail_cluster", "alarms", "trigger_excess", "excesses", "phases", "phase_clusters", "explosion")
+LATER = (
+    "n_tail",
+    "tail_cluster",
+    "alarms",
+    "trigger_excess",
+    "excesses",
+    "phases",
+    "phase_clusters",
+    "explosion",
+    "confirm_excess",
+)
 
 
 def without(line, names):
