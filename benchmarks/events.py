@@ -494,7 +494,7 @@ class CountedEAM(Minimised):
     """Copies minimised with the embedded-atom potential; counts frames and seconds."""
 
     def __init__(self) -> None:
-        super().__init__(partial(eam, keep_alive=True), "Cu_u3.eam", steps=50)
+        super().__init__(eam, "Cu_u3.eam", steps=50)
         self.frames, self.seconds = 0, 0.0
         self._n_atoms = 0
 
@@ -861,10 +861,9 @@ def known_crystal(cache: Path, name: str) -> tuple[Reference, Calibration, float
     return reference, calibrate(reference), min(nearest_pair(atoms) for atoms in frames)
 
 
-def eam(*, keep_alive: bool = False) -> Any:
+def eam() -> Any:
     """The embedded-atom potential of copper through LAMMPS."""
-    commands = ["pair_style eam", f'pair_coeff 1 1 "{potential("Cu_u3.eam")}"']
-    return lammps_calculator(commands, ("Cu",), keep_alive=keep_alive)
+    return lammps_calculator(["pair_style eam", f'pair_coeff 1 1 "{potential("Cu_u3.eam")}"'], ("Cu",))
 
 
 def lennard_jones() -> Any:
