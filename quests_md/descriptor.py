@@ -63,8 +63,8 @@ class Descriptor:
     Raises
     ------
     ValueError, TypeError
-        If `k` is not a positive integer, `cutoff` not a positive finite number, or `elements`, `centers` or `neighbors`
-        not a tuple of different chemical symbols.
+        If `k` is not an integer from 1 to 1024, `cutoff` not a positive finite number, `elements`, `centers` or
+        `neighbors` not a tuple of different chemical symbols, or a row would have more than 2^18 numbers.
 
     References
     ----------

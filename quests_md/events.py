@@ -93,6 +93,7 @@ class EventCourse:
         self._history: list[tuple[int, int, int]] = []  # step, size, atoms of the followed cluster
         self._every = 1
         self._alarms: dict[str, None] = {}
+        self._alarms_now: tuple[str, ...] = ()
         self._peak: Peak | None = None
         self._tracker = ClusterTracker()
         self._track: int | None = None
@@ -123,13 +124,14 @@ class EventCourse:
         if check.state != "in":
             self.last_step = check.step
         self._alarms |= dict.fromkeys(alarms)
-        if not self.reason and self.channel != "novel":
-            self.reason, self.phase = findings.reason(self.channel)
+        self._alarms_now = tuple(alarms)
         if self._peak is None or excess > self._peak.peak_excess:
             self._peak = findings.peak(self.channel, excess)
 
-    def confirm(self, event_id: int, check: Check) -> None:
+    def confirm(self, event_id: int, check: Check, findings: Findings) -> None:
         """Patience is spent: the event is open."""
+        if self.channel != "novel":
+            self.reason, self.phase = findings.reason(self.channel)
         self.event_id = event_id
         self.confirmed_step = check.step
         self.n_open_checks = 1
@@ -148,7 +150,7 @@ class EventCourse:
         """Call the event a transition once its cluster has grown. Returns whether that is new."""
         if self.kind != "novel" or not self.has_grown() or self._recent[-1] > MOST_PART * check.n_atoms:
             return False
-        if "dh_mean" in check.alarms:  # the frame as a whole has left the reference
+        if "dh_mean" in self._alarms_now:  # the frame as a whole has left the reference
             return False
         self.kind = "transition"
         self.reason = (
@@ -208,7 +210,8 @@ class EventCourse:
             setattr(course, name, state[name])
         for name in ("confirmed_step", "last_step", "n_checks", "n_open_checks"):
             setattr(course, name, state[name])
-        course._history = [(int(step), int(size), int(cluster)) for step, size, cluster in state["history"]]
+        for step, *sizes in state["history"]:
+            course._history.append((int(step), int(sizes[0]), int(sizes[-1])))
         course._every = state["every"]
         course._alarms = dict.fromkeys(state["alarms"])
         course._peak = None if state["peak"] is None else Peak.from_line(state["peak"])

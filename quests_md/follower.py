@@ -121,7 +121,9 @@ class Follower:
         by_frame = bool(judged.check.explosion)  # then temperature and volume are not asked
         if judged.check.state != "invalid":
             judged = self._judge_explosion(self._judge_by_baseline(judged, notes))
-        findings = _FromFrame(judged, atoms, self.reference)
+        novel = self._excesses("novel", judged.check)
+        is_out = any(novel.get(name, -math.inf) > 0 for name in ("dh_mean", "dh_max"))
+        findings = _FromFrame(judged, atoms, self.reference, is_out)
         if by_frame:
             findings.used["exploded_by_frame"] = True
         lines, events, stop = self._advance(judged.check, findings)
@@ -243,7 +245,7 @@ class Follower:
         course = self._courses.setdefault(channel, EventCourse(channel, check))
         course.add(check, excess, findings, [name for name, value in excesses.items() if value > 0])
         if after in ("open", "stop"):
-            self._open_or_follow(course, check, lines, events)
+            self._open_or_follow(course, check, findings, lines, events)
         return after == "stop"
 
     def _excesses(self, channel: Channel, check: Check) -> dict[str, float]:
@@ -269,16 +271,21 @@ class Follower:
             self.triggers[channel].interrupt()
         course = self._courses.setdefault("exploded", EventCourse("exploded", check))
         course.add(check, math.inf if check.explosion else math.nan, findings)
-        self._open_or_follow(course, check, lines, events)
+        self._open_or_follow(course, check, findings, lines, events)
         return any(trigger.stop_excess is not None for trigger in self.triggers.values())
 
     def _open_or_follow(
-        self, course: EventCourse, check: Check, lines: list[dict[str, Any]], events: list[tuple[Event, bool]]
+        self,
+        course: EventCourse,
+        check: Check,
+        findings: "_FromFrame | _FromLog",
+        lines: list[dict[str, Any]],
+        events: list[tuple[Event, bool]],
     ) -> None:
         is_new = not course.is_confirmed
         if is_new:
             self.n_events += 1
-            course.confirm(self.n_events, check)
+            course.confirm(self.n_events, check, findings)
             if course.channel in self.triggers:  # one budget for all
                 for trigger in self.triggers.values():
                     trigger.n_events = self.triggers[course.channel].n_events
@@ -343,6 +350,8 @@ class _FromFrame:
     judged: Judged
     atoms: Atoms
     reference: Reference
+    is_out: bool
+    """Whether the frame has left the reference, as the reference judges it."""
     used: dict[str, Any] = field(default_factory=dict)
 
     def changed(self, channel: Channel, state: str) -> None:
@@ -355,7 +364,7 @@ class _FromFrame:
             phase = judged.product_phase
             if phase is not None and check.excesses.get(f"phase:{phase}", -math.inf) > 0:
                 reason = f"a connected cluster of {phase} is larger than any that the parent phase has by itself"
-                if {"dh_mean", "dh_max"} & set(check.alarms):
+                if self.is_out:
                     reason += "; the frame leaves the reference too, so this may be the nearest name for something else"
             else:
                 phase = None

@@ -3,7 +3,7 @@
 import hashlib
 import math
 import time
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, Literal
@@ -97,6 +97,8 @@ class Judge:
     confirm
         Judge of another reference that is asked about frames with alarms by this one: they stand only if that one has
         any too.
+    not_confirmed
+        Statistics about whose alarms it is not asked: a run with a baseline judges these by itself.
     """
 
     def __init__(
@@ -111,6 +113,7 @@ class Judge:
         check_ps: float | None = None,
         threads: int | None = None,
         confirm: "Judge | None" = None,
+        not_confirmed: Collection[str] = (),
     ) -> None:
         if values not in ("auto", "full", "proven"):
             raise ValueError(f"values: expected 'auto', 'full' or 'proven', got {values!r}")
@@ -127,6 +130,7 @@ class Judge:
         self.check_ps = check_ps
         self.threads = threads
         self.confirm = confirm
+        self.not_confirmed = frozenset(not_confirmed)
         self._pair_distances = reference.pair_distances()
         self._sketch: Reference | None = None
         self._levels: tuple[tuple[Any, ...], tuple[Level, ...]] | None = None
@@ -225,10 +229,12 @@ class Judge:
         broken, reason = _not_finite(atoms)
         explosion = crowded.reason or reason
         unanswered = ""
-        if self.confirm is not None and _verdict(excesses)["alarms"] and not explosion and not host["n_unknown"]:
+        doubted = {name: value for name, value in excesses.items() if name not in self.not_confirmed}
+        has_alarms = max(doubted.values(), default=-math.inf) > 0
+        if self.confirm is not None and has_alarms and not explosion and not host["n_unknown"]:
             host["confirm_excess"], unanswered = self.confirm.answer(atoms, step=step, frame=frame)
             if not unanswered:
-                excesses = _called_off(excesses, host["confirm_excess"])
+                excesses |= _called_off(doubted, host["confirm_excess"])
         product, of_product, phases = None, None, self.phases
         if phases is not None:
             labels = phases.assign(seen, rows, threads=self.threads)
@@ -265,12 +271,19 @@ class Judge:
         )
 
     def answer(self, atoms: Atoms, *, step: int, frame: int) -> tuple[float | None, str]:
-        """The trigger excess of a frame for another judge, or why there is none."""
+        """The trigger excess of a frame for another judge (inf: it has exploded), or why there is none."""
         try:
             judged = self.judge(atoms, step=step, frame=frame)
         except Exception as exc:  # a calculator may raise anything, and the frame is worth an alarm as it is
             return None, f"{type(exc).__name__}: {exc}"
-        return (None, judged.reason) if judged.check.state == "invalid" else (judged.check.trigger_excess, "")
+        check = judged.check
+        if check.state == "invalid":
+            return None, judged.reason
+        if check.explosion:
+            return math.inf, ""
+        if check.trigger_excess == -math.inf:
+            return None, f"none of its statistics has a level for a frame of {check.n_atoms} atoms"
+        return check.trigger_excess, ""
 
     def frame_levels(
         self, numbers: NDArray[np.int64], mode: Literal["full", "proven"] | None = None

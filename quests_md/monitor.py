@@ -13,6 +13,7 @@ from typing import Any, NoReturn, Self
 
 import numpy as np
 from ase import Atoms
+from ase.data import atomic_numbers
 
 from ._kernels.threads import available_threads
 from .baseline import BASELINE_STATISTICS, Baseline
@@ -100,8 +101,9 @@ class Monitor:
         A second reference, or it and its calibration, that is asked only about checks with alarms by the first, which
         stand only if this one has alarms too: of minimised frames say (`Minimised`), whose force calls are then made
         at suspicious checks alone. Rates of both can only fall, so that the first may be calibrated for a high one, as
-        a sieve. Default calibration: `calibrate(confirm)`. If it fails, the alarms stand. It has no
-        say in explosions, phases, elements that the first has never seen, and what a baseline judges.
+        a sieve. Default calibration: `calibrate(confirm)`. If it fails, the alarms stand, whatever
+        `on_error` says. It has no say in explosions, phases, elements that the first has never seen, and what a
+        baseline judges; nor is it asked how an event goes on while the first wavers around its level.
     actions
         Called as ``action(event, frame)`` when an event opens, with a copy of the frame that carries
         ``arrays["delta_entropy"]`` of all atoms; with an attribute ``repeats = True`` also at the 2nd, 4th, 8th,
@@ -198,16 +200,12 @@ class Monitor:
             calibration, self._baseline = _with_baseline(
                 calibration, baseline_ps, statistics is not None, self.trigger.release
             )
-        if calibration.per == "run" and calibration.checks is None:
-            warnings.warn(
-                "calibration: the rate counts runs, but the number of checks in one is not known and taken as 1; "
-                "give calibrate(..., checks=...)",
-                stacklevel=2,
-            )
+        _warn_of_runs("calibration", calibration)
         self.calibration = calibration
         self.reference = reference
         if phases is not None and not isinstance(phases, Phases):
             phases = Phases(phases, threads=threads)
+        second = None if confirm is None else _second_judge(confirm, reference, values, self.trigger.release, threads)
         self.judge = Judge(
             reference,
             self.calibration,
@@ -215,7 +213,8 @@ class Monitor:
             release=self.trigger.release,
             phases=phases,
             threads=threads,
-            confirm=None if confirm is None else _second_judge(confirm, self.trigger.release, threads),
+            confirm=second,
+            not_confirmed=() if self._baseline is None else self._baseline.statistics,
         )
         self.last_check: Check | None = None
         explosion = Explosion(max_temperature_K)
@@ -308,8 +307,10 @@ class Monitor:
         # one frame is all there is: what thermal noise makes of it is said by the first check
         averaged = descriptor.marked(atoms.copy()) if isinstance(descriptor, TimeAveraged) else None
         judged = self.judge.judge(atoms, step=0, frame=0, averaged=averaged)
-        second = None if self.judge.confirm is None else self.judge.confirm.judge(atoms, step=0, frame=0)
-        text = preflight_text(self.judge, judged, atoms, second)
+        second = self.judge.confirm
+        if second is not None and judged.check.confirm_excess is None:
+            second.judge(atoms, step=0, frame=0)  # what is wrong with its calculator is to be known now
+        text = preflight_text(self.judge, judged, atoms)
         text += f"\n  {'kernels':<10} {'loaded' if cached else 'compiled'} in {time.perf_counter() - start:.1f} s"
         say(text)
         self._journal.note("info", text)
@@ -700,16 +701,39 @@ class Monitor:
                 self._check(atoms, place.step, host.time_ps(), host.interval)
 
 
-def _second_judge(confirm: Reference | tuple[Reference, Calibration], release: float, threads: int | None) -> Judge:
+def _warn_of_runs(argument: str, calibration: Calibration) -> None:
+    if calibration.per == "run" and calibration.checks is None:
+        warnings.warn(
+            f"{argument}: the rate counts runs, but the number of checks in one is not known and taken as 1; "
+            "give calibrate(..., checks=...)",
+            stacklevel=3,
+        )
+
+
+def _second_judge(
+    confirm: Reference | tuple[Reference, Calibration],
+    first: Reference,
+    values: Values,
+    release: float,
+    threads: int | None,
+) -> Judge:
     """The judge that is asked about alarms."""
     reference, calibration = confirm if isinstance(confirm, tuple) and len(confirm) == 2 else (confirm, None)
     if not isinstance(reference, Reference) or not isinstance(calibration, Calibration | None):
         raise TypeError(f"confirm: expected a Reference, or it and its Calibration, got {confirm!r}")
-    if isinstance(reference.descriptor, TimeAveraged):
-        raise ValueError("confirm: expected a reference for single frames, got one of time averages")
+    for which, known in (("a reference", reference), ("a first reference", first)):
+        if isinstance(known.descriptor, TimeAveraged):
+            raise ValueError(f"confirm: expected {which} for single frames, got one of time averages")
+    unseen = [symbol for symbol in first.elements if not reference.is_center([atomic_numbers[symbol]]).all()]
+    if unseen:
+        raise ValueError(
+            f"confirm: expected a reference with environments of all elements of the first, got none of "
+            f"{', '.join(unseen)} by its descriptor's `centers`"
+        )
     if calibration is None:
         calibration = calibrate(reference, threads=threads)
-    return Judge(reference, calibration, release=release, threads=threads)
+    _warn_of_runs("confirm", calibration)
+    return Judge(reference, calibration, values=values, release=release, threads=threads)
 
 
 def _checked_actions(actions: Sequence[Action] | Action) -> tuple[Action, ...]:

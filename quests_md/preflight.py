@@ -29,8 +29,8 @@ def warm_up(judge: Judge) -> None:
         reference.is_covered(reference.rows[:1], 0.0, numbers=z)
 
 
-def preflight_text(judge: Judge, start: Judged, atoms: Atoms, second: Judged | None = None) -> str:
-    """The pre-flight block for a start structure; `second`: what the reference that confirms alarms finds."""
+def preflight_text(judge: Judge, start: Judged, atoms: Atoms) -> str:
+    """The pre-flight block for a start structure."""
     reference = judge.reference
     lines = [f"quests_md {__version__}: pre-flight"]
 
@@ -47,8 +47,8 @@ def preflight_text(judge: Judge, start: Judged, atoms: Atoms, second: Judged | N
         f"{reference.n_frames} frames; h = {reference.bandwidth} 1/Å{shape}; {reference.fingerprint}",
     )
     add("levels", judge.promise(np.asarray(atoms.numbers)[reference.is_center(atoms.numbers)]))
-    if judge.confirm is not None and second is not None:
-        add("confirm", _confirm_text(judge.confirm, second))
+    if judge.confirm is not None:
+        add("confirm", _confirm_text(judge.confirm, atoms))
     if judge.phases is not None:
         add("phases", judge.phases.describe())
     check = start.check
@@ -59,6 +59,8 @@ def preflight_text(judge: Judge, start: Judged, atoms: Atoms, second: Judged | N
         top = "not above the level" if check.dh_max is None else f"{check.dh_max:.2f}"
         mean = "none" if check.dh_mean is None else f"{check.dh_mean:.2f}"
         verdict = "inside the reference"
+        if check.state == "in" and check.confirm_excess is not None:
+            verdict = "outside the reference, but called off by the second one (confirm)"
         if check.state == "out":
             verdict = f"OUTSIDE the reference already ({', '.join(check.alarms)})"
         add(
@@ -75,17 +77,12 @@ def preflight_text(judge: Judge, start: Judged, atoms: Atoms, second: Judged | N
     return "\n".join(lines)
 
 
-def _confirm_text(judge: Judge, start: Judged) -> str:
-    reference, calibration = judge.reference, judge.calibration
-    place = {"in": "inside", "out": f"OUTSIDE it already ({', '.join(start.check.alarms)})"}
-    return "\n".join(
-        (
-            f"alarms stand only if this reference has some too: {reference.n_environments} environments; "
-            f"{reference.fingerprint}",
-            f"rows by {reference.descriptor.fingerprint}",
-            f"its alarms: {', '.join(calibration.statistics)} at {calibration.false_alarms:g} per {calibration.per}; "
-            f"the start is {place.get(start.check.state, f'INVALID: {start.reason}')}",
-        )
+def _confirm_text(second: Judge, atoms: Atoms) -> str:
+    reference = second.reference
+    return (
+        f"alarms stand only if this reference has some too: {reference.n_environments} environments; "
+        f"{reference.fingerprint}\nrows by {reference.descriptor.fingerprint}\n"
+        + second.promise(np.asarray(atoms.numbers)[reference.is_center(atoms.numbers)])
     )
 
 

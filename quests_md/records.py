@@ -244,8 +244,9 @@ class Event:
         unit = " nats" if self.kind == "novel" and "dh_max" in self.alarms else ""
         beyond = f"{_short(self.peak_excess)}{unit} beyond the level"
         which = "above the level" if self.phase is None else f"in the cluster of {self.phase}"
-        if self.alarms and not {"dh_max", "dh_q99"} & set(self.alarms) and "tail_cluster" in self.alarms:
-            which = "in the cluster above the atom level"
+        if self.phase is None and self.is_cluster:
+            by_itself = {"dh_max", "dh_q99"} & set(self.alarms)
+            which = f"{'above the level or ' if by_itself else ''}in the cluster above the atom level"
         n_atoms = f"{_atoms(self.n_atoms)} {which}" if self.n_atoms else "no single atom is above the level"
         add("peak", f"step {self.peak_step}: {beyond}; {n_atoms}")
         sizes = [size for _, size in self.size_history]

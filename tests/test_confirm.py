@@ -2,13 +2,35 @@
 
 import functools
 import json
+import math
 
 import numpy as np
 import pytest
 from ase.calculators.emt import EMT
-from systems import CountingEMT, alloy, alloy_reference, cold_reference, copper, level_at, verlet
+from systems import (
+    CountingEMT,
+    alloy,
+    alloy_reference,
+    calibration_of,
+    cold_reference,
+    copper,
+    level_at,
+    null_of,
+    outside,
+    verlet,
+)
 
-from quests_md import Minimised, MismatchError, Monitor, Reference, TimeAveraged, Trigger, read_log, score_trajectory
+from quests_md import (
+    Descriptor,
+    Minimised,
+    MismatchError,
+    Monitor,
+    Reference,
+    TimeAveraged,
+    Trigger,
+    read_log,
+    score_trajectory,
+)
 
 H = 0.05
 
@@ -224,11 +246,15 @@ def test_a_log_of_before_has_no_such_column(tmp_path):
 
 
 def test_the_preflight_names_it(capsys):
-    with watch(second()) as monitor:
+    confirm = second()
+    before = Asked.total
+    with watch(confirm) as monitor:
         text = monitor.preflight(warm(0))
+    assert Asked.total - before <= 20  # minimised once
     assert "alarms stand only if this reference has some too: 128 environments" in text
     assert "of frames minimised with EMT, 20 steps" in text
-    assert "its alarms: dh_max at 0.01 per check; the start is inside" in text
+    assert text.count("promise: at most 0.01 false alarms per check of 32 atoms") == 2
+    assert "called off by the second one (confirm): 16 of 32 atoms covered" in text
 
 
 def test_without_a_calibration_it_is_calibrated_as_by_default():
@@ -250,6 +276,63 @@ def test_without_a_calibration_it_is_calibrated_as_by_default():
 def test_what_cannot_confirm(confirm, error, text):
     with pytest.raises(error, match=text):
         watch(confirm())
+
+
+def test_time_averages_cannot_be_confirmed():
+    reference = averages()
+    with pytest.raises(ValueError, match="confirm: expected a first reference for single frames"):
+        Monitor(reference, level_at(reference, 0.0), confirm=second(), log=None)
+
+
+def test_a_second_reference_must_see_all_elements_of_the_first():
+    frames = [alloy(seed=i) for i in range(4)]
+    copper_only = Reference.from_frames(frames, descriptor=Descriptor(centers=("Cu",)), bandwidth=H, groups="frame")
+    with pytest.raises(ValueError, match="environments of all elements of the first, got none of Au"):
+        Monitor(alloy_reference(), confirm=(copper_only, level_at(copper_only, 0.0)), log=None)
+    with Monitor(copper_only, confirm=(alloy_reference(), level_at(alloy_reference(), 0.0)), log=None) as monitor:
+        assert monitor.check(alloy()).state == "in"
+
+
+def test_a_second_reference_that_sees_an_explosion_confirms():
+    reference, _ = first()
+    # its atoms have never been as near to each other as 2.2 Å
+    wide = Reference.from_frames([copper(seed=i, rattle=0.01) for i in range(4)], bandwidth=H, groups="frame")
+    near = Reference.from_frames([outside(seed=i) for i in range(4)], bandwidth=H, groups="frame")
+    atoms = copper(rattle=0.01)
+    atoms.positions[1] += 0.28 * (atoms.positions[0] - atoms.positions[1])
+    with (
+        Monitor(near, level_at(near, -50.0), log=None, confirm=(wide, level_at(wide, 1e6)), on_error="raise") as both,
+        Monitor(reference, level_at(reference, 1e6), log=None, on_error="raise") as alone,
+    ):
+        assert alone.check(atoms).explosion
+        check = both.check(atoms)
+    assert (check.state, check.explosion, check.confirm_excess) == ("out", "", math.inf)
+
+
+def test_a_second_reference_without_a_level_for_the_frame_calls_nothing_off(caplog):
+    reference, _ = second()
+    blind = calibration_of(
+        null_of([0.0] * 200),
+        null_of([1.0] * 200, 5, "frame_entropy"),
+        reference=reference,
+        statistics=("frame_entropy",),
+    )
+    with watch((reference, blind)) as monitor:
+        check = monitor.check(warm(0))
+    assert (check.state, check.confirm_excess) == ("out", None)
+    assert "none of its statistics has a level for a frame of 32 atoms" in caplog.text
+
+
+def test_it_is_not_asked_about_what_the_run_judges_by_itself():
+    reference = cold_reference()
+    levels = level_at(reference, 1e6, null_of([-4.0] * 200, statistic="dh_mean"), statistics=("dh_max", "dh_mean"))
+    confirm = second()
+    before = Asked.total
+    with Monitor(reference, levels, baseline_ps=0.5, confirm=confirm, log=None, on_error="raise") as monitor:
+        checks = [monitor.check(copper(rattle=0.1, seed=i), time_ps=0.05 * i) for i in range(30)]
+        assert Asked.total == before
+        assert checks[0].alarms == ("dh_mean",)  # by the reference, which nobody may call off
+        assert all(check.confirm_excess is None for check in checks)
 
 
 def averages():
