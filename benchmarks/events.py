@@ -610,7 +610,7 @@ def explosions(cache: Path) -> Iterator[tuple[str, str]]:
                 what, after = ("; ".join(dict.fromkeys(str(row[i]) for row in cells)) for i in range(2))
                 at = ", ".join(f"{row[2]}/{row[3]}" for row in cells)
                 in_time = [row[3] == row[2] for row in cells if row[2] != "-"]
-                found_in_time = f"{sum(in_time)} of {len(in_time)}"
+                found_in_time = f"{sum(in_time)} of {len(in_time)}" if in_time else "none to find"
                 needless = sum(row[3] != "-" and row[2] == "-" for row in cells)
                 sums = [sum(row[i] for row in cells) for i in (4, 5, 6, 7)]
                 lines.append([name, step_fs, interval, what, after, at, found_in_time, needless, *sums])

@@ -121,8 +121,7 @@ class Follower:
         by_frame = bool(judged.check.explosion)  # then temperature and volume are not asked
         if judged.check.state != "invalid":
             judged = self._judge_explosion(self._judge_by_baseline(judged, notes))
-        novel = self._excesses("novel", judged.check)
-        is_out = any(novel.get(name, -math.inf) > 0 for name in ("dh_mean", "dh_max"))
+        is_out = max(self._excesses("novel", judged.check).values(), default=-math.inf) > 0
         findings = _FromFrame(judged, atoms, self.reference, is_out)
         if by_frame:
             findings.used["exploded_by_frame"] = True

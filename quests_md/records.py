@@ -246,7 +246,7 @@ class Event:
         which = "above the level" if self.phase is None else f"in the cluster of {self.phase}"
         if self.phase is None and self.is_cluster:
             by_itself = {"dh_max", "dh_q99"} & set(self.alarms)
-            which = f"{'above the level or ' if by_itself else ''}in the cluster above the atom level"
+            which = "flagged" if by_itself else "in the cluster above the atom level"
         n_atoms = f"{_atoms(self.n_atoms)} {which}" if self.n_atoms else "no single atom is above the level"
         add("peak", f"step {self.peak_step}: {beyond}; {n_atoms}")
         sizes = [size for _, size in self.size_history]
