@@ -20,7 +20,7 @@ def are_kernels_cached() -> bool:
 
 def announce_compilation() -> None:
     """Say on stderr, once per process, that kernels are about to be compiled, if they are."""
-    if _said or getattr(fill_rows, "signatures", True) or are_kernels_cached():
+    if _said or getattr(fill_rows, "overloads", True) or are_kernels_cached():
         return
     _said.append("quests_md: compiling kernels, some 10 s, once per installation ...")
     say(_said[0])

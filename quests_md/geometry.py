@@ -46,8 +46,8 @@ def frame_grid(atoms: Atoms, cutoff: float) -> FrameGrid:
     FrameError
         If a position or a periodic cell vector is not finite, or the periodic vectors are zero or dependent.
     """
-    positions, vectors = wrapped_positions(atoms)
-    points, source = _with_images(positions, vectors, cutoff)
+    positions, vectors, inverse = _wrapped(atoms)
+    points, source = _with_images(positions, vectors, inverse, cutoff)
     return FrameGrid(*bin_points(points, source, len(positions), cutoff))
 
 
@@ -79,6 +79,12 @@ def wrapped_positions(atoms: Atoms) -> tuple[NDArray[np.float64], NDArray[np.flo
 
     Raises FrameError as `frame_grid` does.
     """
+    positions, vectors, _ = _wrapped(atoms)
+    return positions, vectors
+
+
+def _wrapped(atoms: Atoms) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]:
+    """`wrapped_positions`, and the (3, n_periodic) matrix that turns coordinates into fractions of the vectors."""
     positions = np.array(atoms.positions, dtype=np.float64)
     if not np.isfinite(positions).all():
         bad = np.flatnonzero(~np.isfinite(positions).all(axis=1))
@@ -88,7 +94,7 @@ def wrapped_positions(atoms: Atoms) -> tuple[NDArray[np.float64], NDArray[np.flo
     cell = np.array(atoms.cell.array, dtype=np.float64)
     vectors = cell[pbc]
     if len(vectors) == 0:
-        return positions, vectors
+        return positions, vectors, np.empty((3, 0))
     if len(positions) and np.abs(positions).max() > MAX_COORDINATE:
         far = np.flatnonzero((np.abs(positions) > MAX_COORDINATE).any(axis=1))
         raise FrameError(
@@ -103,39 +109,32 @@ def wrapped_positions(atoms: Atoms) -> tuple[NDArray[np.float64], NDArray[np.flo
             f"cell: expected a nonzero vector along every periodic direction, got zero for {axes}; "
             "set the cell, or pbc=False along it"
         )
-    flatness = _relative_volume(vectors)
+    flatness = _relative_volume(vectors / lengths[:, None])
     if flatness < 1e-10:
         raise FrameError(f"cell: its periodic vectors are linearly dependent: {vectors.tolist()}")
     if flatness < 0.3 and len(vectors) > 1:
         reduced, _ = minkowski_reduce(cell, pbc)
         vectors = np.asarray(reduced)[pbc]
-    turns = np.floor(positions @ _inverse(vectors))
-    positions -= turns @ vectors
-    return positions, vectors
+    inverse = np.asarray(np.linalg.inv(vectors) if len(vectors) == 3 else np.linalg.pinv(vectors), dtype=np.float64)
+    positions -= np.floor(positions @ inverse) @ vectors
+    return positions, vectors, inverse
 
 
-def _inverse(vectors: NDArray[np.float64]) -> NDArray[np.float64]:
-    """(3, n_periodic) matrix that turns coordinates into fractions of the vectors."""
-    return np.asarray(np.linalg.inv(vectors) if len(vectors) == 3 else np.linalg.pinv(vectors), dtype=np.float64)
-
-
-def _relative_volume(vectors: NDArray[np.float64]) -> float:
-    """Volume spanned by unit vectors along the given ones: 1 for orthogonal, 0 for dependent."""
-    unit = vectors / np.linalg.norm(vectors, axis=1)[:, None]
+def _relative_volume(unit: NDArray[np.float64]) -> float:
+    """Volume spanned by unit vectors: 1 for orthogonal, 0 for dependent."""
     return float(np.sqrt(max(np.linalg.det(unit @ unit.T), 0.0)))
 
 
 def _with_images(
-    positions: NDArray[np.float64], vectors: NDArray[np.float64], cutoff: float
+    positions: NDArray[np.float64], vectors: NDArray[np.float64], inverse: NDArray[np.float64], cutoff: float
 ) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
     """The atoms, then every periodic image that may lie within the cutoff of one of them."""
     n_atoms = len(positions)
     if len(vectors) == 0:
         return positions, np.arange(n_atoms)
-    basis_inverse = _inverse(vectors)
-    fractions = positions @ basis_inverse
+    fractions = positions @ inverse
     # a sphere of the cutoff spans cutoff * |column| in the fraction along that column
-    reach = cutoff * np.linalg.norm(basis_inverse, axis=0) + 1e-9
+    reach = cutoff * np.linalg.norm(inverse, axis=0) + 1e-9
     low, high = extent(fractions)
     first = np.ceil(low - reach - fractions)
     last = np.floor(high + reach - fractions)
