@@ -97,6 +97,30 @@ def alloy_reference():
     return Reference.from_frames([alloy(seed=i) for i in range(8)], bandwidth=H, groups="frame")
 
 
+def alloys(n, seed=0, amplitude=0.08):
+    """Ordered alloys of two elements with atoms of a third in some frames."""
+    rng = np.random.default_rng(seed)
+    frames = []
+    for i in range(n):
+        atoms = bulk("NiAl", "cesiumchloride", a=2.9) * (2, 1, 1 + i % 2)
+        if i % 3 == 2:
+            atoms.numbers[0] = 26
+        atoms.rattle(amplitude, rng=rng)
+        frames.append(atoms)
+    return frames
+
+
+#: A null distribution as a calibration file has it.
+NULL_LINE = {
+    "statistic": "dh_max",
+    "element": None,
+    "side": "above",
+    "values": "both",
+    "scores": [1.0, 2.0],
+    "sizes": [4, 4],
+}
+
+
 def null_of(scores, sizes=10**6, statistic="dh_max", *, element=None, side="above", values="both"):
     """The null distribution of these scores, of groups whose largest frames have so many atoms."""
     scores = np.asarray(scores, float)

@@ -10,7 +10,7 @@ import pytest
 from ase import Atoms
 from ase.build import bulk
 from ase.data import atomic_numbers
-from systems import calibration_of, null_of
+from systems import NULL_LINE, calibration_of, null_of
 
 import quests_md.reference
 from quests_md.calibration import DEFAULT_STATISTICS, SCHEMA, Calibration, calibrate, kind_of, rate_of
@@ -540,18 +540,8 @@ def test_another_file_is_not_a_calibration(tmp_path, content):
         Calibration.load(path)
 
 
-NULL = {
-    "statistic": "dh_max",
-    "element": None,
-    "side": "above",
-    "values": "both",
-    "scores": [1.0, 2.0],
-    "sizes": [4, 4],
-}
-
-
 def test_the_content_that_is_damaged_below_is_good(saved):
-    saved.write_text(json.dumps(json.loads(saved.read_text()) | {"nulls": [NULL]}))
+    saved.write_text(json.dumps(json.loads(saved.read_text()) | {"nulls": [NULL_LINE]}))
     assert scores(Calibration.load(saved)).tolist() == [1.0, 2.0]
 
 
@@ -559,7 +549,7 @@ def test_the_content_that_is_damaged_below_is_good(saved):
     "change",
     [
         *(
-            {"nulls": [NULL | change]}
+            {"nulls": [NULL_LINE | change]}
             for change in (
                 {"scores": [1.0, "x"]},
                 {"scores": [1.0, None]},
@@ -576,7 +566,7 @@ def test_the_content_that_is_damaged_below_is_good(saved):
                 {"values": "some"},
             )
         ),
-        {"nulls": [{k: v for k, v in NULL.items() if k != "element"}]},
+        {"nulls": [{k: v for k, v in NULL_LINE.items() if k != "element"}]},
         {"nulls": 3},
         {"statistics": []},
         {"statistics": ["dh_min"]},

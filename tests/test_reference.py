@@ -20,6 +20,7 @@ from ase.neighborlist import neighbor_list
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from safetensors import safe_open
+from systems import alloys
 
 import quests_md.reference
 import quests_md.reference_file
@@ -38,19 +39,6 @@ def copper(n, seed=0, amplitude=0.08):
     frames = []
     for _ in range(n):
         atoms = bulk("Cu", cubic=True)
-        atoms.rattle(amplitude, rng=rng)
-        frames.append(atoms)
-    return frames
-
-
-def alloys(n, seed=0, amplitude=0.08):
-    """Ordered alloys of two elements with atoms of a third in some frames."""
-    rng = np.random.default_rng(seed)
-    frames = []
-    for i in range(n):
-        atoms = bulk("NiAl", "cesiumchloride", a=2.9) * (2, 1, 1 + i % 2)
-        if i % 3 == 2:
-            atoms.numbers[0] = 26
         atoms.rattle(amplitude, rng=rng)
         frames.append(atoms)
     return frames

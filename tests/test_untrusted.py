@@ -15,11 +15,11 @@ from pathlib import Path
 import ase.io
 import numpy as np
 import pytest
-from ase.build import bulk
 from ase.constraints import FixAtoms
 from ase.data import chemical_symbols
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from systems import NULL_LINE, alloys
 
 import quests_md.xyz
 from quests_md import Calibration, Descriptor, Monitor, Reference, calibrate, score_trajectory
@@ -69,25 +69,19 @@ ODD += [
 ]
 
 
-def alloys(n, seed=0, amplitude=0.08):
-    rng = np.random.default_rng(seed)
-    frames = []
-    for i in range(n):
-        atoms = bulk("NiAl", "cesiumchloride", a=2.9) * (2, 1, 1 + i % 2)
-        if i % 3 == 2:
-            atoms.numbers[0] = 26
-        atoms.rattle(amplitude, rng=rng)
+def timed_alloys(n, seed=0):
+    frames = alloys(n, seed)
+    for i, atoms in enumerate(frames):
         atoms.info["time_ps"] = 0.1 * i
-        frames.append(atoms)
     return frames
 
 
-FRAME = alloys(3, seed=5)[2]
+FRAME = timed_alloys(3, seed=5)[2]
 
 
 def built(**options):
     options = {"bandwidth": 0.1, "groups": "frame", "descriptor": Descriptor(k=3, cutoff=3.0)} | options
-    reference = Reference.from_frames(alloys(6), **options)
+    reference = Reference.from_frames(timed_alloys(6), **options)
     reference.held_out_scores()
     return reference
 
@@ -400,7 +394,7 @@ class Own:
         lambda: built(descriptor=Descriptor(k=2, cutoff=3.0, centers=("Al",))),
         lambda: built(descriptor=Descriptor(k=2, cutoff=3.0, centers=("Al",), neighbors=("Al",))),
         lambda: built(descriptor=Own()),
-        lambda: built().extend(alloys(3, seed=2)),
+        lambda: built().extend(timed_alloys(3, seed=2)),
         lambda: Reference.merge([built(match="any"), built(match="any"), built(match="any")]),
         lambda: built().sketch(10, 0),
         lambda: built(match="any").sketch(3, 0),
@@ -439,15 +433,6 @@ def levels(folder, reference):
     return json.loads((folder / "levels.json").read_text())
 
 
-NULL = {
-    "statistic": "dh_max",
-    "element": None,
-    "side": "above",
-    "values": "both",
-    "scores": [1.0, 2.0],
-    "sizes": [4, 4],
-}
-
 BAD_CALIBRATIONS = [
     ("frame_atoms", {"frame_atoms": 10**12}),
     ("frame_atoms", {"frame_atoms": 0}),
@@ -477,18 +462,18 @@ BAD_CALIBRATIONS = [
     ("28", {"atom_levels": {"28": 1e308}}),
     ("28", {"atom_levels": {"28": None}}),
     ("atomic number", {"atom_levels": {"119": 1.0}}),
-    ("scores", {"nulls": [NULL | {"scores": [1.0, 10**400]}]}),
-    ("scores", {"nulls": [NULL | {"scores": [1.0, 1e308]}]}),
-    ("scores", {"nulls": [NULL | {"scores": [1.0, True]}]}),
-    ("scores", {"nulls": [NULL | {"scores": ["1.0", 2.0]}]}),
-    ("scores", {"nulls": [NULL | {"scores": {"0": 1.0}}]}),
-    ("scores", {"nulls": [NULL | {"statistic": "n_tail", "scores": [-1.0, 2.0]}]}),
-    ("sizes", {"nulls": [NULL | {"sizes": [4, 4.5]}]}),
-    ("sizes", {"nulls": [NULL | {"sizes": [4, 2**63]}]}),
-    ("sizes", {"nulls": [NULL | {"sizes": [4, 4, 4]}]}),
-    ("chemical element", {"nulls": [NULL | {"element": "X"}]}),
-    ("largest dh_max", {"nulls": [NULL | {"side": "below"}]}),
-    ("some twice", {"nulls": [NULL, NULL | {"values": "full"}]}),
+    ("scores", {"nulls": [NULL_LINE | {"scores": [1.0, 10**400]}]}),
+    ("scores", {"nulls": [NULL_LINE | {"scores": [1.0, 1e308]}]}),
+    ("scores", {"nulls": [NULL_LINE | {"scores": [1.0, True]}]}),
+    ("scores", {"nulls": [NULL_LINE | {"scores": ["1.0", 2.0]}]}),
+    ("scores", {"nulls": [NULL_LINE | {"scores": {"0": 1.0}}]}),
+    ("scores", {"nulls": [NULL_LINE | {"statistic": "n_tail", "scores": [-1.0, 2.0]}]}),
+    ("sizes", {"nulls": [NULL_LINE | {"sizes": [4, 4.5]}]}),
+    ("sizes", {"nulls": [NULL_LINE | {"sizes": [4, 2**63]}]}),
+    ("sizes", {"nulls": [NULL_LINE | {"sizes": [4, 4, 4]}]}),
+    ("chemical element", {"nulls": [NULL_LINE | {"element": "X"}]}),
+    ("largest dh_max", {"nulls": [NULL_LINE | {"side": "below"}]}),
+    ("some twice", {"nulls": [NULL_LINE, NULL_LINE | {"values": "full"}]}),
     ("calibration", {"nulls": ["dh_max"]}),
     ("calibration", {"type": ["a" * 10**6]}),
     ("calibration", {"schema": [[[]]]}),
@@ -846,7 +831,7 @@ WORDS += ["Properties=species:S:1:pos:R:3:momenta:S:1", "Properties=Z:I:1:pos:R:
 @settings(max_examples=150, **EXAMPLES)
 def test_damaged_frames_are_refused_or_of_use(folder, reference, rng, kind):
     path = folder / f"damaged.{kind}"
-    ase.io.write(path, alloys(2), format="extxyz")
+    ase.io.write(path, timed_alloys(2), format="extxyz")
     text = path.read_text()
     if kind == "lammpstrj":
         text = "ITEM: TIMESTEP\n0\nITEM: NUMBER OF ATOMS\n2\nITEM: BOX BOUNDS pp pp pp\n0 6\n0 6\n0 6\n"
