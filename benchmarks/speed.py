@@ -33,7 +33,7 @@ from numba.core.errors import NumbaTypeSafetyWarning
 from threadpoolctl import threadpool_limits
 
 from quests_md import Descriptor, Reference, delta_entropy
-from quests_md.calibration import calibrate
+from quests_md.calibration.calibration import calibrate
 
 #: Bandwidth in 1/Å and cutoff in Å, the defaults of both packages.
 BANDWIDTH, CUTOFF = 0.015, 5.0
@@ -213,7 +213,9 @@ def time_files(small: Reference, large: Reference, folder: Path, repeats: int, t
     found = [fresh("decision", *paths).stdout.split() for _ in range(repeats + 1)][1:]
     seconds = [float(s) for s, _ in found]
     share = max(int(growth) for _, growth in found) / large.rows.nbytes
-    has_index = find_spec("quests_md.index") is not None  # without one the two lines say nothing about the contract
+    has_index = (
+        find_spec("quests_md.engine.index") is not None
+    )  # without one the two lines say nothing about the contract
     what = f"search structure{'' if has_index else ' (there is none yet)'}: load and 256 decisions, {size}"
     yield Line(what, "under 3 s", text(seconds, "s"), met=has_index and min(seconds) < 3)
     if share:

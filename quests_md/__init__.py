@@ -1,23 +1,17 @@
 """Watch atomistic MD by the differential entropy of atomic environments."""
 
-# isort: off  # the version comes first: modules below write it into files
-__version__ = "0.1.0"
-# isort: on
-
-from .actions import save_frame, sentinel, stop
+from ._version import __version__ as __version__
 from .calibration import Calibration, calibrate
-from .cusum import Cusum
-from .descriptor import Descriptor
-from .entropy import delta_entropy, diversity, entropy, overlap
+from .engine import delta_entropy, diversity, entropy, overlap
+from .environments import Descriptor, Minimised, TimeAveraged
 from .errors import FileFormatError, FrameError, LogExistsError, MismatchError, QuestsMDError, StopRun
-from .logfile import Log, read_log
+from .hosts import score_trajectory
+from .judge import Phases
+from .log import Log, read_log
 from .monitor import Monitor
-from .phases import Phases
 from .records import Check, Event
 from .reference import Reference
-from .smoothing import Minimised, TimeAveraged
-from .trajectory import score_trajectory
-from .trigger import Trigger
+from .watch import Cusum, Trigger, save_frame, sentinel, stop
 
 __all__ = [
     "Calibration",

@@ -15,39 +15,40 @@ import numpy as np
 from ase import Atoms
 from ase.data import atomic_numbers
 
-from ._kernels.threads import available_threads
-from .baseline import BASELINE_STATISTICS, Baseline
-from .budget import Budget
+from ._files import file_size
+from ._progress import say
+from ._threads import available_threads
 from .calibration import Calibration, calibrate
-from .compilation import announce_compilation, are_kernels_cached
+from .engine import announce_compilation, are_kernels_cached
+from .environments import TimeAveraged, Window
 from .errors import StopRun
-from .explosion import Explosion
-from .files import file_size
-from .flagged import labelled_copy
-from .follower import Follower
-from .header import header_line
 from .hosts import AseHost
-from .journal import Journal, OnError
-from .judge import Judge, Judged, Values, frame_digest
-from .logfile import plain_line, require_new_log
-from .loglines import LogHistory
-from .phases import Phases
-from .preflight import preflight_text, warm_up
-from .progress import say
+from .judge import Judge, Judged, Phases, Values, frame_digest
+from .log import LogHistory, plain_line, require_new_log
 from .records import Check, Event
 from .reference import Reference
-from .resume import (
+from .watch import (
+    BASELINE_STATISTICS,
     CHANGING,
+    Baseline,
+    Budget,
+    Explosion,
+    Follower,
+    Journal,
+    OnError,
+    Trigger,
     action_files,
     bring_back,
     cut_files,
     find_place,
     header_at,
+    header_line,
+    labelled_copy,
+    preflight_text,
     require_known_reference,
     require_same_monitor,
+    warm_up,
 )
-from .smoothing import TimeAveraged, Window
-from .trigger import Trigger
 
 __all__ = ["Action", "Monitor", "Overhead"]
 

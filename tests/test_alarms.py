@@ -9,10 +9,10 @@ from scipy.stats import binom
 from systems import H, alloy_reference, calibration_of, cold_reference, copper, level_at, null_of, outside
 
 from quests_md import Monitor, Reference, Trigger, calibrate
-from quests_md.explosion import Explosion
-from quests_md.follower import Follower
-from quests_md.frame_statistics import STATISTICS
-from quests_md.judge import Judge
+from quests_md.calibration.statistics import STATISTICS
+from quests_md.judge.judge import Judge
+from quests_md.watch.explosion import Explosion
+from quests_md.watch.run import Follower
 
 ALL = tuple(STATISTICS)
 RATTLE = 0.08  # Å

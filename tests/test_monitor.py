@@ -13,7 +13,7 @@ from ase.md.langevin import Langevin
 from systems import FS, H, cold_reference, copper, inside, level_at, md_frames, md_reference, outside, verlet
 
 from quests_md import Monitor, Reference, Trigger, calibrate, read_log, save_frame
-from quests_md.calibration import DEFAULT_STATISTICS
+from quests_md.calibration.calibration import DEFAULT_STATISTICS
 
 #: A level between the MD of `md_frames` (up to -7.5) and a frame displaced by 0.3 Å (around 5).
 LEVEL = -6.0
@@ -224,7 +224,7 @@ def test_the_history_of_a_long_event_is_thinned():
 
 
 def test_many_events_are_all_in_the_log_and_the_last_thousand_in_memory(tmp_path, monkeypatch):
-    monkeypatch.setattr("quests_md.follower.RECENT_EVENTS", 5)
+    monkeypatch.setattr("quests_md.watch.run.RECENT_EVENTS", 5)
     with monitored(trigger=Trigger(patience=1), log=tmp_path / "run.jsonl") as monitor:
         feed(monitor, "oi" * 8)
         assert [event.id for event in monitor.events] == [4, 5, 6, 7, 8]

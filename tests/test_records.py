@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 
 from quests_md import Check, Event, read_log
 from quests_md.errors import FileFormatError, LogExistsError
-from quests_md.logfile import SCHEMA, LogWriter
+from quests_md.log.logfile import SCHEMA, LogWriter
 from quests_md.records import Environment, NearestEnvironment
 
 HEADER = {"type": "header", "schema": SCHEMA, "started": "2026-01-02T03:04:05", "reference": {"fingerprint": "abc123"}}
@@ -515,7 +515,7 @@ def test_short_writes_are_completed(path, monkeypatch):
 FILL_A_DISK = textwrap.dedent(
     """
     import errno, pathlib, sys
-    from quests_md.logfile import LogWriter
+    from quests_md.log.logfile import LogWriter
     disk = pathlib.Path(sys.argv[1])
     (disk / "other").write_bytes(bytes(30_000))
     writer = LogWriter(disk / "run.jsonl")

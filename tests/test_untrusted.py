@@ -21,12 +21,12 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from systems import NULL_LINE, alloys
 
-import quests_md.xyz
+import quests_md.io.xyz
 from quests_md import Calibration, Descriptor, Monitor, Reference, calibrate, score_trajectory
+from quests_md.calibration.statistics import STATISTICS
 from quests_md.errors import FileFormatError, MismatchError, QuestsMDError
-from quests_md.frame_statistics import STATISTICS
-from quests_md.frames import count_frames, frame_time_ps, iter_frames
-from quests_md.reference_file import ARRAYS
+from quests_md.io.frames import count_frames, frame_time_ps, iter_frames
+from quests_md.reference.file import ARRAYS
 
 DTYPES = {"F64": np.float64, "F32": np.float32, "I64": np.int64, "U8": np.uint8, "BOOL": np.bool_}
 
@@ -517,7 +517,7 @@ def test_a_line_without_an_end_is_not_unpacked(folder, name, start):
 
 @pytest.mark.parametrize("name", ["b.xyz.gz", "b.xyz.xz", "b.lammpstrj.gz"])
 def test_a_frame_without_an_end_is_not_unpacked(folder, name, monkeypatch):
-    monkeypatch.setattr(quests_md.xyz, "_LARGEST_FRAME", 2**22)
+    monkeypatch.setattr(quests_md.io.xyz, "_LARGEST_FRAME", 2**22)
     path = folder / name
     with compressed(name)(path, "wb") as out:
         if "xyz" in name:
@@ -533,7 +533,7 @@ def test_a_frame_without_an_end_is_not_unpacked(folder, name, monkeypatch):
 
 
 def test_a_large_frame_that_is_not_compressed_or_not_wanted_is_read(folder, monkeypatch):
-    monkeypatch.setattr(quests_md.xyz, "_LARGEST_FRAME", 2**16)
+    monkeypatch.setattr(quests_md.io.xyz, "_LARGEST_FRAME", 2**16)
     text = b"".join(b"%d\n\n" % n + b"Cu 0 0 0\n" * n for n in (5000, 3))
     (folder / "c.xyz").write_bytes(text)
     assert [len(frame.atoms) for frame in iter_frames(folder / "c.xyz")] == [5000, 3]

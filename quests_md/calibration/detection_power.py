@@ -1,0 +1,178 @@
+"""What the levels would catch: frames of the reference, disturbed on purpose."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from ase import Atoms
+
+from quests_md._progress import track
+from quests_md.environments import describe, largest_cluster
+from quests_md.reference import Reference
+
+from .calibration import Calibration
+from .levels import Level
+from .statistics import frame_entropy, mean_and_quantile
+
+__all__ = ["DISTURBANCES", "Power", "power"]
+
+#: Most frames that are disturbed, one of each group, and the pairs of rows that this may cost (about 9 ns each).
+MOST_FRAMES, FEWEST_FRAMES, MOST_PAIRS = 30, 5, 2e9
+
+Disturb = Callable[[Atoms, np.random.Generator], Atoms]
+
+
+@dataclass(frozen=True, slots=True)
+class Power:
+    """How often frames with a disturbance are out."""
+
+    disturbance: str
+    """What was done to the frames."""
+    n_frames: int
+    """Frames that were tried."""
+    share: float
+    """Part of them that are out by any statistic in use."""
+    shares: Mapping[str, float]
+    """Part of them that are out by each statistic in use."""
+
+
+def power(
+    reference: Reference,
+    calibration: Calibration,
+    *,
+    n_atoms: int | None = None,
+    checks: int | None = None,
+    rng: int | np.random.Generator = 0,
+    threads: int | None = None,
+) -> list[Power]:
+    """How often disturbed frames of the reference would be out, each judged as if its group were not in the reference.
+
+    Parameters
+    ----------
+    reference, calibration
+        The reference and levels for it.
+    n_atoms
+        Size of the system whose levels are applied; default that of each frame. The frames keep their own size.
+    checks
+        As in `Calibration.levels`.
+    rng
+        Seed or generator: chooses the frames and disturbs them.
+    threads
+        Threads to use; never changes the result.
+
+    Returns
+    -------
+    power
+        One entry per disturbance, the first for frames as they are. Empty where frames cannot be made again: the
+        reference keeps only the centers of environments, and these are restricted.
+    """
+    generator = np.random.default_rng(rng)
+    chosen = _frames(reference, generator)
+    if not chosen:
+        return []
+    found: list[Power] = []
+    for name, disturb in track(DISTURBANCES.items(), "disturbing frames", len(DISTURBANCES)):
+        outs: list[dict[str, bool]] = []
+        for index in chosen:
+            atoms = disturb(reference.frame(index), generator)
+            if len(atoms):
+                outs.append(_out(reference, calibration, atoms, index, n_atoms, checks, threads))
+        found.append(
+            Power(
+                disturbance=name,
+                n_frames=len(outs),
+                share=float(np.mean([any(out.values()) for out in outs])) if outs else 0.0,
+                shares={s: float(np.mean([out[s] for out in outs])) if outs else 0.0 for s in calibration.statistics},
+            )
+        )
+    return found
+
+
+def _frames(reference: Reference, rng: np.random.Generator) -> list[int]:
+    """Frames at random, no two of one group."""
+    groups = reference.array("frame_group")
+    whole = np.bincount(reference.array("atom_frame"), minlength=reference.n_frames) == reference.array("frame_natoms")
+    order = rng.permutation(np.flatnonzero(whole))
+    _, first = np.unique(groups[order], return_index=True)
+    one_each = order[np.sort(first)]
+    if len(one_each) < 2:  # nothing else to compare with
+        return []
+    pairs = reference.n_environments * float(np.median(reference.array("frame_natoms")[one_each])) * len(DISTURBANCES)
+    most = int(np.clip(MOST_PAIRS / max(pairs, 1), FEWEST_FRAMES, MOST_FRAMES))
+    return [int(i) for i in one_each[:most]]
+
+
+def _out(
+    reference: Reference,
+    calibration: Calibration,
+    atoms: Atoms,
+    index: int,
+    n_atoms: int | None,
+    checks: int | None,
+    threads: int | None,
+) -> dict[str, bool]:
+    """Whether each statistic in use is beyond its level."""
+    numbers = np.asarray(atoms.numbers)
+    rows = describe(reference.descriptor, atoms, threads)
+    own = np.full(len(atoms), reference.array("frame_group")[index])
+    dh = reference.delta_entropy_without(rows, numbers, own, threads=threads)
+    levels = calibration.frame_levels(numbers if n_atoms is None else np.resize(numbers, n_atoms), checks)
+    tail = dh > calibration.atom_level(numbers)
+    mean, q99 = mean_and_quantile(dh[np.isfinite(dh)])
+    values: dict[str, Any] = {
+        "dh_max": float((dh - calibration.dh_levels(levels, numbers)).max()),
+        "dh_mean": mean,
+        "dh_q99": q99,
+        "n_tail": tail.mean(),
+        "tail_cluster": largest_cluster(atoms, tail, reference.pair_distances()),
+        "frame_entropy": frame_entropy(rows, reference.bandwidth, threads),
+    }
+    return {name: _is_beyond(name, values[name], levels) for name in calibration.statistics}
+
+
+def _is_beyond(name: str, value: float | None, levels: tuple[Level, ...]) -> bool:
+    if value is None:
+        return True
+    if name == "dh_max":  # already above the level of its element
+        return value > 0
+    of = [level for level in levels if level.statistic == name]
+    return any(value > level.value if level.side == "above" else value < level.value for level in of)
+
+
+def _rattled(deviation: float) -> Disturb:
+    def rattle(atoms: Atoms, rng: np.random.Generator) -> Atoms:
+        atoms.positions += rng.normal(scale=deviation, size=atoms.positions.shape)
+        return atoms
+
+    return rattle
+
+
+def _scaled(volume: float) -> Disturb:
+    def scale(atoms: Atoms, _: np.random.Generator) -> Atoms:
+        factor = volume ** (1 / 3)
+        atoms.positions *= factor
+        atoms.set_cell(atoms.cell.array * factor)
+        return atoms
+
+    return scale
+
+
+def _with_vacancy(atoms: Atoms, rng: np.random.Generator) -> Atoms:
+    del atoms[int(rng.integers(len(atoms)))]
+    return atoms
+
+
+def _as_they_are(atoms: Atoms, _: np.random.Generator) -> Atoms:
+    return atoms
+
+
+#: What is done to frames, and its name in the table.
+DISTURBANCES: dict[str, Disturb] = {
+    "as they are": _as_they_are,
+    "rattled 0.1 Å": _rattled(0.1),
+    "rattled 0.2 Å": _rattled(0.2),
+    "volume +5 %": _scaled(1.05),
+    "volume -5 %": _scaled(0.95),
+    "a vacancy": _with_vacancy,
+}

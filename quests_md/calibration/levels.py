@@ -1,0 +1,187 @@
+"""Levels: which value a number of new frames exceeds at a stated rate, from one score per held-out group."""
+
+import math
+from dataclasses import dataclass, field
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from .tails import FARTHEST, FEWEST, pareto_level, pareto_quantile
+
+__all__ = ["Kind", "Level", "NullScores", "Side", "as_released", "level_of"]
+
+Kind = Literal["conformal", "extrapolated", "none"]
+Side = Literal["above", "below"]
+
+#: Level in nats where nothing could be held out: the rule of thumb of the published method, dH > 0.
+GUESS = 0.0
+
+#: Scores above a rank up to which the rank is so uncertain that a fitted tail may raise the level.
+FEW_ABOVE = 10
+
+#: Fewest atoms whose 99 % quantile is not nearly their largest.
+QUANTILE_ATOMS = 100
+
+#: Relative difference in size up to which self-entropies of frames are compared.
+SAME_SIZE = 0.01
+
+
+@dataclass(frozen=True, slots=True)
+class Level:
+    """A level for one number of frames of one size, and what it promises."""
+
+    statistic: str
+    """Name of the number."""
+    element: str | None
+    """Element whose atoms it is for; None: all."""
+    side: Side
+    """Whether a frame is out above or below it."""
+    value: float
+    """The level, in the unit of the number."""
+    kind: Kind
+    """"conformal": the asked rate is kept, whatever the distribution, if groups are exchangeable. "extrapolated": it is
+    kept if the tail of the scores goes on like a generalised Pareto distribution. "none": it is not kept."""
+    rate: float
+    """Bound of the chance that one check (per="check") or one whole ns or run is out by mistake; 1: no bound."""
+    pieces: int
+    """Calibration frames that one check counts as."""
+    n_groups: int
+    """Groups that the level rests on: those with frames of a fitting size."""
+    middle: float
+    """Median of the scores, where frames in distribution lie."""
+    interval: tuple[float, float] | None = None
+    """80 % interval of an extrapolated level."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class NullScores:
+    """The null distribution of a number: its most extreme value in each group of frames in distribution."""
+
+    statistic: str
+    """Name of the number."""
+    element: str | None
+    """Element whose atoms it is for; None: all."""
+    side: Side
+    """Whether the scores are the largest or the smallest of their groups."""
+    values: Literal["full", "proven", "both"]
+    """Mode of evaluation that the scores are for."""
+    scores: NDArray[np.float64] = field(repr=False)
+    """(n_groups,) one per group, ascending."""
+    sizes: NDArray[np.int64] = field(repr=False)
+    """(n_groups,) atoms in the largest frame of each group, in the order of `scores`."""
+
+
+def level_of(
+    null: NullScores, size: Literal["extreme", "mean", "quantile", "same"], n_atoms: int, rate: float, count: int
+) -> Level:
+    """The level for frames of `n_atoms`, at the rate that `count` checks share.
+
+    With n scores, one per exchangeable group, the ceil((1-a)(n+1))-th smallest is exceeded by a new group's score with
+    a chance of at most a, without any assumption on the distribution. Which groups speak for a frame of N atoms
+    depends on the number:
+
+    - "extreme": a frame counts as ceil(N/n) frames of n atoms (union bound), and groups with frames of at least n
+      atoms count; n is chosen, by sizes alone, where they can promise most.
+    - "mean": a mean over more atoms scatters less, so groups with frames of at most N atoms count, as they are. Where
+      they do not suffice, larger frames are taken too, their scatter scaled by sqrt(n/N); that is called extrapolated.
+    - "quantile": the same, without frames of fewer than 100 atoms, whose 99 % quantile is nearly their largest.
+    - "same": groups with frames of as many atoms; without any the level is infinite: the number is not judged.
+
+    Where few scores lie above the rank it is uncertain by a factor of two or more; a generalised Pareto fit may then
+    raise the level, never lower it. Where a is too small for n groups, the tail is extrapolated from 30 groups on; the
+    level is then the upper end of its 80 % interval. More than thirtyfold that promises nothing any more (kind "none");
+    with fewer groups the level is the most extreme score, and the rate says what the groups alone promise. With fewer
+    than two it is a guess, and low numbers are not judged.
+
+    References
+    ----------
+    Vovk, Gammerman, Shafer, Algorithmic Learning in a Random World (2005), doi:10.1007/b106715.
+    """
+    if null.side == "below":
+        mirrored = NullScores(null.statistic, null.element, "above", null.values, -null.scores[::-1], null.sizes[::-1])
+        level = level_of(mirrored, size, n_atoms, rate, count)
+        interval = None if level.interval is None else (-level.interval[1], -level.interval[0])
+        return Level(
+            null.statistic,
+            null.element,
+            "below",
+            -level.value if level.n_groups >= 2 else -math.inf,
+            level.kind,
+            level.rate,
+            level.pieces,
+            level.n_groups,
+            -level.middle,
+            interval,
+        )
+    scores, pieces, is_scaled = _scores_for(null, size, n_atoms, rate, count)
+    n, count = len(scores), count * pieces
+
+    def level_at(value: float, kind: Kind, bound: float, interval: tuple[float, float] | None = None) -> Level:
+        middle = float(np.median(scores)) if n else value
+        return Level(null.statistic, null.element, "above", value, kind, bound, pieces, n, middle, interval)
+
+    if n < 2 and size == "same":
+        return level_at(math.inf, "none", 0.0)
+    if n < 2:  # a guess: half of all frames are beyond a single one of them
+        everything = scores if n else null.scores
+        return level_at(max(float(everything[-1]), GUESS) if len(everything) else GUESS, "none", 1.0)
+    probability = rate / count
+    # a hair less than (1-a)(n+1), so that a = 1/(n+1) is not lost to rounding
+    rank = max(math.ceil((1 - probability) * (n + 1) - 1e-9), 1)
+    if rank <= n:
+        value = float(scores[rank - 1])
+        if n >= FEWEST and n - rank < FEW_ABOVE:
+            value = max(value, pareto_quantile(scores, probability))
+        return level_at(value, "extrapolated" if is_scaled else "conformal", rate)
+    value, interval = float(scores[-1]), None
+    if n >= FEWEST:
+        value, *ends = pareto_level(scores, probability)
+        interval = ends[0], ends[1]
+        if probability * (n + 1) * FARTHEST >= 1:
+            return level_at(value, "extrapolated", rate, interval)
+    return level_at(value, "none", 1.0 if is_scaled else min(1.0, count / (n + 1)), interval)
+
+
+def _scores_for(
+    null: NullScores, size: str, n_atoms: int, rate: float, count: int
+) -> tuple[NDArray[np.float64], int, bool]:
+    """Scores that speak for a frame of this size, ascending; frames of theirs that it counts as; whether scaled."""
+    scores, sizes = null.scores, null.sizes
+    if len(scores) == 0:
+        return scores, 1, False
+    if size == "extreme":
+        distinct = np.unique(sizes)
+        pieces = np.maximum(1, -(-n_atoms // np.maximum(distinct, 1)))
+        n_as_large = len(sizes) - np.searchsorted(np.sort(sizes), distinct)
+        best = int(np.argmax((n_as_large + 1) / pieces))
+        return scores[sizes >= distinct[best]], int(pieces[best]), False
+    if size == "same":
+        return scores[np.abs(sizes - n_atoms) <= SAME_SIZE * n_atoms], 1, False
+    usable = sizes >= min(n_atoms, QUANTILE_ATOMS) if size == "quantile" else np.ones(len(sizes), dtype=bool)
+    fitting = usable & (sizes <= n_atoms)
+    if rate * (int(fitting.sum()) + 1) >= count or not (usable & ~fitting).any():
+        return scores[fitting], 1, False
+    chosen = scores[usable]
+    middle = float(np.median(chosen))
+    spread = np.sqrt(np.maximum(1.0, sizes[usable] / max(n_atoms, 1)))
+    return np.sort(middle + (chosen - middle) * spread), 1, True
+
+
+def as_released(excess: float, gap: float, release: float) -> float:
+    """The excess of a number that scatters little, so that `release` closes its event half of the way to its middle.
+
+    Parameters
+    ----------
+    excess
+        How far the number is beyond its level.
+    gap
+        From the level to the middle of the number in distribution; 0 or less: there is no way, so it counts as back.
+    release
+        Of the trigger.
+    """
+    if not excess <= 0:
+        return excess
+    if gap <= 0:
+        return min(excess, -release)
+    return excess * (release / (gap / 2)) if gap / 2 < release else excess

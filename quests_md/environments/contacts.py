@@ -1,0 +1,192 @@
+"""Atoms on top of each other: pairs nearer than any that a reference makes likely."""
+
+import itertools
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+from ase import Atoms
+from ase.data import chemical_symbols, covalent_radii
+from ase.geometry import minkowski_reduce
+from numpy.typing import NDArray
+
+from quests_md._kernels.neighbors import link_pairs
+
+from .neighbours import frame_grid
+
+__all__ = ["ClosePairs", "close_pairs"]
+
+#: Atoms nearer than this share of the reference's closest pair of their elements have exploded. Frames in distribution
+#: come to 0.95 of it, copper heated to 2000 K to 0.88 of a reference of 300 K. Relaxed structures alone are no measure
+#: of a hot run: DFT frames of melts come to 0.68 to 0.76 of the closest pair of strained crystals at rest.
+CLOSE = 0.8
+
+#: The same for pairs that the reference has never seen at bonding distance, of the sum of their covalent radii
+#: (Cordero et al. 2008, doi:10.1039/b801115j). The shortest bonds: N2 0.77, UO2(2+) 0.67, Cr2 0.60.
+CLOSE_UNSEEN = 0.6
+
+#: Most pairs that are listed, and most of which the distance is looked at.
+MOST_LISTED = 100
+
+MOST_MEASURED = 10_000
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class ClosePairs:
+    """Pairs of atoms that are too near to each other."""
+
+    n_pairs: int
+    """How many there are; images of one atom near another count on their own, those near itself once."""
+    atoms: NDArray[np.int64]
+    """(n, 2) indices of the nearest 100 of them, nearest first; twice the same: an atom and its own image."""
+    distances: NDArray[np.float64]
+    """(n,) their distances, Å."""
+    limits: NDArray[np.float64]
+    """(n,) the distances below which they are too near, Å."""
+    reason: str
+    """The first of them in words; empty without any."""
+
+
+def close_pairs(atoms: Atoms, pair_distances: Mapping[tuple[int, int], tuple[float, float]]) -> ClosePairs:
+    """Pairs of atoms nearer than 0.8 times the closest pair of their elements in the reference.
+
+    An atom and its own periodic image are a pair too. That limit stands for elements which the reference has seen
+    bonded: no farther apart than the sum of their covalent radii, or nearer to each other than one of them is to any
+    third. Of others it knows no closest pair, and two antisite atoms of an ordered alloy, two atoms of a solute or H2
+    from a hydride are new, but no explosion: their limit is 0.6 times the sum of the covalent radii, and at most 0.8
+    times the closest pair of either. Two elements need not keep a greater distance either than each keeps from itself,
+    in the mean: the reference may know these hot and those cold.
+
+    Of more than 10 000 pairs, the nearest of any 10 000 are listed. A reference without pairs says nothing, and nothing
+    is found.
+
+    Parameters
+    ----------
+    atoms
+        The frame.
+    pair_distances
+        (smallest, median) nearest-neighbour distance in Å per pair of atomic numbers (a <= b).
+
+    Raises
+    ------
+    FrameError
+        If a position or a periodic cell vector is not finite, or the periodic vectors are zero or dependent.
+    """
+    elements, species = np.unique(atoms.numbers, return_inverse=True)
+    species = species.astype(np.int64)
+    limits = _limits(elements, pair_distances)
+    longest = float(limits.max(initial=0.0))
+    n_pairs, pairs = _linked(atoms, limits, species) if longest > 0 else (0, np.empty((0, 2), np.int64))
+    if n_pairs == 0 and _shortest_period_at_least(atoms) >= longest:
+        return ClosePairs(0, pairs, np.empty(0), np.empty(0), "")
+    periods = _reduced_periods(atoms)
+    shortest = np.linalg.norm(periods, axis=1).min(initial=math.inf)
+    own = np.flatnonzero(shortest < np.diag(limits)[species])
+    n_pairs += len(own)
+    own = own[:MOST_LISTED]
+    distances = _distances(atoms.positions[pairs[:, 1]] - atoms.positions[pairs[:, 0]], periods)
+    distances = np.concatenate([distances, np.full(len(own), shortest)])
+    pairs = np.concatenate([pairs, np.stack([own, own], axis=1)])
+    first = np.lexsort((pairs[:, 1], pairs[:, 0], distances))[:MOST_LISTED]
+    pairs, distances = pairs[first], distances[first]
+    below = limits[species[pairs[:, 0]], species[pairs[:, 1]]]
+    return ClosePairs(
+        n_pairs, pairs, distances, below, _reason(atoms, n_pairs, pairs, distances, below, pair_distances)
+    )
+
+
+def _limits(
+    elements: NDArray[np.int64], pair_distances: Mapping[tuple[int, int], tuple[float, float]]
+) -> NDArray[np.float64]:
+    """Distance in Å below which atoms are too near (n_elements, n_elements); 0: the reference says nothing."""
+    limits = np.zeros((len(elements), len(elements)))
+    smallest = {pair: low for pair, (low, _) in pair_distances.items()}
+    if not smallest:
+        return limits
+    names = [int(z) for z in elements]
+    of_any = min(smallest.values())
+    contacts = {z: min((low for pair, low in smallest.items() if z in pair), default=of_any) for z in names}
+    for i, a in enumerate(names):
+        for j, b in enumerate(names[: i + 1]):
+            low, contact, bond = smallest.get((b, a), math.inf), max(contacts[a], contacts[b]), _radius(a) + _radius(b)
+            if low <= max(contact, bond):
+                like = (smallest.get((a, a), math.inf) + smallest.get((b, b), math.inf)) / 2
+                limit = CLOSE * min(low, like)
+            else:
+                limit = min(CLOSE * contact, CLOSE_UNSEEN * bond)
+            limits[i, j] = limits[j, i] = limit
+    return limits
+
+
+def _radius(number: int) -> float:
+    """Covalent radius in Å; 0 for what is no element."""
+    return float(covalent_radii[number]) if 0 <= number < len(covalent_radii) else 0.0
+
+
+def _linked(atoms: Atoms, limits: NDArray[np.float64], species: NDArray[np.int64]) -> tuple[int, NDArray[np.int64]]:
+    """Number of pairs of atoms below their limits, images included, and up to 10 000 of them (n, 2)."""
+    grid = frame_grid(atoms, 2 * float(limits.max()))  # in smaller bins finding bins takes longer than distances
+    order = np.argsort(grid.slots)  # neighbours one after the other: twice as fast where a host has shuffled them
+    rank = np.empty_like(order)
+    rank[order] = np.arange(len(order))
+    pairs = np.empty((MOST_MEASURED, 2), np.int64)
+    n = int(link_pairs(*grid.arrays, grid.slots[order], rank[grid.source], species[order], limits, pairs))
+    return n, np.unique(np.sort(order[pairs[:n]], axis=1), axis=0)
+
+
+def _shortest_period_at_least(atoms: Atoms) -> float:
+    """A bound in Å of the distance of an atom to its own images: no sum of vectors is below their singular values."""
+    vectors = atoms.cell.array[atoms.pbc]
+    return float(np.linalg.svd(vectors, compute_uv=False)[-1]) if len(vectors) else math.inf
+
+
+def _reduced_periods(atoms: Atoms) -> NDArray[np.float64]:
+    """Shortest vectors (n_periodic, 3) in Å that span the periodic images."""
+    if not atoms.pbc.any():
+        return np.empty((0, 3))
+    reduced, _ = minkowski_reduce(atoms.cell.array, atoms.pbc)
+    periods: NDArray[np.float64] = np.asarray(reduced)[atoms.pbc]
+    return periods
+
+
+def _distances(steps: NDArray[np.float64], periods: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Length in Å of each step (n, 3) to the nearest image; the periods are reduced.
+
+    ASE's `find_mic` misses nearer images along one periodic direction of a skewed cell.
+    """
+    steps = steps - np.round(steps @ np.linalg.pinv(periods)) @ periods
+    shortest = np.full(len(steps), math.inf)
+    for turns in itertools.product((-1, 0, 1), repeat=len(periods)):
+        np.minimum(shortest, np.linalg.norm(steps + np.array(turns) @ periods, axis=1), out=shortest)
+    return shortest
+
+
+def _reason(
+    atoms: Atoms,
+    n_pairs: int,
+    pairs: NDArray[np.int64],
+    distances: NDArray[np.float64],
+    limits: NDArray[np.float64],
+    pair_distances: Mapping[tuple[int, int], tuple[float, float]],
+) -> str:
+    if n_pairs == 0:
+        return ""
+    names = np.asarray(atoms.arrays.get("id", np.arange(len(atoms))))
+    (i, j), limit = pairs[0], float(limits[0])
+    a, b = sorted((int(atoms.numbers[i]), int(atoms.numbers[j])))
+    who = f"atom {names[i]} and its own image" if i == j else f"atoms {names[i]} and {names[j]}"
+    smallest = pair_distances.get((a, b), (math.nan,))[0]
+    if math.isclose(limit, CLOSE * smallest):
+        verdict = f"below {limit:.2f} Å, {CLOSE:g} times the closest pair of the reference, counts as exploded"
+    elif smallest > 0:
+        verdict = f"below {limit:.2f} Å counts as exploded (the reference has them no nearer than {smallest:.2f} Å)"
+    else:
+        verdict = f"below {limit:.2f} Å counts as exploded (the reference has no such pair)"
+    pair = f"{_symbol(atoms.numbers[i])}-{_symbol(atoms.numbers[j])}"
+    reason = f"{who} ({pair}) are {distances[0]:.2f} Å apart; {verdict}"
+    return reason if n_pairs == 1 else f"{reason}; {n_pairs - 1} more pair{'s' * (n_pairs > 2)} too near"
+
+
+def _symbol(number: int) -> str:
+    return str(chemical_symbols[number]) if 0 <= number < len(chemical_symbols) else str(number)

@@ -1,0 +1,297 @@
+"""The QUESTS descriptor: one row of numbers per atomic environment, its neighbours resolved by element or not."""
+
+import hashlib
+import sys
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+import numpy as np
+from ase import Atoms
+from ase.data import atomic_numbers, chemical_symbols
+from numpy.typing import ArrayLike, NDArray
+
+from quests_md._arguments import check_rows
+from quests_md._kernels.rows import fill_rows
+from quests_md._threads import available_threads, for_ranges
+from quests_md.engine import announce_compilation
+from quests_md.errors import FrameError
+
+from .neighbours import frame_grid
+
+__all__ = ["Descriptor", "DescriptorLike", "check_center_rows", "describe", "is_center", "is_neighbor"]
+
+#: Atoms per piece of work: a millisecond. Halves of that take longer in two threads than together in one.
+PIECE = 256
+
+#: Most neighbours and numbers per row: 32 neighbours of each of 118 elements stay below. With more a hundred bytes of a
+#: file would ask for gigabytes at the first frame.
+MOST_NEIGHBORS, WIDEST_ROW = 1024, 2**18
+
+
+@dataclass(frozen=True, slots=True)
+class Descriptor:
+    """Rows that describe the surroundings of each atom by its k nearest neighbours.
+
+    A row is ``[X1, X2]`` with 2k - 1 numbers in 1/Å. With w(r) = (1 - (r/r_c)^2)^2 inside the cutoff r_c and 0 beyond,
+    X1 holds w(r_ij)/r_ij of the k nearest neighbours in order of distance, X2 the rank-by-rank mean of the sorted rows
+    of the matrix sqrt(w_ij w_il)/r_jl between them. Blind to chemistry; invariant to rotation, translation, atom order
+    and supercell, on perfect lattices too: ties at the k-th neighbour are broken by distances alone.
+
+    With m `elements` the neighbours are resolved: ``[X1_a, X2_aa, X1_b, X2_bb, ..., X2_ab, X2_ac, ..., X2_bc, ...]``
+    with m(2k - 1) + m(m - 1)/2 k numbers, elements by atomic number. X1_a and X2_aa are made as above from the k
+    nearest neighbours of element a alone. X2_ab (k numbers) is the mean of two halves: rank-by-rank means of the
+    sorted rows of the matrix sqrt(w_ij w_il)/r_jl with j among the k nearest of a and l among the k nearest of b, and
+    the same of its transpose; the divisor is always k. One element gives the plain row. The atom's own element is not
+    in the row: match="element" of a reference sees to that. Distances grow with m: see docs/design.md for the
+    bandwidth.
+
+    Parameters
+    ----------
+    k
+        Number of neighbours, with `elements` of each element.
+    cutoff
+        Radius r_c in Å. Neighbours beyond it contribute nothing.
+    elements
+        Symbols of the elements by which neighbours are resolved, in any order. A frame with an atom of another element
+        is refused, unless `neighbors` says that others are to be ignored.
+    centers
+        Symbols of the elements whose atoms have a row; rows of all others are NaN. None: all.
+    neighbors
+        Symbols of the elements whose atoms are seen as neighbours; all others are as if they were not there. None:
+        all. Together with `elements` it must name the same ones.
+
+    Raises
+    ------
+    ValueError, TypeError
+        If `k` is not an integer from 1 to 1024, `cutoff` not a positive finite number, `elements`, `centers` or
+        `neighbors` not a tuple of different chemical symbols, or a row would have more than 2^18 numbers.
+
+    References
+    ----------
+    D. Schwalbe-Koda et al., Nat. Commun. 16, 4014 (2025), doi:10.1038/s41467-025-59232-0, Methods (without elements).
+
+    Examples
+    --------
+    >>> from ase.build import bulk
+    >>> Descriptor()(bulk("Cu", "fcc", a=3.58)).shape
+    (1, 63)
+    >>> salt = bulk("NaCl", "rocksalt", a=5.64)
+    >>> Descriptor(elements=("Na", "Cl"))(salt).shape
+    (2, 158)
+    >>> Descriptor(k=2, centers=("Cl",), neighbors=("Cl",))(salt).round(3)
+    array([[  nan,   nan,   nan],
+           [0.033, 0.033, 0.033]])
+    """
+
+    k: int = 32
+    cutoff: float = 5.0
+    elements: tuple[str, ...] | None = field(default=None, kw_only=True)
+    centers: tuple[str, ...] | None = field(default=None, kw_only=True)
+    neighbors: tuple[str, ...] | None = field(default=None, kw_only=True)
+
+    def __post_init__(self) -> None:
+        if isinstance(self.k, bool) or not isinstance(self.k, int | np.integer):
+            error = ValueError if isinstance(self.k, float) else TypeError
+            raise error(f"k: expected a positive integer, got {self.k!r}")
+        if not 1 <= self.k <= MOST_NEIGHBORS:
+            raise ValueError(f"k: expected a positive integer of at most {MOST_NEIGHBORS}, got {self.k!r}")
+        if isinstance(self.cutoff, bool) or not isinstance(self.cutoff, int | float | np.integer | np.floating):
+            raise TypeError(f"cutoff: expected a positive number in Å, got {self.cutoff!r}")
+        if not 0 < self.cutoff <= sys.float_info.max:
+            raise ValueError(f"cutoff: expected a positive finite number in Å, got {self.cutoff!r}")
+        object.__setattr__(self, "k", int(self.k))
+        object.__setattr__(self, "cutoff", float(self.cutoff))
+        for argument in ("elements", "centers", "neighbors"):
+            object.__setattr__(self, argument, _checked_symbols(argument, getattr(self, argument)))
+        if self.elements and self.neighbors and self.elements != self.neighbors:
+            raise ValueError(
+                f"neighbors: expected the same as elements, {self.elements!r}, got {self.neighbors!r}; neighbours that "
+                "are seen are resolved, so name in `elements` what shall be seen"
+            )
+        if self.width > WIDEST_ROW:
+            raise ValueError(f"k: expected at most {WIDEST_ROW} numbers per row, got {self.width} with k = {self.k}")
+
+    @property
+    def width(self) -> int:
+        """Numbers per row: 2k - 1, with m elements m(2k - 1) + m(m - 1)/2 k."""
+        m = len(self.elements) if self.elements else 1
+        return m * (2 * self.k - 1) + m * (m - 1) // 2 * self.k
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """The arguments that differ from "all elements alike", as JSON can hold them, for `Descriptor(**settings)`."""
+        restrictions = {name: getattr(self, name) for name in ("elements", "centers", "neighbors")}
+        chosen = {name: list(symbols) for name, symbols in restrictions.items() if symbols is not None}
+        return {"k": self.k, "cutoff": self.cutoff, **chosen}
+
+    @property
+    def fingerprint(self) -> str:
+        """Short text that is equal exactly for descriptors that give equal rows."""
+        text = "quests " + " ".join(
+            f"{name}={','.join(value) if isinstance(value, list) else repr(value)}"
+            for name, value in self.settings.items()
+        )
+        digest = hashlib.blake2b(text.encode(), digest_size=6)
+        return f"quests-{digest.hexdigest()}"
+
+    def is_center(self, numbers: ArrayLike) -> NDArray[np.bool_]:
+        """Whether atoms of each atomic number have a row."""
+        return _is_among(numbers, self.centers)
+
+    def is_neighbor(self, numbers: ArrayLike) -> NDArray[np.bool_]:
+        """Whether atoms of each atomic number are seen as neighbours."""
+        return _is_among(numbers, self.neighbors)
+
+    def __call__(self, atoms: Atoms, *, threads: int | None = None) -> NDArray[np.float64]:
+        """Rows of all atoms of a frame, which is not changed.
+
+        Parameters
+        ----------
+        atoms
+            The frame: any mix of periodic directions, any cell that is not flat along them.
+        threads
+            Threads to use; default the cores that the process may use, or QUESTS_MD_THREADS. Never changes the result.
+
+        Returns
+        -------
+        rows
+            (n_atoms, width) float64, in 1/Å; NaN for atoms that are no centers.
+
+        Raises
+        ------
+        FrameError
+            If a position or cell vector is not finite, the cell is zero or flat along its periodic directions, or the
+            frame holds an element that is not in `elements`.
+        """
+        n_threads = available_threads(threads)
+        numbers = np.asarray(atoms.numbers)
+        seen = self.is_neighbor(numbers)
+        kinds = self._kinds(numbers, seen)
+        chosen = np.flatnonzero(self.is_center(numbers))
+        rows = np.full((len(atoms), self.width), np.nan)
+        if len(atoms) == 0:
+            return rows
+        announce_compilation()
+        grid = frame_grid(atoms, self.cutoff)
+        # neighbouring bins one after the other: what an atom needs is already in the cache
+        order = chosen[np.argsort(grid.slots[chosen])]
+        slots = grid.slots[order]
+        centers = np.column_stack((grid.x[slots], grid.y[slots], grid.z[slots]))
+        homes = grid.bins[slots]
+        x, y, z, bins, source = grid.x, grid.y, grid.z, grid.bins, grid.source
+        if not seen.all():
+            kept = seen[source]
+            x, y, z, bins, source = x[kept], y[kept], z[kept], bins[kept], source[kept]
+            slots = np.where(kept[slots], np.cumsum(kept)[slots] - 1, -1)
+        species = kinds[source]
+        n_species = len(self.elements) if self.elements else 1
+        sorted_rows = np.empty((len(order), self.width))
+
+        def work(start: int, stop: int) -> None:
+            fill_rows(
+                *(x, y, z, bins, grid.shape, species, n_species),
+                *(centers, homes, slots, start, stop, self.k, self.cutoff, sorted_rows),
+            )
+
+        for_ranges(work, len(order), PIECE, n_threads)
+        rows[order] = sorted_rows
+        return rows
+
+    def _kinds(self, numbers: NDArray[Any], seen: NDArray[np.bool_]) -> NDArray[np.int64]:
+        """Place in `elements` of each atom, 0 without; FrameError for an atom that is seen and not among them."""
+        if self.elements is None:
+            return np.zeros(len(numbers), np.int64)
+        known = np.array([atomic_numbers[symbol] for symbol in self.elements])  # ascending
+        kinds = np.minimum(np.searchsorted(known, numbers), len(known) - 1)
+        strange = np.flatnonzero(seen & (known[kinds] != numbers))
+        if len(strange):
+            i = int(strange[0])
+            symbol = chemical_symbols[numbers[i]] if 0 <= numbers[i] < len(chemical_symbols) else str(numbers[i])
+            raise FrameError(
+                f"elements: expected atoms of {', '.join(self.elements)}, got {symbol} for atom {i}"
+                f"{f' and {len(strange) - 1} more atoms' if len(strange) > 1 else ''}; add {symbol!r} to the elements "
+                f"of the descriptor, or ignore it on purpose by neighbors={self.elements!r}"
+            )
+        return kinds
+
+
+class DescriptorLike(Protocol):
+    """Any callable from a frame to rows (n_atoms, width) with a text that is equal exactly for equal settings.
+
+    It may have methods `is_center(numbers)` and `is_neighbor(numbers)`, as `Descriptor` has, if not all atoms have a
+    row or are seen; rows of atoms that are no centers must then be NaN.
+    """
+
+    @property
+    def fingerprint(self) -> str:
+        """Text equal exactly for descriptors that give equal rows."""
+
+    def __call__(self, atoms: Atoms, /) -> NDArray[np.float64]:
+        """Rows (n_atoms, width)."""
+
+
+def describe(descriptor: DescriptorLike, atoms: Atoms, threads: int | None) -> NDArray[np.float64]:
+    """Rows of a frame by any descriptor, checked to be one finite row per center and NaN for all other atoms."""
+    if isinstance(descriptor, Descriptor):
+        return descriptor(atoms, threads=threads)
+    rows = np.asarray(descriptor(atoms))
+    if rows.ndim and len(rows) != len(atoms):
+        raise ValueError(f"descriptor: expected one row for each of {len(atoms)} atoms, got {len(rows)}")
+    return check_center_rows("descriptor", rows, is_center(descriptor, atoms.numbers))
+
+
+def check_center_rows(argument: str, rows: ArrayLike, centers: NDArray[np.bool_]) -> NDArray[np.float64]:
+    """`check_rows`, with rows of NaN expected exactly where an atom is no center."""
+    if centers.all():
+        return check_rows(argument, rows)
+    array = np.array(rows, dtype=np.float64)
+    if array.ndim != 2:
+        return check_rows(argument, rows)
+    strange = np.flatnonzero(~centers & ~np.isnan(array).all(axis=1))
+    if len(strange):
+        raise ValueError(f"{argument}: expected NaN in row {strange[0]}, of an atom that is no center")
+    array[~centers] = 0.0
+    checked = check_rows(argument, array)
+    checked[~centers] = np.nan
+    return checked
+
+
+def is_center(descriptor: object, numbers: ArrayLike) -> NDArray[np.bool_]:
+    """Whether atoms of each atomic number have a row; all do unless the descriptor has a method `is_center`."""
+    return _asked(descriptor, "is_center", numbers)
+
+
+def is_neighbor(descriptor: object, numbers: ArrayLike) -> NDArray[np.bool_]:
+    """Whether atoms of each atomic number are seen; all are unless the descriptor has a method `is_neighbor`."""
+    return _asked(descriptor, "is_neighbor", numbers)
+
+
+def _asked(descriptor: object, method: str, numbers: ArrayLike) -> NDArray[np.bool_]:
+    z = np.asarray(numbers)
+    answer = getattr(descriptor, method, None)
+    return np.ones(z.shape, dtype=bool) if answer is None else np.asarray(answer(z), dtype=bool)
+
+
+def _is_among(numbers: ArrayLike, symbols: tuple[str, ...] | None) -> NDArray[np.bool_]:
+    z = np.asarray(numbers)
+    if symbols is None:
+        return np.ones(z.shape, dtype=bool)
+    return np.isin(z, [atomic_numbers[symbol] for symbol in symbols])
+
+
+def _checked_symbols(argument: str, symbols: Any) -> tuple[str, ...] | None:
+    """Different chemical symbols by atomic number, or an error that names the argument."""
+    if symbols is None:
+        return None
+    if isinstance(symbols, str) or not isinstance(symbols, Iterable):
+        raise TypeError(f'{argument}: expected a tuple of chemical symbols such as ("Si", "O"), got {symbols!r}')
+    given = tuple(symbols)
+    if not given:
+        raise ValueError(f"{argument}: expected at least one chemical symbol, got none; leave it out to mean all")
+    for symbol in given:
+        if not isinstance(symbol, str) or atomic_numbers.get(symbol, 0) < 1:
+            raise ValueError(f"{argument}: expected chemical symbols, got {symbol!r}")
+    if len(set(given)) < len(given):
+        raise ValueError(f"{argument}: expected different elements, got {given!r}")
+    return tuple(sorted((str(symbol) for symbol in given), key=lambda symbol: atomic_numbers[symbol]))

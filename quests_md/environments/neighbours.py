@@ -1,0 +1,150 @@
+"""A frame as points on a grid: atoms and their periodic images, for any cell and any mix of periodic directions."""
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+from ase import Atoms
+from ase.geometry import minkowski_reduce
+from numpy.typing import NDArray
+
+from quests_md._kernels.neighbors import bin_points, extent, link_pairs, list_images, nearest_of_species
+from quests_md.errors import FrameError
+
+__all__ = ["FrameGrid", "frame_grid", "linked_pairs", "nearest_by_element", "wrapped_positions"]
+
+#: Most periodic images of one frame, about 2 GB of coordinates: beyond it the cell has collapsed.
+MAX_IMAGES = 50_000_000
+
+#: Å. Beyond it a coordinate has fewer than seven decimals left and wrapping into a cell gives noise.
+MAX_COORDINATE = 1e9
+
+
+@dataclass(frozen=True, slots=True)
+class FrameGrid:
+    """Points sorted into bins at least as wide as the cutoff."""
+
+    x: NDArray[np.float64]  #: coordinates of the sorted points, Å
+    y: NDArray[np.float64]
+    z: NDArray[np.float64]
+    bins: NDArray[np.int64]  #: bin of each sorted point, ascending
+    shape: NDArray[np.int64]  #: bins per axis (3,)
+    source: NDArray[np.int64]  #: atom of which each point is an image
+    slots: NDArray[np.int64]  #: place of each atom itself among the sorted points
+
+    @property
+    def arrays(self) -> tuple[NDArray[np.float64 | np.int64], ...]:
+        """x, y, z, bins, shape: what kernels take to find neighbours."""
+        return self.x, self.y, self.z, self.bins, self.shape
+
+
+def frame_grid(atoms: Atoms, cutoff: float) -> FrameGrid:
+    """Lay out a frame so that all neighbours within the cutoff of an atom are in the 27 bins around it.
+
+    Raises
+    ------
+    FrameError
+        If a position or a periodic cell vector is not finite, or the periodic vectors are zero or dependent.
+    """
+    positions, vectors, inverse = _wrapped(atoms)
+    points, source = _with_images(positions, vectors, inverse, cutoff)
+    return FrameGrid(*bin_points(points, source, len(positions), cutoff))
+
+
+def nearest_by_element(atoms: Atoms, elements: NDArray[np.int64], cutoff: float) -> NDArray[np.float64]:
+    """Distance in Å (n_atoms, n_elements) to the nearest neighbour of each element, inf beyond the cutoff."""
+    out = np.full((len(atoms), len(elements)), np.inf)
+    if len(atoms):
+        grid = frame_grid(atoms, cutoff)
+        species = np.searchsorted(elements, atoms.numbers)[grid.source]
+        nearest_of_species(*grid.arrays, grid.slots, species, cutoff, out)
+    return out
+
+
+def linked_pairs(atoms: Atoms, links: NDArray[np.float64], species: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Pairs of atoms (n_pairs, 2) nearer to each other, images included, than the link of their species, in Å."""
+    longest = float(links.max())
+    grid = frame_grid(atoms, longest)
+    capacity = 16 * len(atoms) + 16
+    while True:
+        pairs = np.empty((capacity, 2), np.int64)
+        n_pairs = link_pairs(*grid.arrays, grid.slots, grid.source, species, links, pairs)
+        if n_pairs <= capacity:
+            return pairs[:n_pairs]
+        capacity = n_pairs
+
+
+def wrapped_positions(atoms: Atoms) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Positions wrapped along the periodic directions, and the (n_periodic, 3) lattice vectors, reduced if skewed.
+
+    Raises FrameError as `frame_grid` does.
+    """
+    positions, vectors, _ = _wrapped(atoms)
+    return positions, vectors
+
+
+def _wrapped(atoms: Atoms) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]:
+    """`wrapped_positions`, and the (3, n_periodic) matrix that turns coordinates into fractions of the vectors."""
+    positions = np.array(atoms.positions, dtype=np.float64)
+    if not np.isfinite(positions).all():
+        bad = np.flatnonzero(~np.isfinite(positions).all(axis=1))
+        more = f" and {len(bad) - 1} more" if len(bad) > 1 else ""
+        raise FrameError(f"positions: expected finite numbers, got {positions[bad[0]]} for atom {bad[0]}{more}")
+    pbc = np.asarray(atoms.pbc, dtype=bool)
+    cell = np.array(atoms.cell.array, dtype=np.float64)
+    vectors = cell[pbc]
+    if len(vectors) == 0:
+        return positions, vectors, np.empty((3, 0))
+    if len(positions) and np.abs(positions).max() > MAX_COORDINATE:
+        far = np.flatnonzero((np.abs(positions) > MAX_COORDINATE).any(axis=1))
+        raise FrameError(
+            f"positions: expected coordinates up to {MAX_COORDINATE:.0e} Å, got {positions[far[0]]} for atom {far[0]}"
+        )
+    if not np.isfinite(vectors).all():
+        raise FrameError(f"cell: expected finite numbers, got {cell.tolist()}")
+    lengths = np.linalg.norm(vectors, axis=1)
+    if not (lengths > 0).all():
+        axes = ", ".join("abc"[i] for i in np.flatnonzero(pbc) if not np.any(cell[i]))
+        raise FrameError(
+            f"cell: expected a nonzero vector along every periodic direction, got zero for {axes}; "
+            "set the cell, or pbc=False along it"
+        )
+    flatness = _relative_volume(vectors / lengths[:, None])
+    if flatness < 1e-10:
+        raise FrameError(f"cell: its periodic vectors are linearly dependent: {vectors.tolist()}")
+    if flatness < 0.3 and len(vectors) > 1:
+        reduced, _ = minkowski_reduce(cell, pbc)
+        vectors = np.asarray(reduced)[pbc]
+    inverse = np.asarray(np.linalg.inv(vectors) if len(vectors) == 3 else np.linalg.pinv(vectors), dtype=np.float64)
+    positions -= np.floor(positions @ inverse) @ vectors
+    return positions, vectors, inverse
+
+
+def _relative_volume(unit: NDArray[np.float64]) -> float:
+    """Volume spanned by unit vectors: 1 for orthogonal, 0 for dependent."""
+    return float(np.sqrt(max(np.linalg.det(unit @ unit.T), 0.0)))
+
+
+def _with_images(
+    positions: NDArray[np.float64], vectors: NDArray[np.float64], inverse: NDArray[np.float64], cutoff: float
+) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
+    """The atoms, then every periodic image that may lie within the cutoff of one of them."""
+    n_atoms = len(positions)
+    if len(vectors) == 0:
+        return positions, np.arange(n_atoms)
+    fractions = positions @ inverse
+    # a sphere of the cutoff spans cutoff * |column| in the fraction along that column
+    reach = cutoff * np.linalg.norm(inverse, axis=0) + 1e-9
+    low, high = extent(fractions)
+    first = np.ceil(low - reach - fractions)
+    last = np.floor(high + reach - fractions)
+    n_points = float(math.prod((last - first + 1).T).sum())
+    if n_points > MAX_IMAGES:
+        raise FrameError(
+            f"cell: {n_points:.3g} periodic images lie within the cutoff of {cutoff} Å, at most {MAX_IMAGES:.3g} are "
+            f"followed; the cell has collapsed: {vectors.tolist()}"
+        )
+    points = np.empty((int(n_points), 3))
+    source = np.empty(int(n_points), np.int64)
+    list_images(positions, vectors, first.astype(np.int64), last.astype(np.int64), points, source)
+    return points, source

@@ -1,0 +1,432 @@
+"""Frames from memory, files, globs and slices, one at a time."""
+
+import glob
+import json
+import math
+import numbers
+import os
+import re
+import sys
+import warnings
+import zlib
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from functools import partial
+from itertools import count
+from lzma import LZMAError
+from pathlib import Path
+from typing import IO, Any, Literal, NamedTuple, TypeAlias
+
+import numpy as np
+from ase import Atoms
+from ase.data import chemical_symbols
+from ase.io import iread
+from ase.io.formats import UnknownFileTypeError, filetype, get_compression
+from ase.io.trajectory import TrajectoryReader
+from ase.io.ulm import read_header
+from numpy.typing import NDArray
+
+from quests_md.errors import FileFormatError
+
+from .lammps_dump import check_types, is_lammps_dump, read_lammps_dump
+from .xyz import IncompleteError, read_xyz, reraise_system_error
+
+__all__ = ["Frame", "count_frames", "expand_sources", "frame_time_ps", "iter_frames"]
+
+PathSpec: TypeAlias = str | os.PathLike[str]
+FramesOrPaths: TypeAlias = Atoms | PathSpec | Iterable[Atoms | PathSpec]
+
+
+@dataclass(frozen=True, slots=True)
+class Frame:
+    """One configuration and where it came from."""
+
+    atoms: Atoms
+    """The configuration as ASE reads it, with info, arrays and calculator; in memory the very object given."""
+    source: str
+    """Name of the file as given (or as the glob found it, without slice), or "memory"."""
+    index: int
+    """Number of the frame in its source, from 0 over all frames of the file, not over the slice."""
+
+
+def iter_frames(
+    frames_or_paths: FramesOrPaths,
+    *,
+    incomplete: Literal["raise", "warn"] = "raise",
+    types: Sequence[str] | None = None,
+) -> Iterator[Frame]:
+    """Yield frames one at a time, never holding a whole XYZ file, LAMMPS dump or ASE trajectory in memory.
+
+    A path may be a glob pattern and may end in an ASE slice: ``"runs/**/*.xyz@::10"``, ``"run.traj@-1"``. The same file
+    with the same slice is read once. Paths given in a list are looked up before the first frame is read.
+
+    Parameters
+    ----------
+    frames_or_paths
+        Atoms, a path, or an iterable (also a generator) that may mix both.
+    incomplete
+        What to do at a file that ends in the middle of a frame, as a killed or growing run leaves it, once its complete
+        frames have been yielded. With a negative index in the slice it is found before the first frame.
+    types
+        A chemical symbol for each LAMMPS type, ``("Cu", "Zr")``, for LAMMPS dumps that do not name elements
+        (`read_lammps_dump`); other files do not need it.
+
+    Raises
+    ------
+    FileFormatError
+        A file is empty, torn (unless ``incomplete="warn"``) or cannot be parsed; names file, frame and line.
+    FileNotFoundError, IsADirectoryError
+        A path does not exist, a glob matches no file, a path is a folder.
+    ValueError
+        A slice selects no frame of its file, or its step is 0; `types` are no chemical symbols.
+    TypeError
+        Something is neither Atoms nor a path.
+
+    Examples
+    --------
+    >>> from ase.build import bulk
+    >>> [(frame.source, frame.index, len(frame.atoms)) for frame in iter_frames([bulk("Cu"), bulk("Si")])]
+    [('memory', 0, 1), ('memory', 1, 2)]
+    """
+    if incomplete not in ("raise", "warn"):
+        raise ValueError(f"`incomplete`: expected 'raise' or 'warn', got {incomplete!r}")
+    if types is not None:
+        types = check_types(types)
+    items = _expand(_items(frames_or_paths))
+    if isinstance(frames_or_paths, (Atoms, str, os.PathLike, list, tuple)):
+        items = iter(list(items))
+    return _iter_items(items, incomplete, types)
+
+
+def expand_sources(paths: PathSpec | Iterable[PathSpec]) -> list[str]:
+    """List the files (each with its slice, if it has one) that `iter_frames` would read, in its order, each once.
+
+    Raises
+    ------
+    FileNotFoundError, IsADirectoryError
+        A path does not exist, a glob matches no file, a path is a folder.
+    TypeError
+        Something is not a path.
+    """
+    items = list(_expand(_items(paths)))
+    if any(isinstance(item, Atoms) for item in items):
+        raise TypeError("`paths`: expected a path or several, got Atoms; give them to iter_frames")
+    return [item.name + item.suffix for item in items if isinstance(item, _Source)]
+
+
+def count_frames(frames_or_paths: FramesOrPaths) -> int | None:
+    """Count the frames that `iter_frames` would yield, or give None where that is not cheap to know.
+
+    Known for lists and tuples of Atoms, ASE trajectories, and uncompressed XYZ files and LAMMPS dumps (a scan without
+    parsing). Of a torn file the complete frames are counted; a file that cannot be read gives None. Generators are not
+    touched.
+
+    Raises
+    ------
+    FileNotFoundError, IsADirectoryError, TypeError, ValueError
+        As `iter_frames`; a slice that selects nothing counts 0.
+    """
+    if not isinstance(frames_or_paths, (Atoms, str, os.PathLike, list, tuple)):
+        return None
+    total = 0
+    for item in list(_expand(_items(frames_or_paths), quiet=True)):
+        if isinstance(item, Atoms):
+            total += 1
+            continue
+        # a pipe can be read only once
+        if not Path(item.name).is_file() or get_compression(item.name)[1] is not None:
+            return None
+        try:
+            read = _reader(item.name)
+            if read is _read_other:
+                return None
+            n_frames, _ = _count(read, item.name)
+        except FileFormatError:
+            return None
+        total += len(range(n_frames)[item.selection])
+    return total
+
+
+def frame_time_ps(atoms: Atoms) -> float | None:
+    """Simulated time of a frame in ps: ``info["time_ps"]`` or ``info["ps"]``; None where there is none."""
+    for key in ("time_ps", "ps"):
+        value = atoms.info.get(key)
+        if isinstance(value, numbers.Real) and not isinstance(value, bool):
+            with suppress(OverflowError):  # integers have any number of digits
+                return float(value)
+    return None
+
+
+class _Source(NamedTuple):
+    """A file, the slice as written ("@::10" or nothing) and as understood."""
+
+    name: str
+    suffix: str
+    selection: slice
+
+
+#: Yields (index, atoms) for every frame of a file in order; atoms is None where the index is not in the range.
+_Reader: TypeAlias = Callable[[str, range], Iterator[tuple[int, Atoms | None]]]
+
+
+def _items(frames_or_paths: FramesOrPaths) -> Iterator[Atoms | PathSpec]:
+    if isinstance(frames_or_paths, (Atoms, str, os.PathLike)):
+        return iter([frames_or_paths])
+    try:
+        return iter(frames_or_paths)
+    except TypeError:
+        got = type(frames_or_paths).__name__
+        raise TypeError(f"`frames_or_paths`: expected Atoms, a path or an iterable of these, got {got}") from None
+
+
+def _expand(items: Iterator[Atoms | PathSpec], *, quiet: bool = False) -> Iterator[Atoms | _Source]:
+    """Look up the paths among the items, and warn of the files left out because they came before."""
+    seen = set()
+    duplicates = []
+    for item in items:
+        if isinstance(item, Atoms):
+            yield item
+            continue
+        if not isinstance(item, (str, os.PathLike)):
+            raise TypeError(
+                f"`frames_or_paths`: expected Atoms or a path as item, got {type(item).__name__}: {item!r:.60}"
+            )
+        for source in _find(os.fsdecode(item)):
+            s = source.selection
+            step = s.step or 1
+            key = Path(source.name).resolve(), (s.start or 0) if step > 0 else s.start, s.stop, step
+            if key in seen:
+                duplicates.append(source.name + source.suffix)
+            else:
+                seen.add(key)
+                yield source
+    if duplicates and not quiet:
+        _warn(f"reached more than once and read once: {', '.join(dict.fromkeys(duplicates))}")
+
+
+_SLICED = re.compile(r"(.+)@(-?\d+|-?\d*:-?\d*(?::-?\d*)?)", re.DOTALL)
+
+
+def _find(path: str) -> list[_Source]:
+    name, suffix, selection = path, "", slice(None)
+    # a file may really be called "a@5"
+    if not Path(path).exists() and (match := _SLICED.fullmatch(path)):
+        name, suffix = match[1], "@" + match[2]
+        parts = [int(part) if part else None for part in match[2].split(":")]
+        if len(parts) == 3 and parts[2] == 0:
+            raise ValueError(f"{path}: the step of a slice cannot be 0")
+        i = parts[0]
+        selection = slice(i, i + 1 or None) if len(parts) == 1 and i is not None else slice(*parts)
+    if Path(name).is_dir():
+        raise IsADirectoryError(f"{name}: expected a file, got a folder; name its files, for example {name}/*.xyz")
+    if Path(name).exists():
+        return [_Source(name, suffix, selection)]
+    if not glob.has_magic(name):
+        raise FileNotFoundError(f"{name}: no such file")
+    # Path.glob takes neither absolute patterns nor patterns with a leading folder
+    found = sorted({file for file in glob.glob(name, recursive=True) if not Path(file).is_dir()})  # noqa: PTH207
+    if not found:
+        raise FileNotFoundError(f"{name}: no file matches this pattern")
+    return [_Source(file, suffix, selection) for file in found]
+
+
+def _iter_items(items: Iterator[Atoms | _Source], incomplete: str, types: Sequence[str] | None) -> Iterator[Frame]:
+    in_memory = count()
+    for item in items:
+        if isinstance(item, Atoms):
+            yield Frame(item, "memory", next(in_memory))
+        else:
+            yield from _iter_file(item, incomplete, types)
+
+
+def _iter_file(source: _Source, incomplete: str, types: Sequence[str] | None) -> Iterator[Frame]:
+    name, suffix, selection = source
+    read = _reader(name, types)
+    first, last, step = selection.start or 0, selection.stop, selection.step or 1
+    if first < 0 or step < 0 or (last is not None and last < 0):
+        n_frames, torn = _count(read, name)
+        if torn is not None:
+            _report(torn, incomplete, name, n_frames)
+        wanted = range(n_frames)[selection]
+    else:
+        wanted = range(first, sys.maxsize if last is None else last, step)
+    if step < 0:
+        # files are read forwards only, so these frames are kept
+        kept = list(_iter_wanted(read, name, wanted[::-1], incomplete))
+        found = len(kept)
+        yield from reversed(kept)
+    else:
+        found = 0
+        for frame in _iter_wanted(read, name, wanted, incomplete):
+            found += 1
+            yield frame
+    if not found:
+        n_frames, torn = _count(read, name)
+        if n_frames == 0 and torn is None:
+            raise _empty(name)
+        if suffix:
+            raise ValueError(f"{name}: the slice {suffix!r} selects none of the {n_frames} frames of the file")
+
+
+def _iter_wanted(read: _Reader, name: str, wanted: range, incomplete: str) -> Iterator[Frame]:
+    end = wanted[-1] + 1 if wanted else 0
+    index = -1
+    try:
+        for index, atoms in read(name, wanted):
+            if atoms is not None:
+                _require_usable(name, index, atoms)
+                yield Frame(atoms, name, index)
+            if index + 1 >= end:
+                return
+    except IncompleteError as error:
+        _report(error, incomplete, name, index + 1)
+
+
+def _require_usable(name: str, index: int, atoms: Atoms) -> None:
+    """Raise FileFormatError for elements, momenta and masses that are none: ASE takes what a file says."""
+    strange = np.flatnonzero((atoms.numbers < 0) | (atoms.numbers >= len(chemical_symbols)))
+    if len(strange):
+        got = f"atomic number {atoms.numbers[strange[0]]} for atom {strange[0]}"
+        raise FileFormatError(f"{name}: frame {index}: expected chemical elements, got {got}; correct this frame")
+    for key, shape in (("momenta", (len(atoms), 3)), ("masses", (len(atoms),))):
+        array = atoms.arrays.get(key)
+        if array is not None and (array.dtype.kind not in "fiu" or array.shape != shape):
+            got = f"shape {array.shape} of type {array.dtype}"
+            raise FileFormatError(f"{name}: frame {index}: {key}: expected numbers of shape {shape}, got {got}")
+
+
+def _count(read: _Reader, name: str) -> tuple[int, IncompleteError | None]:
+    """Count the complete frames; the error tells how the file ends if it is torn."""
+    n_frames = 0
+    try:
+        for index, _ in read(name, range(0)):
+            n_frames = index + 1
+    except IncompleteError as error:
+        return n_frames, error
+    return n_frames, None
+
+
+def _report(torn: IncompleteError, incomplete: str, name: str, n_complete: int) -> None:
+    if incomplete == "raise":
+        hint = f"; to use the complete frames only, give {name}@:{n_complete}" if n_complete else ""
+        raise FileFormatError(f"{torn}{hint}") from torn.__cause__
+    _warn(f"{torn}; the complete frames before it are used")
+
+
+def _warn(message: str) -> None:
+    """Warn at the first caller outside this module: generators run at any depth."""
+    level, frame = 1, sys._getframe()
+    while frame.f_back is not None and frame.f_globals.get("__name__") == __name__:
+        level, frame = level + 1, frame.f_back
+    warnings.warn(message, stacklevel=level)
+
+
+def _empty(name: str) -> FileFormatError:
+    return FileFormatError(f"{name}: the file holds no frames; did the run that writes it start?")
+
+
+def _reader(name: str, types: Sequence[str] | None = None) -> _Reader:
+    root, compression = get_compression(name)
+    if Path(name).is_file() and Path(name).stat().st_size == 0:
+        raise _empty(name)
+    suffix = Path(root).suffix.lower()
+    if suffix in (".xyz", ".extxyz"):
+        return read_xyz
+    if suffix == ".lammpstrj" or is_lammps_dump(name):
+        return partial(read_lammps_dump, types=types)
+    kind = "traj" if suffix == ".traj" else _filetype(name)
+    if kind in ("xyz", "extxyz"):
+        return read_xyz
+    if kind == "lammps-dump-text":
+        return partial(read_lammps_dump, types=types)
+    return _read_traj if kind == "traj" and compression is None else _read_other
+
+
+def _filetype(name: str) -> str:
+    try:
+        # guess=False: an unknown extension is not taken for a format, the content is looked at
+        return filetype(name, guess=False)
+    except (UnknownFileTypeError, EOFError, LZMAError, OSError, zlib.error) as error:
+        reraise_system_error(error)
+        raise FileFormatError(f"{name}: expected a format known to ASE (`ase info --formats`), got: {error}") from error
+
+
+def _read_other(name: str, wanted: range) -> Iterator[tuple[int, Atoms | None]]:
+    kind = _filetype(name)
+    # parallel=False: under MPI each rank reads for itself instead of waiting for the others
+    frames = iread(name, ":", format=kind, parallel=False, do_not_split_by_at_sign=True)
+    for index in count():
+        try:
+            atoms = next(frames)
+        except StopIteration:
+            return
+        except (ImportError, MemoryError):
+            raise
+        except Exception as error:
+            reraise_system_error(error)
+            what = f"expected format {kind!r}, but ASE's reader failed: {_what(error)}"
+            raise FileFormatError(f"{name}: frame {index}: {what}; is the file whole and of this format?") from error
+        yield index, atoms if index in wanted else None
+
+
+def _read_traj(name: str, wanted: range) -> Iterator[tuple[int, Atoms | None]]:
+    with Path(name).open("rb") as fd:
+        try:
+            offsets = read_header(fd)[-1]
+            if len(offsets):
+                _check_traj_item(fd, offsets, 0)
+            trajectory = TrajectoryReader(fd)
+        except Exception as error:
+            raise FileFormatError(f"{name}: expected a whole ASE trajectory, got {_what(error)}") from error
+        for index in range(len(trajectory)):
+            if index not in wanted:
+                yield index, None
+                continue
+            try:
+                _check_traj_item(fd, offsets, index)
+                atoms = trajectory[index]
+            except Exception as error:
+                kind = IncompleteError if _is_torn_at_end(fd, offsets, trajectory) else FileFormatError
+                raise kind(f"{name}: frame {index}: the data are torn ({_what(error)})") from error
+            yield index, atoms
+
+
+#: Bytes that the arrays in the text of a frame may take, whatever its length, and per byte of it.
+_SMALL_ARRAYS, _BYTES_PER_CHARACTER = 2**20, 64
+
+
+def _check_traj_item(fd: IO[bytes], offsets: NDArray[np.int64], index: int) -> None:
+    """Raise ValueError if the text of a frame announces arrays of which it holds a part, which ASE would repeat."""
+    fd.seek(offsets[index])
+    text = fd.read(int.from_bytes(fd.read(8), "little")).decode()
+    left = max(_SMALL_ARRAYS, _BYTES_PER_CHARACTER * len(text))
+
+    def count(content: dict[str, Any]) -> dict[str, Any]:
+        nonlocal left
+        if "__ndarray__" in content:
+            shape, dtype, _ = content["__ndarray__"]
+            left -= math.prod(shape) * np.dtype(dtype).itemsize
+            if left < 0:
+                raise ValueError(f"expected arrays as large as their text, got one of shape {shape}")
+        return content
+
+    # constraints are a text in the text
+    item = json.loads(text, object_hook=count)
+    json.loads(item.get("constraints", "[]"), object_hook=count)
+
+
+def _what(error: Exception) -> str:
+    """An error of a reader, cut where it quotes much of the file."""
+    text = f"{type(error).__name__}: {error}"
+    return text if len(text) <= 200 else f"{text[:197]}..."
+
+
+def _is_torn_at_end(fd: IO[bytes], offsets: NDArray[np.int64], trajectory: Any) -> bool:
+    last = len(trajectory) - 1
+    try:
+        _check_traj_item(fd, offsets, last)
+        trajectory[last]
+    except Exception:
+        return True
+    return False

@@ -1,0 +1,475 @@
+"""LAMMPS text dumps frame by frame: torn, growing, endless and compressed files included.
+
+ASE's own reader takes LAMMPS types for atomic numbers, keeps the origin of the box in absolute coordinates and drops it
+in scaled ones, and reads neither units nor times.
+"""
+
+import gzip
+import math
+import re
+import zlib
+from bisect import bisect_left
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from itertools import count
+from lzma import LZMAError
+from pathlib import Path
+from typing import IO, Any, NamedTuple, TypeAlias, TypeVar, cast
+
+import numpy as np
+from ase import Atoms, units
+from ase.data import atomic_masses, atomic_numbers, chemical_symbols
+from ase.io.formats import get_compression, open_with_compression
+from numpy.typing import NDArray
+
+from quests_md.errors import FileFormatError
+
+from .xyz import IncompleteError, Lines, reraise_system_error, shown
+
+__all__ = ["check_types", "is_lammps_dump", "read_lammps_dump"]
+
+Array: TypeAlias = NDArray[np.float64]
+T = TypeVar("T")
+
+
+def read_lammps_dump(
+    name: str, wanted: range, *, types: Sequence[str] | None = None
+) -> Iterator[tuple[int, Atoms | None]]:
+    """Yield (index, atoms) for every frame in order; atoms is None where the index is not wanted.
+
+    Positions are in Å from the origin of the box, wrapped or not as the file has them. Atoms are sorted by id, which is
+    kept in ``arrays["id"]``; without a column ``id`` they stay as written. ``info["step"]`` is the time step.
+    The six digits of default dumps move rows by 1e-3 bandwidths, in rare ones by 0.1; ``dump_modify ID format float
+    %.10g`` writes more.
+
+    Where the file names its units (``dump_modify ID units yes time yes``), lengths are converted, velocities become
+    momenta (with the masses of a column ``mass``, if there is one), and a time becomes ``info["time_ps"]``. Otherwise,
+    and in reduced units (lj), lengths are taken as Å, and there are neither times nor momenta.
+
+    Elements come from `types`, else from the column ``element``, else from ``mass`` where one element alone is that
+    heavy within 0.1 u. LAMMPS writes the element C where it was told none, so a column of nothing but C yields to
+    `types` and masses, and counts for nothing in a frame of several types.
+
+    Parameters
+    ----------
+    name
+        The file; may be compressed.
+    wanted
+        Indices of the frames to parse.
+    types
+        A chemical symbol for each LAMMPS type, from type 1.
+
+    Raises
+    ------
+    FileFormatError
+        The file is damaged or does not say what is needed; names file, frame and line.
+    IncompleteError
+        The file ends in the middle of a frame. LAMMPS ends every line, so a last line without its end is incomplete.
+    """
+    with _open(name) as fd:
+        for snapshot in _split(name, Lines(name, fd), wanted):
+            yield snapshot.index, _atoms(snapshot, types) if snapshot.index in wanted else None
+
+
+def is_lammps_dump(name: str) -> bool:
+    """Tell whether a regular file begins as a LAMMPS text dump does."""
+    if not Path(name).is_file():
+        return False
+    try:
+        with _open(name) as fd:
+            start = fd.read(64)
+    except (EOFError, LZMAError, OSError, zlib.error) as error:
+        reraise_system_error(error)
+        return False
+    return bool(start.lstrip().startswith(b"ITEM: "))
+
+
+def check_types(types: Sequence[str]) -> tuple[str, ...]:
+    """Chemical symbols, one for each LAMMPS type, or a ValueError that says what is wrong with them."""
+    expected = "expected a chemical symbol for each LAMMPS type, such as ('Cu', 'Zr')"
+    if isinstance(types, str) or not isinstance(types, Iterable):
+        raise ValueError(f"`types`: {expected}, got {types!r}")
+    symbols = tuple(types)
+    if not symbols:
+        raise ValueError(f"`types`: {expected}, got none")
+    for symbol in symbols:
+        if not isinstance(symbol, str) or symbol not in _SYMBOLS:
+            raise ValueError(f"`types`: {expected}, got {symbol!r}")
+    return symbols
+
+
+#: Symbols of the elements, without ASE's X.
+_SYMBOLS = frozenset(chemical_symbols[1:])
+
+
+class _Units(NamedTuple):
+    """What a style of units means."""
+
+    length_A: float
+    time_ps: float | None
+    masses_in_u: bool
+
+
+#: https://docs.lammps.org/units.html; None where the file does not say. Velocities are lengths over times, those of
+#: "electron" too, whatever that page says: LAMMPS moves atoms by v dt with dt in fs.
+_UNITS = {
+    None: _Units(1.0, None, True),
+    "lj": _Units(1.0, None, False),
+    "metal": _Units(1.0, 1.0, True),
+    "real": _Units(1.0, 1e-3, True),
+    "electron": _Units(units.Bohr, 1e-3, True),
+    "si": _Units(1e10, 1e12, False),
+    "cgs": _Units(1e8, 1e12, False),
+    "micro": _Units(1e4, 1e6, False),
+    "nano": _Units(10.0, 1e3, False),
+}
+
+#: Columns of positions in the order in which they are looked for, and whether they are fractions of the box.
+_POSITIONS = {("x", "y", "z"): False, ("xu", "yu", "zu"): False, ("xs", "ys", "zs"): True, ("xsu", "ysu", "zsu"): True}
+_VELOCITIES = ("vx", "vy", "vz")
+_NUMBERS = frozenset(["id", "type", "mass", *_VELOCITIES, *(column for columns in _POSITIONS for column in columns)])
+
+#: u, by which a mass may differ from that of its element: rounded masses differ by less, neighbours in the periodic
+#: table by more, or both are refused.
+_MASS_TOLERANCE = 0.1
+
+
+@dataclass(slots=True)
+class _Snapshot:
+    """One frame of the file, as far as it has been read."""
+
+    name: str
+    index: int
+    at: int
+    """Number of its first line, from 1."""
+    style: str | None
+    step: int = 0
+    time: float | None = None
+    n_atoms: int | None = None
+    cell: Array = field(default_factory=lambda: np.zeros((3, 3)))
+    """Rows are the vectors, in the units of the file."""
+    origin: Array = field(default_factory=lambda: np.zeros(3))
+    pbc: list[bool] = field(default_factory=list)
+    columns: list[str] = field(default_factory=list)
+    rows_at: int = 0
+    """Number of the line of the first atom."""
+    rows: list[bytes] = field(default_factory=list)
+    """Lines of the atoms, if wanted."""
+
+    def error(self, line: int, what: str) -> FileFormatError:
+        return FileFormatError(f"{self.name}: frame {self.index}, line {line}: {what}")
+
+
+def _open(name: str) -> IO[Any]:
+    if get_compression(name)[1] is None and Path(name).is_file():
+        with Path(name).open("rb") as fd:
+            if fd.read(2) == b"\x1f\x8b":
+                return cast(IO[bytes], gzip.open(name, "rb"))
+    return open_with_compression(name, "rb")
+
+
+#: Lines read at once: bounds the memory where a damaged header announces absurdly many atoms.
+_PORTION = 65_536
+
+
+def _split(name: str, lines: Lines, wanted: range) -> Iterator[_Snapshot]:
+    """Yield frames, with the lines of their atoms only where wanted."""
+    style = None
+    for index in count():
+        header = lines.take(1)
+        while header and header[0].isspace():
+            header = lines.take(1)
+        if not header:
+            break
+        snapshot = _Snapshot(name, index, lines.number, style)
+        _read_header(snapshot, lines, header[0])
+        _read_rows(snapshot, lines, keep=index in wanted)
+        style = snapshot.style
+        yield snapshot
+    lines.check(index)
+
+
+def _read_header(snapshot: _Snapshot, lines: Lines, line: bytes) -> None:
+    """Read from this first line to the one that names the columns."""
+    seen: set[str] = set()
+    while line.endswith(b"\n"):
+        at = lines.number
+        match = _ITEM.match(line.decode(errors="replace"))
+        if match is None:
+            what = f"expected the header of a dump of atoms ('ITEM: ...'), got {shown(line)}"
+            raise snapshot.error(at, f"{what}; no dump of atoms, or the frame before is too long?")
+        item, words = match[1], match[2].split()
+        if item in seen:
+            raise snapshot.error(at, f"got {item} a second time, as if a new frame began; cut out the torn frame")
+        seen.add(item)
+        if item == "ATOMS":
+            for needed in ("TIMESTEP", "NUMBER OF ATOMS", "BOX BOUNDS"):
+                if needed not in seen:
+                    raise snapshot.error(at, f"expected 'ITEM: {needed}' before the atoms; cut out this frame")
+            if len(words) > _MOST_COLUMNS:
+                raise snapshot.error(at, f"expected at most {_MOST_COLUMNS} columns, got {len(words)}")
+            snapshot.columns, snapshot.rows_at = words, at + 1
+            return
+        if item == "BOX BOUNDS":
+            _read_box(snapshot, lines, words, line)
+        elif item == "UNITS":
+            snapshot.style = _value(snapshot, lines, "a style of LAMMPS units", _style)
+        elif item == "TIMESTEP":
+            snapshot.step = _value(snapshot, lines, "the time step", int)
+        elif item == "TIME":
+            snapshot.time = _value(snapshot, lines, "the time", _finite)
+        else:
+            snapshot.n_atoms = _value(snapshot, lines, "the number of atoms", _natural)
+        line = _take(snapshot, lines)
+    raise _torn(snapshot, lines)
+
+
+#: Columns that a header may name; numpy makes a field for each.
+_MOST_COLUMNS = 100_000
+
+#: A line of the header of a frame.
+_ITEM = re.compile(r"ITEM: (UNITS|TIMESTEP|TIME|NUMBER OF ATOMS|BOX BOUNDS|ATOMS)(\s.*)", re.DOTALL)
+
+
+def _read_box(snapshot: _Snapshot, lines: Lines, words: list[str], line: bytes) -> None:
+    """Read the box; https://docs.lammps.org/Howto_triclinic.html has the formulas."""
+    at = lines.number
+    width = {(): 2, ("xy", "xz", "yz"): 3, ("abc", "origin"): 4}.get(tuple(words[:-3]))
+    if width is None or len(words) < 3 or not all(re.fullmatch("pp|[fsm]{2}", flag) for flag in words[-3:]):
+        what = "expected boundaries such as 'ITEM: BOX BOUNDS pp pp ff', of a tilted box 'ITEM: BOX BOUNDS xy xz yz pp "
+        raise snapshot.error(at, f"{what}pp pp' or '... abc origin pp pp pp', got {shown(line)}; correct this line")
+
+    def numbers(text: bytes) -> list[float]:
+        values = [float(word) for word in text.split()]
+        if len(values) != width:
+            raise ValueError
+        return values
+
+    box = np.array([_value(snapshot, lines, f"{width} numbers of the box", numbers) for _ in range(3)])
+    snapshot.pbc = [flag == "pp" for flag in words[-3:]]
+    if width == 4:
+        snapshot.cell, snapshot.origin = box[:, :3], box[:, 3]
+        return
+    low, high = box[:, 0], box[:, 1]
+    cell = np.zeros((3, 3))
+    if width == 3:
+        xy, xz, yz = box[:, 2]
+        # the bounds are those of the box around the tilted cell
+        low = low - [min(0.0, xy, xz, xy + xz), min(0.0, yz), 0.0]
+        high = high - [max(0.0, xy, xz, xy + xz), max(0.0, yz), 0.0]
+        cell[1, 0], cell[2, :2] = xy, (xz, yz)
+    if (high < low).any():
+        raise snapshot.error(at + 1, "expected bounds of the box that ascend; cut out this frame")
+    np.fill_diagonal(cell, high - low)
+    snapshot.cell, snapshot.origin = cell, low
+
+
+def _read_rows(snapshot: _Snapshot, lines: Lines, *, keep: bool) -> None:
+    n_atoms = missing = snapshot.n_atoms or 0
+    start = lines.memory
+    while missing:
+        portion = lines.take(min(missing, _PORTION))
+        for i, line in enumerate(portion, n_atoms - missing):
+            if line.startswith(b"ITEM:"):
+                what = f"expected {n_atoms} atoms, got {i} and then {shown(line)}, as if a new frame began"
+                raise snapshot.error(snapshot.rows_at + i, f"{what}; cut out the torn frame")
+        if not portion or not portion[-1].endswith(b"\n"):
+            raise _torn(snapshot, lines)
+        missing -= len(portion)
+        if keep:
+            snapshot.rows += portion
+            lines.check_size(snapshot.index, start)
+
+
+def _take(snapshot: _Snapshot, lines: Lines) -> bytes:
+    taken = lines.take(1)
+    if not taken or not taken[0].endswith(b"\n"):
+        raise _torn(snapshot, lines)
+    return taken[0]
+
+
+def _torn(snapshot: _Snapshot, lines: Lines) -> FileFormatError:
+    lines.check(snapshot.index)
+    where = f"{snapshot.name}: frame {snapshot.index} (line {snapshot.at})"
+    expected = "a frame" if snapshot.n_atoms is None else f"{snapshot.n_atoms} atoms"
+    what = f"expected {expected}, but the file ends in the middle of the frame, at line {lines.number}"
+    return IncompleteError(f"{where}: {what}")
+
+
+def _value(snapshot: _Snapshot, lines: Lines, expected: str, parse: Callable[[bytes], T]) -> T:
+    line = _take(snapshot, lines)
+    try:
+        return parse(line)
+    except ValueError:
+        raise snapshot.error(lines.number, f"expected {expected}, got {shown(line)}; cut out this frame") from None
+
+
+def _style(line: bytes) -> str:
+    style = line.decode(errors="replace").strip()
+    if style not in _UNITS:
+        raise ValueError
+    return style
+
+
+def _finite(line: bytes) -> float:
+    value = float(line)
+    if not math.isfinite(value):
+        raise ValueError
+    return value
+
+
+def _natural(line: bytes) -> int:
+    value = int(line)
+    if value < 0:
+        raise ValueError
+    return value
+
+
+def _atoms(snapshot: _Snapshot, types: Sequence[str] | None) -> Atoms:
+    unit = _UNITS[snapshot.style]
+    used = next((columns for columns in _POSITIONS if set(columns) <= set(snapshot.columns)), None)
+    if used is None:
+        expected = "expected the columns x y z, xu yu zu, xs ys zs or xsu ysu zsu"
+        raise snapshot.error(snapshot.rows_at - 1, f"{expected}, got {' '.join(snapshot.columns) or 'none'}")
+    data = _parse_rows(snapshot)
+    positions = np.column_stack([data[column] for column in used])
+    positions = positions @ snapshot.cell if _POSITIONS[used] else positions - snapshot.origin
+    atoms = Atoms(
+        numbers=_numbers(snapshot, data, types),
+        positions=positions * unit.length_A,
+        cell=snapshot.cell * unit.length_A,
+        pbc=snapshot.pbc,
+        info={"step": snapshot.step},
+    )
+    if unit.time_ps is not None:
+        if snapshot.time is not None:
+            atoms.info["time_ps"] = snapshot.time * unit.time_ps
+        if set(_VELOCITIES) <= data.keys():
+            if unit.masses_in_u and "mass" in data:
+                atoms.set_masses(data["mass"])
+            ps = 1000 * units.fs
+            velocities = np.column_stack([data[column] for column in _VELOCITIES])
+            atoms.set_velocities(velocities * (unit.length_A / unit.time_ps / ps))
+    if "id" not in data:
+        return atoms
+    ids = _integers(snapshot, data, "id")
+    order = np.argsort(ids, kind="stable")
+    atoms.set_array("id", ids)
+    if (twice := np.flatnonzero(np.diff(ids[order]) == 0)).size:
+        bad = order[twice[0] + 1]
+        raise snapshot.error(snapshot.rows_at + int(bad), f"got id {ids[bad]} a second time; cut out this frame")
+    return atoms[order]
+
+
+def _parse_rows(snapshot: _Snapshot) -> dict[str, NDArray[Any]]:
+    """The columns by name; of those that nobody needs the first characters."""
+    columns, rows = snapshot.columns, snapshot.rows
+    kinds = ["f8" if column in _NUMBERS else "U16" if column == "element" else "U1" for column in columns]
+    dtype = np.dtype([(str(i), kind) for i, kind in enumerate(kinds)])
+
+    def parse(rows: list[bytes]) -> NDArray[Any]:
+        if not rows:
+            return np.empty(0, dtype)
+        if rows[0].isspace():
+            raise ValueError("blank line")
+        data = np.loadtxt(rows, dtype, comments=None, ndmin=1, encoding="latin1")
+        if len(data) != len(rows):
+            raise ValueError("blank line")
+        return data
+
+    def fails(n: int) -> bool:
+        try:
+            parse(rows[:n])
+        except ValueError:
+            return True
+        return False
+
+    try:
+        data = parse(rows)
+    except ValueError as error:
+        bad = bisect_left(range(len(rows)), True, key=lambda i: fails(i + 1))
+        expected = f"expected an atom in the {len(columns)} columns {' '.join(columns)}"
+        got = f"got {shown(rows[bad])}; cut out this frame"
+        raise snapshot.error(snapshot.rows_at + bad, f"{expected}, {got}") from error
+    return {column: data[str(i)] for i, column in enumerate(columns)}
+
+
+def _integers(snapshot: _Snapshot, data: dict[str, NDArray[Any]], column: str) -> NDArray[np.int64]:
+    values = data[column]
+    # beyond 2^53 neighbouring integers look the same
+    good = (values == np.floor(values)) & (np.abs(values) < 2**53)
+    if not good.all():
+        bad = int(np.argmin(good))
+        raise snapshot.error(snapshot.rows_at + bad, f"expected an integer as {column}, got {values[bad]}")
+    integers: NDArray[np.int64] = values.astype(np.int64)
+    return integers
+
+
+def _numbers(snapshot: _Snapshot, data: dict[str, NDArray[Any]], types: Sequence[str] | None) -> NDArray[np.int64]:
+    """Atomic numbers, from what says most about them."""
+    kinds = _integers(snapshot, data, "type") if "type" in data else None
+    elements = data.get("element")
+    unset = elements is not None and bool((elements == "C").all())
+    if types is not None and kinds is not None:
+        symbols = _of_types(snapshot, kinds, types)
+        if elements is not None and not unset:
+            clash = (elements != symbols) & np.isin(elements, list(_SYMBOLS))
+            if clash.any():
+                bad = int(np.argmax(clash))
+                what = f"`types` says {symbols[bad]} for type {kinds[bad]}, the column element says {elements[bad]}"
+                raise snapshot.error(snapshot.rows_at + bad, f"{what}; correct `types`")
+        return _from_symbols(symbols)
+    if elements is not None and not unset:
+        known = np.isin(elements, list(_SYMBOLS))
+        if not known.all():
+            bad = int(np.argmin(known))
+            raise _unknown(snapshot, bad, f"{str(elements[bad])!r} in the column element is no chemical symbol", kinds)
+        return _from_symbols(elements)
+    if "mass" in data and _UNITS[snapshot.style].masses_in_u:
+        return _from_masses(snapshot, data["mass"], kinds)
+    several = kinds is not None and bool((kinds != kinds[:1]).any())
+    if elements is not None and not several:
+        return _from_symbols(elements)
+    if snapshot.n_atoms == 0:
+        return np.zeros(0, np.int64)
+    if unset:
+        what = "atoms of several types have the element C, which LAMMPS writes where it was told none"
+    elif kinds is None:
+        what = "no column says of which element the atoms are (dump element or type)"
+    else:
+        what = "LAMMPS types do not say of which element the atoms are"
+    raise _unknown(snapshot, -1, what, kinds)
+
+
+def _of_types(snapshot: _Snapshot, kinds: NDArray[np.int64], types: Sequence[str]) -> NDArray[np.str_]:
+    outside = (kinds < 1) | (kinds > len(types))
+    if outside.any():
+        bad = int(np.argmax(outside))
+        what = f"`types` names {len(types)} ({', '.join(types)}), but this atom is of type {kinds[bad]}"
+        raise snapshot.error(snapshot.rows_at + bad, f"{what}; give a symbol for each type")
+    return np.asarray(types)[kinds - 1]
+
+
+def _from_symbols(symbols: NDArray[np.str_]) -> NDArray[np.int64]:
+    return np.array([atomic_numbers[symbol] for symbol in symbols.tolist()], np.int64)
+
+
+def _from_masses(snapshot: _Snapshot, masses: Array, kinds: NDArray[np.int64] | None) -> NDArray[np.int64]:
+    different, where, inverse = np.unique(masses, return_index=True, return_inverse=True)
+    near = np.abs(atomic_masses[1:] - different[:, None]) <= _MASS_TOLERANCE
+    # 1 is also the mass in reduced units of which the file does not tell
+    clear = (near.sum(axis=1) == 1) & (different != 1)
+    if not clear.all():
+        bad = int(where[np.argmin(clear)])
+        raise _unknown(snapshot, bad, f"no element, or more than one, has the mass {masses[bad]:g} u", kinds)
+    numbers: NDArray[np.int64] = (np.argmax(near, axis=1) + 1)[inverse.ravel()]
+    return numbers
+
+
+def _unknown(snapshot: _Snapshot, row: int, what: str, kinds: NDArray[np.int64] | None) -> FileFormatError:
+    """Elements are not known; `row` is that of the atom, -1 the line of the columns."""
+    if kinds is None:
+        advice = "dump the column element, with dump_modify ID element Cu Zr"
+    else:
+        advice = "give a chemical symbol for each LAMMPS type: --types Cu,Zr (types=('Cu', 'Zr'))"
+    return snapshot.error(snapshot.rows_at + row, f"{what}; {advice}")

@@ -1,0 +1,248 @@
+"""A file that grows by whole pieces, and that one process writes at a time."""
+
+import errno
+import fcntl
+import functools
+import os
+import socket
+import stat
+import sys
+import threading
+import time
+from contextlib import suppress
+from pathlib import Path
+from typing import NoReturn
+from weakref import WeakSet
+
+from quests_md.errors import LogExistsError
+
+__all__ = ["LOOK_SECONDS", "Appender", "is_held"]
+
+#: Time between two looks at whether the file is still there and nobody else has changed it, s. A look is two system
+#: calls; on NFS it waits until the server has what was written so far, so it is not taken with every piece.
+LOOK_SECONDS = 5.0
+
+_open_files: "WeakSet[Appender]" = WeakSet()
+
+
+class Appender:
+    """Appends pieces to a file: each is there whole, or an error is raised and the file is as it was.
+
+    The file is locked (flock, which holds across nodes where the file system does that). Where there are no locks, an
+    abstract socket named after the file keeps a second process of the same host out. Both vanish with the process. A
+    process on another node that no lock has kept out is noticed by what it wrote: it goes on, this one stops.
+
+    A file that was deleted, cut short, or changed by another process is never written again: every `append` raises.
+    One that was moved is followed. Forked children hold neither the file nor the lock, and cannot append.
+
+    Raises
+    ------
+    BlockingIOError
+        If another process has it open.
+    OSError
+        If it cannot be opened or created, or is not a regular file.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._owner = os.getpid()
+        self._mutex = threading.Lock()
+        self._fd = -1
+        self._host_lock: socket.socket | None = None
+        self._doubtful = b""  # a piece of which some may be in the file
+        self._lost: OSError | None = None
+        self._next_look = 0.0
+        try:
+            # not blocking: a pipe of that name would wait for someone to read it
+            flags = os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC | os.O_NONBLOCK
+            self._fd = os.open(path, flags, 0o666)
+        except OSError as exc:
+            raise type(exc)(
+                exc.errno,
+                f"log: cannot be written ({exc.strerror}); create its folder or choose another name",
+                str(path),
+            ) from None
+        try:
+            if not stat.S_ISREG(os.fstat(self._fd).st_mode):
+                raise OSError(errno.EINVAL, "log: expected a regular file; choose another name", str(path))
+            self._host_lock = _lock(self._fd, fcntl.LOCK_EX)
+            found = os.fstat(self._fd)
+        except OSError:
+            self._release()
+            raise
+        self._end, self._n_links = found.st_size, found.st_nlink
+        _open_files.add(self)
+        _watch_forks()
+
+    @property
+    def end(self) -> int:
+        """Length of the file, bytes."""
+        return self._end
+
+    @property
+    def is_mine(self) -> bool:
+        """Whether this process opened it; a forked child did not."""
+        return os.getpid() == self._owner
+
+    def cut(self, end: int) -> None:
+        """Shorten the file to `end` bytes."""
+        os.ftruncate(self._fd, end)
+        self._end = end
+
+    def append(self, piece: bytes, *, sync: bool = False) -> None:
+        """Append a piece; with `sync`, force it to the disk.
+
+        Raises
+        ------
+        OSError
+            If it cannot be written; the file is then as it was, or will be before the next piece.
+        LogExistsError
+            If another process has written to the file.
+        """
+        if not self.is_mine:  # before the mutex, which a fork may have caught in use
+            text = (
+                f"log: it belongs to process {self._owner}; a forked process cannot write it, give it a log of its own"
+            )
+            raise OSError(errno.EPERM, text, str(self.path))
+        with self._mutex:
+            if self._fd < 0:
+                raise OSError(errno.EBADF, "log: it is closed", str(self.path))
+            if self._lost is not None:
+                raise self._lost.with_traceback(None)
+            self._take_back()
+            self._look()
+            self._doubtful = piece
+            try:
+                left = memoryview(piece)
+                while left:
+                    left = left[os.write(self._fd, left) :]
+                if sync:
+                    os.fsync(self._fd)
+            except BaseException:  # an interrupt too may come between two parts
+                with suppress(OSError):  # what cannot be taken back now must not hide why; it is tried again later
+                    self._take_back()
+                raise
+            self._end += len(piece)
+            self._doubtful = b""
+
+    def close(self) -> None:
+        """Force the file to the disk and close it; in a forked child, do nothing."""
+        if not self.is_mine:
+            return
+        with self._mutex:
+            if self._fd < 0:
+                return
+            try:
+                if self._lost is None:
+                    with suppress(OSError):  # half a piece at the end does no harm
+                        self._take_back()
+                os.fsync(self._fd)
+            finally:
+                self._release()
+
+    def abandon(self) -> None:
+        """Close it without forcing anything to the disk."""
+        self._release()
+
+    def __del__(self) -> None:
+        self._release()  # dropped without close()
+
+    def __reduce__(self) -> NoReturn:
+        raise TypeError("a log that is being written cannot be pickled or copied: give each process a log of its own")
+
+    def _take_back(self) -> None:
+        """Cut away what a failed `append` left behind, and nothing else."""
+        if not self._doubtful:
+            return
+        found = os.pread(self._fd, len(self._doubtful) + 1, self._end)
+        if not self._doubtful.startswith(found):
+            self._lose_to_another()
+        if found:
+            os.ftruncate(self._fd, self._end)
+        self._doubtful = b""
+
+    def _look(self) -> None:
+        now = time.monotonic()
+        if now < self._next_look:
+            return
+        self._next_look = now + LOOK_SECONDS
+        if os.fstat(self._fd).st_nlink == 0 < self._n_links:
+            self._lose(OSError(errno.ESTALE, "log: it was deleted or overwritten while being written", str(self.path)))
+        last = max(self._end - 1, 0)
+        reach = last + len(os.pread(self._fd, 2, last))  # not st_size, which some network file systems remember wrongly
+        if reach < self._end:
+            self._lose(OSError(errno.ESTALE, "log: it was cut short while being written", str(self.path)))
+        if reach > self._end:
+            self._lose_to_another()
+
+    def _lose_to_another(self) -> NoReturn:
+        text = f"log: {self.path} is written by another process too; that one goes on with it, this one stops"
+        self._lose(LogExistsError(text))
+
+    def _lose(self, failure: OSError) -> NoReturn:
+        self._lost = failure
+        raise failure
+
+    def _release(self) -> None:
+        fd, self._fd = getattr(self, "_fd", -1), -1
+        if fd >= 0:
+            if self._host_lock is not None:
+                self._host_lock.close()
+            os.close(fd)
+
+
+def is_held(path: Path) -> bool:
+    """Whether a process has the file open as an Appender, as far as this host can tell."""
+    try:
+        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
+    except OSError:
+        return False
+    try:
+        host_lock = _lock(fd, fcntl.LOCK_SH)
+        if host_lock is not None:
+            host_lock.close()
+    except BlockingIOError:
+        return True
+    finally:
+        os.close(fd)
+    return False
+
+
+def _lock(fd: int, kind: int) -> socket.socket | None:
+    """Lock an open file until it is closed, or raise BlockingIOError. The socket, if any, must be kept meanwhile."""
+    try:
+        fcntl.flock(fd, kind | fcntl.LOCK_NB)
+    except (BlockingIOError, PermissionError):  # SMB says the latter
+        raise BlockingIOError(errno.EWOULDBLOCK, os.strerror(errno.EWOULDBLOCK)) from None
+    except OSError:  # a file system without locks
+        return _lock_on_host(fd)
+    return None
+
+
+def _lock_on_host(fd: int) -> socket.socket | None:
+    if not sys.platform.startswith("linux"):
+        return None
+    found = os.fstat(fd)
+    try:
+        name = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+    except OSError:  # not allowed in this container
+        return None
+    try:
+        name.bind(f"\0quests_md log {found.st_dev}:{found.st_ino}")
+    except OSError as exc:
+        name.close()
+        if exc.errno == errno.EADDRINUSE:
+            raise BlockingIOError(errno.EWOULDBLOCK, os.strerror(errno.EWOULDBLOCK)) from None
+        return None
+    return name
+
+
+@functools.cache
+def _watch_forks() -> None:
+    """Let forked children close their copies: one that outlives its parent would hold the lock for ever."""
+    os.register_at_fork(after_in_child=_release_all)
+
+
+def _release_all() -> None:
+    for file in list(_open_files):
+        file._release()

@@ -1,0 +1,278 @@
+"""What the command line prints: text folded to a terminal, tables of checks, events, levels and references."""
+
+import math
+import shutil
+import textwrap
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Any, TextIO
+
+from ase.data import chemical_symbols
+
+from quests_md.calibration import STATISTICS, Calibration, Power, kind_of, rate_of
+from quests_md.log import Log
+from quests_md.records import Check, Event
+from quests_md.reference import Reference
+from quests_md.watch import KINDS
+
+from .event_spans import short_outliers
+
+__all__ = [
+    "CHECK_COLUMNS",
+    "EVENT_COLUMNS",
+    "check_rows",
+    "event_rows",
+    "fold",
+    "latest",
+    "log_summary",
+    "many",
+    "power_rows",
+    "reference_lines",
+    "run_summary",
+    "terminal_width",
+]
+
+#: What `score` prints of each check, and how wide in a terminal.
+CHECK_COLUMNS = {
+    "step": 7,
+    "time_ps": 8,
+    "n_atoms": 7,
+    "dh_mean": 7,
+    "dh_max": 8,
+    "n_above": 7,
+    "frame_entropy": 13,
+    "excess": 8,
+    "state": 7,
+    "alarms": 27,
+}
+
+#: What `events` prints of each event, and what it is called in a terminal.
+EVENT_COLUMNS = {
+    "id": "id",
+    "kind": "kind",
+    "phase": "phase",
+    "onset_step": "began",
+    "onset_time_ps": "at ps",
+    "confirmed_step": "confirmed",
+    "last_step": "last out",
+    "peak_excess": "peak",
+    "n_atoms": "atoms",
+    "cluster": "cluster",
+    "state": "state",
+    "alarms": "alarms",
+}
+
+#: Columns that a narrow terminal does without, the first to go first.
+DISPENSABLE = ("confirmed_step", "cluster", "onset_time_ps", "last_step")
+
+#: Columns of words, which begin at the left.
+WORDS = ("kind", "phase", "state", "alarms")
+
+#: Letters of a phase in a terminal, and the least room for alarms.
+PHASE_WIDTH, ALARMS_WIDTH = 12, 11
+
+#: Events that are described in full besides the open ones, the latest.
+LATEST = 2
+
+
+def check_rows(checks: Iterable[Check], width: int | None) -> Iterator[tuple[str, Check | None]]:
+    """A row of text for each check, as they come, after one with the names; with it the check.
+
+    Parameters
+    ----------
+    checks
+        The checks.
+    width
+        Letters of the terminal, None: tab-separated.
+    """
+    columns = dict(CHECK_COLUMNS)
+    if width is not None and width < sum(columns.values()) + len(columns):
+        del columns["alarms"]  # they are in the log, and events name theirs
+
+    def cell(value: Any) -> str:
+        if isinstance(value, tuple):
+            return " ".join(value)
+        if not isinstance(value, float):
+            return "" if value is None else str(value)
+        return f"{value:.4f}".rstrip("0").rstrip(".") if width is None else f"{value:.3f}"
+
+    def row(cells: Iterable[str]) -> str:
+        if width is None:
+            return "\t".join(cells)
+        return " ".join(f"{text:>{room}}" for text, room in zip(cells, columns.values(), strict=True))
+
+    for i, check in enumerate(checks):
+        if i == 0:  # not before the first frame could be read
+            yield row(columns), None
+        yield row(cell(getattr(check, name)) for name in columns), check
+
+
+def event_rows(events: Sequence[Event], width: int | None) -> list[str]:
+    """A row of text for each event, after one with the names.
+
+    Parameters
+    ----------
+    events
+        The events.
+    width
+        Letters of the terminal: columns without content are left out, then those that a narrow one can do without,
+        and of the alarms as many are named as there is room for. None: tab-separated, all columns.
+    """
+    cells = {name: [_event_cell(event, name, exact=width is None) for event in events] for name in EVENT_COLUMNS}
+    if width is None:
+        return ["\t".join(row) for row in zip(*([name, *column] for name, column in cells.items()), strict=True)]
+    cells = {name: column for name, column in cells.items() if any(column)}
+    alarms = [list(event.alarms) for event in events]
+    cells["alarms"] = ["" for _ in events]
+
+    def widths() -> dict[str, int]:
+        return {name: max(map(len, (EVENT_COLUMNS[name], *column))) for name, column in cells.items()}
+
+    def room() -> int:
+        found = widths()
+        return width - sum(found.values()) - 2 * (len(found) - 1) + found["alarms"]
+
+    wanted = min(max((len(" ".join(names)) for names in alarms), default=0), ALARMS_WIDTH)
+    for name in DISPENSABLE:
+        if room() < wanted:
+            cells.pop(name, None)
+    cells["alarms"] = [_named(names, room()) for names in alarms]
+    if not any(cells["alarms"]):
+        del cells["alarms"]
+    found = widths()
+    return [
+        "  ".join(
+            f"{text:{'<' if name in WORDS else '>'}{found[name]}}" for name, text in zip(cells, row, strict=True)
+        ).rstrip()
+        for row in zip(*([EVENT_COLUMNS[name], *column] for name, column in cells.items()), strict=True)
+    ]
+
+
+def latest(events: Sequence[Event]) -> list[Event]:
+    """Those that matter first: the open and the latest ones."""
+    return [event for event in events if event.is_open or event in events[-LATEST:]]
+
+
+def log_summary(log: Log) -> str:
+    """What a log holds, in a line: checks, events, and checks out that are no events."""
+    last = f", last at step {log.step[-1]}" if len(log) else ""
+    counts = {state: int((log.state == state).sum()) for state in ("in", "out", "invalid")}
+    text = f"{many(len(log), 'check')}{last}: {run_summary(counts, log.events)}"
+    short, since = short_outliers(log)
+    if short:
+        text += f"; {many(short, 'time')} out too shortly for an event"
+    return text if since is None else f"{text}; out since step {since}, not long enough yet for an event"
+
+
+def run_summary(counts: Mapping[str, int], events: Sequence[Event]) -> str:
+    """Checks by state and events by kind."""
+    text = f"{', '.join(f'{count} {state}' for state, count in counts.items())}; {many(len(events), 'event')}"
+    kinds = [event.kind for event in events]
+    named = [f"{kinds.count(kind)} {kind}" for kind in KINDS if kind in kinds]
+    if n_open := sum(event.is_open for event in events):
+        named.append(f"{n_open} still open")
+    return f"{text}: {', '.join(named)}" if named else text
+
+
+def power_rows(calibration: Calibration, found: Sequence[Power], atoms: int | None) -> list[str]:
+    """What would be caught: a column per level in use, a row per disturbance."""
+    numbers = calibration.typical_numbers(atoms or calibration.frame_atoms)
+    levels = calibration.alarm_levels(numbers)
+    columns = [["alarm by", "level", "kind", "rate", *(entry.disturbance for entry in found)]]
+    for level in levels:
+        value = level.value * len(numbers) if level.statistic == "n_tail" else level.value
+        name = level.statistic + (f" {level.element}" if level.element else "")
+        if not math.isfinite(value):
+            columns.append([name, "not judged", "", "", *("" for _ in found)])
+            continue
+        limit = f"{'>' if level.side == 'above' else '<'} {value:.2f} {STATISTICS[level.statistic].unit}"
+        shares = [f"{entry.shares[level.statistic]:.0%}" for entry in found]
+        columns.append([name, limit, level.kind, f"{level.rate:.2g}", *shares])
+    shares = [f"{entry.share:.0%}" for entry in found]
+    columns.append(["any", "", kind_of(levels), f"{rate_of(levels):.2g}", *shares])
+    widths = [max(map(len, column)) for column in columns]
+    lines = []
+    if found:
+        lines.append(f"out of {found[0].n_frames} frames of the reference, one of each group, and the same disturbed:")
+    for first, *cells in zip(*columns, strict=True):
+        right = "  ".join(f"{cell:>{width}}" for cell, width in zip(cells, widths[1:], strict=True))
+        lines.append(f"{first:<{widths[0]}}  {right}")
+    if not found:
+        lines.append("what they would catch is not known: there are no two groups of whole frames to disturb")
+    return lines
+
+
+def reference_lines(reference: Reference, calibration: Calibration) -> list[str]:
+    """What a reference holds and what level it supports, each line after a name of up to 11 letters."""
+    origin, settings = reference.provenance, reference.settings
+    lines: dict[str, Any] = {
+        "fingerprint": reference.fingerprint,
+        "content": f"{many(reference.n_environments, 'environment')} in {many(reference.n_frames, 'frame')}",
+        "elements": ", ".join(
+            f"{symbol} {int((reference.numbers == z).sum())}"
+            for symbol, z in zip(reference.elements, sorted(set(reference.numbers.tolist())), strict=True)
+        ),
+        "settings": ", ".join(f"{key} = {value}" for key, value in settings.items()),
+        "sources": ", ".join(reference.sources[:5]) + (" ..." if len(reference.sources) > 5 else ""),
+        "groups": origin.get("groups"),
+        "left out": ", ".join(f"{many(n, 'frame')}: {why}" for why, n in origin.get("left_out", {}).items())
+        or "nothing",
+        "nearest": ", ".join(
+            f"{chemical_symbols[a]}-{chemical_symbols[b]} {low:.2f} Å (median {middle:.2f})"
+            for (a, b), (low, middle) in list(reference.pair_distances().items())[:10]
+        ),
+        "created": f"{origin.get('created')} by quests_md {origin.get('versions', {}).get('quests_md')}",
+    }
+    if origin.get("parents"):
+        lines["parents"] = ", ".join(origin["parents"])
+    lines["levels"], *rest = calibration.describe().split("\n")
+    return [f"{name:<11} {value}" for name, value in [*lines.items(), *(("", line) for line in rest)]]
+
+
+def many(count: int, noun: str) -> str:
+    """A number of things."""
+    return f"{count} {noun}{'s' * (count != 1)}"
+
+
+def fold(text: str, stream: TextIO, indent: int = 2) -> str:
+    """Wrap lines at the width of the terminal; what goes elsewhere keeps its lines whole."""
+    width = terminal_width(stream)
+    if width is None:
+        return text
+    wrapper = textwrap.TextWrapper(
+        max(width, indent + 20),
+        subsequent_indent=" " * indent,
+        break_long_words=False,
+        break_on_hyphens=False,
+    )
+    return "\n".join(wrapper.fill(line) for line in text.split("\n"))
+
+
+def terminal_width(stream: TextIO) -> int | None:
+    """Letters in a line of the terminal, None where the stream goes elsewhere."""
+    return shutil.get_terminal_size().columns if stream.isatty() else None
+
+
+def _event_cell(event: Event, name: str, *, exact: bool) -> str:
+    if name == "state":
+        return "open" if event.is_open else "closed"
+    value = getattr(event, name)
+    if value is None:
+        return ""
+    if name == "alarms":
+        return " ".join(value)
+    if isinstance(value, float):
+        if exact:
+            return f"{value:.4f}".rstrip("0").rstrip(".")
+        digits = 2 if name == "onset_time_ps" else 1
+        return f"{value:.1e}" if 1e6 <= abs(value) < math.inf else f"{value:.{digits}f}"
+    text = " ".join(str(value).split())  # a phase may be called anything
+    return text if exact or len(text) <= PHASE_WIDTH or name != "phase" else f"{text[: PHASE_WIDTH - 3]}..."
+
+
+def _named(names: Sequence[str], room: int) -> str:
+    """As many of the names as there is room for, and how many more there are."""
+    for n in range(len(names), 0, -1):
+        text = " ".join(names[:n]) + (f" +{len(names) - n}" if n < len(names) else "")
+        if len(text) <= room:
+            return text
+    return f"+{len(names)}" if names else ""

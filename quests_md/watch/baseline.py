@@ -1,0 +1,204 @@
+"""The first stretch of a run as the null distribution of numbers that do not transfer between temperatures."""
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.stats import t as student
+
+from quests_md.calibration import as_released
+
+from .cusum import RUN_LENGTHS, Cusum
+
+__all__ = ["BASELINE_STATISTICS", "Baseline"]
+
+#: Numbers that a baseline can judge: averages over a frame, nearly normal.
+BASELINE_STATISTICS = ("dh_mean", "dh_q99", "frame_entropy")
+
+#: Fewest independent checks that say anything about scatter.
+FEWEST = 10
+
+#: Correlation below which checks count as independent.
+NEGLIGIBLE = 0.05
+
+#: Scatter in nats up to which numbers count as constant, and as scattering by that much: frames whose environments are
+#: all far apart have the entropy log N to 1e-13, and any drop from there says something.
+CONSTANT = 2e-3
+
+#: Blocks that a false alarm of drift lasts, until the mean of one is back; measured: one to two.
+BLOCKS_OUT = 2
+
+
+@dataclass(slots=True)
+class _Judged:
+    """What the baseline says of one number."""
+
+    low: float
+    high: float
+    cusum: Cusum
+    per_block: int
+    """Checks whose mean is one number for the sequential test: twice the statistical inefficiency."""
+    block: list[float] = field(default_factory=list)
+
+
+class Baseline:
+    """Collects the numbers of the first `duration_ps` of a run and judges later ones by them, two-sided.
+
+    A number is out beyond mean -+ t s sqrt(1 + 1/m): the prediction interval of normal numbers, with m the number of
+    independent checks in the baseline (their autocorrelation is measured) and t the Student quantile with m - 1 degrees
+    of freedom. A slow drift is looked for with `Cusum` on means of blocks of checks; its reference value is widened by
+    twice the standard error of the baseline's mean. Each takes half of the rate.
+
+    Parameters
+    ----------
+    statistics
+        Names of the numbers.
+    duration_ps
+        Length of the baseline, ps.
+    rate
+        Rate of checks out by mistake, by all of them together; `n_checks` checks share it.
+    release
+        Excess at which the trigger counts a number as back; here that is half of the way from level to mean.
+
+    Raises
+    ------
+    ValueError
+        If `duration_ps` is not a positive number.
+    """
+
+    def __init__(self, statistics: tuple[str, ...], duration_ps: float, rate: float, release: float) -> None:
+        if not (math.isfinite(duration_ps) and duration_ps > 0):
+            raise ValueError(f"baseline_ps: expected a positive time in ps, got {duration_ps!r}")
+        self.statistics = statistics
+        self.duration_ps = duration_ps
+        self.rate = rate
+        self.release = release
+        self.n_checks = 1
+        """Checks that share the rate, where it counts nanoseconds or runs; read when the baseline is complete."""
+        self.text: str | None = None
+        """What was found, once the baseline is complete."""
+        self._start_ps: float | None = None
+        self._series: dict[str, list[float]] = {name: [] for name in statistics}
+        self._judged: dict[str, _Judged] = {}
+
+    @property
+    def is_complete(self) -> bool:
+        """Whether the baseline is over."""
+        return self.text is not None
+
+    def update(self, values: Mapping[str, float | None], time_ps: float) -> dict[str, float]:
+        """Take the numbers of one check; return how far each is beyond its level, and its drift beyond the test's.
+
+        Returns
+        -------
+        excesses
+            Nats (deviations of block means for a drift, under the name of the number and "_drift"); above 0 is out.
+            Empty during the baseline and for numbers that it could not judge.
+        """
+        if self._start_ps is None:
+            self._start_ps = time_ps
+        if not self.is_complete:
+            if time_ps - self._start_ps <= self.duration_ps:
+                for name, series in self._series.items():
+                    value = values.get(name)
+                    if value is not None and math.isfinite(value):
+                        series.append(value)
+                return {}
+            self._finish()
+        excesses: dict[str, float] = {}
+        for name, judged in self._judged.items():
+            value = values.get(name)
+            if value is None or math.isnan(value):
+                continue
+            excesses[name] = as_released(
+                max(value - judged.high, judged.low - value), (judged.high - judged.low) / 2, self.release
+            )
+            excesses[f"{name}_drift"] = self._drift(judged, value)
+        return excesses
+
+    def state(self) -> dict[str, Any]:
+        """What it has seen, in plain types."""
+        return {
+            "start_ps": self._start_ps,
+            "text": self.text,
+            "series": {} if self.is_complete else {name: list(series) for name, series in self._series.items()},
+            "judged": {
+                name: {
+                    "low": judged.low,
+                    "high": judged.high,
+                    "per_block": judged.per_block,
+                    "block": list(judged.block),
+                    "cusum": judged.cusum.settings,
+                    "progress": judged.cusum.progress(),
+                }
+                for name, judged in self._judged.items()
+            },
+        }
+
+    def restore(self, state: Mapping[str, Any]) -> None:
+        """Continue where `state` was taken from a baseline of the same settings."""
+        self._start_ps, self.text = state["start_ps"], state["text"]
+        self._series = {name: list(state["series"].get(name, ())) for name in self.statistics}
+        self._judged = {}
+        for name, judged in state["judged"].items():
+            cusum = Cusum(**judged["cusum"])
+            cusum.restore(judged["progress"])
+            block = list(judged["block"])
+            self._judged[name] = _Judged(judged["low"], judged["high"], cusum, judged["per_block"], block)
+
+    def _drift(self, judged: _Judged, value: float) -> float:
+        judged.block.append(value)
+        cusum = judged.cusum
+        if len(judged.block) >= judged.per_block:
+            mean = float(np.mean(judged.block))
+            judged.block.clear()
+            if cusum.state != "in" and abs(mean - cusum.mean) <= cusum.deviation * cusum.shift / 2:
+                cusum.restart()  # it is back
+            cusum.update(mean)
+        return as_released(cusum.excess, cusum.threshold, self.release)
+
+    def _finish(self) -> None:
+        each = self.rate / self.n_checks / max(len(self.statistics), 1) / 2
+        lines = [f"baseline of {self.duration_ps:g} ps complete"]
+        for name, series in self._series.items():
+            x = np.array(series)
+            m = float(len(x)) if len(x) and x.std() <= CONSTANT else _independent(x)
+            if m < FEWEST:
+                lines.append(f"{name}: {len(x)} checks, {m:.1f} independent: too few, not judged by it")
+                continue
+            deviation = max(float(x.std() * math.sqrt(m / (m - 1))), CONSTANT)
+            reach = float(student.isf(each / 2, m - 1)) * deviation * math.sqrt(1 + 1 / m)
+            mean = float(x.mean())
+            per_block = max(1, math.ceil(2 * len(x) / m)) if m < len(x) else 1
+            block_deviation = deviation * math.sqrt(len(x) / m / per_block)
+            # an alarm of drift stays for some blocks: of all checks as large a share is out as by the other test
+            run_length = min(max(BLOCKS_OUT / each, 20), RUN_LENGTHS[1])
+            cusum = Cusum(mean, block_deviation, shift=1 + 4 / math.sqrt(m), run_length=run_length)
+            self._judged[name] = _Judged(mean - reach, mean + reach, cusum, per_block)
+            lines.append(
+                f"{name}: {mean - reach:.3f} ... {mean + reach:.3f} nats (normal; {m:.0f} of {len(x)} independent), "
+                f"drift: means of {per_block} checks, one false alarm in {cusum.run_length * per_block:.0f} checks if "
+                "mean and deviation were known exactly"
+            )
+        self.text = "; ".join(lines)
+
+
+def _independent(x: NDArray[np.float64]) -> float:
+    """Number of independent values in a correlated series: n / (1 + 2 sum of the autocorrelation until it vanishes)."""
+    n = len(x)
+    if n < 2:
+        return float(n)
+    change = x - x.mean()
+    variance = float((change * change).mean())
+    if variance == 0:
+        return 1.0
+    inefficiency = 1.0
+    for lag in range(1, n // 2):
+        c = float((change[:-lag] * change[lag:]).mean()) / variance
+        if c < NEGLIGIBLE:
+            break
+        inefficiency += 2 * c
+    return n / inefficiency

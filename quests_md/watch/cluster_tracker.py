@@ -1,0 +1,194 @@
+"""The course of clusters through time, by the atoms that they share."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, fields, replace
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from quests_md.environments import hashed
+
+__all__ = ["MOST_ANCHORS", "MOST_CLUSTERS", "PATIENCE", "ClusterTracker", "Track"]
+
+#: Only so many clusters are followed, the largest, and only those of at least so many atoms.
+MOST_CLUSTERS = 8
+
+FEWEST_ATOMS = 2
+
+#: Atoms by which a track is known from one check to the next.
+MOST_ANCHORS = 64
+
+#: Checks for which a track is remembered that has no cluster.
+PATIENCE = 2
+
+#: Merged tracks that a track names, the latest.
+MOST_MERGED = 64
+
+
+@dataclass(frozen=True, slots=True)
+class Track:
+    """One cluster through time, as it was when last seen."""
+
+    id: int
+    """Count of tracks, from 1; never given twice."""
+    first_step: int
+    """Step at which it was first seen."""
+    size: int
+    """Its atoms."""
+    peak_size: int
+    """Its most atoms so far."""
+    n_checks: int
+    """Checks in which it was seen."""
+    first_atom: int
+    """Smallest identity among its atoms: tells which of the clusters it is."""
+    merged: tuple[int, ...] = ()
+    """Earlier tracks that ended in it, in the order of time; the latest 64."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Followed:
+    """A track with what it is recognised by."""
+
+    track: Track
+    anchors: NDArray[np.uint64]
+    """(at most 64,) identities of some of its atoms."""
+    n_missed: int = 0
+    """Checks since it was last seen."""
+
+
+class ClusterTracker:
+    """Follows clusters from check to check by the atoms that they share.
+
+    The track and the cluster that share most atoms belong together (of equals: the older track, the larger cluster),
+    then those that share most of what is left, and so on. So of the parts of a cluster that splits the one with most
+    of its atoms goes on as the same track and others begin as new ones; where clusters merge, the one that gave most
+    atoms goes on, and the others have ended as merged into it. A track without a cluster is remembered for two checks,
+    so that a cluster that flickers stays the same.
+
+    Only the 8 largest clusters of at least 2 atoms are followed, and a track is known by at most 64 of its atoms, those
+    whose hashed identities are smallest: a random sample, but always the same, most of which stays as a cluster
+    changes. The share of it that is in a cluster, times the size of the track, stands for the number of shared atoms.
+    With up to 64 atoms it is that number; of larger ones a few shared among hundreds may be missed.
+
+    Examples
+    --------
+    >>> tracker = ClusterTracker()
+    >>> [(t.id, t.size) for t in tracker.update(0, [np.array([1, 2, 3]), np.array([8, 9])])]
+    [(1, 3), (2, 2)]
+    >>> [(t.id, t.size, t.merged) for t in tracker.update(10, [np.array([1, 2, 3, 5, 8, 9])])]
+    [(1, 6, (2,))]
+    """
+
+    def __init__(self) -> None:
+        self._n_tracks = 0
+        self._followed: list[_Followed] = []
+
+    @property
+    def tracks(self) -> list[Track]:
+        """The tracks that the last update saw, the largest first; of equals, that of the smallest identity."""
+        seen = [followed.track for followed in self._followed if followed.n_missed == 0]
+        return sorted(seen, key=lambda track: (-track.size, track.first_atom))
+
+    def update(self, step: int, clusters: Sequence[NDArray[np.uint64]] | Sequence[NDArray[np.int64]]) -> list[Track]:
+        """Take the clusters of the next check.
+
+        Parameters
+        ----------
+        step
+            Step of the check.
+        clusters
+            Identities of the atoms of each cluster, which must stay the same through time; the order of neither atoms
+            nor clusters matters.
+
+        Returns
+        -------
+        tracks
+            Of the clusters that are followed, the largest first; of equals, that of the smallest identity.
+        """
+        named = (np.asarray(cluster).astype(np.uint64) for cluster in clusters if len(cluster) >= FEWEST_ATOMS)
+        new = sorted(named, key=lambda cluster: (-len(cluster), int(cluster.min())))[:MOST_CLUSTERS]
+        owner, merged, left = self._matches(new)
+        followed = []
+        for i, cluster in enumerate(new):
+            size, first_atom, anchors = len(cluster), int(cluster.min()), _anchors(cluster)
+            if i in owner:
+                old = owner[i].track
+                track = replace(
+                    old,
+                    size=size,
+                    peak_size=max(size, old.peak_size),
+                    n_checks=old.n_checks + 1,
+                    first_atom=first_atom,
+                    merged=(*old.merged, *merged.get(i, ()))[-MOST_MERGED:],
+                )
+            else:
+                self._n_tracks += 1
+                track = Track(self._n_tracks, int(step), size, size, 1, first_atom)
+            followed.append(_Followed(track, anchors))
+        followed += [replace(old, n_missed=old.n_missed + 1) for old in left if old.n_missed < PATIENCE]
+        self._followed = sorted(followed, key=lambda each: each.track.id)
+        return self.tracks
+
+    def state(self) -> dict[str, Any]:
+        """All there is to know, in plain types: at most 24 tracks."""
+        return {
+            "n_tracks": self._n_tracks,
+            "followed": [
+                {f.name: getattr(each.track, f.name) for f in fields(Track)}
+                | {"merged": list(each.track.merged), "anchors": each.anchors.tolist(), "n_missed": each.n_missed}
+                for each in self._followed
+            ],
+        }
+
+    def restore(self, state: Mapping[str, Any]) -> None:
+        """Continue where `state` was taken."""
+        self._n_tracks = state["n_tracks"]
+        self._followed = [
+            _Followed(
+                Track(**{f.name: each[f.name] for f in fields(Track)} | {"merged": tuple(each["merged"])}),
+                np.array(each["anchors"], dtype=np.uint64),
+                each["n_missed"],
+            )
+            for each in state["followed"]
+        ]
+
+    def _matches(
+        self, new: Sequence[NDArray[np.uint64]]
+    ) -> tuple[dict[int, _Followed], dict[int, list[int]], list[_Followed]]:
+        """The track that each cluster continues, the tracks that end in it, and those that share no atom with any."""
+        sizes = [len(cluster) for cluster in new]
+        atoms = np.concatenate([*new, np.empty(0, np.uint64)])
+        order = np.argsort(atoms, kind="stable")
+        atoms, labels = atoms[order], np.repeat(np.arange(len(new)), sizes)[order]
+        shares: list[tuple[float, int, int]] = []
+        left = []
+        for place, old in enumerate(self._followed):
+            at = np.searchsorted(atoms, old.anchors)
+            found = at < len(atoms)
+            found[found] = atoms[at[found]] == old.anchors[found]
+            counts = np.bincount(labels[at[found]], minlength=len(new))
+            hits = [(i, int(n)) for i, n in enumerate(counts) if n]
+            # exactly the number of shared atoms where every atom is an anchor
+            shares += [(-n * old.track.size / len(old.anchors), place, i) for i, n in hits]
+            if not hits:
+                left.append(old)
+        owner: dict[int, _Followed] = {}
+        going_on: set[int] = set()
+        for _, place, i in sorted(shares):
+            if i not in owner and place not in going_on:
+                owner[i] = self._followed[place]
+                going_on.add(place)
+        merged: dict[int, list[int]] = {}
+        for _, place, i in sorted(shares):
+            if place not in going_on:
+                merged.setdefault(i, []).append(self._followed[place].track.id)
+                going_on.add(place)
+        return owner, {i: sorted(ids) for i, ids in merged.items()}, left
+
+
+def _anchors(cluster: NDArray[np.uint64]) -> NDArray[np.uint64]:
+    """The identities whose hashes are smallest, in ascending order."""
+    if len(cluster) <= MOST_ANCHORS:
+        return np.sort(cluster)
+    return np.sort(cluster[np.argpartition(hashed(cluster, 0), MOST_ANCHORS)[:MOST_ANCHORS]])

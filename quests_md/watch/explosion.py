@@ -1,0 +1,160 @@
+"""Runs that have exploded by their temperature or volume."""
+
+import math
+import sys
+from collections import deque
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from statistics import median
+from typing import Any
+
+import numpy as np
+
+__all__ = ["Explosion", "RunningMedian"]
+
+
+#: Times the running median (and one over that, for the volume).
+FACTOR = 5.0
+
+#: Values of a running median: the last ones, an odd number, and the fewest.
+WINDOW = 101
+FEWEST = 3
+
+#: K. Lower temperatures are those of structures at rest, and no measure of what comes; medians count as at least
+#: COLD, so that who heats a cold system is no explosion.
+AT_REST = 50.0
+COLD = 200.0
+
+#: The kinetic energy of fewer atoms exceeds five times its median by itself: 2 atoms once in a hundred independent
+#: frames, 8 atoms once in 1e10 (chi-square with 3N - 6 degrees of freedom).
+FEWEST_ATOMS = 8
+
+
+class RunningMedian:
+    """Median of the last 101 values that were added."""
+
+    def __init__(self) -> None:
+        self._values: deque[float] = deque(maxlen=WINDOW)
+
+    def add(self, value: float) -> None:
+        """Take one finite value."""
+        self._values.append(value)
+
+    @property
+    def value(self) -> float | None:
+        """The median; None of fewer than 3 values."""
+        return median(self._values) if len(self._values) >= FEWEST else None
+
+    def state(self) -> list[float]:
+        """The values."""
+        return list(self._values)
+
+    def restore(self, state: Iterable[float]) -> None:
+        """Continue where `state` was taken."""
+        self._values = deque(state, maxlen=WINDOW)
+
+
+@dataclass(slots=True)
+class Explosion:
+    """Tells from temperature and volume whether a run has exploded.
+
+    It has if the temperature is above `max_temperature_K` or above five times its running median, or if the volume per
+    atom is above five times or below a fifth of its running median since the number of atoms last changed. A running
+    median is that of the last 101 values
+    that had not exploded, three at least: it follows a heating ramp.
+
+    Temperatures below 50 K are not added to it, and it counts as 200 K at least: structures are relaxed, quenched and
+    heated again. In systems of fewer than 8 atoms thermal motion alone exceeds five times the median, and only
+    `max_temperature_K` applies. NaN and None say nothing.
+
+    Parameters
+    ----------
+    max_temperature_K
+        Temperature above which the run has exploded; None: only the running median counts.
+
+    Raises
+    ------
+    ValueError
+        If `max_temperature_K` is not a positive number.
+
+    Examples
+    --------
+    >>> explosion = Explosion()
+    >>> [explosion.update(temperature_K, None) for temperature_K in (310.0, 290.0, 300.0, 420.0)]
+    ['', '', '', '']
+    >>> explosion.update(2000.0, None)
+    'the temperature of 2000 K is more than 5 times its running median of 305 K'
+    """
+
+    max_temperature_K: float | None = None
+    n_atoms: int | None = field(default=None, init=False, repr=False)
+    temperatures: RunningMedian = field(default_factory=RunningMedian, init=False, repr=False)
+    volumes: RunningMedian = field(default_factory=RunningMedian, init=False, repr=False)
+
+    def __post_init__(self) -> None:
+        limit = self.max_temperature_K
+        if limit is not None and not (isinstance(limit, int | float | np.number) and 0 < limit < math.inf):
+            raise ValueError(f"max_temperature_K: expected a positive temperature in K, or None, got {limit!r}")
+
+    def update(self, temperature_K: float | None, volume_per_atom: float | None, n_atoms: int | None = None) -> str:
+        """Take the numbers of the next check.
+
+        Parameters
+        ----------
+        temperature_K
+            Kinetic temperature in K; None where atoms have no momenta.
+        volume_per_atom
+            In Å^3; None unless the cell is periodic in three directions.
+        n_atoms
+            Atoms in the frame; None: enough.
+
+        Returns
+        -------
+        reason
+            Why the run has exploded, in words; empty: it has not.
+        """
+        if n_atoms != self.n_atoms:  # the volume of each is another one at once
+            self.n_atoms = n_atoms
+            self.volumes.restore(())
+        reasons = (self._judge_temperature(temperature_K, n_atoms), self._judge_volume(volume_per_atom))
+        return "; ".join(reason for reason in reasons if reason)
+
+    def state(self) -> dict[str, Any]:
+        """All there is to know, in plain types: at most 202 numbers."""
+        return {"n_atoms": self.n_atoms, "temperatures": self.temperatures.state(), "volumes": self.volumes.state()}
+
+    def restore(self, state: Mapping[str, Any]) -> None:
+        """Continue where `state` was taken."""
+        self.n_atoms = state["n_atoms"]
+        self.temperatures.restore(state["temperatures"])
+        self.volumes.restore(state["volumes"])
+
+    def _judge_temperature(self, value: float | None, n_atoms: int | None) -> str:
+        if value is None or math.isnan(value):
+            return ""
+        value = float(value)
+        if self.max_temperature_K is not None and value > self.max_temperature_K:
+            return f"the temperature of {value:.4g} K is above max_temperature_K = {self.max_temperature_K:g}"
+        middle = self.temperatures.value if n_atoms is None or n_atoms >= FEWEST_ATOMS else None
+        if middle is not None and value > FACTOR * max(middle, COLD):
+            return (
+                f"the temperature of {value:.4g} K is more than {FACTOR:g} times its running median of {middle:.4g} K"
+            )
+        if value > sys.float_info.max:
+            return "the temperature is infinite"
+        if value >= AT_REST:
+            self.temperatures.add(value)
+        return ""
+
+    def _judge_volume(self, value: float | None) -> str:
+        if value is None or math.isnan(value):
+            return ""
+        value, middle = float(value), self.volumes.value
+        text = f"the volume of {value:.4g} Å^3 per atom is"
+        if middle is not None and value > FACTOR * middle:
+            return f"{text} more than {FACTOR:g} times its running median of {middle:.4g} Å^3"
+        if middle is not None and value < middle / FACTOR:
+            return f"{text} less than 1/{FACTOR:g} of its running median of {middle:.4g} Å^3"
+        if 0 < value < math.inf:
+            self.volumes.add(value)
+        return ""

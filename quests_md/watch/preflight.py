@@ -1,0 +1,108 @@
+"""What to know before step 1: does the reference fit the run, and what do the alarms promise."""
+
+import math
+
+import numpy as np
+from ase import Atoms
+from ase.build import bulk
+
+from quests_md._version import __version__
+from quests_md.engine import entropy
+from quests_md.environments import Descriptor, largest_cluster
+from quests_md.judge import Judge, Judged
+
+__all__ = ["preflight_text", "warm_up"]
+
+
+def warm_up(judge: Judge) -> None:
+    """Compile or load every kernel that a check or an event may need, so that none compiles inside an MD step."""
+    crystal = bulk("Cu", cubic=True)
+    reference = judge.reference
+    # not the descriptor of the reference: one of the user's own may not take this crystal
+    entropy(Descriptor()(crystal))
+    largest_cluster(crystal, np.ones(len(crystal), dtype=bool), {})
+    if reference.n_environments:
+        z = reference.numbers[:1]
+        reference.nearest(reference.rows[:1], numbers=z)
+        reference.delta_entropy(reference.rows[:1], numbers=z)
+        reference.is_covered(reference.rows[:1], 0.0, numbers=z)
+
+
+def preflight_text(judge: Judge, start: Judged, atoms: Atoms) -> str:
+    """The pre-flight block for a start structure."""
+    reference = judge.reference
+    lines = [f"quests_md {__version__}: pre-flight"]
+
+    def add(name: str, text: str) -> None:
+        first, *rest = text.split("\n")
+        lines.append(f"  {name:<10} {first}")
+        lines.extend(f"  {'':<10} {line}" for line in rest)
+
+    settings = reference.settings
+    shape = f", k = {settings['k']}, cutoff = {settings['cutoff']} Å" if "k" in settings else ""
+    add(
+        "reference",
+        f"{reference.n_environments} environments of {', '.join(reference.elements) or 'no element'} in "
+        f"{reference.n_frames} frames; h = {reference.bandwidth} 1/Å{shape}; {reference.fingerprint}",
+    )
+    add("levels", judge.promise(np.asarray(atoms.numbers)[reference.is_center(atoms.numbers)]))
+    if judge.confirm is not None:
+        add("confirm", _confirm_text(judge.confirm, atoms))
+    if judge.phases is not None:
+        add("phases", judge.phases.describe())
+    check = start.check
+    if check.state == "invalid":
+        add("start", f"INVALID: {start.reason}")
+    else:
+        covered = check.n_atoms - check.n_above
+        top = "not above the level" if check.dh_max is None else f"{check.dh_max:.2f}"
+        mean = "none" if check.dh_mean is None else f"{check.dh_mean:.2f}"
+        verdict = "inside the reference"
+        if check.state == "in" and check.confirm_excess is not None:
+            verdict = "outside the reference, but called off by the second one (confirm)"
+        if check.state == "out":
+            verdict = f"OUTSIDE the reference already ({', '.join(check.alarms)})"
+        add(
+            "start",
+            f"{verdict}: {covered} of {check.n_atoms} atoms covered; dH mean {mean}, max {top}"
+            + (f"; worst: atom {check.worst_atom} ({check.worst_element})" if check.n_above else ""),
+        )
+        if check.n_atoms > 1 and reference.n_environments and covered < 0.5 * check.n_atoms:
+            add("", "most atoms are outside: is this the reference for this material, phase and temperature?")
+    add("elements", _elements_text(judge, atoms))
+    add("volume", _volume_text(judge, check.volume_per_atom))
+    add("evaluation", f'"{judge.mode(len(atoms))}" values for {len(atoms)} atoms')
+    add("note", "novelty is not error: a new phase can be well predicted, a covered one badly fitted")
+    return "\n".join(lines)
+
+
+def _confirm_text(second: Judge, atoms: Atoms) -> str:
+    reference = second.reference
+    return (
+        f"alarms stand only if this reference has some too: {reference.n_environments} environments; "
+        f"{reference.fingerprint}\nrows by {reference.descriptor.fingerprint}\n"
+        + second.promise(np.asarray(atoms.numbers)[reference.is_center(atoms.numbers)])
+    )
+
+
+def _elements_text(judge: Judge, atoms: Atoms) -> str:
+    symbols = np.array(atoms.get_chemical_symbols())
+    unseen = ~np.isin(symbols, judge.reference.elements) & judge.reference.is_center(atoms.numbers)
+    if not unseen.any():
+        return "all in the reference"
+    counts = ", ".join(f"{int((symbols == s).sum())} {s}" for s in np.unique(symbols[unseen]))
+    if judge.reference.match == "any":
+        return f"NOT IN THE REFERENCE: {counts}; compared by geometry alone (match='any')"
+    return f"NOT IN THE REFERENCE: {counts}; these atoms score +inf and every check will be out"
+
+
+def _volume_text(judge: Judge, volume: float | None) -> str:
+    volumes = judge.reference.array("frame_volume") / judge.reference.array("frame_natoms")
+    volumes = volumes[np.isfinite(volumes)]
+    if volume is None or not math.isfinite(volume):
+        return "not defined without three periodic directions"
+    if len(volumes) == 0:
+        return f"{volume:.2f} Å^3/atom; none in the reference is fully periodic"
+    low, high = float(volumes.min()), float(volumes.max())
+    text = f"{volume:.2f} Å^3/atom; reference {low:.2f} to {high:.2f}"
+    return text if low * 0.999 <= volume <= high * 1.001 else text + ": OUTSIDE that range"

@@ -1,0 +1,283 @@
+"""Where a run that comes back stands in its log, and whether it is the same run."""
+
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from itertools import islice
+from typing import Any
+
+from quests_md._files import file_size
+from quests_md.errors import FileFormatError, MismatchError
+from quests_md.log import Line, LogHistory
+from quests_md.records import Check, Event
+from quests_md.reference import Reference
+
+from .run import RECENT_EVENTS, Follower
+
+__all__ = [
+    "CHANGING",
+    "Place",
+    "action_files",
+    "bring_back",
+    "cut_files",
+    "find_place",
+    "header_at",
+    "require_known_reference",
+    "require_same_monitor",
+]
+
+#: What must be the same for the checks of one log, and where the header has it.
+SAME = {
+    "false_alarms": ("calibration", "false_alarms"),
+    "per": ("calibration", "per"),
+    "levels": ("calibration", "digest"),
+    "statistics": ("calibration", "statistics"),
+    "baseline_ps": ("baseline_ps",),
+    "phases": ("phases", "references"),
+    "parent phase": ("phases", "parent"),
+    "thresholds of phases": ("phases", "thresholds"),
+    "max_temperature_K": ("max_temperature_K",),
+    "trigger": ("trigger",),
+    "values": ("values", "asked"),
+    "confirm": ("confirm",),
+}
+
+#: What a line of type "reference" holds in the place of the header's.
+CHANGING = ("reference", "calibration", "phases")
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where a run stands in its log."""
+
+    step: int
+    """Step of the frame that the run begins with."""
+    time_ps: float | None
+    """Its time in ps, if the log has it."""
+    last: Line | None
+    """The last check before that frame; None: there is none."""
+    frame: int
+    """Count of checks at the first one that is not before that frame: from here on the log is superseded."""
+    is_checked: bool
+    """Whether the frame itself was checked; it is checked again."""
+    note: str = ""
+    """What the user should know."""
+
+
+def find_place(
+    history: LogHistory,
+    digest: str,
+    n_atoms: int,
+    *,
+    own_step: int | None,
+    start_step: int | None,
+    is_kept: bool = False,
+) -> Place:
+    """Find the frame that a run begins with.
+
+    Parameters
+    ----------
+    history
+        The log.
+    digest, n_atoms
+        Of the frame.
+    own_step
+        What the host says its step is; None if it cannot know: a new dynamics begins at 0 wherever its atoms are from.
+    start_step
+        What the user says.
+    is_kept
+        Where the frame was checked, that check is kept, since it cannot be repeated: the host will not show the frame
+        again, and its energy is not known yet, or the check took earlier frames too.
+
+    Raises
+    ------
+    MismatchError
+        If the log does not hold the frame, or holds it more than once, and no step is known; or if it has another
+        frame at that step.
+    """
+    step = own_step if start_step is None else start_step
+    if step is None:
+        return _place_by_digest(history, digest, is_kept)
+    for check in history.of_type("check"):
+        content = check.content
+        if content["step"] > step:
+            continue
+        if content["step"] < step:
+            return Place(step, None, check, content["frame"] + 1, is_checked=False)
+        note = ""
+        if content["digest"] != digest:
+            difference = f"another frame ({content['n_atoms']} atoms, digest {content['digest']})"
+            if start_step is None or content["n_atoms"] != n_atoms:
+                raise MismatchError(
+                    f"resume: {history.path} has {difference} at step {step} than this run ({n_atoms} atoms, digest "
+                    f"{digest}); is it the log of another run? Choose another, or give start_step= if it is this run"
+                )
+            note = f"resumed at step {step} with {difference} in the log: a checkpoint with fewer digits?"
+        return _place_at(history, check, is_kept, note)
+    return Place(step, None, None, 0, is_checked=False)
+
+
+def header_at(history: LogHistory, place: Place) -> dict[str, Any]:
+    """The header as it holds at a place: with the reference of the last check that is kept."""
+    end = history.end_after(place.last)
+    latest = next(history.of_type("reference", before=end), None)
+    changed = {} if latest is None else {name: latest.content.get(name) for name in CHANGING}
+    return history.header | changed
+
+
+def require_same_monitor(header: Mapping[str, Any], now: Mapping[str, Any], name: str, *, same_reference: bool) -> None:
+    """Raise MismatchError, naming both values, if the checks of a monitor cannot follow those of a log."""
+    for what, path in SAME.items():
+        before, after = (_at(part, path) for part in (header, now))
+        if what == "levels" and (before is None or not same_reference):
+            continue  # older logs do not have it; those of another reference are others
+        if before != after:
+            raise MismatchError(
+                f"resume: {name} was written with {what} = {before}, this monitor has {after}; give the same settings "
+                "or choose another log"
+            )
+
+
+def require_known_reference(header: Mapping[str, Any], reference: Reference, name: str) -> list[str]:
+    """The fingerprints on the way from the reference of a log to this one: empty if it is the same.
+
+    Raises
+    ------
+    MismatchError
+        If it is another, and was not made from that of the log by `extend` or `merge`.
+    """
+    known = _at(header, ("reference", "fingerprint"))
+    if known == reference.fingerprint:
+        return []
+    if known not in reference.ancestors:
+        raise MismatchError(
+            f"resume: {name} was written with reference {known}, this monitor has {reference.fingerprint}, "
+            "which was not made from it by extend or merge; give the same reference or choose another log"
+        )
+    return [str(known), reference.fingerprint]
+
+
+def bring_back(follower: Follower, history: LogHistory, place: Place) -> tuple[Check | None, Place]:
+    """Bring a follower to where it was at a place of the log; returns the last check before it, and the place.
+
+    A power cut can leave the last check without the lines that were written with it. That check is then given up.
+
+    Raises
+    ------
+    FileFormatError
+        If lines that belong to another check are missing.
+    """
+    if place.last is None:
+        return None, place
+    beginning = follower.state()
+    try:
+        return _replayed(follower, history, place.last), place
+    except KeyError as exc:
+        lost, latest = place.last.content, history.last
+        if latest is None or latest.start != place.last.start:
+            raise FileFormatError(
+                f"resume: {history.path} lacks lines that belong to checks up to step {lost.get('step')} ({exc}); "
+                "begin with an earlier frame, or with another log"
+            ) from exc
+        follower.restore(beginning)
+        follower.closed.clear()
+        note = f"the check at step {lost['step']} is given up: the log lacks lines that were written with it"
+        before = _before(history, place.last)
+        is_checked = lost["step"] == place.step
+        given_up = replace(place, last=before, frame=lost["frame"], is_checked=is_checked, note=note)
+        return bring_back(follower, history, given_up)
+
+
+def _replayed(follower: Follower, history: LogHistory, last: Line) -> Check:
+    snapshot, lines = history.since_snapshot(last)
+    if snapshot is not None:
+        follower.restore(snapshot.content["snapshot"])
+        events = (Event.from_line(line.content) for line in history.of_type("event", before=snapshot.start))
+        closed = islice((event for event in events if not event.is_open), RECENT_EVENTS)
+        follower.closed.extend(reversed(list(closed)))
+    check: Check | None = None
+    found: dict[str, Any] = {}
+    for line in lines:
+        content = line.content
+        if content["type"] == "check":
+            if check is not None:
+                follower.replay(check, found)
+            check, found = Check.from_line(content), {}
+        elif content["type"] == "state":
+            found |= content
+    if check is None:  # the snapshot was taken after it
+        return Check.from_line(last.content)
+    follower.replay(check, found)
+    return check
+
+
+def action_files(actions: Sequence[Any]) -> list[str]:
+    """Names of the files to which actions append: those with an attribute `path`."""
+    return [str(action.path) for action in actions if hasattr(action, "path")]
+
+
+def cut_files(history: LogHistory, place: Place, actions: Sequence[Any]) -> list[str]:
+    """Cut the files of actions back to what they were before the first check that is superseded.
+
+    Returns
+    -------
+    warnings
+        What could not be done.
+    """
+    names = action_files(actions)
+    if not names:
+        return []
+    end = history.end_after(place.last)
+    written = (line.content["files"] for line in history.of_type("state", before=end) if "files" in line.content)
+    sizes = next(written, history.header.get("files")) or {}
+    warnings = []
+    for name in names:
+        size = sizes.get(name)
+        if size is None:
+            warnings.append(f"{name}: the log does not say how much of it belongs to the kept part; left as it is")
+        elif file_size(name) > size:
+            try:
+                os.truncate(name, size)
+            except OSError as exc:
+                warnings.append(f"{name}: cannot be cut back to the {size} bytes of the kept part ({exc.strerror})")
+        elif file_size(name) < size:
+            warnings.append(f"{name}: has {file_size(name)} bytes, the log says {size}: flagged frames are missing")
+    return warnings
+
+
+def _place_by_digest(history: LogHistory, digest: str, is_kept: bool) -> Place:
+    found = list(islice(history.find("digest", digest), 3))
+    if not found:
+        if history.last is None:
+            return Place(0, None, None, 0, is_checked=False)
+        raise MismatchError(
+            f"resume: {history.path} does not hold the frame that this run begins with; give start_step=, the step of "
+            "that frame, or choose another log if it is of another run"
+        )
+    if len(found) > 1:
+        steps = ", ".join(str(check.content["step"]) for check in reversed(found))
+        raise MismatchError(
+            f"resume: {history.path} holds the frame that this run begins with more than once (steps {steps}); give "
+            "start_step=, the step of that frame"
+        )
+    return _place_at(history, found[0], is_kept)
+
+
+def _place_at(history: LogHistory, check: Line, is_kept: bool, note: str = "") -> Place:
+    """The place of a run that begins with the frame of a check."""
+    step, time_ps, frame = (check.content[name] for name in ("step", "time_ps", "frame"))
+    if is_kept:
+        return Place(step, time_ps, check, frame + 1, is_checked=False, note=note)
+    return Place(step, time_ps, _before(history, check), frame, is_checked=True, note=note)
+
+
+def _before(history: LogHistory, check: Line) -> Line | None:
+    """The check before a check."""
+    return next(history.of_type("check", before=check.start), None)
+
+
+def _at(line: Mapping[str, Any], path: tuple[str, ...]) -> Any:
+    value: Any = line
+    for key in path:
+        value = value.get(key) if isinstance(value, Mapping) else None
+    return value

@@ -1,0 +1,115 @@
+"""The log of a run, and what happens when the monitor itself fails."""
+
+import logging
+import os
+import traceback
+from collections.abc import Callable
+from typing import Any, Literal
+
+from quests_md.log import LogWriter
+
+__all__ = ["Journal", "NoteLevel", "OnError"]
+
+OnError = Literal["log", "raise"]
+
+NoteLevel = Literal["info", "warning", "error"]
+
+_logger = logging.getLogger("quests_md")
+
+
+class Journal:
+    """Writes lines to the log, or to nothing, and keeps failures from the simulation.
+
+    With on_error="log" a failure is said once through the logger ``quests_md`` (on stderr unless told otherwise) and
+    noted in the log; with "raise" it is raised. A header that could not be written is owed and comes first, as is what
+    is said when a run is taken up again; lost lines are counted, and noted when writing works again.
+    """
+
+    def __init__(self, path: str | os.PathLike[str] | None, on_error: OnError, *, resume: bool = False) -> None:
+        self.on_error = on_error
+        self.has_begun = False
+        self._is_closed = False
+        self.step: int | None = None  # of the last check, for notes
+        self._log = LogWriter(path, resume=resume) if path is not None else None
+        self.history = None if self._log is None else self._log.history
+        """What the log held before; None for a new one."""
+        self._owed: list[dict[str, Any]] = []  # what must come before anything else
+        self._lost_lines = 0
+        self._said: set[str] = set()
+
+    @property
+    def is_open(self) -> bool:
+        """Whether there is a log to write to."""
+        return self._log is not None
+
+    def begin(self, header: dict[str, Any]) -> None:
+        """Write the header."""
+        self.go_on(header)
+
+    def go_on(self, *lines: dict[str, Any]) -> None:
+        """Write what must come first, in a log that has its header already what is said when it is taken up again."""
+        self.has_begun = True
+        self._owed = list(lines)
+        self.write()
+
+    def note(self, level: NoteLevel, message: str) -> None:
+        """Write a note; not before the log has begun, which may be that of another run."""
+        if self.has_begun:
+            self.write({"type": "note", "level": level, "step": self.step, "message": message})
+
+    def write(self, *lines: dict[str, Any]) -> bool:
+        """Write lines to the log, after what is owed to it. Returns whether it has all of them now, if there is one."""
+        if self._log is None:
+            if self._is_closed:
+                self._say_once("the monitor is closed: checks go on, but they are no longer logged")
+            return True
+        owed = list(self._owed)
+        if self._lost_lines and lines:
+            lost = f"{self._lost_lines} lines before this one could not be written"
+            owed.append({"type": "note", "level": "error", "step": self.step, "message": lost})
+        try:
+            self._log.write(*owed, *lines)
+        except OSError as exc:
+            self._lost_lines += len(lines)
+            if self.on_error == "raise":
+                raise
+            self._say_once(f"the log {self._log.path} cannot be written ({exc.strerror or exc})")
+            return False
+        self._owed = []
+        if lines:
+            self._lost_lines = 0
+        return True
+
+    def guarded(self, work: Callable[[], Any]) -> None:
+        """Do it; if it fails, say so once, mark the log, and let the simulation go on (or raise, if asked to)."""
+        try:
+            work()
+        except Exception as exc:
+            self.fail(exc)
+
+    def fail(self, failure: Exception) -> None:
+        """Say and note a failure, or raise it."""
+        if self.on_error == "raise":
+            raise failure
+        message = f"{type(failure).__name__}: {failure}"
+        if self._say_once(message):
+            trace = "".join(traceback.format_exception(failure, limit=-3))
+            self.note("error", f"the monitor failed: {message}\n{trace}")
+
+    def alert(self, message: str, then: str) -> None:
+        """Say and note once that a part of the monitor has failed, and what follows from that."""
+        if self._say_once(message, then):
+            self.note("error", f"{message}; {then}")
+
+    def close(self) -> None:
+        """Force the log to the disk and close it."""
+        if self._log is not None:
+            log, self._log, self._is_closed = self._log, None, True
+            self.guarded(log.close)
+
+    def _say_once(self, message: str, then: str = "the simulation goes on unwatched where this happens") -> bool:
+        if message in self._said or len(self._said) >= 100:
+            return False
+        self._said.add(message)
+        _logger.error("quests_md: %s; %s, said once", message, then)
+        return True

@@ -1,0 +1,256 @@
+"""Levels against ranks found by counting, and the rates that they keep for scores of known distributions."""
+
+import math
+from dataclasses import fields
+from fractions import Fraction
+
+import numpy as np
+import pytest
+from scipy import stats
+from systems import null_of
+
+from quests_md.calibration.levels import NullScores, level_of
+from quests_md.calibration.statistics import STATISTICS, checked_statistics
+from quests_md.calibration.tails import FARTHEST, FEWEST, pareto_level, pareto_quantile
+
+SIZES = ("extreme", "mean", "quantile", "same")
+
+
+def naive_choice(scores, sizes, rule, n_atoms, rate, count):
+    """Scores that speak for frames of n_atoms, how many of their frames such a frame is, whether they were scaled."""
+    pairs = sorted(zip(scores, sizes, strict=True))
+    if rule == "extreme":
+        best = None
+        for n in sorted(set(sizes)):
+            pieces = max(1, math.ceil(Fraction(n_atoms, max(n, 1))))
+            worth = Fraction(sum(size >= n for size in sizes) + 1, pieces)
+            if best is None or worth > best[0]:
+                best = worth, n, pieces
+        return [score for score, size in pairs if size >= best[1]], best[2], False
+    if rule == "same":
+        return [score for score, size in pairs if abs(size - n_atoms) <= 0.01 * n_atoms], 1, False
+    if rule == "quantile":
+        pairs = [pair for pair in pairs if pair[1] >= min(n_atoms, 100)]
+    fitting = [score for score, size in pairs if size <= n_atoms]
+    if rate * (len(fitting) + 1) >= count or len(fitting) == len(pairs):
+        return fitting, 1, False
+    ordered = [score for score, _ in pairs]
+    n = len(ordered)
+    middle = (ordered[(n - 1) // 2] + ordered[n // 2]) / 2
+    return sorted(middle + (x - middle) * math.sqrt(max(1.0, size / n_atoms)) for x, size in pairs), 1, True
+
+
+def random_case(rng, n, n_sizes=3):
+    scores = rng.choice([rng.normal, rng.exponential, rng.standard_cauchy])(size=n)
+    if rng.random() < 0.3:
+        scores = np.round(scores)  # ties
+    sizes = rng.choice(rng.choice([4, 32, 90, 99, 100, 108, 109, 256, 1000], n_sizes), n)
+    return scores, sizes, int(rng.choice([1, 4, 50, 99, 100, 108, 255, 2000]))
+
+
+@pytest.mark.parametrize("rule", SIZES)
+def test_levels_are_the_ranks_of_scores_of_fitting_frames(rule):
+    rng = np.random.default_rng(1)
+    seen = set()
+    for _ in range(400):
+        n = int(rng.integers(1, 60))
+        scores, sizes, n_atoms = random_case(rng, n)
+        rate = Fraction(int(rng.integers(1, 60)), 60) if rng.random() < 0.5 else Fraction(1, n + 1)
+        count = int(rng.choice([1, 2, 7]))
+        level = level_of(null_of(scores, sizes), rule, n_atoms, float(rate), count)
+        chosen, pieces, is_scaled = naive_choice(scores.tolist(), sizes.tolist(), rule, n_atoms, rate, count)
+        m = len(chosen)
+        assert (level.pieces, level.n_groups) == (pieces, m)
+        assert level.middle == (pytest.approx(np.median(chosen), abs=1e-9) if m else level.value)
+        share = rate / (count * pieces)
+        rank = math.ceil((1 - share) * (m + 1))
+        if m < 2:
+            assert level.kind == "none"
+            if rule == "same":
+                assert (level.value, level.rate) == (math.inf, 0.0)
+            else:
+                assert (level.value, level.rate) == (max(chosen[0] if m else max(scores), 0.0), 1.0)
+        elif rank <= m:
+            assert level.kind == ("extrapolated" if is_scaled else "conformal")
+            assert level.rate == float(rate)
+            ranked = chosen[max(rank, 1) - 1]
+            if m < FEWEST or m - rank >= 10:
+                assert level.value == pytest.approx(ranked, abs=1e-9)
+            else:  # an uncertain rank
+                fitted = pareto_quantile(np.array(chosen), float(share))
+                assert level.value == pytest.approx(max(ranked, fitted), rel=1e-9, abs=1e-9)
+        else:  # fewer groups than a rank needs: a fitted tail, worth something if it is not too far away
+            is_near = m >= FEWEST and share * (m + 1) * FARTHEST >= 1
+            assert level.kind == ("extrapolated" if is_near else "none")
+            alone = 1.0 if is_scaled else min(1, count * pieces / (m + 1))
+            assert level.rate == pytest.approx(float(rate) if is_near else alone)
+            if m >= FEWEST:
+                found = pareto_level(np.array(chosen), float(share))
+                assert (level.value, *level.interval) == pytest.approx(found, rel=1e-9, abs=1e-9)
+                assert level.value >= chosen[-1]
+            else:
+                assert (level.value, level.interval) == (pytest.approx(chosen[-1], abs=1e-9), None)
+        seen.add((level.kind, is_scaled, m < 2))
+    assert len(seen) >= {"extreme": 4, "mean": 5, "quantile": 5, "same": 3}[rule]
+
+
+@pytest.mark.parametrize("rule", SIZES)
+def test_below_is_the_mirror_image_of_above(rule):
+    rng = np.random.default_rng(2)
+    for _ in range(100):
+        scores, sizes, n_atoms = random_case(rng, int(rng.integers(0, 80)))
+        options = rule, n_atoms, float(rng.choice([0.3, 0.05, 0.005])), int(rng.choice([1, 3]))
+        above = level_of(null_of(-scores, sizes), *options)
+        below = level_of(null_of(scores, sizes, side="below"), *options)
+        assert (above.side, below.side) == ("above", "below")
+        assert below.value == (-above.value if above.n_groups >= 2 else -np.inf)
+        assert below.middle == -above.middle
+        if above.interval is not None:
+            assert below.interval == (-above.interval[1], -above.interval[0])
+            assert below.interval[0] <= below.value <= below.interval[1]
+        mirrored = {"side", "value", "middle", "interval"}
+        for name in {f.name for f in fields(above)} - mirrored:
+            assert getattr(below, name) == getattr(above, name), name
+
+
+@pytest.mark.parametrize("rule", SIZES)
+def test_checks_and_pieces_share_the_rate(rule):
+    scores = np.random.default_rng(3).normal(size=1999)
+    for count in (1, 2, 10, 49):
+        shared = level_of(null_of(scores, 100), rule, 100, 0.1, count)
+        alone = level_of(null_of(scores, 100), rule, 100, 0.1 / count, 1)
+        assert (shared.value, shared.kind, shared.rate) == (alone.value, alone.kind, 0.1)
+    large = level_of(null_of(scores, 100), "extreme", 701, 0.1, 3)
+    assert large.pieces == 8
+    assert large.value == level_of(null_of(scores, 100), "extreme", 100, 0.1, 24).value
+
+
+def test_a_mean_over_more_atoms_scatters_less_and_over_fewer_more():
+    rng = np.random.default_rng(4)
+    large = null_of(rng.normal(-3, 0.1, 400), 1000)
+    same, larger, smaller = (level_of(large, "mean", n, 0.05, 1) for n in (1000, 10_000, 250))
+    assert same.value == larger.value  # as it is: on the safe side
+    assert (same.kind, larger.kind, smaller.kind) == ("conformal", "conformal", "extrapolated")
+    middle = np.median(large.scores)
+    # a quarter of the atoms, twice the scatter
+    assert smaller.value - middle == pytest.approx(2 * (same.value - middle), rel=1e-9)
+    rates = stats.norm.sf(smaller.value, -3, 0.2)
+    assert 0.02 < rates < 0.09
+
+
+def test_frames_of_another_size_say_nothing_of_self_entropy():
+    null = null_of(np.arange(50), [100] * 49 + [108])
+    for n_atoms, n_groups in ((100, 49), (101, 49), (99, 0), (108, 1), (200, 0)):
+        level = level_of(null, "same", n_atoms, 0.1, 1)
+        assert (math.isinf(level.value), level.n_groups) == (n_groups < 2, n_groups)
+        below = level_of(null_of(-null.scores, null.sizes, side="below"), "same", n_atoms, 0.1, 1)
+        assert below.value == -level.value
+
+
+@pytest.mark.parametrize(("side", "values"), [("above", (0.0, 2.5, 0.0)), ("below", (-np.inf, -np.inf, -np.inf))])
+def test_with_less_than_two_scores_the_level_is_the_rule_of_thumb_or_above_it(side, values):
+    for rule in ("extreme", "mean", "quantile"):
+        none, one, low = (level_of(null_of(x, side=side), rule, 10, 0.1, 1) for x in ([], [2.5], [-2.5]))
+        assert (none.value, one.value, low.value) == values
+        assert (none.n_groups, one.n_groups, low.n_groups) == (0, 1, 1)
+        assert {level.kind for level in (none, one, low)} == {"none"}
+        assert {level.rate for level in (none, one, low)} == {1.0}
+
+
+def test_a_fitted_tail_never_lowers_a_level():
+    rng = np.random.default_rng(5)
+    raised = 0
+    for _ in range(300):
+        n = int(rng.integers(FEWEST, 200))
+        scores = np.sort(rng.choice([rng.normal, rng.exponential, rng.random])(size=n))
+        rate = float(rng.uniform(1, 15)) / (n + 1)
+        ranked = scores[max(math.ceil((1 - rate) * (n + 1) - 1e-9), 1) - 1]
+        level = level_of(null_of(scores), "mean", 10**6, rate, 1)
+        assert level.kind == "conformal"
+        assert level.value >= ranked
+        raised += level.value > ranked
+    assert 30 < raised < 270
+
+
+def test_levels_fall_as_the_rate_grows():
+    scores = np.random.default_rng(6).gumbel(size=120)
+    values = [level_of(null_of(scores), "mean", 10**6, rate, 1).value for rate in np.geomspace(1e-3, 0.9, 60)]
+    assert np.all(np.diff(values) <= 1e-12)
+
+
+DISTRIBUTIONS = {
+    "normal": stats.norm(),
+    "exponential": stats.expon(),
+    "gumbel": stats.gumbel_r(),
+    "student": stats.t(3),
+}
+
+
+@pytest.mark.parametrize(("n", "asked"), [(9, 0.1), (19, 0.1), (30, 1 / 31), (100, 0.01), (100, 0.05), (300, 0.05)])
+@pytest.mark.parametrize("name", DISTRIBUTIONS)
+@pytest.mark.parametrize("side", ["above", "below"])
+def test_the_rate_is_kept_on_average_and_seldom_doubled(name, n, asked, side):
+    law, repeats = DISTRIBUTIONS[name], 400
+    draws = law.rvs(size=(repeats, n), random_state=7)
+    sign = 1 if side == "above" else -1
+    levels = [level_of(null_of(sign * x, 100, side=side), "same", 100, asked, 1) for x in draws]
+    assert {level.kind for level in levels} == {"conformal"}
+    realised = law.sf([sign * level.value for level in levels])
+    error = realised.std() / math.sqrt(repeats)
+    assert realised.mean() <= asked + 3 * error
+    assert realised.mean() >= asked / 4  # a level that never fires would keep any promise
+    if n >= FEWEST:
+        # where the rank is among the last, the fit takes off some of the scatter of the largest scores
+        rank = math.ceil((1 - asked) * (n + 1) - 1e-9)
+        ranked = law.sf(np.sort(draws, axis=1)[:, rank - 1])
+        assert (realised > 2 * asked).mean() <= min((ranked > 2 * asked).mean(), 0.12)
+
+
+@pytest.mark.parametrize("name", ["normal", "exponential", "gumbel"])
+@pytest.mark.parametrize(("n", "asked"), [(40, 0.005), (100, 0.002)])
+def test_an_extrapolated_rate_is_about_the_asked_one(name, n, asked):
+    law = DISTRIBUTIONS[name]
+    levels = [level_of(null_of(x), "mean", 10**6, asked, 1) for x in law.rvs(size=(60, n), random_state=8)]
+    assert {level.kind for level in levels} == {"extrapolated"}
+    assert law.sf([level.value for level in levels]).mean() <= 2 * asked
+
+
+def test_frames_of_several_times_the_size_keep_the_rate():
+    """A frame of 250 atoms has the largest of 250 scores, calibration frames of 100 atoms that of 100."""
+    rng = np.random.default_rng(9)
+    realised = []
+    for _ in range(300):
+        level = level_of(null_of(rng.normal(size=(99, 100)).max(axis=1), 100), "extreme", 250, 0.1, 1)
+        assert (level.pieces, level.kind) == (3, "conformal")
+        realised.append(1 - stats.norm.cdf(level.value) ** 250)
+    assert np.mean(realised) <= 0.1 + 3 * np.std(realised) / math.sqrt(300)
+    assert np.mean(realised) > 0.05
+
+
+def test_nulls_are_not_compared_by_value():
+    a, b = null_of([1.0, 2.0]), null_of([1.0, 2.0])
+    assert a != b
+    assert "scores" not in repr(a)
+    assert isinstance(a, NullScores)
+
+
+def test_the_statistics_are_fields_of_a_check():
+    from quests_md.records import CHECK_FIELDS
+
+    assert set(STATISTICS) <= set(CHECK_FIELDS)
+    for name, statistic in STATISTICS.items():
+        assert statistic.name == name
+        assert statistic.size in SIZES
+    assert {name for name, s in STATISTICS.items() if s.two_sided} == {"dh_mean", "frame_entropy"}
+
+
+def test_names_of_statistics_are_checked():
+    assert checked_statistics(["dh_mean", "dh_max", "dh_mean"]) == ("dh_mean", "dh_max")
+    for empty in ((), []):
+        with pytest.raises(ValueError, match=r"statistics: expected names among dh_max, .*, got none"):
+            checked_statistics(empty)
+    with pytest.raises(ValueError, match=r"statistics: .*'dh_min'"):
+        checked_statistics(("dh_max", "dh_min"))
+    for bad in ("dh_max", None, 3):
+        with pytest.raises(TypeError, match=r"statistics: expected a tuple of names"):
+            checked_statistics(bad)

@@ -1,0 +1,336 @@
+"""The numbers of frames in distribution against naive ones, and against what a check of the same frames reports."""
+
+import math
+
+import naive
+import numpy as np
+import pytest
+from ase import Atoms
+from ase.data import chemical_symbols
+from systems import H, alloy, copper
+
+import quests_md.calibration.calibration
+import quests_md.calibration.null_scores
+import quests_md.calibration.statistics
+import quests_md.judge.judge
+from quests_md import Monitor, Reference, calibrate, entropy
+from quests_md.calibration.statistics import SAMPLE_ATOMS, STATISTICS, sample
+from quests_md.environments.connectivity import LINK
+from quests_md.judge.judge import Judge
+
+#: Frames that are alike but for two of other sizes, three to a group of the reference.
+FRAMES = [*(alloy(seed=i) for i in range(22)), alloy(1, seed=50), alloy(3, seed=51)]
+GROUPS = np.repeat(range(8), 3)
+
+
+@pytest.fixture(scope="module")
+def references():
+    return {m: Reference.from_frames(FRAMES, bandwidth=H, match=m, groups=GROUPS) for m in ("element", "any")}
+
+
+@pytest.fixture
+def small_sample(monkeypatch):
+    for module in (
+        quests_md.calibration.statistics,
+        quests_md.calibration.null_scores,
+        quests_md.calibration.calibration,
+    ):
+        monkeypatch.setattr(module, "SAMPLE_ATOMS", 12)
+    for module in (quests_md.calibration.null_scores, quests_md.judge.judge):
+        monkeypatch.setattr(module, "SKETCH_ROWS", 90)
+
+
+def frame_rows(reference, i):
+    """Rows and numbers of a frame of the reference in the order of its atoms."""
+    here = np.flatnonzero(reference.array("atom_frame") == i)
+    here = here[np.argsort(reference.array("atom_index")[here])]
+    return reference.rows[here], reference.numbers[here]
+
+
+def naive_dh(rows, numbers, reference, without=None, of=None):
+    """DH of rows against those of `of` (default the reference) that belong to other groups than `without`."""
+    known = reference if of is None else of
+    groups = reference.array("frame_group")[known.array("atom_frame")]
+    out = np.empty(len(rows))
+    for i, z in enumerate(numbers):
+        like = (known.numbers == z) | (reference.match == "any")
+        everything = (reference.numbers == z) | (reference.match == "any")
+        out[i] = naive.delta_entropy(rows[i : i + 1], known.rows[like & (groups != without)], H)[0]
+        if of is not None:
+            out[i] -= math.log(everything.sum() / like.sum())
+    return out
+
+
+def naive_cluster(atoms, flagged, pair_distances):
+    """Size of the largest set of flagged atoms joined by distances up to 1.3 times the usual one of their elements."""
+    left, largest = set(np.flatnonzero(flagged)), 0
+    distances = atoms.get_all_distances(mic=True)
+    while left:
+        cluster = [left.pop()]
+        for i in cluster:
+            pairs = [(j, tuple(sorted((int(atoms.numbers[i]), int(atoms.numbers[j]))))) for j in left]
+            joined = [j for j, pair in pairs if distances[i, j] <= LINK * pair_distances[pair][1]]
+            cluster += joined
+            left -= set(joined)
+        largest = max(largest, len(cluster))
+    return largest
+
+
+def extremes(values, groups, sizes, choose=max):
+    """The most extreme value of each group with the size of its largest frame, ascending by value."""
+    pairs = []
+    for g in dict.fromkeys(groups):
+        own = [(v, n) for v, n, group in zip(values, sizes, groups, strict=True) if group == g]
+        pairs.append((choose(v for v, _ in own), max(n for _, n in own)))
+    return sorted(pairs)
+
+
+def naive_nulls(dh, entropies, frames, groups, match, pair_distances):
+    """What every group contributes, by statistic, element and side; leaving rows out says nothing of low dH."""
+    found = {}
+    sizes = [len(atoms) for atoms in frames]
+    elements = [29, 79] if match == "element" else [None]
+    own = [[(atoms.numbers == z) | (z is None) for atoms in frames] for z in elements]
+    for z, masks in zip(elements, own, strict=True):
+        largest = [d[m].max() for d, m in zip(dh, masks, strict=True)]
+        key = "dh_max", None if z is None else chemical_symbols[z], "above"
+        found[key] = extremes(largest, groups, [m.sum() for m in masks])
+    averages = {"dh_mean": [d.mean() for d in dh], "dh_q99": [np.percentile(d, 99) for d in dh]}
+    for name, values in (averages | {"frame_entropy": entropies}).items():
+        found[name, None, "above"] = extremes(values, groups, sizes)
+    found["frame_entropy", None, "below"] = extremes(entropies, groups, sizes, min)
+    setting = sorted(set(groups))[::4]
+    sets = np.array([g in setting for g in groups])
+    levels = {}
+    for z, masks in zip(elements, own, strict=True):
+        values = sorted(np.concatenate([d[m] for d, m, s in zip(dh, masks, sets, strict=True) if s]))
+        levels[z or 0] = values[math.ceil(0.99 * (len(values) - 1))]
+    high = [
+        d > np.array([levels[int(z) if match == "element" else 0] for z in atoms.numbers])
+        for d, atoms in zip(dh, frames, strict=True)
+    ]
+    clusters = [naive_cluster(atoms, h, pair_distances) for atoms, h in zip(frames, high, strict=True)]
+    counted = [i for i in range(len(frames)) if not sets[i]]
+    for name, values in (("n_tail", [h.mean() for h in high]), ("tail_cluster", clusters)):
+        chosen = ([x[i] for i in counted] for x in (values, groups, sizes))
+        found[name, None, "above"] = extremes(*chosen)
+    return found, levels
+
+
+def assert_alike(calibration, expected, mode, names=STATISTICS):
+    nulls = [n for n in calibration.nulls if n.values in (mode, "both") and n.statistic in names]
+    assert {(n.statistic, n.element, n.side) for n in nulls} == {key for key in expected if key[0] in names}
+    for null in nulls:
+        wanted = expected[null.statistic, null.element, null.side]
+        np.testing.assert_allclose(null.scores, [v for v, _ in wanted], atol=1e-8, err_msg=str(null))
+        if len(set(null.scores)) == len(null.scores):
+            np.testing.assert_array_equal(null.sizes, [n for _, n in wanted], err_msg=str(null))
+        assert sorted(null.sizes) == sorted(n for _, n in wanted)
+
+
+@pytest.mark.parametrize("match", ["element", "any"])
+@pytest.mark.parametrize("given", [None, "frame"])
+def test_held_out_frames_have_the_naive_numbers(references, match, given):
+    reference = references[match]
+    groups = GROUPS.tolist() if given is None else list(range(len(FRAMES)))
+    own = [frame_rows(reference, i) for i in range(len(FRAMES))]
+    held = Reference.from_frames(FRAMES, bandwidth=H, match=match, groups=groups)
+    dh = [naive_dh(*rows, held, without=held.array("frame_group")[i]) for i, rows in enumerate(own)]
+    entropies = [naive.entropy(rows, H) for rows, _ in own]
+    expected, levels = naive_nulls(dh, entropies, FRAMES, groups, match, reference.pair_distances())
+    calibration = calibrate(reference, groups=given)
+    assert_alike(calibration, expected, "full")
+    assert_alike(calibration, expected, "proven")  # few atoms and rows: the sample is the whole
+    assert calibration.atom_levels == pytest.approx(levels)
+    assert calibration.n_groups == len(set(groups))
+    assert calibration.frame_atoms == 32
+    assert calibration.composition == {29: 24 * 22 + 3 + 81, 79: 8 * 22 + 1 + 27}
+    assert any(v > 0 for v, _ in expected["n_tail", None, "above"])
+
+
+@pytest.mark.parametrize("match", ["element", "any"])
+def test_the_sample_and_the_sketch_have_the_naive_numbers(references, match, small_sample):
+    reference = references[match]
+    sketch = reference.sketch(90, 0)
+    expected = {}
+    sampled, entropies, sizes = [], [], []
+    for i in range(len(FRAMES)):
+        rows, numbers = frame_rows(reference, i)
+        chosen = sample(np.arange(len(rows), dtype=np.uint64), 0)
+        sampled.append(naive_dh(rows[chosen], numbers[chosen], reference, without=GROUPS[i], of=sketch))
+        entropies.append(naive.entropy(rows[chosen], H))
+        sizes.append(len(chosen))
+    assert max(sizes) == 12
+    for name, values in (
+        ("dh_mean", [d.mean() for d in sampled]),
+        ("dh_q99", [np.percentile(d, 99) for d in sampled]),
+        ("frame_entropy", entropies),
+    ):
+        expected[name, None, "above"] = extremes(values, GROUPS, sizes)
+    expected["frame_entropy", None, "below"] = extremes(entropies, GROUPS, sizes, min)
+    calibration = calibrate(reference)
+    names = ("dh_mean", "dh_q99", "frame_entropy")
+    assert_alike(calibration, expected, "proven", names)
+    full = {n.statistic: n.scores for n in calibration.nulls if n.values == "full" and n.side == "above"}
+    assert set(full) == set(names)
+    assert not any(np.allclose(full[name], [v for v, _ in expected[name, None, "above"]]) for name in names)
+
+
+@pytest.mark.parametrize("match", ["element", "any"])
+@pytest.mark.parametrize("mode", ["full", "proven"])
+def test_separate_frames_have_the_numbers_that_a_check_of_them_reports(references, match, mode, small_sample):
+    reference = references[match]
+    apart = [alloy(seed=i, rattle=0.06) for i in range(100, 120)]
+    calibration = calibrate(reference, frames=apart, groups="frame", statistics=tuple(STATISTICS))
+    judge = Judge(reference, calibration, values=mode, release=1e3)  # dH of every atom is near its level, then
+    checks = [judge.judge(atoms, step=0, frame=0).check for atoms in apart]
+    by_statistic = {}
+    for null in calibration.nulls:
+        if null.values in (mode, "both"):
+            by_statistic.setdefault(null.statistic, []).append(null)
+    assert set(by_statistic) == set(STATISTICS)
+    for name in ("dh_mean", "dh_q99", "frame_entropy"):
+        reported = np.sort([getattr(check, name) for check in checks])
+        sides = {null.side for null in by_statistic[name]}
+        assert sides == {"above", "below"} if STATISTICS[name].two_sided else sides == {"above"}
+        for null in by_statistic[name]:
+            np.testing.assert_allclose(null.scores, reported, atol=1e-4, err_msg=name)
+            assert set(null.sizes) == {32 if mode == "full" else 12}
+    for name in ("n_tail", "tail_cluster"):
+        (null,) = by_statistic[name]
+        reported = [getattr(check, name) for i, check in enumerate(checks) if i % 4]  # the others set the atom level
+        share = 32 if name == "n_tail" else 1
+        np.testing.assert_allclose(null.scores * share, np.sort(reported), atol=1e-9)
+        assert sum(reported) > 0
+    for null in by_statistic["dh_max"]:
+        of = [(atoms.symbols == null.element) | (null.element is None) for atoms in apart]
+        largest = [check.delta_entropy[mask].max() for check, mask in zip(checks, of, strict=True)]
+        np.testing.assert_allclose(null.scores, np.sort(largest), atol=1e-4)
+
+
+@pytest.mark.parametrize("values", ["full", "proven"])
+def test_the_monitor_reports_the_numbers_of_the_calibration(references, values, small_sample, tmp_path):
+    """Levels at the edge of the scores: of the frames of the calibration exactly those with the largest are out."""
+    reference = references["element"]
+    apart = [alloy(seed=i, rattle=0.06) for i in range(200, 220)]
+    for name in STATISTICS:
+        calibration = calibrate(reference, frames=apart, groups="frame", statistics=(name,), false_alarms=0.3)
+        with Monitor(reference, calibration, values=values, log=None, on_error="raise") as monitor:
+            checks = [monitor.check(atoms) for atoms in apart]
+        levels = calibration.alarm_levels(apart[0].numbers, mode=values)
+        out = [i for i, check in enumerate(checks) if check.alarms == (name,)]
+        assert all(check.alarms in ((), (name,)) for check in checks)
+        if name in ("n_tail", "tail_cluster"):
+            factor = 32 if name == "n_tail" else 1
+            expected = [i for i, c in enumerate(checks) if getattr(c, name) > round(levels[0].value * factor, 6)]
+            assert out == expected
+            continue
+        ranks = {level.side: math.ceil((1 - 0.3 / len(levels)) * 21) for level in levels}
+        if name == "dh_max":  # one level for each element
+            assert 0 < len(out) <= 2 * (20 - ranks["above"])
+        else:
+            # 20 - rank scores are beyond each; the score at the level itself may come out either way by rounding
+            beyond = sum(20 - ranks[level.side] for level in levels)
+            assert beyond <= len(out) <= beyond + len(levels)
+
+
+def test_low_means_are_judged_with_separate_frames_only(references):
+    reference = references["element"]
+    sides = {}
+    for frames in (None, [alloy(seed=i) for i in range(100, 106)]):
+        calibration = calibrate(reference, frames=frames, groups="frame")
+        sides[frames is None] = [(n.statistic, n.side) for n in calibration.nulls if STATISTICS[n.statistic].two_sided]
+    entropies = [("frame_entropy", "above"), ("frame_entropy", "below")]
+    assert sorted(sides[True]) == [("dh_mean", "above"), *entropies]
+    assert sorted(sides[False]) == [("dh_mean", "above"), ("dh_mean", "below"), *entropies]
+
+
+def test_held_out_numbers_bound_those_of_the_whole_reference(references):
+    reference = references["any"]
+    held = {n.statistic: n.scores for n in calibrate(reference, groups="frame").nulls if n.side == "above"}
+    whole = {n.statistic: n.scores for n in calibrate(reference, frames=FRAMES, groups="frame").nulls}
+    for name in ("dh_max", "dh_mean", "dh_q99"):
+        assert (held[name] > whole[name]).all()
+
+
+def test_atoms_of_an_element_of_one_group_count_in_nothing():
+    frames = [copper(1, seed=i, rattle=0.05) for i in range(12)]
+    strange = frames[3].copy()
+    strange.numbers[0] = 47
+    frames[3] = strange
+    reference = Reference.from_frames(frames, bandwidth=H, groups="frame")
+    calibration = calibrate(reference)
+    for null in calibration.nulls:
+        assert np.isfinite(null.scores).all()
+        assert len(null.scores) == (0 if null.element == "Ag" else 9 if "tail" in null.statistic else 12)
+    assert math.isfinite(calibration.atom_levels[47])
+    assert "1 environments of elements without a counterpart left out" in calibration.how
+    # what is known of the other elements is known of frames with it, too; of itself there is nothing
+    levels = calibration.frame_levels([29, 29, 29, 47])
+    assert [level.kind for level in levels if level.element == "Ag"] == ["none"]
+    assert [level.rate for level in levels if level.element == "Ag"] == [1.0]
+
+
+def test_rows_without_a_group_and_shares_of_a_sketch(references):
+    reference = references["element"]
+    atoms = alloy(seed=77)
+    rows = naive.rows(atoms)
+    own = np.arange(len(atoms)) % 9 - 1  # -1: nothing is left out
+    found = reference.delta_entropy_without(rows, atoms.numbers, own)
+    expected = [naive_dh(rows[i : i + 1], atoms.numbers[i : i + 1], reference, own[i])[0] for i in range(len(rows))]
+    np.testing.assert_allclose(found, expected, atol=1e-6)
+    np.testing.assert_allclose(
+        found[own == -1], reference.delta_entropy(rows, numbers=atoms.numbers)[own == -1], atol=1e-4
+    )
+    frames = np.arange(reference.n_frames)
+    by_frame = reference.delta_entropy_without(rows, atoms.numbers, own, frames)
+    assert (by_frame <= found + 1e-9).all()  # fewer rows are left out
+    strange = reference.delta_entropy_without(rows[:1], np.array([47]), np.array([-1]))
+    assert np.isposinf(strange).all()
+    sketch = reference.sketch(90, 0)
+    shares = reference.log_shares(sketch, np.array([29, 79, 47]))
+    counts = [[(r.numbers == z).sum() for z in (29, 79)] for r in (reference, sketch)]
+    np.testing.assert_allclose(shares, [*np.log(np.divide(*counts)), 0.0])
+
+
+def test_a_frame_of_the_reference_is_the_one_it_was_made_of(references):
+    for i in (0, 22, 23):
+        frame = references["element"].frame(i)
+        np.testing.assert_array_equal(frame.numbers, FRAMES[i].numbers)
+        np.testing.assert_allclose(frame.positions, FRAMES[i].positions, atol=1e-5)
+        np.testing.assert_allclose(frame.cell.array, FRAMES[i].cell.array, atol=1e-5)
+        assert frame.pbc.all()
+
+
+def naive_order(identity, seed):
+    """SplitMix64 with Python's integers."""
+    x = (identity + (seed + 1) * 0x9E3779B97F4A7C15) % 2**64
+    x = (x ^ (x >> 30)) * 0xBF58476D1CE4E5B9 % 2**64
+    x = (x ^ (x >> 27)) * 0x94D049BB133111EB % 2**64
+    return x ^ (x >> 31)
+
+
+@pytest.mark.parametrize("seed", [0, 5])
+def test_the_sample_is_the_smallest_hashes(seed):
+    identities = np.random.default_rng(seed).permutation(5000)[:2000].astype(np.uint64)
+    expected = sorted(range(2000), key=lambda i: naive_order(int(identities[i]), seed))[:SAMPLE_ATOMS]
+    np.testing.assert_array_equal(sample(identities, seed), sorted(expected))
+    np.testing.assert_array_equal(sample(identities[:SAMPLE_ATOMS], seed), np.arange(SAMPLE_ATOMS))
+
+
+def test_frames_of_an_empty_file_have_no_numbers(references):
+    with pytest.warns(UserWarning, match="a guess"), pytest.warns(UserWarning, match="no environment"):
+        calibration = calibrate(references["element"], frames=[])
+    assert (calibration.nulls, calibration.n_groups, calibration.kind) == ((), 0, "none")
+    assert (calibration.levels(Atoms("CuAu")) == 0.0).all()
+
+
+def test_the_entropy_of_a_large_frame_is_that_of_all_pairs(monkeypatch):
+    rng = np.random.default_rng(0)
+    rows = rng.normal(size=(300, 63)) * 0.01 + 0.1 * rng.integers(0, 2, size=(300, 1))
+    exact = entropy(rows, bandwidth=H)
+    assert quests_md.calibration.statistics.frame_entropy(rows, H, 1) == exact
+    monkeypatch.setattr(quests_md.calibration.statistics, "LARGE", 100)
+    for these in (rows, np.zeros((300, 63)), np.concatenate([rows, rows + 1e6])):
+        expected = entropy(these, bandwidth=H)
+        assert quests_md.calibration.statistics.frame_entropy(these, H, 1) == pytest.approx(expected, abs=1e-5)

@@ -1,0 +1,301 @@
+"""Phases against naive ones on rattled copper, and on copper that freezes."""
+
+import functools
+import json
+import math
+from dataclasses import replace
+from pathlib import Path
+
+import naive
+import numpy as np
+import pytest
+from ase.build import bulk
+from ase.io import read
+from systems import H, alloy, copper
+
+import quests_md.judge.phases
+from quests_md import MismatchError, Reference
+from quests_md.calibration.levels import level_of
+from quests_md.environments.connectivity import LINK
+from quests_md.judge.phases import Phases
+
+DATA = Path(__file__).resolve().parents[3] / "shared" / "data" / "nucleation"
+
+
+def cold(seed):
+    return copper(3, seed=seed, rattle=0.1)
+
+
+def warm(seed):
+    return copper(3, seed=seed, rattle=0.25)
+
+
+@functools.cache
+def references():
+    return {
+        "warm": Reference.from_frames([warm(i) for i in range(10)], bandwidth=H, groups="frame"),
+        "cold": Reference.from_frames([cold(100 + i) for i in range(10)], bandwidth=H, groups="frame"),
+    }
+
+
+@functools.cache
+def phases():
+    return Phases(references())
+
+
+def naive_ratios(atoms, without=None, groups=None):
+    """Averaged L of each atom; rows of the group `without` are left out of the parent."""
+    parent, product = references().values()
+    rows = naive.rows(atoms)
+    kept = parent.rows if without is None else parent.rows[groups != without]
+    ratios = naive.delta_entropy(rows, kept, H) - naive.delta_entropy(rows, product.rows, H)
+    link = LINK * parent.pair_distances()[29, 29][1]
+    found = naive.neighbours(atoms, link)
+    return np.array([np.mean(ratios[[i, *near]]) for i, (_, _, near) in enumerate(found)])
+
+
+def test_labels_are_those_of_averaged_ratios_above_the_threshold():
+    both = phases()
+    threshold = both.thresholds["cold"]
+    atoms = bulk("Cu", cubic=True) * (4, 3, 3)
+    rng = np.random.default_rng(60)
+    is_cold = atoms.positions[:, 0] < 7
+    atoms.positions += rng.normal(0, 1, (len(atoms), 3)) * np.where(is_cold, 0.1, 0.25)[:, None]
+    expected = naive_ratios(atoms)
+    labels = both.assign(atoms)
+    unlike = labels == -1
+    clear = (np.abs(expected - threshold) > 1e-2) & ~unlike
+    # atoms that are unlike all phases change the mean around them
+    near = [near[1:] for near in ([i, *j] for i, (_, _, j) in enumerate(naive.neighbours(atoms, 3.6)))]
+    clear &= np.array([not unlike[j].any() for j in near])
+    assert clear.sum() > 100
+    np.testing.assert_array_equal(labels[clear], (expected > threshold)[clear])
+    assert (labels[is_cold] == 1).mean() > (labels[~is_cold] == 1).mean() + 0.4
+
+
+def test_held_out_parents_are_rarely_assigned_to_the_product():
+    both = phases()
+    shares = []
+    parent = references()["warm"]
+    for i in range(2):
+        ratios = naive_ratios(parent.frame(i), without=i, groups=parent.row_groups)
+        shares.append(np.mean(ratios > both.thresholds["cold"]))
+    assert max(shares) <= 0.01
+    assert both.confusion[0, 1] <= 0.01
+    assert both.confusion[1, 1] > 0.9
+    np.testing.assert_allclose(both.confusion.sum(axis=1), 1)
+    text = both.describe()
+    assert "parent warm" in text
+    assert f"{both.confusion[1, 1]:.2%} cold" in text
+
+
+def test_the_other_direction():
+    both = Phases(references(), parent="cold")
+    assert both.products == ("warm",)
+    assert (both.assign(warm(50)) == 0).mean() > 0.9
+    assert (both.assign(cold(50)) == 1).mean() > 0.98
+
+
+@pytest.mark.parametrize("rate", [0.01, 0.05, 0.2])
+def test_thresholds_keep_their_rate_by_groups(rate):
+    rng = np.random.default_rng(3)
+    beyond = []
+    for _ in range(100):
+        shifts = rng.normal(0, 0.3, 12)
+        values = [rng.normal(shift, 1, 300) for shift in shifts]
+        threshold = quests_md.judge.phases._threshold(values, np.arange(12), rate)
+        new = rng.normal(rng.normal(0, 0.3, 20000), 1)
+        beyond.append(np.mean(new > threshold) > rate)
+        pooled = np.concatenate(values)
+        assert np.mean(pooled > threshold) <= rate
+        assert threshold >= np.quantile(pooled, 1 - rate, method="inverted_cdf")
+    assert np.mean(beyond) < 0.25  # 0.1 but for skew and few groups
+
+
+def test_atoms_unlike_all_phases_have_none_and_no_say():
+    both = phases()
+    atoms = cold(61)
+    atoms.positions[0] += 0.9
+    labels = both.assign(atoms)
+    assert labels[0] == -1
+    assert (labels[both.assign(cold(61)) == 1] == 1).mean() > 0.8
+    squeezed = cold(62)
+    squeezed.set_cell(squeezed.cell * 0.7, scale_atoms=True)
+    assert set(both.assign(squeezed)) == {-1}
+
+
+def test_log_ratio_is_the_difference_of_dh():
+    both = phases()
+    atoms = warm(51)
+    rows = references()["warm"].descriptor(atoms)
+    expected = naive.delta_entropy(rows, references()["warm"].rows, H)
+    expected -= naive.delta_entropy(rows, references()["cold"].rows, H)
+    np.testing.assert_allclose(both.log_ratio(rows, atoms.numbers, "cold"), expected, atol=1e-3)
+    np.testing.assert_array_equal(both.assign(atoms, rows, threads=1), both.assign(atoms, threads=2))
+    with pytest.raises(ValueError, match=r"product: expected one of cold, got 'warm'"):
+        both.log_ratio(rows, atoms.numbers, "warm")
+
+
+def test_of_every_element_all_phases_have_as_many_rows(monkeypatch):
+    few = Reference.from_frames([alloy(seed=i) for i in range(2)], bandwidth=H, groups="frame")
+    many = Reference.from_frames([alloy(3, seed=9 + i) for i in range(3)], bandwidth=H, groups="frame")
+    copper_only = Reference.from_frames([copper(seed=i, rattle=0.05) for i in range(3)], bandwidth=H, groups="frame")
+    thinned = quests_md.judge.phases._thinned([few, many, copper_only])
+    counts = [[int((reference.numbers == z).sum()) for z in (29, 79)] for reference in thinned]
+    assert counts == [[48, 16], [48, 16], [48, 0]]
+    again = quests_md.judge.phases._thinned([few, many, copper_only])
+    assert [a.fingerprint for a in thinned] == [a.fingerprint for a in again]
+    assert set(map(bytes, thinned[1].rows)) <= set(map(bytes, many.rows))
+    assert len(np.unique(thinned[1].row_groups)) == 3
+    monkeypatch.setattr(quests_md.judge.phases, "MAX_ROWS", 32)
+    counts = [[int((r.numbers == z).sum()) for z in (29, 79)] for r in quests_md.judge.phases._thinned([few, many])]
+    assert counts == [[24, 8], [24, 8]]
+
+
+def test_elements_that_not_all_phases_have():
+    metal = Reference.from_frames([copper(seed=i, rattle=0.05) for i in range(4)], bandwidth=H, groups="frame")
+    compound = Reference.from_frames([alloy(seed=i) for i in range(4)], bandwidth=H, groups="frame")
+    both = Phases({"metal": metal, "alloy": compound})
+    labels = both.assign(alloy(seed=20))
+    assert (labels[alloy(seed=20).numbers == 79] == 1).all()
+    assert (both.assign(copper(seed=21, rattle=0.05)) == 0).mean() > 0.9
+    strange = alloy(seed=22, gold=False)
+    assert (both.assign(strange)[strange.numbers == 47] == -1).all()
+
+
+def test_control_frames_only_raise_thresholds():
+    both = phases()
+    between = [copper(3, seed=200 + i, rattle=0.19) for i in range(24)]
+    control = both.with_control(between, groups="frame")
+    mistaken = [np.mean(control.assign(a) == 1) for a in between]
+    assert np.mean(mistaken) <= 0.01
+    assert control.thresholds["cold"] > both.thresholds["cold"]
+    hotter = [copper(3, seed=200 + i, rattle=0.3) for i in range(4)]
+    assert both.with_control(hotter, groups="frame").thresholds == both.thresholds
+    assert control.with_control(hotter, groups="frame").thresholds == both.thresholds
+    assert control.fingerprint != both.fingerprint
+    assert "24 control frames" in control.describe()
+    at_once = Phases(references(), control=between)
+    assert at_once.settings["control_frames"] == 24
+
+
+def test_the_threshold_is_a_third_of_the_way_to_the_products_own_environments():
+    both = phases()
+    warm_, cold_ = both._held["warm"], both._held["cold"]
+    chosen = range(0, 10, 2)  # the other groups give the sizes of clusters
+    of_parent = [warm_.ratios[i][~warm_.outside[i], 0] for i in chosen]
+    edge = quests_md.judge.phases._threshold(of_parent, np.arange(5), 0.01)
+    of_product = [r[~out, 0] for r, out in zip(cold_.ratios, cold_.outside, strict=True)]
+    gap = np.quantile(np.concatenate(of_product), 0.01) - edge
+    assert gap > 0.1
+    assert both.thresholds["cold"] == pytest.approx(edge + gap / 3)
+
+
+def test_thresholds_of_control_frames_keep_their_rate_on_average():
+    # single thresholds do not always: shares scatter from frame to frame
+    new = [copper(3, seed=3000 + i, rattle=0.19) for i in range(40)]
+    shares = []
+    for first in range(0, 96, 12):
+        frames = [copper(3, seed=1000 + first + i, rattle=0.19) for i in range(12)]
+        control = phases().with_control(frames, groups="frame")
+        shares.append(np.mean([control.assign(atoms) == 1 for atoms in new]))
+    assert 0.001 < np.mean(shares) < 0.015
+
+
+def test_state_brings_control_back_to_the_bit():
+    both = phases()
+    control = both.with_control([copper(3, seed=200 + i, rattle=0.19) for i in range(12)], groups="frame")
+    state = json.loads(json.dumps(control.state(), allow_nan=False))
+    other = Phases(references())
+    other.restore(state)
+    assert other.fingerprint == control.fingerprint
+    assert other.settings == control.settings
+    for n_atoms in (108, 5000):
+        assert other.cluster_level("cold", n_atoms, 0.01) == control.cluster_level("cold", n_atoms, 0.01)
+    with pytest.raises(MismatchError, match="the state is of products hcp, these are cold"):
+        other.restore(state | {"thresholds": {"hcp": 1.0}})
+
+
+def test_levels_of_clusters_come_from_frames_that_set_no_threshold():
+    both = Phases(references(), rate=0.2, control=[warm(500 + i) for i in range(2)])
+    held = both._held["warm"]
+    expected = []
+    for i in [i for i in range(10) if i % 2]:
+        labels = both._labels(held.ratios[i], held.outside[i])
+        expected.append(naive_cluster(held.frames[i], labels == 1, LINK * both.pair_distances[29, 29][1]))
+    null = both._nulls["cold"]
+    np.testing.assert_array_equal(null.scores, sorted(expected))
+    assert max(expected) > 2
+    own = level_of(null, "extreme", 108, 0.2, 1)
+    level = both.cluster_level("cold", 108, 0.2)
+    assert own.value > 10
+    assert level == replace(own, value=2 * own.value)
+    assert phases().cluster_level("cold", 108, 0.2).value == 20
+    assert both.cluster_level("cold", 1080, 0.2).pieces == 10
+    sizes = both.cluster_sizes([cold(80), warm(80)])["cold"]
+    assert sizes[0] > level.value >= sizes[1]
+    with pytest.raises(ValueError, match=r"product: expected one of cold, got 'fcc'"):
+        both.cluster_level("fcc", 108, 0.01)
+
+
+def naive_cluster(atoms, flagged, link):
+    left, largest = set(np.flatnonzero(flagged).tolist()), 0
+    near = [set(j.tolist()) for _, _, j in naive.neighbours(atoms, link)]
+    while left:
+        cluster, edge = set(), {left.pop()}
+        while edge:
+            cluster |= edge
+            edge = {j for i in edge for j in near[i]} & left
+            left -= edge
+        largest = max(largest, len(cluster))
+    return largest
+
+
+def test_three_phases_are_told_apart():
+    frames = [copper(3, seed=400 + i, rattle=0.1) for i in range(10)]
+    for atoms in frames:
+        atoms.set_cell(atoms.cell * 1.04, scale_atoms=True)
+    wide = Reference.from_frames(frames, bandwidth=H, groups="frame")
+    three = Phases(references() | {"wide": wide})
+    assert three.confusion[1, 1] > 0.9
+    assert three.confusion[2, 2] > 0.9
+    assert three.confusion[0, 0] > 0.95
+    labels = three.assign(frames[0])
+    assert three.clusters(frames[0], labels) == {"cold": 0, "wide": three.cluster_sizes(frames[:1])["wide"][0]}
+    assert set(three.settings["thresholds"]) == {"cold", "wide"}
+    json.dumps(three.settings, allow_nan=False)
+
+
+def test_what_cannot_be_used_is_refused():
+    warm_, cold_ = references().values()
+    with pytest.raises(ValueError, match="phases: expected the references of at least two phases by name"):
+        Phases({"warm": warm_})
+    with pytest.raises(ValueError, match="phases: expected names without spaces other than 'none', got 'none'"):
+        Phases({"warm": warm_, "none": cold_})
+    with pytest.raises(ValueError, match="phases: expected a Reference for 'cold', got list"):
+        Phases({"warm": warm_, "cold": []})
+    with pytest.raises(MismatchError, match=r"bandwidth: warm has 0.05, cold has 0.02"):
+        Phases({"warm": warm_, "cold": cold_.with_bandwidth(0.02)})
+    with pytest.raises(ValueError, match="parent: expected one of warm, cold, got 'liquid'"):
+        Phases(references(), parent="liquid")
+    for rate in (0, 1, True, "much"):
+        with pytest.raises(ValueError, match="rate: expected a number between 0 and 1"):
+            Phases(references(), rate=rate)
+    single = Reference.from_frames([cold(1), cold(2)], bandwidth=H, groups=[0, 0])
+    with pytest.raises(ValueError, match="the reference of 'cold' has one group of frames"):
+        Phases({"warm": warm_, "cold": single})
+
+
+@pytest.mark.skipif(not DATA.is_dir(), reason="../shared/data is absent")
+def test_copper_that_freezes():
+    ramp = read(DATA / "cu864_liquid_ramp1600_800.extxyz", "::3")
+    run = read(DATA / "cu864_T700_s1.extxyz", ":")
+    both = Phases({"liquid": Reference.from_frames(ramp), "solid": Reference.from_frames(run[-8:], groups="frame")})
+    control = both.with_control(run[:16:2])
+    assert both.n_rows == 4096
+    sizes = control.cluster_sizes([*run[20:40:5], *run[70:76]])["solid"]
+    level = control.cluster_level("solid", 864, 0.01)
+    assert math.isfinite(level.value)
+    # frames 71 to 76: a third of the atoms are crystal by polyhedral template matching, before frame 64 none is
+    assert sizes[-6:].min() > 3 * level.value
+    assert (both.cluster_sizes(read(DATA / "cu864_liquid_ramp1600_800.extxyz", "1::16"))["solid"] < 40).all()

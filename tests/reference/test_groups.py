@@ -1,0 +1,167 @@
+import math
+
+import numpy as np
+import pytest
+from ase.build import bulk
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from quests_md import Descriptor
+from quests_md.reference.groups import SHORTEST, blocks_of_frames, correlation_length, join_copies
+
+
+def ar1(n_frames, phi, n_atoms=20, width=5, seed=0):
+    """Rows whose correlation is phi^L: 1 + 2 sum_L phi^L = (1 + phi) / (1 - phi)."""
+    rng = np.random.default_rng(seed)
+    x = np.empty((n_frames, n_atoms, width))
+    x[0] = rng.normal(size=(n_atoms, width))
+    for i in range(1, n_frames):
+        x[i] = phi * x[i - 1] + math.sqrt(1 - phi * phi) * rng.normal(size=(n_atoms, width))
+    return x
+
+
+@pytest.mark.parametrize("phi", [0.3, 0.5, 0.7, 0.9, 0.95])
+@pytest.mark.parametrize("scale", [1e-3, 1.0, 1e6])
+def test_the_length_is_two_correlation_times(phi, scale):
+    expected = (1 + phi) / (1 - phi)
+    assert correlation_length([scale * ar1(1000, phi)]) == pytest.approx(expected, rel=0.25)
+
+
+@pytest.mark.parametrize(("n_frames", "phi"), [(20, 0.5), (80, 0.8), (160, 0.9)])
+def test_short_stretches_are_not_taken_for_less_correlated(n_frames, phi):
+    # taking the mean of a stretch away makes frames look less alike: 30 % too short here if nothing is done about it
+    lengths = [correlation_length([ar1(n_frames, phi, seed=seed)]) for seed in range(10)]
+    assert np.mean(lengths) == pytest.approx((1 + phi) / (1 - phi), rel=0.15)
+
+
+@pytest.mark.parametrize("phi", [0.0, -0.6])
+def test_frames_that_forget_at_once_have_length_one(phi):
+    for seed in range(5):
+        assert correlation_length([ar1(300, phi, seed=seed)]) == pytest.approx(1.0, abs=0.1)
+
+
+def test_several_stretches_are_taken_together():
+    stretches = [ar1(n, 0.8, seed=n) for n in (60, 200, 150, 80)]
+    assert correlation_length(stretches) == pytest.approx(9.0, rel=0.15)
+    # stretches of different atoms: nothing but the width is common
+    assert correlation_length([ar1(300, 0.8, n_atoms=n, seed=n) for n in (7, 30)]) == pytest.approx(9.0, rel=0.25)
+
+
+@pytest.mark.parametrize("phi", [0.0, 0.7])
+def test_what_an_atom_always_is_does_not_count(phi):
+    x = ar1(500, phi)
+    offsets = 100 * np.random.default_rng(1).normal(size=(1, 20, 5))
+    assert correlation_length([x + offsets]) == pytest.approx(correlation_length([x]), rel=1e-6)
+
+
+@pytest.mark.parametrize("phi", [0.0, 0.7])
+def test_what_all_atoms_do_together_does_not_count(phi):
+    x = ar1(500, phi)
+    drift = 10 * np.sin(np.arange(500) / 80)[:, None, None] * np.ones((1, 1, 5)) + np.linspace(0, 5, 500)[:, None, None]
+    assert correlation_length([x + drift]) == pytest.approx(correlation_length([x]), rel=1e-6)
+
+
+def test_frozen_frames_are_copies_of_each_other():
+    x = np.repeat(np.random.default_rng(0).normal(size=(1, 10, 5)), 30, axis=0)
+    assert correlation_length([x]) >= 30
+    groups, lengths = blocks_of_frames([0] * 30, [0] * 30, list(x))
+    assert groups.tolist() == [0] * 30
+    assert lengths[0] >= 30
+
+
+def test_nothing_can_be_told_where_all_atoms_do_the_same():
+    describe = Descriptor()
+    for cubic in (False, True):
+        rows = [describe(bulk("Cu", a=a, cubic=cubic)) for a in np.linspace(3.4, 3.9, 12)]
+        assert math.isnan(correlation_length([np.stack(rows)]))
+        groups, lengths = blocks_of_frames([0] * 12, [0] * 12, rows)
+        assert groups.tolist() == list(range(12))
+        assert lengths == {}
+
+
+def test_blocks_are_as_long_as_measured():
+    x = ar1(1000, 0.8)
+    groups, lengths = blocks_of_frames([0] * 1000, [0] * 1000, list(x))
+    assert lengths == {0: math.ceil(correlation_length([x]) - 0.1)}
+    sizes = np.bincount(groups)
+    assert sizes.min() >= lengths[0]
+    assert sizes.max() <= 2 * lengths[0]
+    assert (np.diff(groups) >= 0).all()
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.lists(st.tuples(st.integers(0, 2), st.integers(1, 40)), max_size=8), st.sampled_from([0.0, 0.6, 0.9]))
+def test_blocks_stay_in_their_segment_and_are_long_enough(stretches, phi):
+    segments, files, rows = [], [], []
+    for i, (file, n) in enumerate(sorted(stretches, key=lambda stretch: stretch[0])):
+        segments += [i] * n
+        files += [file] * n
+        rows += list(ar1(n, phi, n_atoms=3 + i, seed=i))
+    groups, lengths = blocks_of_frames(segments, files, rows)
+    assert groups.dtype == np.int64
+    assert len(groups) == len(segments)
+    steps = np.diff(groups, prepend=-1)
+    assert set(steps.tolist()) <= {0, 1}  # contiguous and counted from 0
+    for i in np.unique(segments):
+        here = np.flatnonzero(np.array(segments) == i)
+        assert not set(groups[here]) & set(np.delete(groups, here))
+        sizes = np.bincount(groups[here] - groups[here[0]])
+        wanted = lengths.get(files[here[0]], 1)
+        if len(here) < wanted:
+            assert sizes.tolist() == [len(here)]
+        else:
+            assert wanted <= sizes.min()
+            assert sizes.max() < 2 * wanted + (wanted == 1)
+    for file in set(files):
+        longest = max(n for f, n in stretches if f == file)
+        assert (file in lengths) == (longest >= SHORTEST)
+
+
+def test_each_file_has_its_own_length():
+    slow, fast = ar1(400, 0.9), ar1(400, 0.0, seed=1)
+    groups, lengths = blocks_of_frames([0] * 400 + [1] * 400, [0] * 400 + [1] * 400, [*slow, *fast])
+    assert lengths[0] == pytest.approx(19, rel=0.25)
+    assert lengths[1] == 1
+    assert len(set(groups[:400])) < 40
+    assert len(set(groups[400:])) >= 200
+
+
+def test_short_stretches_say_nothing_of_time():
+    rows = list(ar1(SHORTEST - 1, 0.9))
+    groups, lengths = blocks_of_frames([0] * len(rows), [0] * len(rows), rows)
+    assert groups.tolist() == list(range(SHORTEST - 1))
+    assert lengths == {}
+
+
+def test_large_frames_are_followed_in_part_without_another_answer():
+    x = ar1(120, 0.7, n_atoms=1000, width=2)
+    _, lengths = blocks_of_frames([0] * 120, [0] * 120, list(x))
+    assert lengths[0] == pytest.approx(correlation_length([x]), rel=0.15)
+
+
+def test_no_frames():
+    groups, lengths = blocks_of_frames([], [], [])
+    assert (groups.tolist(), lengths) == ([], {})
+
+
+def test_copies_share_a_group():
+    rng = np.random.default_rng(8)
+    a, b, c = (rng.normal(size=(5, 3)) for _ in range(3))
+    rows = np.concatenate([a, b, a + 1e-9, c, b, c + 1e-3])
+    groups, n_copies = join_copies(np.arange(6), np.repeat(np.arange(6), 5), rows)
+    assert groups.tolist() == [0, 1, 0, 2, 1, 3]
+    assert n_copies == 2
+
+
+def test_groups_that_share_a_copy_become_one():
+    a, b, c = (np.full((2, 1), float(i)) for i in range(3))
+    rows = np.concatenate([a, b, b, c, c])
+    groups, _ = join_copies(np.array([7, 7, 3, 3, 9]), np.repeat(np.arange(5), 2), rows)
+    assert groups.tolist() == [0, 0, 0, 0, 0]
+
+
+def test_the_same_geometry_of_another_element_is_no_copy():
+    rows = np.ones((4, 2))
+    frames, numbers = np.array([0, 0, 1, 1]), np.array([41, 41, 42, 42], dtype=np.uint8)
+    assert join_copies(np.arange(2), frames, rows, numbers)[1] == 0
+    assert join_copies(np.arange(2), frames, rows)[1] == 1

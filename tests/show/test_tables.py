@@ -1,0 +1,144 @@
+from dataclasses import replace
+
+import logs
+import pytest
+from logs import INF, check, event, log_of
+
+from quests_md.show.tables import EVENT_COLUMNS, event_rows, latest, log_summary, run_summary
+
+__all__ = ["log_of"]
+
+EVENT = replace(
+    logs.EVENT,
+    onset_step=100,
+    confirmed_step=120,
+    last_step=150,
+    onset_time_ps=0.05,
+    peak_excess=2.5,
+    n_atoms=3,
+    alarms=("dh_max", "dh_mean"),
+)
+LONG = replace(
+    EVENT,
+    id=312,
+    kind="transition",
+    phase="a phase of a long name",
+    onset_step=1_234_567,
+    onset_time_ps=617.28,
+    confirmed_step=1_234_697,
+    last_step=12_345_678,
+    peak_excess=123.456,
+    n_atoms=54_321,
+    cluster=54_300,
+    is_open=True,
+    alarms=("dh_max", "dh_mean", "tail_cluster", "frame_entropy_drift", "phase_cluster"),
+)
+
+
+def cells(row):
+    return row.split()
+
+
+def test_in_a_pipe_every_column_is_there_with_all_it_holds():
+    header, first, second = (row.split("\t") for row in event_rows([EVENT, LONG], None))
+    assert header == list(EVENT_COLUMNS)
+    assert dict(zip(header, first, strict=True)) == {
+        "id": "1",
+        "kind": "novel",
+        "phase": "",
+        "onset_step": "100",
+        "onset_time_ps": "0.05",
+        "confirmed_step": "120",
+        "last_step": "150",
+        "peak_excess": "2.5",
+        "n_atoms": "3",
+        "cluster": "",
+        "state": "closed",
+        "alarms": "dh_max dh_mean",
+    }
+    found = dict(zip(header, second, strict=True))
+    assert found["phase"] == "a phase of a long name"
+    assert found["alarms"] == " ".join(LONG.alarms)
+    assert found["state"] == "open"
+
+
+def test_without_events_a_pipe_gets_the_names_alone():
+    assert event_rows([], None) == ["\t".join(EVENT_COLUMNS)]
+
+
+def test_phases_cannot_break_a_row():
+    [_, row] = event_rows([replace(EVENT, phase="a\tb\nc")], None)
+    assert row.split("\t")[2] == "a b c"
+    assert len(row.splitlines()) == 1
+
+
+@pytest.mark.parametrize("width", [80, 100, 120, 200])
+@pytest.mark.parametrize(
+    "events",
+    [
+        [EVENT],
+        [EVENT, LONG],
+        [LONG] * 3,
+        [replace(EVENT, kind="exploded", alarms=(), peak_excess=INF, onset_time_ps=None)],
+        [replace(EVENT, peak_excess=1e300), replace(LONG, peak_excess=float("nan"))],
+    ],
+)
+def test_a_table_fits_its_terminal_and_is_aligned(events, width):
+    header, *rows = event_rows(events, width)
+    assert len(rows) == len(events)
+    assert max(map(len, [header, *rows])) <= width
+    for name, is_word in (("kind", True), ("id", False), ("peak", False), ("began", False)):
+        at = header.index(name) if is_word else header.index(name) + len(name) - 1
+        edge = at - 1 if is_word else at + 1
+        assert {row[edge] for row in rows} == {" "}, name
+        assert " " not in {row[at] for row in rows}, name
+    for row, one in zip(rows, events, strict=True):
+        assert row.split()[0] == str(one.id)
+        assert one.kind in row
+        assert str(one.onset_step) in row
+
+
+def test_a_wide_terminal_has_all_a_narrow_one_the_most_important():
+    wide, row = event_rows([LONG], 200)
+    for name in EVENT_COLUMNS.values():
+        assert name in wide
+    assert row.endswith("open   dh_max dh_mean tail_cluster frame_entropy_drift phase_cluster")
+    assert "a phase o..." in row
+    header, row = event_rows([LONG], 100)
+    assert "dh_max +4" in row
+    assert "last out" in header
+    header, row = event_rows([LONG], 80)
+    missing = [name for name in EVENT_COLUMNS.values() if name not in header]
+    assert missing == ["at ps", "confirmed", "last out", "cluster"]
+
+
+def test_columns_without_content_are_left_out():
+    header, _ = event_rows([replace(EVENT, onset_time_ps=None, alarms=())], 100)
+    assert not {"phase", "cluster", "at ps", "alarms"} & {name.strip() for name in header.split("  ")}
+
+
+def test_open_and_latest_events_matter_first():
+    events = [replace(EVENT, id=i, is_open=i == 2) for i in range(1, 8)]
+    assert [one.id for one in latest(events)] == [2, 6, 7]
+    assert latest([]) == []
+
+
+def test_a_summary_counts_checks_events_and_short_outliers(log_of):
+    text = "iiooioiiiooooiiooooo"
+    checks = [check(i, 5.0 if c == "o" else 0.0) for i, c in enumerate(text)]
+    events = [event(checks, 9, 12), event(checks, 15, 16, id=2, kind="transition", is_open=True)]
+    assert log_summary(log_of(checks, events)) == (
+        "20 checks, last at step 190: 8 in, 12 out, 0 invalid; 2 events: 1 novel, 1 transition, 1 still open; "
+        "2 times out too shortly for an event"
+    )
+    assert log_summary(log_of(checks[:6], [])) == (
+        "6 checks, last at step 50: 3 in, 3 out, 0 invalid; 0 events; 1 time out too shortly for an event; "
+        "out since step 50, not long enough yet for an event"
+    )
+    assert log_summary(log_of([], [])) == "0 checks: 0 in, 0 out, 0 invalid; 0 events"
+
+
+def test_events_are_counted_by_kind():
+    kinds = ["exploded", "novel", "novel"]
+    events = [replace(EVENT, id=i, kind=kind) for i, kind in enumerate(kinds)]
+    assert run_summary({"in": 3, "out": 2}, events) == "3 in, 2 out; 3 events: 2 novel, 1 exploded"

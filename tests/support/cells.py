@@ -1,0 +1,60 @@
+import naive
+import numpy as np
+from ase import Atoms
+from numpy.testing import assert_allclose
+from scipy.spatial.transform import Rotation
+
+PBC = [(x, y, z) for x in (False, True) for y in (False, True) for z in (False, True)]
+
+
+def random_cell(rng, length, skew=0.3):
+    while True:
+        cell = length * (np.eye(3) + skew * rng.normal(size=(3, 3)))
+        if np.linalg.det(cell) > 0.3 * length**3:
+            return cell
+
+
+def random_frame(rng, n, volume, *, pbc=True, skew=0.3):
+    """N atoms at random, volume Å^3 each, none closer than 0.35 of the mean spacing."""
+    spacing = volume ** (1 / 3)
+    for _ in range(1000):
+        cell = random_cell(rng, (n * volume) ** (1 / 3), skew)
+        atoms = Atoms(numbers=[29] * n, scaled_positions=rng.random((n, 3)), cell=cell, pbc=pbc)
+        found = naive.neighbours(atoms, spacing)
+        if all(len(d) == 0 or d[0] > 0.35 * spacing for d, _, _ in found):
+            return atoms
+        # too crowded for chance: a shaken grid
+        side = int(np.ceil(n ** (1 / 3)))
+        grid = np.stack(np.meshgrid(*[np.arange(side)] * 3), -1).reshape(-1, 3)[:n]
+        atoms.set_scaled_positions((grid + rng.uniform(-0.2, 0.2, grid.shape)) / side)
+        found = naive.neighbours(atoms, spacing)
+        if all(len(d) == 0 or d[0] > 0.35 * spacing for d, _, _ in found):
+            return atoms
+    raise RuntimeError("no such frame")
+
+
+def close(actual, desired, tolerance=1e-9):
+    """Equal to 1e-9 1/Å, or to 1e-9 of the entry where that exceeds 1 1/Å."""
+    assert actual.shape == desired.shape
+    assert_allclose(actual, desired, rtol=tolerance, atol=tolerance)
+
+
+def small_cell(seed):
+    """1-4 atoms in a small random cell: every shell holds images at +v and -v."""
+    rng = np.random.default_rng(seed)
+    return random_frame(rng, 1 + seed % 4, 12.0, skew=0.2)
+
+
+def noisy(atoms, rng, size=1e-13):
+    atoms.positions += rng.normal(scale=size, size=atoms.positions.shape)
+    return atoms
+
+
+def rotated(atoms, rng):
+    turn = Rotation.random(random_state=int(rng.integers(2**31))).as_matrix()
+    return Atoms(atoms.numbers, positions=atoms.positions @ turn.T, cell=atoms.cell.array @ turn.T, pbc=atoms.pbc)
+
+
+def mirrored(atoms):
+    """The same crystal with two cell vectors swapped: left-handed if it was right-handed."""
+    return Atoms(atoms.numbers, positions=atoms.positions, cell=atoms.cell.array[[1, 0, 2]], pbc=atoms.pbc[[1, 0, 2]])

@@ -1,0 +1,446 @@
+"""The run's own beginning as judge: levels against textbook intervals, rates against simulated runs."""
+
+import math
+
+import numpy as np
+import pytest
+from ase.calculators.emt import EMT
+from ase.optimize import FIRE
+from scipy import stats
+from systems import FS, H, cold_reference, copper, level_at, null_of, verlet
+
+from quests_md import Monitor, Reference, Trigger, calibrate, read_log, score_trajectory
+from quests_md.calibration.calibration import DEFAULT_STATISTICS
+from quests_md.calibration.statistics import STATISTICS
+from quests_md.watch.baseline import BASELINE_STATISTICS, Baseline, _independent
+from quests_md.watch.cusum import Cusum
+
+
+def alternating(n, seed=0):
+    """Numbers whose autocorrelation at lag 1 is negative: they count as independent."""
+    x = np.abs(np.random.default_rng(seed).normal(size=n)) * np.where(np.arange(n) % 2, 1, -1)
+    return x - 3.0
+
+
+def ar1(n, phi, seed):
+    rng = np.random.default_rng(seed)
+    x, noise = np.empty(n), rng.normal(size=n) * math.sqrt(1 - phi * phi)
+    x[0] = rng.normal()
+    for i in range(1, n):
+        x[i] = phi * x[i - 1] + noise[i]
+    return x
+
+
+def fed(series, rate=0.04, release=0.0, name="dh_mean", n_checks=1):
+    """A baseline that has seen these numbers, one a ps, and is over with the next."""
+    baseline = Baseline((name,), len(series) - 0.5, rate, release)
+    baseline.n_checks = n_checks
+    for i, value in enumerate(series):
+        assert baseline.update({name: value}, 100.0 + i) == {}
+        assert not baseline.is_complete
+    return baseline
+
+
+def excesses(baseline, values, name="dh_mean"):
+    """Excess over level and over the test of drift for the numbers that follow, (n, 2)."""
+    found = [baseline.update({name: value}, 1e6 + i) for i, value in enumerate(values)]
+    return np.array([[x[name], x[f"{name}_drift"]] for x in found])
+
+
+@pytest.mark.parametrize("n", [10, 20, 100])
+@pytest.mark.parametrize("rate", [0.3, 0.02])
+def test_the_level_is_the_prediction_interval_of_normal_numbers(n, rate):
+    series = alternating(n)
+    # half of the rate is for drift, the other for both sides
+    t = stats.t.ppf(1 - rate / 4, df=n - 1)
+    reach = t * np.std(series, ddof=1) * math.sqrt(1 + 1 / n)
+    high, low = series.mean() + reach, series.mean() - reach
+    for value, expected in (
+        (high + 1, 1.0),
+        (low - 2.5, 2.5),
+        (series.mean(), -reach),
+        (high - 0.25 * reach, -0.25 * reach),
+    ):
+        assert excesses(fed(series, rate), [value])[0, 0] == pytest.approx(expected, abs=1e-9)
+    assert excesses(fed(series, rate), [math.inf])[0, 0] == math.inf
+    baseline = fed(series, rate)
+    excesses(baseline, [0.0])
+    assert f"dh_mean: {low:.3f} ... {high:.3f} nats (normal; {n} of {n} independent)" in baseline.text
+
+
+def test_statistics_and_checks_share_the_rate():
+    series = alternating(30)
+    alone = excesses(fed(series, 0.01), [9.0])[0, 0]
+    shared = Baseline(("dh_mean", "frame_entropy"), 29.5, 0.02, 0.0)
+    for i, value in enumerate(series):
+        shared.update({"dh_mean": value, "frame_entropy": 5 * value}, float(i))
+    found = shared.update({"dh_mean": 9.0, "frame_entropy": 45.0}, 1e3)
+    assert found["dh_mean"] == pytest.approx(alone)
+    assert found["frame_entropy"] == pytest.approx(5 * alone)
+    assert excesses(fed(series, 0.05, n_checks=5), [9.0])[0, 0] == pytest.approx(alone)
+
+
+@pytest.mark.parametrize("release", [0.5, 2.0])
+def test_below_the_level_half_of_the_way_counts_as_released(release):
+    series = alternating(100) * 0.1
+    reach = -excesses(fed(series), [series.mean()])[0, 0]
+    assert reach / 2 < 0.5
+    for share in (0.0, 0.1, 0.5, 1.0):
+        found = excesses(fed(series, release=release), [series.mean() + (1 - share) * reach])[0, 0]
+        assert found == pytest.approx(-share * 2 * release, abs=1e-9)
+    wide = alternating(100) * 100
+    reach = -excesses(fed(wide), [wide.mean()])[0, 0]
+    assert excesses(fed(wide, release=release), [wide.mean() + reach - 1.5])[0, 0] == pytest.approx(-1.5)
+
+
+def naive_independent(x):
+    x = np.asarray(x) - np.mean(x)
+    variance = sum(x * x) / len(x)
+    total = 1.0
+    for lag in range(1, len(x) // 2):
+        products = [x[i] * x[i + lag] for i in range(len(x) - lag)]
+        c = sum(products) / len(products) / variance
+        if c < 0.05:
+            break
+        total += 2 * c
+    return len(x) / total
+
+
+@pytest.mark.parametrize("phi", [0.0, 0.5, 0.9])
+def test_correlated_checks_count_as_fewer(phi):
+    x = ar1(500, phi, 3)
+    assert _independent(x) == pytest.approx(naive_independent(x))
+    counts = [_independent(ar1(2000, phi, seed)) for seed in range(20)]
+    assert np.mean(counts) == pytest.approx(2000 * (1 - phi) / (1 + phi), rel=0.15)
+    assert (_independent(np.array([])), _independent(np.array([1.0])), _independent(np.ones(9))) == (0, 1, 1)
+
+
+@pytest.mark.parametrize(("phi", "n"), [(0.0, 50), (0.0, 200), (0.5, 200), (0.8, 600)])
+def test_the_rate_is_kept_in_normal_correlated_series(phi, n):
+    rate, after = 0.04, 300
+    out = []
+    for seed in range(60):
+        series = ar1(n + after, phi, seed)
+        baseline = fed(series[:n], rate)
+        out.append((excesses(baseline, series[n:]) > 0).mean(axis=0))
+    levels, drift = np.mean(out, axis=0)
+    error = np.std(out, axis=0) / math.sqrt(60)
+    assert levels <= rate / 2 + 3 * error[0]
+    assert levels >= rate / 8
+    assert drift <= rate / 2 + 3 * error[1]  # an alarm of drift stays for a while; all of that is counted
+    assert levels + drift <= 2 * rate
+
+
+@pytest.mark.parametrize("sign", [1, -1])
+@pytest.mark.parametrize("phi", [0.0, 0.7])
+def test_a_step_of_the_mean_is_seen_at_once_on_both_sides(sign, phi):
+    series = ar1(300, phi, 5)
+    found = excesses(fed(series), sign * 8.0 + ar1(40, phi, 6))
+    assert (found[:, 0] > 0).all()
+    assert found[-1, 1] > 0  # and by its drift, with the first block
+    assert (found[0, 1] < 0) == (phi > 0)
+
+
+@pytest.mark.parametrize("sign", [1, -1])
+def test_slow_drift_is_seen_before_a_number_is_beyond_its_level(sign):
+    first = []
+    for seed in range(20):
+        series = ar1(300, 0.5, seed)
+        ramp = sign * np.arange(800) * 0.005  # a deviation in two hundred checks
+        found = excesses(fed(series, 1e-3), ar1(800, 0.5, 100 + seed) + ramp) > 0
+        assert found[:, 1].any()
+        first.append([np.append(column, True).argmax() for column in found.T])
+    level, drift = np.median(first, axis=0)
+    assert drift < 0.7 * level
+
+
+def test_drift_is_looked_for_in_means_of_independent_blocks():
+    series = ar1(400, 0.6, 1)
+    baseline = fed(series, 0.01)
+    m = naive_independent(series)
+    per_block = math.ceil(2 * 400 / m)
+    s = np.std(series) * math.sqrt(m / (m - 1))
+    expected = Cusum(
+        series.mean(),
+        s * math.sqrt(400 / m / per_block),
+        shift=1 + 4 / math.sqrt(m),
+        run_length=2 / (0.01 / 2),
+    )
+    later = 0.8 + ar1(20 * per_block, 0.6, 2)
+    found = excesses(baseline, later)[:, 1]
+    for block in range(20):
+        part = slice(block * per_block, (block + 1) * per_block)
+        before = expected.excess
+        assert found[part][:-1] == pytest.approx(before)
+        expected.update(later[part].mean())
+        assert found[part][-1] == pytest.approx(expected.excess)
+        if expected.state != "in":
+            break
+    else:
+        raise AssertionError("no drift was found")
+    assert f"drift: means of {per_block} checks" in baseline.text
+
+
+def test_an_alarm_of_drift_lasts_until_the_mean_is_back():
+    series = alternating(100)
+    baseline = fed(series)
+    up = excesses(baseline, np.full(50, series.mean() + 3 * series.std()))
+    assert up[-1, 1] > 0
+    still = excesses(baseline, np.full(10, series.mean() + 1.5 * series.std()))
+    assert (still[:, 1] > 0).all()
+    back = excesses(baseline, alternating(40, seed=1))
+    assert back[-1, 1] < 0
+    again = excesses(baseline, np.full(50, series.mean() - 3 * series.std()))
+    assert again[-1, 1] > 0
+
+
+@pytest.mark.parametrize(
+    ("series", "words"),
+    [
+        ([], "0 checks, 0.0 independent: too few, not judged by it"),
+        ([1.0, 2.0, 1.0, 2.0], "4 checks, 4.0 independent: too few"),
+        (np.linspace(0, 1, 40), "40 checks, 2.5 independent: too few"),
+    ],
+    ids=["none", "four", "all correlated"],
+)
+def test_too_few_independent_checks_are_no_judge(series, words):
+    baseline = Baseline(("dh_mean",), 1000.0, 0.01, 0.5)
+    for i, value in enumerate(series):
+        baseline.update({"dh_mean": value}, float(i))
+    if len(series) == 0:
+        baseline.update({"dh_mean": None}, 0.0)
+    assert baseline.update({"dh_mean": 1e9}, 1001.0) == {}
+    assert baseline.is_complete
+    assert baseline.text.startswith("baseline of 1000 ps complete; dh_mean: ")
+    assert words in baseline.text
+
+
+@pytest.mark.parametrize("n", [10, 100])
+def test_numbers_without_scatter_count_as_scattering_a_little(n):
+    """Entropies of frames whose environments are all far apart are log N, but for rounding: a drop is seen."""
+    noise = 1e-14 * np.random.default_rng(0).normal(size=n)
+    for series in (np.full(n, 0.1), math.log(500) + noise, np.zeros(n), 1e-6 * alternating(n)):
+        baseline = fed(series, name="frame_entropy")
+        assert baseline.update({"frame_entropy": series[0]}, 1e6)["frame_entropy"] < 0
+        assert baseline.update({"frame_entropy": series[0] - 0.1}, 1e6)["frame_entropy"] == pytest.approx(0.1, abs=0.03)
+
+
+@pytest.mark.parametrize("missing", [None, math.nan])
+def test_numbers_that_are_missing_change_nothing(missing):
+    series = alternating(40)
+    with_gaps = [missing if i % 5 == 0 else value for i, value in enumerate(np.repeat(series, 2))][: len(series)]
+    clean = [x for x in with_gaps if x is not missing]
+    a, b = Baseline(("dh_mean",), 100.0, 0.1, 0.5), Baseline(("dh_mean",), 100.0, 0.1, 0.5)
+    for i, value in enumerate(with_gaps):
+        a.update({"dh_mean": value, "dh_max": 1e9}, float(i))
+    for i, value in enumerate(clean):
+        b.update({"dh_mean": value}, float(i))
+    for i, value in enumerate((series.mean() + 4, missing, series.mean() - 1, missing, 50.0)):
+        found = a.update({"dh_mean": value}, 200.0 + i)
+        if value is missing:
+            assert found == {}
+        else:
+            assert found == b.update({"dh_mean": value}, 200.0 + i)
+    assert Baseline(("dh_q99",), 1.0, 0.1, 0.5).update({}, 0.0) == {}
+
+
+def test_infinite_numbers_are_left_out_of_the_baseline():
+    series = alternating(40)
+    baseline = Baseline(("dh_q99",), 100.0, 0.04, 0.0)
+    for i, value in enumerate([*series, math.inf, -math.inf]):
+        baseline.update({"dh_q99": value}, float(i))
+    found = baseline.update({"dh_q99": 9.0}, 200.0)
+    assert found["dh_q99"] == pytest.approx(excesses(fed(series), [9.0])[0, 0])
+
+
+def test_the_time_counts_from_the_first_check():
+    baseline = Baseline(("dh_mean",), 2.0, 0.1, 0.5)
+    for time_ps in (500.0, 501.0, 502.0):
+        baseline.update({"dh_mean": 1.0}, time_ps)
+        assert not baseline.is_complete
+        assert baseline.text is None
+    baseline.update({"dh_mean": 1.0}, 502.1)
+    assert baseline.is_complete
+
+
+@pytest.mark.parametrize("bad", [0, -1.0, math.nan, math.inf])
+def test_a_baseline_takes_time(bad):
+    with pytest.raises(ValueError, match=f"baseline_ps: expected a positive time in ps, got {bad}"):
+        Baseline(("dh_mean",), bad, 0.01, 0.5)
+
+
+def test_averages_can_be_judged():
+    assert set(BASELINE_STATISTICS) <= set(STATISTICS)
+
+
+# in the monitor
+
+
+def warm(seed, strain=1.0):
+    atoms = copper(seed=seed, rattle=0.05)
+    atoms.set_cell(atoms.cell * strain, scale_atoms=True)
+    return atoms
+
+
+@pytest.fixture(scope="module")
+def reference():
+    return Reference.from_frames([warm(i) for i in range(60)], bandwidth=H, groups="frame")
+
+
+def watch(monitor, frames, start=0):
+    return [monitor.check(atoms, step=10 * i, time_ps=0.1 * i) for i, atoms in enumerate(frames, start)]
+
+
+def test_a_steady_run_elsewhere_is_out_during_the_baseline_and_in_after(tmp_path, reference):
+    calibration = calibrate(reference, false_alarms=0.01, statistics=("dh_mean",))
+    steady = [warm(100 + i, 1.025) for i in range(60)]
+    with Monitor(reference, calibration, log=None) as monitor:
+        assert {check.state for check in watch(monitor, steady)} == {"out"}
+    path = tmp_path / "run.jsonl"
+    with Monitor(
+        reference,
+        calibration,
+        statistics=("dh_mean", "frame_entropy"),
+        baseline_ps=2.95,
+        trigger=Trigger(patience=2),
+        log=path,
+        on_error="raise",
+    ) as monitor:
+        checks = watch(monitor, steady)
+        (event,) = monitor.events
+        moved = watch(monitor, [warm(300 + i, 1.045) for i in range(3)], 60)
+        cold = watch(monitor, [copper(seed=i, rattle=0.01) for i in range(3)], 63)
+    assert all(check.alarms == ("dh_mean",) for check in checks[:30])
+    assert sum(check.state == "out" for check in checks[30:]) <= 1
+    assert not event.is_open
+    assert (event.onset_step, event.last_step) == (0, 290)
+    # what differs from the baseline is out, whatever the reference says of it
+    assert all("dh_mean" in check.alarms for check in moved)
+    assert all({"dh_mean", "frame_entropy"} <= set(check.alarms) for check in cold)
+    log = read_log(path)
+    assert log.header["baseline_ps"] == 2.95
+    (note,) = [note["message"] for note in log.notes if note["message"].startswith("baseline of")]
+    assert note.startswith("baseline of 2.95 ps complete; dh_mean: ")
+    assert "frame_entropy: " in note
+    assert list(log.alarms[:30]) == ["dh_mean"] * 30
+
+
+def test_the_frame_entropy_joins_unless_statistics_are_given(tmp_path, reference):
+    calibration = calibrate(reference)
+    for statistics, expected in ((None, [*DEFAULT_STATISTICS, "frame_entropy"]), (["dh_mean"], ["dh_mean"])):
+        path = tmp_path / f"{len(expected)}.jsonl"
+        with Monitor(reference, calibration, statistics=statistics, baseline_ps=1.0, log=path) as monitor:
+            watch(monitor, [warm(7)])
+        assert read_log(path).header["calibration"]["statistics"] == expected
+        assert monitor.calibration.statistics == tuple(expected)
+    with Monitor(reference, calibration, log=tmp_path / "none.jsonl") as monitor:
+        watch(monitor, [warm(7)])
+    assert read_log(tmp_path / "none.jsonl").header["baseline_ps"] is None
+    assert calibration.statistics == DEFAULT_STATISTICS
+
+
+def test_the_largest_dh_is_judged_by_the_reference_in_any_case():
+    reference = cold_reference()
+    calibration = level_at(reference, 0.0, statistics=("dh_max", "dh_mean"))
+    hot = [copper(seed=i, rattle=0.15) for i in range(40)]
+    with Monitor(reference, calibration, baseline_ps=1.95, log=None, on_error="raise") as monitor:
+        checks = watch(monitor, hot)
+    assert all("dh_max" in check.alarms for check in checks)
+    assert not any("dh_mean" in check.alarms for check in checks[20:23])
+
+
+@pytest.mark.parametrize(("per", "checks", "factor"), [("check", 50, 1), ("run", 50, 50), ("run", None, 1)])
+def test_checks_of_a_run_share_the_rate_of_the_baseline(reference, per, checks, factor):
+    null = null_of([1e9] * 200, 1, "dh_mean")
+    calibration = level_at(
+        reference, 1e9, null, statistics=("dh_max", "dh_mean"), false_alarms=0.1, per=per, checks=checks
+    )
+    values = []
+    if (per, checks) == ("run", None):
+        with pytest.warns(UserWarning, match="the number of checks in one is not known"):
+            monitor = Monitor(reference, calibration, statistics=("dh_max", "dh_mean"), baseline_ps=1.95, log=None)
+    else:
+        monitor = Monitor(reference, calibration, statistics=("dh_max", "dh_mean"), baseline_ps=1.95, log=None)
+    with monitor:
+        values = [check.dh_mean for check in watch(monitor, [warm(i) for i in range(20)])]
+        check = monitor.check(warm(7, 1.05), time_ps=10.0)
+    m = naive_independent(values)
+    # one of two statistics, one of two tests, one of two sides
+    t = stats.t.isf(0.1 / 2 / 2 / 2 / factor, m - 1)
+    reach = t * np.std(values) * math.sqrt(m / (m - 1)) * math.sqrt(1 + 1 / m)
+    assert "dh_mean" in check.alarms
+    assert check.trigger_excess == pytest.approx(check.dh_mean - np.mean(values) - reach)
+
+
+def test_a_baseline_that_is_too_short_says_so_and_judges_nothing(tmp_path, reference):
+    path = tmp_path / "run.jsonl"
+    calibration = calibrate(reference, statistics=("dh_mean",))
+    with Monitor(reference, calibration, statistics=("dh_mean",), baseline_ps=0.25, log=path) as monitor:
+        checks = watch(monitor, [warm(i, 1.03) for i in range(6)])
+    assert [check.state for check in checks] == ["out"] * 3 + ["in"] * 3
+    assert checks[-1].trigger_excess == -math.inf
+    assert any("3 checks, 3.0 independent: too few" in note["message"] for note in read_log(path).notes)
+
+
+def test_invalid_frames_are_not_part_of_the_baseline(reference):
+    broken = warm(1)
+    broken.positions[0] = math.nan
+    frames = [warm(i) for i in range(20)]
+    with Monitor(reference, baseline_ps=1.95, log=None, on_error="raise") as monitor:
+        states = [check.state for check in watch(monitor, [broken, *frames[1:], broken, warm(30)])]
+    assert states[0] == states[20] == "invalid"
+    assert "invalid" not in states[1:20]
+    assert states[21] == "in"
+
+
+@pytest.mark.parametrize("time_ps", [None, math.nan])
+def test_a_check_without_a_time_is_refused(tmp_path, reference, time_ps):
+    with Monitor(reference, baseline_ps=1.0, log=tmp_path / "run.jsonl", on_error="raise") as monitor:
+        with pytest.raises(ValueError, match=r"(time_ps|baseline_ps): .*expected a time in ps"):
+            monitor.check(warm(1), time_ps=time_ps)
+        assert monitor.check(warm(1), time_ps=0.0).state == "in"
+
+
+def test_frames_of_a_trajectory_need_times(tmp_path, reference):
+    frames = [warm(i) for i in range(4)]
+    with (
+        pytest.raises(ValueError, match="baseline_ps: expected a time in ps with every frame, got none"),
+        Monitor(reference, baseline_ps=1.0, log=None, on_error="raise") as monitor,
+    ):
+        list(score_trajectory(frames, reference, monitor=monitor))
+    with Monitor(reference, baseline_ps=1.0, log=tmp_path / "run.jsonl") as monitor:
+        list(score_trajectory(frames, reference, monitor=monitor))
+    errors = [note["message"] for note in read_log(tmp_path / "run.jsonl").notes if note["level"] == "error"]
+    assert len(errors) == 1  # of four frames: it is said once
+    assert "baseline_ps: expected a time in ps" in errors[0]
+    for i, atoms in enumerate(frames):
+        atoms.info["time_ps"] = 0.1 * i
+    with Monitor(reference, baseline_ps=1.0, log=None, on_error="raise") as monitor:
+        assert len(list(score_trajectory(frames, reference, monitor=monitor))) == 4
+
+
+def test_optimizers_have_no_time_for_a_baseline(reference):
+    with Monitor(reference, baseline_ps=1.0, log=None) as monitor:
+        dyn = FIRE(copper(rattle=0.05, calc=EMT()), logfile=None)
+        with pytest.raises(ValueError, match="baseline_ps: expected a dynamics that knows the time, got FIRE"):
+            monitor.attach(dyn, 1)
+
+
+def test_a_dynamics_gives_its_time(tmp_path, reference):
+    path = tmp_path / "run.jsonl"
+    dyn = verlet(copper(temperature_K=600, rattle=0.02, calc=EMT()))
+    with Monitor(reference, baseline_ps=0.5, log=path, on_error="raise") as monitor:
+        monitor.attach(dyn, 4)
+        dyn.run(120)
+    log = read_log(path)
+    assert any(note["message"].startswith("baseline of 0.5 ps complete") for note in log.notes)
+    assert log.time_ps[-1] == pytest.approx(120 * 5 * FS / (1000 * FS))
+
+
+def test_a_baseline_needs_a_statistic_that_it_can_judge(reference):
+    with pytest.raises(
+        ValueError, match=r"baseline_ps: expected statistics with one of dh_mean, .* got dh_max, n_tail"
+    ):
+        Monitor(reference, statistics=("dh_max", "n_tail"), baseline_ps=1.0, log=None)
+    with pytest.raises(ValueError, match="baseline_ps: expected a positive time"):
+        Monitor(reference, baseline_ps=0.0, log=None)

@@ -1,0 +1,96 @@
+"""The share of the run that checks take, in simulated time and in a real run."""
+
+import numpy as np
+import pytest
+from ase import units
+from ase.build import bulk
+from ase.calculators.emt import EMT
+from ase.md.verlet import VelocityVerlet
+from hypothesis import given
+from hypothesis import strategies as st
+from systems import copper, level_at
+
+from quests_md import Monitor, Reference, read_log, score_trajectory
+from quests_md.watch.budget import Budget
+
+
+def simulate(budget, n_calls, check_s, call_s):
+    """Share of the time in checks after the first one, and the calls at which a check was made."""
+    at, since, spent, total = [], 0.0, 0.0, 0.0
+    for call in range(n_calls):
+        since += call_s(call)
+        total += call_s(call)
+        if budget.is_due():
+            at.append(call)
+            cost = check_s(call)
+            budget.take(cost, since)
+            since = 0.0
+            if len(at) > 1:
+                spent += cost
+                total += cost
+    return spent / total, np.array(at)
+
+
+@given(
+    share=st.floats(0.001, 0.5),
+    check=st.floats(1e-4, 1.0),
+    call=st.floats(1e-4, 1.0),
+)
+def test_the_share_is_kept_and_not_left_unused(share, check, call):
+    budget = Budget(share)
+    got, at = simulate(budget, 20_000, lambda _: check, lambda _: call)
+    every = max(1, np.ceil(check * (1 - share) / (share * call)))
+    assert budget.every == every or budget.every <= every * 1.05
+    assert set(np.diff(at[3:])) <= {budget.every}
+    if len(at) > 100:
+        assert got <= 1.1 * share
+
+
+def test_cheap_checks_are_made_at_every_call():
+    _, at = simulate(Budget(0.02), 100, lambda _: 1e-4, lambda _: 1.0)
+    assert list(at) == list(range(100))
+
+
+def test_the_first_check_does_not_count():
+    _, at = simulate(Budget(0.02), 100, lambda call: 10.0 if call == 0 else 1e-4, lambda _: 1.0)
+    assert list(at) == list(range(100))
+
+
+def test_checks_that_become_dear_are_made_less_often_and_more_often_again_when_they_are_cheap():
+    budget = Budget(0.1)
+    _, at = simulate(budget, 6000, lambda call: 1.0 if 1000 <= call < 3000 else 0.01, lambda _: 0.1)
+    gaps = np.diff(at)
+    assert gaps[at[1:] < 1000].max() == 1
+    late = gaps[(at[1:] > 2500) & (at[1:] < 3000)]
+    assert late.min() >= 80
+    assert gaps[-1] == 1
+
+
+@pytest.mark.parametrize("share", [0, 1, -0.1, 1.5, True, "2 %", float("nan"), None])
+def test_what_is_no_share_is_refused(share):
+    with pytest.raises(ValueError, match="budget: expected a share"):
+        Budget(share)
+
+
+def test_a_real_run_keeps_its_budget_notes_changes_and_can_be_replayed(tmp_path):
+    reference = Reference.from_frames([copper(seed=i) for i in range(4)])
+    calibration = level_at(reference, 5.0)
+    atoms = bulk("Cu", cubic=True) * 2
+    atoms.rattle(0.05, seed=1)
+    atoms.calc = EMT()
+    dyn = VelocityVerlet(atoms, 2 * units.fs)
+    frames = []
+    dyn.attach(lambda: frames.append(atoms.copy()), interval=1)
+    log = tmp_path / "run.jsonl"
+    with Monitor(reference, calibration, log=log, budget=0.01) as monitor:
+        monitor.attach(dyn, interval=1)
+        dyn.run(300)
+    seen = read_log(log)
+    assert seen.header["budget"] == 0.01
+    assert any("budget 0.01: a check every" in note["message"] for note in seen.notes)
+    assert 2 <= len(seen) < 100  # a check of 32 atoms takes longer than a hundredth of ten EMT steps
+    assert set(seen.interval[2:]) >= {np.diff(seen.step)[-1]}
+    again = list(score_trajectory(frames, reference, calibration, steps=seen.step))
+    assert [check.step for check in again] == list(seen.step)
+    assert [check.digest for check in again] == list(seen.digest)
+    assert [check.dh_max for check in again] == list(seen.dh_max)

@@ -1,0 +1,224 @@
+"""What is said before step 1, and that every kernel is compiled by then."""
+
+import math
+import os
+import subprocess
+import sys
+import textwrap
+from pathlib import Path
+
+import numba
+import numpy as np
+import pytest
+from ase.build import bulk
+from ase.calculators.emt import EMT
+from systems import H, alloy, alloy_reference, cold_reference, copper, inside, level_at, md_reference, outside, verlet
+
+import quests_md
+from quests_md import Monitor, Reference, Trigger, calibrate, read_log
+
+ROOT = Path(quests_md.__file__).parent.parent
+
+
+def text_of(atoms, reference=None, calibration=None, **options):
+    reference = reference or md_reference()
+    calibration = calibration or level_at(reference, -6.0)
+    with Monitor(reference, calibration, log=None, on_error="raise", **options) as monitor:
+        return monitor.preflight(atoms)
+
+
+def line(text, name):
+    (found,) = [part for part in text.splitlines() if part.startswith(f"  {name} ")]
+    return found
+
+
+def test_the_block_goes_to_stderr_and_to_the_log(tmp_path, capsys):
+    dyn = verlet(copper(temperature_K=300, calc=EMT()))
+    with Monitor(md_reference(), log=tmp_path / "run.jsonl") as monitor:
+        monitor.attach(dyn)
+        text = capsys.readouterr()
+        log = read_log(tmp_path / "run.jsonl")
+    assert text.out == ""
+    assert text.err.startswith("quests_md ")
+    assert log.notes[0]["level"] == "info"
+    assert log.notes[0]["message"] == text.err.rstrip("\n")
+    assert len(log) == 0
+
+
+def test_it_names_reference_level_and_promise():
+    reference = md_reference()
+    calibration = calibrate(reference, false_alarms=0.05)
+    text = text_of(copper(), reference, calibration)
+    for part in ("3840 environments of Cu in 120 frames", "h = 0.05 1/Å", "k = 32", "cutoff = 5.0 Å"):
+        assert part in line(text, "reference")
+    assert reference.fingerprint in text
+    for part in calibration.describe(32).splitlines():
+        assert part in text
+    assert "promise: at most 0.05 false alarms per check" in text
+
+
+def test_a_start_that_is_covered():
+    text = text_of(inside(0))
+    check = Monitor(md_reference(), level_at(md_reference(), -6.0), log=None).check(inside(0))
+    assert "inside the reference: 32 of 32 atoms covered" in line(text, "start")
+    assert f"dH mean {check.dh_mean:.2f}, max {check.dh_max:.2f}" in text
+
+
+@pytest.mark.parametrize("values", ["full", "proven"])
+def test_a_start_that_is_not(values):
+    text = text_of(outside(), values=values)
+    assert "OUTSIDE the reference already (dh_max): " in line(text, "start")
+    check = Monitor(md_reference(), level_at(md_reference(), -6.0), log=None).check(outside())
+    assert f"{32 - check.n_above} of 32 atoms covered" in text
+    assert f"worst: atom {check.worst_atom} (Cu)" in text
+    assert "is this the reference for this material" in text
+    assert f'"{values}" values for 32 atoms' in line(text, "evaluation")
+
+
+def test_a_covered_start_in_proven_mode_has_no_largest_value():
+    assert "max not above the level" in text_of(inside(0), values="proven")
+
+
+def test_unknown_elements_are_counted():
+    atoms = alloy(gold=False)
+    atoms.numbers[atoms.numbers == 47] = [47] * 5 + [28] * 3
+    text = text_of(atoms, alloy_reference())
+    assert "NOT IN THE REFERENCE: 5 Ag, 3 Ni" in line(text, "elements")
+    assert "+inf" in line(text, "elements")
+    assert "all in the reference" in line(text_of(alloy(), alloy_reference()), "elements")
+    blind = Reference.from_frames([copper(seed=i, rattle=0.05) for i in range(3)], bandwidth=H, match="any")
+    assert "compared by geometry alone" in line(text_of(atoms, blind), "elements")
+
+
+def test_the_volume_is_compared_with_the_reference():
+    assert line(text_of(copper()), "volume").endswith("11.76 Å^3/atom; reference 11.76 to 11.76")
+    wide = copper()
+    wide.set_cell(wide.cell * 1.02, scale_atoms=True)
+    assert line(text_of(wide), "volume").endswith("12.48 Å^3/atom; reference 11.76 to 11.76: OUTSIDE that range")
+    both = Reference.from_frames([copper(), wide], bandwidth=H, groups="frame")
+    middle = copper()
+    middle.set_cell(middle.cell * 1.01, scale_atoms=True)
+    assert line(text_of(middle, both), "volume").endswith("reference 11.76 to 12.48")
+    slab = copper()
+    slab.pbc = (True, True, False)
+    assert "not defined" in line(text_of(slab), "volume")
+    open_reference = Reference.from_frames([slab, slab], bandwidth=H, groups="frame")
+    assert "none in the reference is fully periodic" in line(text_of(copper(), open_reference), "volume")
+
+
+@pytest.mark.parametrize("what", ["positions", "cell"])
+def test_an_invalid_start_says_why(what):
+    atoms = copper()
+    if what == "positions":
+        atoms.positions[3] = math.nan
+    else:
+        atoms.cell[:] = 0
+    assert f"INVALID: {what}: expected" in line(text_of(atoms), "start")
+
+
+def test_it_says_what_novelty_is_not():
+    assert "novelty is not error" in text_of(copper())
+
+
+def test_kernels_line():
+    assert "kernels" in text_of(copper())
+    assert line(text_of(copper()), "kernels").endswith(" s")
+    assert "loaded in" in line(text_of(copper()), "kernels")
+
+
+def test_once_for_new_dynamics_of_the_same_system(capsys):
+    atoms = copper(temperature_K=300, calc=EMT())
+    with Monitor(md_reference(), log=None) as monitor:
+        for _ in range(3):
+            dyn = verlet(atoms)
+            monitor.attach(dyn, 1)
+            dyn.run(2)
+        assert capsys.readouterr().err.count("pre-flight") == 1
+        monitor.attach(verlet(copper(1, temperature_K=300, calc=EMT())), 1)
+        assert capsys.readouterr().err.count("pre-flight") == 1
+
+
+def test_it_is_no_check_and_no_event(tmp_path):
+    with Monitor(cold_reference(), log=tmp_path / "run.jsonl", trigger=Trigger(patience=1)) as monitor:
+        monitor.preflight(outside())
+        assert monitor.n_checks == 0
+        assert monitor.events == []
+        assert monitor.last_check is None
+    assert len(read_log(tmp_path / "run.jsonl")) == 0
+
+
+def kernels():
+    """Every compiled function of the package."""
+    modules = [m for name, m in sys.modules.items() if name.startswith("quests_md._kernels.")]
+    found = {}
+    for module in modules:
+        for name, value in vars(module).items():
+            if isinstance(value, numba.core.dispatcher.Dispatcher):
+                found[f"{module.__name__}.{name}"] = value
+    return found
+
+
+NO_COMPILATION = """
+    import sys
+    import numpy as np
+    import systems
+    from ase.calculators.emt import EMT
+    from quests_md import Monitor, Reference, Trigger, save_frame
+    from test_preflight import kernels
+
+    folder, values, start, source = sys.argv[1:]
+    reference = systems.cold_reference()
+    if source != "memory":
+        reference.save(folder + "/ref.safetensors")
+        reference = Reference.load(folder + "/ref.safetensors", mmap=source == "mmap")
+    atoms = systems.copper(temperature_K=600, calc=EMT())
+    calibration = systems.level_at(reference, -4.5)
+    actions = [save_frame(folder + "/f.extxyz")]
+    trigger = Trigger(patience=1)
+    with Monitor(reference, calibration, log=None, actions=actions, trigger=trigger, values=values) as monitor:
+        dyn = systems.verlet(atoms)
+        if start == "invalid":
+            broken = atoms.copy()
+            broken.positions[0] = np.nan
+            monitor.preflight(broken)
+        else:
+            monitor.attach(dyn, 1)
+        before = {name: len(kernel.signatures) for name, kernel in kernels().items()}
+        assert before and all(name.startswith("quests_md._kernels") for name in before)
+        if start == "invalid":
+            monitor._preflown = atoms.numbers.tobytes()
+            monitor.attach(dyn, 1)
+        dyn.run(15)
+        assert monitor.events
+        half = atoms.copy()[:16]
+        half.pbc = False
+        monitor.check(half)
+        monitor.check(systems.outside())
+    after = {name: len(kernel.signatures) for name, kernel in kernels().items()}
+    assert after == before, {name: (before[name], after[name]) for name in after if after[name] != before[name]}
+"""
+
+
+@pytest.mark.parametrize("values", ["full", "proven"])
+@pytest.mark.parametrize(
+    ("start", "source"), [("valid", "memory"), ("valid", "file"), ("valid", "mmap"), ("invalid", "memory")]
+)
+def test_no_kernel_is_compiled_or_loaded_after_it(values, start, source, tmp_path):
+    env = os.environ | {
+        "PYTHONPATH": os.pathsep.join([str(ROOT), str(ROOT / "tests" / "support"), str(ROOT / "tests" / "watch")])
+    }
+    done = subprocess.run(
+        [sys.executable, "-c", textwrap.dedent(NO_COMPILATION), str(tmp_path), values, start, source],
+        capture_output=True,
+        text=True,
+        env=env,
+        timeout=300,
+    )
+    assert done.returncode == 0, done.stderr
+
+
+def test_a_loop_of_ones_own_may_ask_for_it(capsys):
+    with Monitor(md_reference(), log=None) as monitor:
+        text = monitor.preflight(bulk("Cu", cubic=True))
+    assert capsys.readouterr().err == text + "\n"
+    assert np.isfinite(float(line(text, "kernels").split()[-2]))
