@@ -4,7 +4,15 @@ from ._version import __version__ as __version__
 from .calibration import Calibration, calibrate
 from .engine import delta_entropy, diversity, entropy, overlap
 from .environments import Descriptor, Minimised, TimeAveraged
-from .errors import FileFormatError, FrameError, LogExistsError, MismatchError, QuestsMDError, StopRun
+from .errors import (
+    FileFormatError,
+    FrameError,
+    LogExistsError,
+    MismatchError,
+    QuestsMDError,
+    StopRun,
+    UnsuitableFrameError,
+)
 from .hosts import score_trajectory
 from .judge import Phases
 from .log import Log, read_log
@@ -32,6 +40,7 @@ __all__ = [
     "StopRun",
     "TimeAveraged",
     "Trigger",
+    "UnsuitableFrameError",
     "calibrate",
     "delta_entropy",
     "diversity",

@@ -1,6 +1,14 @@
 """The exceptions of quests_md that someone may want to catch."""
 
-__all__ = ["FileFormatError", "FrameError", "LogExistsError", "MismatchError", "QuestsMDError", "StopRun"]
+__all__ = [
+    "FileFormatError",
+    "FrameError",
+    "LogExistsError",
+    "MismatchError",
+    "QuestsMDError",
+    "StopRun",
+    "UnsuitableFrameError",
+]
 
 
 class QuestsMDError(Exception):
@@ -8,7 +16,17 @@ class QuestsMDError(Exception):
 
 
 class FrameError(QuestsMDError, ValueError):
-    """A frame cannot be described: non-finite numbers, a zero or flat cell with pbc, doubled atoms in a reference."""
+    """A frame cannot be described: non-finite numbers, a zero or flat cell with pbc, doubled atoms in a reference.
+
+    In a run such a frame counts as an explosion, unless the error is an `UnsuitableFrameError`.
+    """
+
+
+class UnsuitableFrameError(FrameError):
+    """A frame may be good but is not what the descriptor takes: an element it was not told of, not an average.
+
+    The use is wrong, not the frame: in a run it is a failure of the monitor, never an explosion.
+    """
 
 
 class FileFormatError(QuestsMDError, ValueError):

@@ -15,7 +15,7 @@ from quests_md._arguments import check_rows
 from quests_md._kernels.rows import fill_rows
 from quests_md._threads import available_threads, for_ranges
 from quests_md.engine import announce_compilation
-from quests_md.errors import FrameError
+from quests_md.errors import UnsuitableFrameError
 
 from .neighbours import frame_grid
 
@@ -161,8 +161,9 @@ class Descriptor:
         Raises
         ------
         FrameError
-            If a position or cell vector is not finite, the cell is zero or flat along its periodic directions, or the
-            frame holds an element that is not in `elements`.
+            If a position or cell vector is not finite, or the cell is zero or flat along its periodic directions.
+        UnsuitableFrameError
+            If the frame holds an element that is not in `elements` (and not to be ignored).
         """
         n_threads = available_threads(threads)
         numbers = np.asarray(atoms.numbers)
@@ -199,7 +200,7 @@ class Descriptor:
         return rows
 
     def _kinds(self, numbers: NDArray[Any], seen: NDArray[np.bool_]) -> NDArray[np.int64]:
-        """Place in `elements` of each atom, 0 without; FrameError for an atom that is seen and not among them."""
+        """Place in `elements` of each atom, 0 without; raises for an atom that is seen and not among them."""
         if self.elements is None:
             return np.zeros(len(numbers), np.int64)
         known = np.array([atomic_numbers[symbol] for symbol in self.elements])  # ascending
@@ -208,7 +209,7 @@ class Descriptor:
         if len(strange):
             i = int(strange[0])
             symbol = chemical_symbols[numbers[i]] if 0 <= numbers[i] < len(chemical_symbols) else str(numbers[i])
-            raise FrameError(
+            raise UnsuitableFrameError(
                 f"elements: expected atoms of {', '.join(self.elements)}, got {symbol} for atom {i}"
                 f"{f' and {len(strange) - 1} more atoms' if len(strange) > 1 else ''}; add {symbol!r} to the elements "
                 f"of the descriptor, or ignore it on purpose by neighbors={self.elements!r}"

@@ -9,7 +9,7 @@ import numpy as np
 from ase import Atoms
 from numpy.typing import ArrayLike, NDArray
 
-from quests_md.errors import FrameError
+from quests_md.errors import UnsuitableFrameError
 from quests_md.io import FramesOrPaths, frame_time_ps, iter_frames
 
 from .descriptor import Descriptor
@@ -176,11 +176,13 @@ class TimeAveraged:
 
         Raises
         ------
+        UnsuitableFrameError
+            If the frame is not an average of this kind.
         FrameError
-            If the frame is not an average of this kind, or cannot be described.
+            If the frame cannot be described.
         """
         if atoms.info.get(MARK) != self.mark:
-            raise FrameError(
+            raise UnsuitableFrameError(
                 f"expected a frame averaged over {self.mark}, got {atoms.info.get(MARK, 'one that is not averaged')}; "
                 "average a trajectory with TimeAveraged.frames"
             )

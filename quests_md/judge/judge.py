@@ -32,7 +32,7 @@ from quests_md.environments import (
     largest_cluster,
     wrapped_positions,
 )
-from quests_md.errors import FrameError
+from quests_md.errors import FrameError, UnsuitableFrameError
 from quests_md.records import Check
 from quests_md.reference import Reference, require_equal_settings
 
@@ -176,7 +176,13 @@ class Judge:
         interval: int | None = None,
         averaged: Atoms | None = None,
     ) -> Judged:
-        """Check one frame, which is not changed; `averaged`: the same atoms without thermal noise, to be looked at."""
+        """Check one frame, which is not changed; `averaged`: the same atoms without thermal noise, to be looked at.
+
+        Raises
+        ------
+        UnsuitableFrameError
+            If the reference's descriptor does not take such frames. Any other FrameError makes the check "invalid".
+        """
         start = time.perf_counter()
         n_atoms = len(atoms)
         numbers = np.asarray(atoms.numbers)
@@ -205,6 +211,8 @@ class Judge:
                 wrapped_positions(atoms)  # a descriptor of one's own may not look
             rows = describe(self.reference.descriptor, seen, self.threads)
             crowded = close_pairs(atoms, self._pair_distances)
+        except UnsuitableFrameError:  # the reference is not for such frames: nothing has exploded
+            raise
         except FrameError as exc:
             lost = np.flatnonzero(~(np.abs(atoms.positions) <= MAX_COORDINATE).all(axis=1))
             return Judged(_invalid(host, start), None, str(exc), offenders=tuple(lost.tolist()))

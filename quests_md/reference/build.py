@@ -67,7 +67,7 @@ class Builder:
             elements = np.unique(atoms.numbers)
             distances = nearest_by_element(atoms, elements, self.cutoff)
         except FrameError as exc:
-            raise FrameError(f"{frame.source}, frame {frame.index}: {exc}") from exc
+            raise type(exc)(f"{frame.source}, frame {frame.index}: {exc}") from exc
         except ValueError as exc:
             raise ValueError(f"{frame.source}, frame {frame.index}: {exc}") from exc
         centers = is_center(self.descriptor, atoms.numbers)

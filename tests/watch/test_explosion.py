@@ -19,7 +19,19 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from systems import FS, alloy, copper, level_at, md_frames, md_reference, outside
 
-from quests_md import FrameError, Monitor, Reference, Trigger, save_frame
+from quests_md import (
+    Descriptor,
+    FrameError,
+    Minimised,
+    Monitor,
+    Reference,
+    TimeAveraged,
+    Trigger,
+    UnsuitableFrameError,
+    read_log,
+    save_frame,
+    score_trajectory,
+)
 from quests_md.environments.contacts import CLOSE, close_pairs
 from quests_md.watch.explosion import Explosion, RunningMedian
 
@@ -436,3 +448,72 @@ def test_numbers_that_are_not_finite_explode_and_are_never_saved(tmp_path, broke
     assert "finite" in exploded.reason
     assert exploded.atoms == (() if broken == "energy" else (7,))
     assert "nan" not in (tmp_path / "flagged.extxyz").read_text().lower()
+
+
+def by_element():
+    return Reference.from_frames(
+        [copper(seed=seed, rattle=0.05) for seed in range(6)],
+        descriptor=Descriptor(k=8, elements=("Cu",)),
+        bandwidth=0.05,
+        groups="frame",
+    )
+
+
+def gilded(n_frames, *which):
+    frames = [copper(seed=seed, rattle=0.05) for seed in range(n_frames)]
+    for i in which:
+        frames[i].symbols[0] = "Au"
+    return frames
+
+
+def test_a_frame_that_the_descriptor_does_not_take_is_no_explosion_of_a_live_run(tmp_path):
+    def run(**settings):
+        dyn = VelocityVerlet(copper(temperature_K=300, calc=EMT()), 2 * FS)
+        with Monitor(by_element(), **settings) as monitor:
+            monitor.attach(dyn, 5)
+            for symbol in ("Cu", "Au", "Cu"):
+                dyn.atoms.symbols[0] = symbol
+                dyn.run(10)
+        return dyn, monitor
+
+    with pytest.raises(UnsuitableFrameError, match="expected atoms of Cu, got Au for atom 0"):
+        run(log=None, on_error="raise")
+    dyn, monitor = run(log=tmp_path / "run.jsonl")
+    assert dyn.nsteps == 30
+    log = read_log(tmp_path / "run.jsonl")
+    assert not [event for event in (*monitor.events, *log.events) if event.kind == "exploded"]
+    assert log.step.tolist() == [0, 5, 10, 25, 30]
+    notes = [json.loads(line) for line in (tmp_path / "run.jsonl").read_text().splitlines()]
+    failures = [note["message"] for note in notes if note.get("level") == "error"]
+    assert len(failures) == 1
+    assert "the monitor failed: UnsuitableFrameError: elements: expected atoms of Cu, got Au" in failures[0]
+
+
+def test_a_frame_that_the_descriptor_does_not_take_is_no_explosion_of_a_trajectory(tmp_path):
+    averaged = TimeAveraged(Descriptor(k=8), samples=2)
+    of_averages = Reference.from_frames(
+        [averaged.marked(atoms) for atoms in gilded(6)], descriptor=averaged, bandwidth=0.05, groups="frame"
+    )
+    for reference, text in ((by_element(), "got Au"), (of_averages, "not averaged")):
+        frames = gilded(3, 1)
+        with pytest.raises(UnsuitableFrameError, match=text):
+            list(score_trajectory(frames, reference, level_at(reference, 1e3)))
+        if reference is not of_averages:  # the pre-flight has but one frame and takes it for an average
+            with pytest.raises(UnsuitableFrameError, match=text):
+                Monitor(reference, level_at(reference, 1e3), log=None).preflight(frames[1])
+        log = tmp_path / f"{text}.jsonl"
+        checks = score_trajectory(frames, reference, level_at(reference, 1e3), log=log, on_error="log")
+        assert "invalid" in [check.state for check in checks]
+        assert not read_log(log).events
+
+
+def test_a_frame_that_cannot_be_described_is_an_explosion_for_every_descriptor():
+    averaged = TimeAveraged(Descriptor(k=8), samples=2)
+    for descriptor in (Descriptor(k=8, elements=("Cu",)), averaged, Minimised(EMT, "EMT", steps=1)):
+        frames = [averaged.marked(atoms) for atoms in gilded(6)]
+        reference = Reference.from_frames(frames, descriptor=descriptor, bandwidth=0.05, groups="frame")
+        broken = frames[0].copy()
+        broken.positions[3, 1] = math.nan
+        with Monitor(reference, level_at(reference, 1e3), log=None, on_error="raise") as monitor:
+            assert [monitor.check(atoms).state for atoms in (frames[0], broken)] == ["in", "invalid"]
+            assert [event.kind for event in monitor.events] == ["exploded"]
