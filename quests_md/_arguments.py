@@ -1,17 +1,104 @@
-"""Checks of arguments that several public functions share."""
+"""Checks of arguments, each in one place: every check returns the value, or raises an error that names the argument."""
+
+import math
+import os
+from collections.abc import Sequence
+from numbers import Integral
+from pathlib import Path
+from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-__all__ = ["check_bandwidth", "check_rows"]
+__all__ = [
+    "check_bandwidth",
+    "check_choice",
+    "check_folder",
+    "check_integer",
+    "check_not_negative",
+    "check_positive",
+    "check_positive_integer",
+    "check_rows",
+    "check_share",
+    "is_integer",
+    "is_number",
+]
 
+T = TypeVar("T")
 
-#: 1/Å. Squares of larger ones are no numbers any more.
+#: 1/Å. The square of a larger bandwidth is no float64 any more.
 LARGEST_BANDWIDTH = 1e100
 
 
+def is_integer(value: object) -> bool:
+    """Whether this is an integer of Python or numpy; True and False are none."""
+    return isinstance(value, Integral) and not isinstance(value, bool)
+
+
+def is_number(value: object) -> bool:
+    """Whether this is an integer or a float of Python or numpy; True and False are none."""
+    return isinstance(value, int | float | np.integer | np.floating) and not isinstance(value, bool)
+
+
+def check_integer(argument: str, value: Any, least: int) -> int:
+    """An integer of at least `least`; ValueError for all else."""
+    if not is_integer(value) or value < least:
+        raise ValueError(f"{argument}: expected an integer of at least {least}, got {value!r}")
+    return int(value)
+
+
+def check_positive_integer(
+    argument: str, value: Any, *, most: int | None = None, wrong_type: type[Exception] = ValueError
+) -> int:
+    """An integer from 1 to `most`; ValueError for other integers, `wrong_type` for what is no integer."""
+    if not is_integer(value):
+        raise wrong_type(f"{argument}: expected a positive integer, got {value!r}")
+    if value < 1 or (most is not None and value > most):
+        bound = "" if most is None else f" of at most {most}"
+        raise ValueError(f"{argument}: expected a positive integer{bound}, got {value!r}")
+    return int(value)
+
+
+def check_positive(argument: str, value: Any, what: str) -> float:
+    """A finite number above 0; `what` says of what, with the unit: "time in ps". ValueError for all else."""
+    if not is_number(value) or not 0 < value < math.inf:
+        raise ValueError(f"{argument}: expected a positive {what}, got {value!r}")
+    return float(value)
+
+
+def check_not_negative(argument: str, value: Any, what: str) -> float:
+    """A finite number of 0 or more; `what` says of what, with the unit: "time in ps". ValueError for all else."""
+    if not is_number(value) or not 0 <= value < math.inf:
+        raise ValueError(f"{argument}: expected a {what}, 0 or more, got {value!r}")
+    return float(value)
+
+
+def check_share(argument: str, value: Any, what: str = "number between 0 and 1") -> float:
+    """A number above 0 and below 1; ValueError for all else."""
+    if not is_number(value) or not 0 < value < 1:
+        raise ValueError(f"{argument}: expected a {what}, got {value!r}")
+    return float(value)
+
+
+def check_choice(argument: str, value: object, choices: Sequence[T]) -> T:
+    """One of the choices; ValueError for all else."""
+    for choice in choices:
+        if choice == value:
+            return choice
+    *first, last = map(repr, choices)
+    raise ValueError(f"{argument}: expected {', '.join(first)} or {last}, got {value!r}")
+
+
+def check_folder(argument: str, path: str | os.PathLike[str]) -> Path:
+    """The path of a file that will be written; FileNotFoundError already now, if its folder does not exist."""
+    file = Path(path)
+    if not file.parent.is_dir():
+        raise FileNotFoundError(f"{argument}: the folder of {path} does not exist; create it")
+    return file
+
+
 def check_bandwidth(bandwidth: float | str) -> float:
-    """The bandwidth as a float, or a ValueError that says what is wrong with it."""
+    """A positive finite number in 1/Å, which may be given as text; ValueError for all else."""
     try:
         value = float(bandwidth)
     except (TypeError, ValueError, OverflowError):
@@ -22,7 +109,7 @@ def check_bandwidth(bandwidth: float | str) -> float:
 
 
 def check_rows(argument: str, rows: ArrayLike) -> NDArray[np.float64]:
-    """Rows as a C-contiguous float64 (n, d) array, or a ValueError that names the argument."""
+    """Rows of finite numbers as a C-contiguous float64 (n, d) array; ValueError for all else."""
     try:
         array = np.ascontiguousarray(rows, dtype=np.float64)
     except (TypeError, ValueError) as exc:

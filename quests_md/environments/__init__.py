@@ -6,7 +6,8 @@ from .contacts import close_pairs
 from .descriptor import Descriptor, DescriptorLike, check_center_rows, describe, is_center, is_neighbor
 from .minimised import Minimised
 from .neighbours import MAX_COORDINATE, frame_grid, linked_pairs, nearest_by_element, wrapped_positions
-from .time_averaged import TimeAveraged, Window
+from .time_averaged import TimeAveraged
+from .window import Window
 
 __all__ = [
     "MAX_COORDINATE",

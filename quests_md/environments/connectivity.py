@@ -1,14 +1,12 @@
 """Connected clusters of flagged atoms under periodic boundaries."""
 
-from collections.abc import Mapping
-
 import numpy as np
 from ase import Atoms
 from numpy.typing import NDArray
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
-from .neighbours import frame_grid, linked_pairs
+from .neighbours import PairDistances, frame_grid, linked_pairs
 
 __all__ = ["LINK", "clusters", "coordination", "largest_cluster", "links"]
 
@@ -16,25 +14,23 @@ __all__ = ["LINK", "clusters", "coordination", "largest_cluster", "links"]
 #: the first shell of fcc and both near shells of bcc (1.15), short of the second of fcc (1.41).
 LINK = 1.3
 
-#: Å, link where the reference knows no neighbour distance at all: first-shell distance of most metals, times LINK.
+#: Å, link where the reference knows no distance of any pair: first-shell distance of most metals, times LINK.
 UNKNOWN_LINK = 3.5
 
 
-def clusters(
-    atoms: Atoms, flagged: NDArray[np.bool_], pair_distances: Mapping[tuple[int, int], tuple[float, float]]
-) -> list[NDArray[np.int64]]:
+def clusters(atoms: Atoms, flagged: NDArray[np.bool_], pair_distances: PairDistances) -> list[NDArray[np.int64]]:
     """All connected clusters of flagged atoms: indices in ascending order, the largest cluster first.
 
-    Of clusters of one size, that of the smallest index comes first.
+    Of clusters of one size, the one with the smallest index comes first.
 
     Parameters
     ----------
     atoms
         The frame.
     flagged
-        (n_atoms,) which atoms count.
+        (n_atoms,) whether an atom is flagged.
     pair_distances
-        (smallest, median) nearest-neighbour distance in Å per pair of atomic numbers (a <= b).
+        (smallest, median) nearest-neighbour distance in Å by pair of atomic numbers (a <= b).
     """
     chosen = np.flatnonzero(flagged)
     if len(chosen) < 2:
@@ -49,25 +45,23 @@ def clusters(
     return sorted(parts, key=lambda part: (-len(part), part[0]))
 
 
-def largest_cluster(
-    atoms: Atoms, flagged: NDArray[np.bool_], pair_distances: Mapping[tuple[int, int], tuple[float, float]]
-) -> int:
+def largest_cluster(atoms: Atoms, flagged: NDArray[np.bool_], pair_distances: PairDistances) -> int:
     """Number of atoms in the largest cluster of flagged atoms, see `clusters`."""
     found = clusters(atoms, flagged, pair_distances)
     return len(found[0]) if found else 0
 
 
-def coordination(atoms: Atoms, index: int, pair_distances: Mapping[tuple[int, int], tuple[float, float]]) -> int:
-    """Number of neighbours of one atom, nearer than the distance up to which atoms of a cluster are linked.
+def coordination(atoms: Atoms, index: int, pair_distances: PairDistances) -> int:
+    """Number of neighbours of one atom: atoms that would be linked to it in a cluster.
 
-    Every periodic image is a neighbour of its own, those of the atom itself too: 12 in the primitive cell of fcc.
+    Every periodic image counts as a neighbour, images of the atom itself too: 12 in the primitive cell of fcc.
 
     Parameters
     ----------
     atoms
         The frame.
     index
-        The atom.
+        Index of the atom.
     pair_distances
         As for `clusters`.
 
@@ -86,10 +80,8 @@ def coordination(atoms: Atoms, index: int, pair_distances: Mapping[tuple[int, in
     return int((squares < reach[species[grid.source]] ** 2).sum()) - 1
 
 
-def links(
-    elements: NDArray[np.int64], pair_distances: Mapping[tuple[int, int], tuple[float, float]]
-) -> NDArray[np.float64]:
-    """Distance in Å up to which atoms are linked (n_elements, n_elements); unknown pairs get the longest known one."""
+def links(elements: NDArray[np.int64], pair_distances: PairDistances) -> NDArray[np.float64]:
+    """Distance in Å up to which atoms are linked, (n_elements, n_elements); unknown pairs get the longest known one."""
     longest = max((median for _, median in pair_distances.values()), default=UNKNOWN_LINK / LINK)
     out = np.empty((len(elements), len(elements)))
     for i, a in enumerate(elements):

@@ -2,34 +2,33 @@
 
 import itertools
 import math
-from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
 from ase import Atoms
-from ase.data import chemical_symbols, covalent_radii
+from ase.data import covalent_radii
 from ase.geometry import minkowski_reduce
 from numpy.typing import NDArray
 
 from quests_md._kernels.neighbors import link_pairs
 
-from .neighbours import frame_grid
+from .atom_ids import element_symbol
+from .neighbours import PairDistances, frame_grid
 
 __all__ = ["ClosePairs", "close_pairs"]
 
-#: Atoms nearer than this share of the reference's closest pair of their elements have exploded. Frames in distribution
-#: come to 0.95 of it, copper heated to 2000 K to 0.88 of a reference of 300 K. Relaxed structures alone are no measure
-#: of a hot run: DFT frames of melts come to 0.68 to 0.76 of the closest pair of strained crystals at rest.
+#: Atoms nearer than this share of the distance of the reference's closest pair of their elements have exploded. Frames
+#: in distribution come to 0.95 of that distance, copper heated to 2000 K to 0.88 of that of a reference of 300 K. A
+#: reference of relaxed structures alone is no measure of a hot run: DFT frames of melts come to 0.68 to 0.76 of the
+#: closest pair of strained crystals at rest.
 CLOSE = 0.8
 
-#: The same for pairs that the reference has never seen at bonding distance, of the sum of their covalent radii
-#: (Cordero et al. 2008, doi:10.1039/b801115j). The shortest bonds: N2 0.77, UO2(2+) 0.67, Cr2 0.60.
+#: For pairs that the reference has never seen at bonding distance: the same share, of the sum of their covalent radii
+#: (Cordero et al. 2008, doi:10.1039/b801115j). The shortest bonds have N2 0.77, UO2(2+) 0.67, Cr2 0.60.
 CLOSE_UNSEEN = 0.6
 
-#: Most pairs that are listed, and most of which the distance is looked at.
-MOST_LISTED = 100
-
-MOST_MEASURED = 10_000
+#: Most pairs that are listed, and most pairs whose distance is computed.
+MOST_LISTED, MOST_MEASURED = 100, 10_000
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -37,36 +36,36 @@ class ClosePairs:
     """Pairs of atoms that are too near to each other."""
 
     n_pairs: int
-    """How many there are; images of one atom near another count on their own, those near itself once."""
+    """How many there are. Every image of an atom near another atom counts; an atom near its own images counts once."""
     atoms: NDArray[np.int64]
-    """(n, 2) indices of the nearest 100 of them, nearest first; twice the same: an atom and its own image."""
+    """(n, 2) indices of the nearest 100 pairs, nearest first; twice the same index: an atom and its own image."""
     distances: NDArray[np.float64]
-    """(n,) their distances, Å."""
+    """(n,) distances of the listed pairs, Å."""
     limits: NDArray[np.float64]
-    """(n,) the distances below which they are too near, Å."""
+    """(n,) distances below which the listed pairs are too near, Å."""
     reason: str
-    """The first of them in words; empty without any."""
+    """The nearest pair in words; empty if there is none."""
 
 
-def close_pairs(atoms: Atoms, pair_distances: Mapping[tuple[int, int], tuple[float, float]]) -> ClosePairs:
+def close_pairs(atoms: Atoms, pair_distances: PairDistances) -> ClosePairs:
     """Pairs of atoms nearer than 0.8 times the closest pair of their elements in the reference.
 
-    An atom and its own periodic image are a pair too. That limit stands for elements which the reference has seen
+    An atom and its own periodic image are a pair too. The limit of 0.8 is for elements that the reference has seen
     bonded: no farther apart than the sum of their covalent radii, or nearer to each other than one of them is to any
-    third. Of others it knows no closest pair, and two antisite atoms of an ordered alloy, two atoms of a solute or H2
-    from a hydride are new, but no explosion: their limit is 0.6 times the sum of the covalent radii, and at most 0.8
-    times the closest pair of either. Two elements need not keep a greater distance either than each keeps from itself,
-    in the mean: the reference may know these hot and those cold.
+    third element. Of other elements the reference knows no closest pair: two antisite atoms of an ordered alloy, two
+    atoms of a solute or H2 from a hydride are new but no explosion. The limit of such pairs is 0.6 times the sum of the
+    covalent radii, and at most 0.8 times the closest pair of either element. Nor need two elements keep a greater
+    distance from each other than the mean of the distances that each keeps from itself: the reference may know the
+    like pairs hot and the unlike pair cold.
 
-    Of more than 10 000 pairs, the nearest of any 10 000 are listed. A reference without pairs says nothing, and nothing
-    is found.
+    Of more than 10 000 pairs, the nearest of any 10 000 are listed. A reference without pairs sets no limit.
 
     Parameters
     ----------
     atoms
         The frame.
     pair_distances
-        (smallest, median) nearest-neighbour distance in Å per pair of atomic numbers (a <= b).
+        (smallest, median) nearest-neighbour distance in Å by pair of atomic numbers (a <= b).
 
     Raises
     ------
@@ -96,10 +95,8 @@ def close_pairs(atoms: Atoms, pair_distances: Mapping[tuple[int, int], tuple[flo
     )
 
 
-def _limits(
-    elements: NDArray[np.int64], pair_distances: Mapping[tuple[int, int], tuple[float, float]]
-) -> NDArray[np.float64]:
-    """Distance in Å below which atoms are too near (n_elements, n_elements); 0: the reference says nothing."""
+def _limits(elements: NDArray[np.int64], pair_distances: PairDistances) -> NDArray[np.float64]:
+    """Distance in Å below which atoms are too near, (n_elements, n_elements); 0 where the reference has no pairs."""
     limits = np.zeros((len(elements), len(elements)))
     smallest = {pair: low for pair, (low, _) in pair_distances.items()}
     if not smallest:
@@ -120,14 +117,14 @@ def _limits(
 
 
 def _radius(number: int) -> float:
-    """Covalent radius in Å; 0 for what is no element."""
+    """Covalent radius in Å; 0 for a number that is no element's."""
     return float(covalent_radii[number]) if 0 <= number < len(covalent_radii) else 0.0
 
 
 def _linked(atoms: Atoms, limits: NDArray[np.float64], species: NDArray[np.int64]) -> tuple[int, NDArray[np.int64]]:
     """Number of pairs of atoms below their limits, images included, and up to 10 000 of them (n, 2)."""
-    grid = frame_grid(atoms, 2 * float(limits.max()))  # in smaller bins finding bins takes longer than distances
-    order = np.argsort(grid.slots)  # neighbours one after the other: twice as fast where a host has shuffled them
+    grid = frame_grid(atoms, 2 * float(limits.max()))  # with smaller bins finding the bins takes longer
+    order = np.argsort(grid.slots)  # neighbours one after the other: twice as fast if a host has shuffled atoms
     rank = np.empty_like(order)
     rank[order] = np.arange(len(order))
     pairs = np.empty((MOST_MEASURED, 2), np.int64)
@@ -136,13 +133,16 @@ def _linked(atoms: Atoms, limits: NDArray[np.float64], species: NDArray[np.int64
 
 
 def _shortest_period_at_least(atoms: Atoms) -> float:
-    """A bound in Å of the distance of an atom to its own images: no sum of vectors is below their singular values."""
+    """A lower bound in Å of the distance of an atom to its own images.
+
+    No sum of whole multiples of the cell vectors is shorter than their smallest singular value.
+    """
     vectors = atoms.cell.array[atoms.pbc]
     return float(np.linalg.svd(vectors, compute_uv=False)[-1]) if len(vectors) else math.inf
 
 
 def _reduced_periods(atoms: Atoms) -> NDArray[np.float64]:
-    """Shortest vectors (n_periodic, 3) in Å that span the periodic images."""
+    """The shortest vectors (n_periodic, 3) in Å that span the lattice of periodic images."""
     if not atoms.pbc.any():
         return np.empty((0, 3))
     reduced, _ = minkowski_reduce(atoms.cell.array, atoms.pbc)
@@ -151,7 +151,7 @@ def _reduced_periods(atoms: Atoms) -> NDArray[np.float64]:
 
 
 def _distances(steps: NDArray[np.float64], periods: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Length in Å of each step (n, 3) to the nearest image; the periods are reduced.
+    """Length in Å of each step (n, 3) to the nearest image; `periods` are the reduced cell vectors.
 
     ASE's `find_mic` misses nearer images along one periodic direction of a skewed cell.
     """
@@ -168,7 +168,7 @@ def _reason(
     pairs: NDArray[np.int64],
     distances: NDArray[np.float64],
     limits: NDArray[np.float64],
-    pair_distances: Mapping[tuple[int, int], tuple[float, float]],
+    pair_distances: PairDistances,
 ) -> str:
     if n_pairs == 0:
         return ""
@@ -183,10 +183,6 @@ def _reason(
         verdict = f"below {limit:.2f} Å counts as exploded (the reference has them no nearer than {smallest:.2f} Å)"
     else:
         verdict = f"below {limit:.2f} Å counts as exploded (the reference has no such pair)"
-    pair = f"{_symbol(atoms.numbers[i])}-{_symbol(atoms.numbers[j])}"
+    pair = f"{element_symbol(atoms.numbers[i])}-{element_symbol(atoms.numbers[j])}"
     reason = f"{who} ({pair}) are {distances[0]:.2f} Å apart; {verdict}"
     return reason if n_pairs == 1 else f"{reason}; {n_pairs - 1} more pair{'s' * (n_pairs > 2)} too near"
-
-
-def _symbol(number: int) -> str:
-    return str(chemical_symbols[number]) if 0 <= number < len(chemical_symbols) else str(number)

@@ -8,24 +8,25 @@ from typing import Any, Protocol
 
 import numpy as np
 from ase import Atoms
-from ase.data import atomic_numbers, chemical_symbols
+from ase.data import atomic_numbers
 from numpy.typing import ArrayLike, NDArray
 
-from quests_md._arguments import check_rows
+from quests_md._arguments import check_positive_integer, check_rows, is_number
 from quests_md._kernels.rows import fill_rows
 from quests_md._threads import available_threads, for_ranges
 from quests_md.engine import announce_compilation
 from quests_md.errors import UnsuitableFrameError
 
+from .atom_ids import element_symbol
 from .neighbours import frame_grid
 
 __all__ = ["Descriptor", "DescriptorLike", "check_center_rows", "describe", "is_center", "is_neighbor"]
 
-#: Atoms per piece of work: a millisecond. Halves of that take longer in two threads than together in one.
+#: Atoms per piece of work, a millisecond: two halves of a piece take longer in two threads than the piece in one.
 PIECE = 256
 
-#: Most neighbours and numbers per row: 32 neighbours of each of 118 elements stay below. With more a hundred bytes of a
-#: file would ask for gigabytes at the first frame.
+#: Most neighbours and most numbers per row; 32 neighbours of each of 118 elements stay below. With more a file of a
+#: hundred bytes could ask for gigabytes of memory at the first frame.
 MOST_NEIGHBORS, WIDEST_ROW = 1024, 2**18
 
 
@@ -39,17 +40,17 @@ class Descriptor:
     and supercell, on perfect lattices too: ties at the k-th neighbour are broken by distances alone.
 
     With m `elements` the neighbours are resolved: ``[X1_a, X2_aa, X1_b, X2_bb, ..., X2_ab, X2_ac, ..., X2_bc, ...]``
-    with m(2k - 1) + m(m - 1)/2 k numbers, elements by atomic number. X1_a and X2_aa are made as above from the k
-    nearest neighbours of element a alone. X2_ab (k numbers) is the mean of two halves: rank-by-rank means of the
-    sorted rows of the matrix sqrt(w_ij w_il)/r_jl with j among the k nearest of a and l among the k nearest of b, and
-    the same of its transpose; the divisor is always k. One element gives the plain row. The atom's own element is not
-    in the row: match="element" of a reference sees to that. Distances grow with m: see docs/design.md for the
-    bandwidth.
+    with m(2k - 1) + m(m - 1)/2 k numbers, elements in the order of atomic numbers. X1_a and X2_aa are made as above
+    from the k nearest neighbours of element a alone. X2_ab (k numbers) is the mean of two halves: the rank-by-rank mean
+    of the sorted rows of the matrix sqrt(w_ij w_il)/r_jl with j among the k nearest of a and l among the k nearest of
+    b, and the same of the transposed matrix; the divisor is always k. One element gives the plain row. The row does not
+    tell the element of the atom itself: match="element" of a reference compares atoms of one element only. Distances
+    between rows grow with m: see docs/design.md for the bandwidth.
 
     Parameters
     ----------
     k
-        Number of neighbours, with `elements` of each element.
+        Number of neighbours; with `elements` the number of neighbours of each element.
     cutoff
         Radius r_c in Å. Neighbours beyond it contribute nothing.
     elements
@@ -91,16 +92,13 @@ class Descriptor:
     neighbors: tuple[str, ...] | None = field(default=None, kw_only=True)
 
     def __post_init__(self) -> None:
-        if isinstance(self.k, bool) or not isinstance(self.k, int | np.integer):
-            error = ValueError if isinstance(self.k, float) else TypeError
-            raise error(f"k: expected a positive integer, got {self.k!r}")
-        if not 1 <= self.k <= MOST_NEIGHBORS:
-            raise ValueError(f"k: expected a positive integer of at most {MOST_NEIGHBORS}, got {self.k!r}")
-        if isinstance(self.cutoff, bool) or not isinstance(self.cutoff, int | float | np.integer | np.floating):
+        wrong_type = ValueError if isinstance(self.k, float) else TypeError
+        k = check_positive_integer("k", self.k, most=MOST_NEIGHBORS, wrong_type=wrong_type)
+        if not is_number(self.cutoff):
             raise TypeError(f"cutoff: expected a positive number in Å, got {self.cutoff!r}")
         if not 0 < self.cutoff <= sys.float_info.max:
             raise ValueError(f"cutoff: expected a positive finite number in Å, got {self.cutoff!r}")
-        object.__setattr__(self, "k", int(self.k))
+        object.__setattr__(self, "k", k)
         object.__setattr__(self, "cutoff", float(self.cutoff))
         for argument in ("elements", "centers", "neighbors"):
             object.__setattr__(self, argument, _checked_symbols(argument, getattr(self, argument)))
@@ -120,7 +118,7 @@ class Descriptor:
 
     @property
     def settings(self) -> dict[str, Any]:
-        """The arguments that differ from "all elements alike", as JSON can hold them, for `Descriptor(**settings)`."""
+        """`k`, `cutoff` and the restrictions that are set, as JSON can hold them, for `Descriptor(**settings)`."""
         restrictions = {name: getattr(self, name) for name in ("elements", "centers", "neighbors")}
         chosen = {name: list(symbols) for name, symbols in restrictions.items() if symbols is not None}
         return {"k": self.k, "cutoff": self.cutoff, **chosen}
@@ -175,7 +173,7 @@ class Descriptor:
             return rows
         announce_compilation()
         grid = frame_grid(atoms, self.cutoff)
-        # neighbouring bins one after the other: what an atom needs is already in the cache
+        # atoms of neighbouring bins one after the other: their neighbours are still in the cache of the processor
         order = chosen[np.argsort(grid.slots[chosen])]
         slots = grid.slots[order]
         centers = np.column_stack((grid.x[slots], grid.y[slots], grid.z[slots]))
@@ -208,7 +206,7 @@ class Descriptor:
         strange = np.flatnonzero(seen & (known[kinds] != numbers))
         if len(strange):
             i = int(strange[0])
-            symbol = chemical_symbols[numbers[i]] if 0 <= numbers[i] < len(chemical_symbols) else str(numbers[i])
+            symbol = element_symbol(numbers[i])
             raise UnsuitableFrameError(
                 f"elements: expected atoms of {', '.join(self.elements)}, got {symbol} for atom {i}"
                 f"{f' and {len(strange) - 1} more atoms' if len(strange) > 1 else ''}; add {symbol!r} to the elements "
@@ -218,10 +216,10 @@ class Descriptor:
 
 
 class DescriptorLike(Protocol):
-    """Any callable from a frame to rows (n_atoms, width) with a text that is equal exactly for equal settings.
+    """Any callable from a frame to rows (n_atoms, width), with a fingerprint.
 
-    It may have methods `is_center(numbers)` and `is_neighbor(numbers)`, as `Descriptor` has, if not all atoms have a
-    row or are seen; rows of atoms that are no centers must then be NaN.
+    If not all atoms have a row, or not all are seen as neighbours, it must have the methods `is_center(numbers)` and
+    `is_neighbor(numbers)` of `Descriptor`; rows of atoms that are no centers must then be NaN.
     """
 
     @property

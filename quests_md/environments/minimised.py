@@ -7,52 +7,55 @@ from typing import Any
 
 import numpy as np
 from ase import Atoms
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import NDArray
 
+from quests_md._arguments import check_integer, check_positive
 from quests_md.errors import FrameError
 
 from .descriptor import Descriptor
-from .time_averaged import _checked_count, _checked_descriptor, _checked_positive
+from .wrapped import Wrapped
 
 __all__ = ["Minimised"]
 
 #: Å, longest displacement of an atom in a step of the minimiser, as in LAMMPS.
 LONGEST_STEP = 0.1
 
-#: FIRE as Bitzek et al. recommend it: steps downhill before it speeds up, factors of the time step and of the mixing of
-#: velocity and force, first mixing. Time steps for unit masses in Å, eV, as in ASE.
-PATIENCE, FASTER, SLOWER, MIXING, LESS_MIXING = 5, 1.1, 0.5, 0.1, 0.99
+#: FIRE as Bitzek et al. recommend it: steps downhill before it speeds up; factors of the time step, faster and slower;
+#: first mixing of velocity and force, and its factor.
+STEPS_DOWNHILL, FASTER, SLOWER, MIXING, LESS_MIXING = 5, 1.1, 0.5, 0.1, 0.99
 
+#: For unit masses in Å, eV, as in ASE.
 FIRST_TIME_STEP, LONGEST_TIME_STEP = 0.1, 1.0
 
 
-class Minimised:
+class Minimised(Wrapped):
     """A descriptor of a minimised copy of the frame: its inherent structure, as far as a few steps reach it.
 
-    The frame and its calculator are never touched: the copy gets a calculator of its own, and up to `steps` force
-    calls are the price at every check. The cell stays; constraints are left out, so that frames give the same rows
-    wherever they come from. The minimiser is FIRE with steps limited atom by atom, so that a large frame comes as far
-    in as many steps as a small one.
+    The frame and its calculator are never touched: the copy gets a calculator of its own. A check costs up to `steps`
+    force calls. The cell stays as it is. Constraints are left out, so that frames give the same rows wherever they come
+    from. The minimiser is FIRE with steps limited atom by atom, so that a large frame comes as far in as many steps as
+    a small one.
 
-    Rows are those of the frame alone as long as the forces are. A calculator that starts from what it found last (the
-    wavefunction of a DFT code, iterative charges) gives forces that depend on what it was asked before, within its
-    convergence, and so does dH. The calculator's results are reset before each frame, where it has a method `reset`.
+    Rows depend on the frame alone as long as the forces do. A calculator that starts from what it found last (the
+    wavefunction of a DFT code, iterative charges) gives forces that depend on earlier frames, within its convergence,
+    and then dH depends on them too. A calculator with a method `reset` is reset before each frame.
 
-    Frames are minimised one at a time, also when several threads ask.
+    Frames are minimised one at a time, also when several threads ask for rows.
 
     Parameters
     ----------
     make_calculator
-        Called when first needed, and again after a failure: returns the calculator of the copies, not that of the run.
+        Returns a calculator for the copies, never that of the run. Called when one is first needed, and again after a
+        failure.
     name
-        Of the calculator, for the fingerprint: references made with another name are refused. Change it whenever the
-        potential changes.
+        Name of the calculator, a part of the fingerprint: references made with another name are refused. Change it
+        whenever the potential changes.
     descriptor
-        Of the minimised frame, default `Descriptor()`.
+        Descriptor of the minimised frame, default `Descriptor()`.
     steps
-        Steps of the minimiser, at most.
+        Most steps of the minimiser.
     fmax
-        Largest force in eV/Å at which it ends before.
+        Largest force in eV/Å at which the minimiser ends before.
 
     Raises
     ------
@@ -84,16 +87,16 @@ class Minimised:
             raise TypeError(f"make_calculator: expected a function that returns a calculator, got {make_calculator!r}")
         if not isinstance(name, str) or not name:
             raise ValueError(f"name: expected the name of the calculator, got {name!r}")
-        self.descriptor = _checked_descriptor(descriptor)
+        super().__init__(descriptor)
         self.name = name
-        self.steps = _checked_count("steps", steps, 1)
-        self.fmax = _checked_positive("fmax", fmax, "force in eV/Å")
+        self.steps = check_integer("steps", steps, 1)
+        self.fmax = check_positive("fmax", fmax, "force in eV/Å")
         self._make_calculator = make_calculator
         self._calculator: Any = None
         self._lock = threading.Lock()
 
     def __getstate__(self) -> dict[str, Any]:
-        """Without the calculator: it is made again where it is needed."""
+        """The state without the calculator, which is made again where it is needed."""
         return {name: value for name, value in self.__dict__.items() if name not in ("_calculator", "_lock")}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
@@ -102,21 +105,8 @@ class Minimised:
     @property
     def fingerprint(self) -> str:
         """Equal exactly for equal settings."""
-        of = f"{self.name}, {self.steps} steps, {self.fmax!r} eV/Å"
-        return f"{self.descriptor.fingerprint} of frames minimised with {of}"
-
-    @property
-    def width(self) -> int:
-        """Numbers per row."""
-        return self.descriptor.width
-
-    def is_center(self, numbers: ArrayLike) -> NDArray[np.bool_]:
-        """Whether atoms of each atomic number have a row."""
-        return self.descriptor.is_center(numbers)
-
-    def is_neighbor(self, numbers: ArrayLike) -> NDArray[np.bool_]:
-        """Whether atoms of each atomic number are seen as neighbours."""
-        return self.descriptor.is_neighbor(numbers)
+        how = f"{self.name}, {self.steps} steps, {self.fmax!r} eV/Å"
+        return f"{self.descriptor.fingerprint} of frames minimised with {how}"
 
     def __call__(self, atoms: Atoms) -> NDArray[np.float64]:
         """Rows of the minimised copy, (n_atoms, width) in 1/Å.
@@ -136,7 +126,7 @@ class Minimised:
         FrameError
             If positions or cell are not finite.
         RuntimeError
-            If the calculator fails or gives forces that are not finite; the next frame gets a new one.
+            If the calculator fails or gives forces that are not finite; the next frame gets a new calculator.
         Exception
             Whatever `make_calculator` raises.
         """
@@ -166,7 +156,10 @@ class Minimised:
 
 
 def _minimise(atoms: Atoms, steps: int, fmax: float) -> None:
-    """FIRE. ASE's limits the norm of a step over all atoms together: a large frame would hardly come anywhere."""
+    """Minimise with FIRE.
+
+    ASE's FIRE limits the norm of a step over all atoms together: a large frame would hardly come anywhere.
+    """
     velocities = np.zeros((len(atoms), 3))
     time_step, mixing, n_downhill = FIRST_TIME_STEP, MIXING, 0
     for step in range(steps):
@@ -178,7 +171,7 @@ def _minimise(atoms: Atoms, steps: int, fmax: float) -> None:
         if np.vdot(forces, velocities) > 0:
             along = math.sqrt(np.vdot(velocities, velocities) / np.vdot(forces, forces))
             velocities = (1 - mixing) * velocities + mixing * along * forces
-            if n_downhill > PATIENCE:
+            if n_downhill > STEPS_DOWNHILL:
                 time_step = min(time_step * FASTER, LONGEST_TIME_STEP)
                 mixing *= LESS_MIXING
             n_downhill += 1
@@ -188,5 +181,5 @@ def _minimise(atoms: Atoms, steps: int, fmax: float) -> None:
         velocities += time_step * forces
         moves = time_step * velocities
         lengths = np.linalg.norm(moves, axis=1, keepdims=True)
-        # atom by atom and not all by one factor, which the strangest atom would set
+        # limited atom by atom: one factor for all would be set by the strangest atom
         atoms.positions += moves * np.minimum(1, LONGEST_STEP / np.maximum(lengths, LONGEST_STEP))

@@ -1,7 +1,9 @@
 """A frame as points on a grid: atoms and their periodic images, for any cell and any mix of periodic directions."""
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import TypeAlias
 
 import numpy as np
 from ase import Atoms
@@ -11,12 +13,15 @@ from numpy.typing import NDArray
 from quests_md._kernels.neighbors import bin_points, extent, link_pairs, list_images, nearest_of_species
 from quests_md.errors import FrameError
 
-__all__ = ["FrameGrid", "frame_grid", "linked_pairs", "nearest_by_element", "wrapped_positions"]
+__all__ = ["FrameGrid", "PairDistances", "frame_grid", "linked_pairs", "nearest_by_element", "wrapped_positions"]
 
-#: Most periodic images of one frame, about 2 GB of coordinates: beyond it the cell has collapsed.
+#: (smallest, median) distance in Å of nearest neighbours in a reference, by pair of atomic numbers (a <= b).
+PairDistances: TypeAlias = Mapping[tuple[int, int], tuple[float, float]]
+
+#: Most periodic images of one frame, about 2 GB of coordinates: with more the cell has collapsed.
 MAX_IMAGES = 50_000_000
 
-#: Å. Beyond it a coordinate has fewer than seven decimals left and wrapping into a cell gives noise.
+#: Å. A larger coordinate has fewer than seven decimals left, and wrapping it into a cell gives noise.
 MAX_COORDINATE = 1e9
 
 
@@ -34,12 +39,12 @@ class FrameGrid:
 
     @property
     def arrays(self) -> tuple[NDArray[np.float64 | np.int64], ...]:
-        """x, y, z, bins, shape: what kernels take to find neighbours."""
+        """x, y, z, bins, shape: the arrays in which kernels find neighbours."""
         return self.x, self.y, self.z, self.bins, self.shape
 
 
 def frame_grid(atoms: Atoms, cutoff: float) -> FrameGrid:
-    """Lay out a frame so that all neighbours within the cutoff of an atom are in the 27 bins around it.
+    """Sort a frame into bins so that all neighbours within the cutoff of an atom are in the 27 bins around the atom.
 
     Raises
     ------
@@ -62,7 +67,7 @@ def nearest_by_element(atoms: Atoms, elements: NDArray[np.int64], cutoff: float)
 
 
 def linked_pairs(atoms: Atoms, links: NDArray[np.float64], species: NDArray[np.int64]) -> NDArray[np.int64]:
-    """Pairs of atoms (n_pairs, 2) nearer to each other, images included, than the link of their species, in Å."""
+    """Pairs of atoms (n_pairs, 2) nearer to each other, images included, than the link in Å of their two species."""
     longest = float(links.max())
     grid = frame_grid(atoms, longest)
     capacity = 16 * len(atoms) + 16
@@ -84,7 +89,7 @@ def wrapped_positions(atoms: Atoms) -> tuple[NDArray[np.float64], NDArray[np.flo
 
 
 def _wrapped(atoms: Atoms) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]:
-    """`wrapped_positions`, and the (3, n_periodic) matrix that turns coordinates into fractions of the vectors."""
+    """As `wrapped_positions`, and the (3, n_periodic) matrix that turns coordinates into fractions of the vectors."""
     positions = np.array(atoms.positions, dtype=np.float64)
     if not np.isfinite(positions).all():
         bad = np.flatnonzero(~np.isfinite(positions).all(axis=1))
@@ -121,7 +126,7 @@ def _wrapped(atoms: Atoms) -> tuple[NDArray[np.float64], NDArray[np.float64], ND
 
 
 def _relative_volume(unit: NDArray[np.float64]) -> float:
-    """Volume spanned by unit vectors: 1 for orthogonal, 0 for dependent."""
+    """Volume spanned by unit vectors: 1 for orthogonal, 0 for dependent ones."""
     return float(np.sqrt(max(np.linalg.det(unit @ unit.T), 0.0)))
 
 

@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.stats import t as student
 
+from quests_md._arguments import check_positive
 from quests_md.calibration import as_released
 
 from .cusum import RUN_LENGTHS, Cusum
@@ -70,8 +71,7 @@ class Baseline:
     """
 
     def __init__(self, statistics: tuple[str, ...], duration_ps: float, rate: float, release: float) -> None:
-        if not (math.isfinite(duration_ps) and duration_ps > 0):
-            raise ValueError(f"baseline_ps: expected a positive time in ps, got {duration_ps!r}")
+        check_positive("baseline_ps", duration_ps, "time in ps")
         self.statistics = statistics
         self.duration_ps = duration_ps
         self.rate = rate

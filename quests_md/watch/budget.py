@@ -1,22 +1,24 @@
-"""How often a run may be checked if checks shall not take more than a share of its time; knows no clock."""
+"""How often a run may be checked if checks are to take no more than a share of its time; knows no clock."""
 
 import math
+
+from quests_md._arguments import check_share
 
 __all__ = ["Budget"]
 
 #: Weight of the newest measurement in the running averages of times.
 NEWEST = 0.2
 
-#: Intervals grow as soon as the budget asks for more than this times the present one, and shrink below that.
+#: The interval grows when more than GROW times the present one is needed, and shrinks when less than SHRINK times is.
 GROW, SHRINK = 1.05, 0.7
 
 
 class Budget:
-    """Chooses every how many calls of an observer a check is made.
+    """Chooses at every how many calls of an observer a check is made.
 
     With c the time of a check and s the time between two calls without one, checks at every m-th call take the share
-    c / (c + m s) of the run: m is the smallest that keeps it below the budget. c and s are running averages, and the
-    first check, which may load libraries, does not count.
+    c / (c + m s) of the run: m is the smallest number that keeps this share below the budget. c and s are running
+    averages. The first check does not count, since it may load libraries.
 
     Parameters
     ----------
@@ -30,9 +32,7 @@ class Budget:
     """
 
     def __init__(self, share: float) -> None:
-        if isinstance(share, bool) or not isinstance(share, int | float) or not 0 < share < 1:
-            raise ValueError(f"budget: expected a share of the run between 0 and 1 such as 0.02, got {share!r}")
-        self.share = float(share)
+        self.share = check_share("budget", share, "share of the run between 0 and 1 such as 0.02")
         self.every = 1
         """Calls per check."""
         self._skipped = 0
@@ -41,21 +41,21 @@ class Budget:
         self._call_s = math.nan
 
     def is_due(self) -> bool:
-        """Whether this call shall check; every call must ask."""
+        """Whether this call is to check; every call must ask."""
         if self._n_taken == 0 or self._skipped + 1 >= self.every:
             return True
         self._skipped += 1
         return False
 
     def take(self, check_s: float, since_last_s: float) -> bool:
-        """Take the time of a check, and the time since the check before it ended; return whether `every` has changed.
+        """Take the time of a check and the time since the end of the check before; return whether `every` has changed.
 
         Parameters
         ----------
         check_s
             Wall time of this check, s.
         since_last_s
-            Wall time from the end of the check before to the start of this one, s; of no consequence at the first.
+            Wall time from the end of the check before to the start of this one, s; any number at the first check.
         """
         calls, self._skipped = self._skipped + 1, 0
         self._n_taken += 1

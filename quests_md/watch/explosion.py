@@ -8,22 +8,20 @@ from dataclasses import dataclass, field
 from statistics import median
 from typing import Any
 
-import numpy as np
+from quests_md._arguments import check_positive
 
 __all__ = ["Explosion", "RunningMedian"]
 
-
-#: Times the running median (and one over that, for the volume).
+#: A temperature or volume of more than so many times its running median has exploded, and a volume of less than one
+#: over so many times.
 FACTOR = 5.0
 
-#: Values of a running median: the last ones, an odd number, and the fewest.
-WINDOW = 101
-FEWEST = 3
+#: Most values of a running median, the last ones, an odd number; and the fewest.
+WINDOW, FEWEST = 101, 3
 
-#: K. Lower temperatures are those of structures at rest, and no measure of what comes; medians count as at least
-#: COLD, so that who heats a cold system is no explosion.
-AT_REST = 50.0
-COLD = 200.0
+#: K. Temperatures below AT_REST are those of structures at rest and are not taken into the median. The median counts
+#: as COLD at least, so that heating a cold system is no explosion.
+AT_REST, COLD = 50.0, 200.0
 
 #: The kinetic energy of fewer atoms exceeds five times its median by itself: 2 atoms once in a hundred independent
 #: frames, 8 atoms once in 1e10 (chi-square with 3N - 6 degrees of freedom).
@@ -42,7 +40,7 @@ class RunningMedian:
 
     @property
     def value(self) -> float | None:
-        """The median; None of fewer than 3 values."""
+        """The median; None while there are fewer than 3 values."""
         return median(self._values) if len(self._values) >= FEWEST else None
 
     def state(self) -> list[float]:
@@ -50,7 +48,7 @@ class RunningMedian:
         return list(self._values)
 
     def restore(self, state: Iterable[float]) -> None:
-        """Continue where `state` was taken."""
+        """Continue where `state` was called."""
         self._values = deque(state, maxlen=WINDOW)
 
 
@@ -58,19 +56,19 @@ class RunningMedian:
 class Explosion:
     """Tells from temperature and volume whether a run has exploded.
 
-    It has if the temperature is above `max_temperature_K` or above five times its running median, or if the volume per
-    atom is above five times or below a fifth of its running median since the number of atoms last changed. A running
-    median is that of the last 101 values
-    that had not exploded, three at least: it follows a heating ramp.
+    A run has exploded if its temperature is above `max_temperature_K` or above five times its running median, or if its
+    volume per atom is above five times or below a fifth of its running median since the number of atoms last changed. A
+    running median is the median of the last 101 values at which the run had not exploded, three at least: it follows a
+    heating ramp.
 
-    Temperatures below 50 K are not added to it, and it counts as 200 K at least: structures are relaxed, quenched and
-    heated again. In systems of fewer than 8 atoms thermal motion alone exceeds five times the median, and only
-    `max_temperature_K` applies. NaN and None say nothing.
+    Temperatures below 50 K are not taken into the running median, and it counts as 200 K at least: structures are
+    relaxed, quenched and heated again. In systems of fewer than 8 atoms thermal motion alone exceeds five times the
+    median, and only `max_temperature_K` applies. NaN and None are passed over.
 
     Parameters
     ----------
     max_temperature_K
-        Temperature above which the run has exploded; None: only the running median counts.
+        Temperature in K above which the run has exploded; None: only the running median counts.
 
     Raises
     ------
@@ -92,9 +90,8 @@ class Explosion:
     volumes: RunningMedian = field(default_factory=RunningMedian, init=False, repr=False)
 
     def __post_init__(self) -> None:
-        limit = self.max_temperature_K
-        if limit is not None and not (isinstance(limit, int | float | np.number) and 0 < limit < math.inf):
-            raise ValueError(f"max_temperature_K: expected a positive temperature in K, or None, got {limit!r}")
+        if self.max_temperature_K is not None:
+            check_positive("max_temperature_K", self.max_temperature_K, "temperature in K, or None")
 
     def update(self, temperature_K: float | None, volume_per_atom: float | None, n_atoms: int | None = None) -> str:
         """Take the numbers of the next check.
@@ -106,25 +103,25 @@ class Explosion:
         volume_per_atom
             In Å^3; None unless the cell is periodic in three directions.
         n_atoms
-            Atoms in the frame; None: enough.
+            Atoms in the frame; None: enough for the running median.
 
         Returns
         -------
         reason
-            Why the run has exploded, in words; empty: it has not.
+            Why the run has exploded, in words; empty if it has not.
         """
-        if n_atoms != self.n_atoms:  # the volume of each is another one at once
+        if n_atoms != self.n_atoms:  # the volume per atom jumps
             self.n_atoms = n_atoms
             self.volumes.restore(())
         reasons = (self._judge_temperature(temperature_K, n_atoms), self._judge_volume(volume_per_atom))
         return "; ".join(reason for reason in reasons if reason)
 
     def state(self) -> dict[str, Any]:
-        """All there is to know, in plain types: at most 202 numbers."""
+        """What it has seen, in plain types, for `restore`: at most 203 numbers."""
         return {"n_atoms": self.n_atoms, "temperatures": self.temperatures.state(), "volumes": self.volumes.state()}
 
     def restore(self, state: Mapping[str, Any]) -> None:
-        """Continue where `state` was taken."""
+        """Continue where `state` was called."""
         self.n_atoms = state["n_atoms"]
         self.temperatures.restore(state["temperatures"])
         self.volumes.restore(state["volumes"])

@@ -1,9 +1,10 @@
 """Turn a stream of excesses over a level into the states of an alarm; knows no atoms."""
 
 import math
-import numbers
 from collections.abc import Mapping
 from typing import Any, Literal
+
+from quests_md._arguments import check_integer, check_not_negative
 
 __all__ = ["Trigger", "TriggerState"]
 
@@ -11,24 +12,25 @@ TriggerState = Literal["in", "opening", "open", "stop"]
 
 
 class Trigger:
-    """A debounced alarm with hysteresis: opens after patience, closes well below the level.
+    """A debounced alarm with hysteresis: an event opens after patience and closes well below the level.
 
-    Feed it the excess of every check, the largest dH minus its level in nats: a check is out when its excess is above
-    0 or NaN. Checks during the cool-down do not count for patience; an excess above `stop_excess` (or NaN, where that
-    is set) stops whatever cool-down and budget say.
+    Feed it the excess of every check in nats (`trigger_excess`, how far the worst statistic is beyond its level): a
+    check is out when its excess is above 0 or NaN. Checks during the cool-down do not count for patience. An excess
+    above `stop_excess` (or NaN, where `stop_excess` is set) makes the state "stop" whatever `cooldown` and `max_events`
+    say.
 
     Parameters
     ----------
     patience
         Consecutive checks out before an event opens.
     patience_ps
-        Time out before an event opens, in ps, in the place of `patience`.
+        Time in ps for which checks are out before an event opens, instead of `patience`.
     release
         An open event closes at the first excess of -release or less, in nats.
     cooldown
-        Checks after an event closed during which none opens.
+        Checks after the end of an event during which no event opens.
     max_events
-        Events after which none opens any more.
+        Number of events after which no event opens.
     stop_excess
         Excess above which the state is "stop" at once, whatever the patience.
 
@@ -53,17 +55,16 @@ class Trigger:
         max_events: int | None = None,
         stop_excess: float | None = None,
     ) -> None:
-        if patience_ps is not None and not (math.isfinite(patience_ps) and patience_ps >= 0):
-            raise ValueError(f"patience_ps: expected a time in ps, 0 or more, got {patience_ps!r}")
-        if not (math.isfinite(release) and release >= 0):
-            raise ValueError(f"release: expected a number of nats, 0 or more, got {release!r}")
         if stop_excess is not None and not stop_excess > 0:
             raise ValueError(f"stop_excess: expected a positive number of nats, got {stop_excess!r}")
-        self.patience = _checked_integer("patience", patience, 1)
+        if patience_ps is not None:
+            check_not_negative("patience_ps", patience_ps, "time in ps")
+        check_not_negative("release", release, "number of nats")
+        self.patience = check_integer("patience", patience, 1)
         self.patience_ps = patience_ps
         self.release = release
-        self.cooldown = _checked_integer("cooldown", cooldown, 0)
-        self.max_events = None if max_events is None else _checked_integer("max_events", max_events, 0)
+        self.cooldown = check_integer("cooldown", cooldown, 0)
+        self.max_events = None if max_events is None else check_integer("max_events", max_events, 0)
         self.stop_excess = stop_excess
         self.state: TriggerState = "in"
         self.n_events = 0
@@ -129,7 +130,7 @@ class Trigger:
         return self.state
 
     def progress(self) -> dict[str, Any]:
-        """What it has seen, in plain types, for `restore`."""
+        """What the trigger has seen, in plain types, for `restore`."""
         return {
             "state": self.state,
             "n_events": self.n_events,
@@ -145,7 +146,7 @@ class Trigger:
         self._cooling = progress["cooling"]
 
     def interrupt(self) -> None:
-        """Forget a streak or an open event: what came since cannot be joined to it."""
+        """Forget a streak or an open event: the next checks cannot be joined to it."""
         self.state = "in"
         self._streak = 0
 
@@ -155,9 +156,3 @@ class Trigger:
         assert time_ps is not None
         assert self._streak_start_ps is not None
         return time_ps - self._streak_start_ps >= self.patience_ps
-
-
-def _checked_integer(argument: str, value: int, least: int) -> int:
-    if isinstance(value, bool) or not isinstance(value, numbers.Integral) or value < least:
-        raise ValueError(f"{argument}: expected an integer of at least {least}, got {value!r}")
-    return int(value)
