@@ -517,7 +517,7 @@ def test_a_line_without_an_end_is_not_unpacked(folder, name, start):
 
 @pytest.mark.parametrize("name", ["b.xyz.gz", "b.xyz.xz", "b.lammpstrj.gz"])
 def test_a_frame_without_an_end_is_not_unpacked(folder, name, monkeypatch):
-    monkeypatch.setattr(quests_md.io.xyz, "_LARGEST_FRAME", 2**22)
+    monkeypatch.setattr(quests_md.io.xyz, "LARGEST_FRAME", 2**22)
     path = folder / name
     with compressed(name)(path, "wb") as out:
         if "xyz" in name:
@@ -533,7 +533,7 @@ def test_a_frame_without_an_end_is_not_unpacked(folder, name, monkeypatch):
 
 
 def test_a_large_frame_that_is_not_compressed_or_not_wanted_is_read(folder, monkeypatch):
-    monkeypatch.setattr(quests_md.io.xyz, "_LARGEST_FRAME", 2**16)
+    monkeypatch.setattr(quests_md.io.xyz, "LARGEST_FRAME", 2**16)
     text = b"".join(b"%d\n\n" % n + b"Cu 0 0 0\n" * n for n in (5000, 3))
     (folder / "c.xyz").write_bytes(text)
     assert [len(frame.atoms) for frame in iter_frames(folder / "c.xyz")] == [5000, 3]

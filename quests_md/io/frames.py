@@ -1,8 +1,6 @@
 """Frames from memory, files, globs and slices, one at a time."""
 
 import glob
-import json
-import math
 import numbers
 import os
 import re
@@ -16,21 +14,20 @@ from functools import partial
 from itertools import count
 from lzma import LZMAError
 from pathlib import Path
-from typing import IO, Any, Literal, NamedTuple, TypeAlias
+from typing import Literal, NamedTuple, TypeAlias
 
 import numpy as np
 from ase import Atoms
 from ase.data import chemical_symbols
 from ase.io import iread
 from ase.io.formats import UnknownFileTypeError, filetype, get_compression
-from ase.io.trajectory import TrajectoryReader
-from ase.io.ulm import read_header
-from numpy.typing import NDArray
 
+from quests_md._arguments import check_choice
 from quests_md.errors import FileFormatError
 
+from .ase_trajectory import read_ase_trajectory
 from .lammps_dump import check_types, is_lammps_dump, read_lammps_dump
-from .xyz import IncompleteError, read_xyz, reraise_system_error
+from .xyz import IncompleteError, read_xyz, reraise_system_error, shown_error
 
 __all__ = ["Frame", "count_frames", "expand_sources", "frame_time_ps", "iter_frames"]
 
@@ -89,8 +86,7 @@ def iter_frames(
     >>> [(frame.source, frame.index, len(frame.atoms)) for frame in iter_frames([bulk("Cu"), bulk("Si")])]
     [('memory', 0, 1), ('memory', 1, 2)]
     """
-    if incomplete not in ("raise", "warn"):
-        raise ValueError(f"`incomplete`: expected 'raise' or 'warn', got {incomplete!r}")
+    check_choice("`incomplete`", incomplete, ("raise", "warn"))
     if types is not None:
         types = check_types(types)
     items = _expand(_items(frames_or_paths))
@@ -340,7 +336,7 @@ def _reader(name: str, types: Sequence[str] | None = None) -> _Reader:
         return read_xyz
     if kind == "lammps-dump-text":
         return partial(read_lammps_dump, types=types)
-    return _read_traj if kind == "traj" and compression is None else _read_other
+    return read_ase_trajectory if kind == "traj" and compression is None else _read_other
 
 
 def _filetype(name: str) -> str:
@@ -365,68 +361,6 @@ def _read_other(name: str, wanted: range) -> Iterator[tuple[int, Atoms | None]]:
             raise
         except Exception as error:
             reraise_system_error(error)
-            what = f"expected format {kind!r}, but ASE's reader failed: {_what(error)}"
+            what = f"expected format {kind!r}, but ASE's reader failed: {shown_error(error)}"
             raise FileFormatError(f"{name}: frame {index}: {what}; is the file whole and of this format?") from error
         yield index, atoms if index in wanted else None
-
-
-def _read_traj(name: str, wanted: range) -> Iterator[tuple[int, Atoms | None]]:
-    with Path(name).open("rb") as fd:
-        try:
-            offsets = read_header(fd)[-1]
-            if len(offsets):
-                _check_traj_item(fd, offsets, 0)
-            trajectory = TrajectoryReader(fd)
-        except Exception as error:
-            raise FileFormatError(f"{name}: expected a whole ASE trajectory, got {_what(error)}") from error
-        for index in range(len(trajectory)):
-            if index not in wanted:
-                yield index, None
-                continue
-            try:
-                _check_traj_item(fd, offsets, index)
-                atoms = trajectory[index]
-            except Exception as error:
-                kind = IncompleteError if _is_torn_at_end(fd, offsets, trajectory) else FileFormatError
-                raise kind(f"{name}: frame {index}: the data are torn ({_what(error)})") from error
-            yield index, atoms
-
-
-#: Bytes that the arrays in the text of a frame may take, whatever its length, and per byte of it.
-_SMALL_ARRAYS, _BYTES_PER_CHARACTER = 2**20, 64
-
-
-def _check_traj_item(fd: IO[bytes], offsets: NDArray[np.int64], index: int) -> None:
-    """Raise ValueError if the text of a frame announces arrays of which it holds a part, which ASE would repeat."""
-    fd.seek(offsets[index])
-    text = fd.read(int.from_bytes(fd.read(8), "little")).decode()
-    left = max(_SMALL_ARRAYS, _BYTES_PER_CHARACTER * len(text))
-
-    def count(content: dict[str, Any]) -> dict[str, Any]:
-        nonlocal left
-        if "__ndarray__" in content:
-            shape, dtype, _ = content["__ndarray__"]
-            left -= math.prod(shape) * np.dtype(dtype).itemsize
-            if left < 0:
-                raise ValueError(f"expected arrays as large as their text, got one of shape {shape}")
-        return content
-
-    # constraints are a text in the text
-    item = json.loads(text, object_hook=count)
-    json.loads(item.get("constraints", "[]"), object_hook=count)
-
-
-def _what(error: Exception) -> str:
-    """An error of a reader, cut where it quotes much of the file."""
-    text = f"{type(error).__name__}: {error}"
-    return text if len(text) <= 200 else f"{text[:197]}..."
-
-
-def _is_torn_at_end(fd: IO[bytes], offsets: NDArray[np.int64], trajectory: Any) -> bool:
-    last = len(trajectory) - 1
-    try:
-        _check_traj_item(fd, offsets, last)
-        trajectory[last]
-    except Exception:
-        return True
-    return False

@@ -176,9 +176,9 @@ def _split(name: str, lines: Lines, wanted: range) -> Iterator[_Snapshot]:
     """Yield frames, with the lines of their atoms only where wanted."""
     style = None
     for index in count():
-        header = lines.take(1)
+        header = lines.read(1)
         while header and header[0].isspace():
-            header = lines.take(1)
+            header = lines.read(1)
         if not header:
             break
         snapshot = _Snapshot(name, index, lines.number, style)
@@ -186,7 +186,7 @@ def _split(name: str, lines: Lines, wanted: range) -> Iterator[_Snapshot]:
         _read_rows(snapshot, lines, keep=index in wanted)
         style = snapshot.style
         yield snapshot
-    lines.check(index)
+    lines.raise_failure(index)
 
 
 def _read_header(snapshot: _Snapshot, lines: Lines, line: bytes) -> None:
@@ -220,7 +220,7 @@ def _read_header(snapshot: _Snapshot, lines: Lines, line: bytes) -> None:
             snapshot.time = _value(snapshot, lines, "the time", _finite)
         else:
             snapshot.n_atoms = _value(snapshot, lines, "the number of atoms", _natural)
-        line = _take(snapshot, lines)
+        line = _read_line(snapshot, lines)
     raise _torn(snapshot, lines)
 
 
@@ -268,7 +268,7 @@ def _read_rows(snapshot: _Snapshot, lines: Lines, *, keep: bool) -> None:
     n_atoms = missing = snapshot.n_atoms or 0
     start = lines.memory
     while missing:
-        portion = lines.take(min(missing, _PORTION))
+        portion = lines.read(min(missing, _PORTION))
         for i, line in enumerate(portion, n_atoms - missing):
             if line.startswith(b"ITEM:"):
                 what = f"expected {n_atoms} atoms, got {i} and then {shown(line)}, as if a new frame began"
@@ -281,15 +281,15 @@ def _read_rows(snapshot: _Snapshot, lines: Lines, *, keep: bool) -> None:
             lines.check_size(snapshot.index, start)
 
 
-def _take(snapshot: _Snapshot, lines: Lines) -> bytes:
-    taken = lines.take(1)
+def _read_line(snapshot: _Snapshot, lines: Lines) -> bytes:
+    taken = lines.read(1)
     if not taken or not taken[0].endswith(b"\n"):
         raise _torn(snapshot, lines)
     return taken[0]
 
 
 def _torn(snapshot: _Snapshot, lines: Lines) -> FileFormatError:
-    lines.check(snapshot.index)
+    lines.raise_failure(snapshot.index)
     where = f"{snapshot.name}: frame {snapshot.index} (line {snapshot.at})"
     expected = "a frame" if snapshot.n_atoms is None else f"{snapshot.n_atoms} atoms"
     what = f"expected {expected}, but the file ends in the middle of the frame, at line {lines.number}"
@@ -297,7 +297,7 @@ def _torn(snapshot: _Snapshot, lines: Lines) -> FileFormatError:
 
 
 def _value(snapshot: _Snapshot, lines: Lines, expected: str, parse: Callable[[bytes], T]) -> T:
-    line = _take(snapshot, lines)
+    line = _read_line(snapshot, lines)
     try:
         return parse(line)
     except ValueError:

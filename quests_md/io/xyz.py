@@ -22,7 +22,7 @@ from ase.io.formats import open_with_compression
 
 from quests_md.errors import FileFormatError
 
-__all__ = ["IncompleteError", "Lines", "read_xyz", "reraise_system_error", "shown"]
+__all__ = ["IncompleteError", "Lines", "read_xyz", "reraise_system_error", "shown", "shown_error"]
 
 
 class IncompleteError(FileFormatError):
@@ -49,7 +49,7 @@ _LONGEST_HEADER, _LONGEST_LINE = 2**24, 2**20
 _FEW_LINES, _PORTION_BYTES = 256, 2**26
 
 #: Bytes that the lines of one frame of a compressed file may take, some 5 million atoms: it may unpack to any length.
-_LARGEST_FRAME = 2**29
+LARGEST_FRAME = 2**29
 
 #: Bytes that a line takes beside its text.
 _LINE_OVERHEAD = 40
@@ -66,7 +66,7 @@ class Lines:
         self.memory = 0
         """Bytes that all lines so far would take."""
 
-    def take(self, n: int) -> list[bytes]:
+    def read(self, n: int) -> list[bytes]:
         """Return the next n lines, fewer if they are long, none at the end of the file.
 
         Raises
@@ -97,13 +97,13 @@ class Lines:
 
     def check_size(self, index: int, start: int) -> None:
         """Raise FileFormatError if lines out of a compressed file take too much memory since it was `start`."""
-        if self.is_compressed and self.memory - start > _LARGEST_FRAME:
+        if self.is_compressed and self.memory - start > LARGEST_FRAME:
             raise FileFormatError(
-                f"{self.name}: frame {index}: expected a frame whose lines take at most {_LARGEST_FRAME >> 20} MiB of "
+                f"{self.name}: frame {index}: expected a frame whose lines take at most {LARGEST_FRAME >> 20} MiB of "
                 "memory, got more; decompress the file first if it is meant to be that large"
             )
 
-    def check(self, index: int) -> None:
+    def raise_failure(self, index: int) -> None:
         """Raise what ended the lines before the true end of the file."""
         if self.failure is None:
             return
@@ -119,19 +119,19 @@ _PORTION = 65_536
 
 def _split_xyz(name: str, lines: Lines, wanted: range) -> Iterator[tuple[int, int, list[bytes]]]:
     """Yield frame index, number of its first line (from 1) and its lines, complete only where wanted."""
-    header = lines.take(1)
+    header = lines.read(1)
     for index in count():
         while header and header[0].isspace():
-            header = lines.take(1)
+            header = lines.read(1)
         if not header:
             break
         at, start = lines.number, lines.memory
         n_atoms = _n_atoms(name, index, at, header[0])
-        block = header + lines.take(1)
+        block = header + lines.read(1)
         missing = n_atoms
         torn = len(block) < 2
         while missing and not torn:
-            portion = lines.take(min(missing, _PORTION))
+            portion = lines.read(min(missing, _PORTION))
             for i, line in enumerate(portion, n_atoms - missing):
                 if line.strip().isdigit() and line.endswith(b"\n"):
                     raise FileFormatError(
@@ -144,16 +144,16 @@ def _split_xyz(name: str, lines: Lines, wanted: range) -> Iterator[tuple[int, in
                 block += portion
                 lines.check_size(index, start)
         if torn:
-            lines.check(index)
+            lines.raise_failure(index)
             what = f"expected {n_atoms} atoms, but the file ends in the middle of the frame, at line {lines.number}"
             raise IncompleteError(f"{name}: frame {index} (line {at}): {what}")
         # cell vectors as some programs write them after the atoms; ASE reads them
         vectors: list[bytes] = []
-        while (header := lines.take(1)) and len(vectors) < 3 and header[0].lstrip().startswith(b"VEC"):
+        while (header := lines.read(1)) and len(vectors) < 3 and header[0].lstrip().startswith(b"VEC"):
             vectors += header
         block += vectors
         yield index, at, block
-    lines.check(index)
+    lines.raise_failure(index)
 
 
 def _n_atoms(name: str, index: int, at: int, line: bytes) -> int:
@@ -266,3 +266,9 @@ def shown(line: bytes) -> str:
     """A line for an error message, cut where it is long."""
     text = line.decode(errors="replace").rstrip()
     return repr(text if len(text) <= 60 else text[:57] + "...")
+
+
+def shown_error(error: Exception) -> str:
+    """An error of a reader for an error message, cut where it quotes much of the file."""
+    text = f"{type(error).__name__}: {error}"
+    return text if len(text) <= 200 else f"{text[:197]}..."
