@@ -1,16 +1,17 @@
-"""The demo: copper heated until it melts, watched against a reference of its cold crystal."""
+"""`quests-md demo`: copper heated until it melts, watched against a reference of its cold crystal."""
 
 import itertools
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Annotated, NamedTuple
 
 import numpy as np
-from ase import Atoms, units
-from ase.build import bulk
+import typer
+from ase import Atoms
 from ase.calculators.emt import EMT
 from ase.md.nvtberendsen import NVTBerendsen
-from numpy.typing import NDArray
 
 from quests_md._progress import track
 from quests_md.log import read_log
@@ -20,27 +21,54 @@ from quests_md.reference import Reference
 from quests_md.show import timeline
 from quests_md.watch import save_frame
 
-__all__ = ["free_folder", "run_demo"]
+from .heated_copper import INTERVAL, TIME_STEP_FS, copper, heat_bath, share_off_site
 
-#: fs; copper is heavy.
-TIME_STEP_FS = 5.0
-
-#: K. The reference holds the crystal from COLD to WARM. Copper melts at 1358 K, but a perfect crystal that is heated
-#: this fast loses its order near 1900 K (bond order Q6 of the cell: 0.44 at 1500 K, 0.20 at 1900 K, 0.04 at the end).
-COLD, WARM, HOT = 300.0, 700.0, 2100.0
-
-#: Steps at COLD before all else, of the reference run, of the heating of the watched run, and of that run as a whole.
-SETTLE_STEPS, REFERENCE_STEPS, HEAT_STEPS, RUN_STEPS = 100, 300, 500, 900
-
-#: Steps between checks; the cell follows the pressure at the same rhythm.
-INTERVAL = 10
-
-#: fs, relaxation times of temperature and pressure; bulk modulus of copper.
-TAU_T_FS, TAU_P_FS, BULK_MODULUS = 100.0, 200.0, 140 * units.GPa
+__all__ = ["Plan", "free_folder", "run_demo", "show_demo"]
 
 
-def run_demo(folder: Path, say: Callable[[str], None] = print, *, size: int = 4, seed: int = 0) -> list[Event]:
-    """Run real MD of 4 size^3 copper atoms in about a minute; write reference, log, flagged frames and a timeline.
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """How large the crystal of the demo is, and how it is heated."""
+
+    size: int = 4
+    """Cubic cells along each edge; 4 gives 256 atoms."""
+    seed: int = 0
+    """Seed of the velocities."""
+    cold_K: float = 300.0
+    """Temperature at which the runs begin, K. The reference holds the crystal from cold_K to warm_K."""
+    warm_K: float = 700.0
+    """Temperature at which the reference run ends, K."""
+    hot_K: float = 2100.0
+    """Temperature at which the watched run ends, K. Copper melts at 1358 K, but a perfect crystal that is heated this
+    fast loses its order near 1900 K (bond order Q6 of the cell: 0.44 at 1500 K, 0.20 at 1900 K, 0.04 at the end)."""
+    settle_steps: int = 100
+    """Steps at cold_K before all else."""
+    reference_steps: int = 300
+    """Steps of the reference run."""
+    heat_steps: int = 500
+    """Steps of the watched run in which it is heated."""
+    run_steps: int = 900
+    """Steps of the watched run as a whole."""
+
+
+class Melting(NamedTuple):
+    """When half of the atoms had left their lattice sites."""
+
+    step: int
+    kelvin: float
+
+
+def show_demo(
+    folder: Annotated[Path, typer.Option(help="Where the files go; a number is added if it exists.")] = Path(
+        "quests-md-demo"
+    ),
+) -> None:
+    """Melt copper under the monitor. Real MD, about a minute; writes a log, flagged frames and a picture."""
+    run_demo(free_folder(folder), typer.echo)
+
+
+def run_demo(folder: Path, say: Callable[[str], None] = print, plan: Plan | None = None) -> list[Event]:
+    """Run real MD of copper in about a minute; write reference, log, flagged frames and a timeline.
 
     Parameters
     ----------
@@ -48,54 +76,33 @@ def run_demo(folder: Path, say: Callable[[str], None] = print, *, size: int = 4,
         Where the files go; made if absent.
     say
         Takes every line for the reader.
-    size
-        Cubic cells along each edge; 4 gives 256 atoms.
-    seed
-        Of the velocities.
+    plan
+        Size and heating; default: `Plan()`.
 
     Returns
     -------
     events
         What the monitor saw.
     """
+    plan = plan or Plan()
     folder.mkdir(parents=True, exist_ok=True)
     start = time.perf_counter()
-    atoms = bulk("Cu", cubic=True) * (size, size, size)
-    atoms.calc = EMT()
-    _give_velocities(atoms, 2 * COLD, np.random.default_rng(seed))
-    say(f"1. Crystal: {len(atoms)} Cu atoms, EMT potential, {COLD:.0f} to {WARM:.0f} K, {REFERENCE_STEPS} steps of MD")
-    _drain(_bath(atoms, COLD, COLD, SETTLE_STEPS), SETTLE_STEPS, "settling")
+    atoms = copper(plan.size, 2 * plan.cold_K, np.random.default_rng(plan.seed))
+    say(
+        f"1. Crystal: {len(atoms)} Cu atoms, EMT potential, {plan.cold_K:.0f} to {plan.warm_K:.0f} K, "
+        f"{plan.reference_steps} steps of MD"
+    )
+    _drain(heat_bath(atoms, plan.cold_K, plan.cold_K, plan.settle_steps), plan.settle_steps, "settling")
     cold = atoms.copy()
-    frames: list[Atoms] = []
-    warming = _bath(atoms, COLD, WARM, REFERENCE_STEPS)
-    warming.attach(lambda: frames.append(atoms.copy()), 5)
-    _drain(warming, REFERENCE_STEPS, "warming")
-
-    reference = Reference.from_frames(frames)
+    reference = _reference(atoms, plan)
     reference.save(folder / "reference.safetensors")
     say(f"2. Reference: {reference.n_environments} environments in {reference.n_frames} frames of that run")
-
-    say(f"3. The run: the same crystal heated to {HOT:.0f} K in {HEAT_STEPS} steps, {RUN_STEPS} in all, monitored\n")
-    cold.calc = EMT()
-    dyn = _bath(cold, COLD, HOT, HEAT_STEPS)
-    sites = cold.get_scaled_positions(wrap=False)
-    melting: list[tuple[int, float, float]] = []
-    with Monitor(reference, log=folder / "run.jsonl", actions=[save_frame(folder / "flagged.extxyz")]) as monitor:
-        monitor.attach(dyn, INTERVAL)
-        dyn.attach(lambda: melting.append((dyn.nsteps, cold.get_temperature(), _off_site(cold, sites))), INTERVAL)
-        say(f"\n{'step':>6} {'T (K)':>6} {'dH mean':>8} {'dH max':>7} {'above level':>11} {'off site':>9}  state")
-        dyn.attach(lambda: say(_progress(monitor, melting[-1][2])), 50)
-        dyn.run(RUN_STEPS)
-        events, overhead = monitor.events, monitor.overhead
-    say("")
-    melted = next(((step, kelvin) for step, kelvin, part in melting if part > 0.5), None)
-    for line in _summary(events, melted, melting[-1][2]):
-        say(line)
     say(
-        f"overhead: {overhead.checks} checks, {overhead.seconds:.1f} s, {overhead.share:.1%} of the run, "
-        f"{overhead.us_per_atom:.0f} us per atom and check"
+        f"3. The run: the same crystal heated to {plan.hot_K:.0f} K in {plan.heat_steps} steps, "
+        f"{plan.run_steps} in all, monitored\n"
     )
-    _draw(folder, melted)
+    events, melted = _watched_run(cold, reference, folder, say, plan)
+    _draw(folder, melted, plan)
     say(f"\nDone in {time.perf_counter() - start:.0f} s. In {folder}/:")
     say("  timeline.png           look at this first")
     say("  run.jsonl              every check: quests_md.read_log, quests-md events")
@@ -112,43 +119,48 @@ def free_folder(folder: Path) -> Path:
     return next(f for i in itertools.count(2) if not (f := folder.with_name(f"{folder.name}-{i}")).exists())
 
 
-def _bath(atoms: Atoms, first: float, last: float, steps: int) -> NVTBerendsen:
-    """MD near zero pressure; the bath goes linearly from first to last (K) in so many steps and stays there.
+def _reference(atoms: Atoms, plan: Plan) -> Reference:
+    """Warm the crystal and learn every fifth frame."""
+    frames: list[Atoms] = []
+    warming = heat_bath(atoms, plan.cold_K, plan.warm_K, plan.reference_steps)
+    warming.attach(lambda: frames.append(atoms.copy()), 5)
+    _drain(warming, plan.reference_steps, "warming")
+    return Reference.from_frames(frames)
 
-    The cell is scaled (Berendsen) every INTERVAL steps only: at every step, EMT would look for neighbours twice.
-    """
-    dyn = NVTBerendsen(atoms, TIME_STEP_FS * units.fs, temperature_K=first, taut=TAU_T_FS * units.fs)
-    relax = INTERVAL * TIME_STEP_FS / TAU_P_FS
 
-    def follow() -> None:
-        dyn.set_temperature(temperature_K=first + (last - first) * min(1.0, dyn.nsteps / steps))
-        pressure = -float(atoms.get_stress(include_ideal_gas=True)[:3].mean())
-        atoms.set_cell(atoms.cell.array * (1 + relax * pressure / BULK_MODULUS) ** (1 / 3), scale_atoms=True)
+def _watched_run(
+    atoms: Atoms, reference: Reference, folder: Path, say: Callable[[str], None], plan: Plan
+) -> tuple[list[Event], Melting | None]:
+    """Heat the crystal under the monitor and tell what happens; the events, and when it melted."""
+    atoms.calc = EMT()
+    dyn = heat_bath(atoms, plan.cold_K, plan.hot_K, plan.heat_steps)
+    sites = atoms.get_scaled_positions(wrap=False)
+    course: list[tuple[Melting, float]] = []
 
-    dyn.attach(follow, INTERVAL)
-    return dyn
+    def look() -> None:
+        course.append((Melting(dyn.nsteps, atoms.get_temperature()), share_off_site(atoms, sites)))
+
+    with Monitor(reference, log=folder / "run.jsonl", actions=[save_frame(folder / "flagged.extxyz")]) as monitor:
+        monitor.attach(dyn, INTERVAL)
+        dyn.attach(look, INTERVAL)
+        say(f"\n{'step':>6} {'T (K)':>6} {'dH mean':>8} {'dH max':>7} {'above level':>11} {'off site':>9}  state")
+        dyn.attach(lambda: say(_progress(monitor, course[-1][1])), 50)
+        dyn.run(plan.run_steps)
+        events, overhead = monitor.events, monitor.overhead
+    say("")
+    melted = next((when for when, off_site in course if off_site > 0.5), None)
+    for line in _summary(events, melted, course[-1][1], plan):
+        say(line)
+    say(
+        f"overhead: {overhead.checks} checks, {overhead.seconds:.1f} s, {overhead.share:.1%} of the run, "
+        f"{overhead.us_per_atom:.0f} us per atom and check"
+    )
+    return events, melted
 
 
 def _drain(dyn: NVTBerendsen, steps: int, what: str) -> None:
     for _ in track(dyn.irun(steps), what, steps + 1):
         pass
-
-
-def _give_velocities(atoms: Atoms, temperature_K: float, rng: np.random.Generator) -> None:
-    """Maxwell-Boltzmann momenta without drift."""
-    momenta = rng.standard_normal((len(atoms), 3)) * np.sqrt(atoms.get_masses() * units.kB * temperature_K)[:, None]
-    atoms.set_momenta(momenta - momenta.mean(axis=0))
-
-
-def _off_site(atoms: Atoms, sites: NDArray[np.float64]) -> float:
-    """Part of the atoms farther from their lattice site than half the distance between neighbours.
-
-    An independent witness of melting: in a hot crystal without defects it is 0, in a liquid it goes to 1.
-    """
-    shift = atoms.get_scaled_positions(wrap=False) - sites
-    distance = np.linalg.norm((shift - shift.mean(axis=0)) @ atoms.cell.array, axis=1)
-    neighbours = (np.sqrt(2) * atoms.get_volume() / len(atoms)) ** (1 / 3)
-    return float(np.mean(distance > neighbours / 2))
 
 
 def _progress(monitor: Monitor, off_site: float) -> str:
@@ -162,34 +174,37 @@ def _progress(monitor: Monitor, off_site: float) -> str:
     )
 
 
-def _summary(events: list[Event], melted: tuple[int, float] | None, off_site: float) -> list[str]:
+def _summary(events: Sequence[Event], melted: Melting | None, off_site: float, plan: Plan) -> list[str]:
     lines = [event.describe() for event in events] or ["no event: the run stayed inside the reference"]
     if melted is None:
         return [*lines, f"melting: not seen; at the end {off_site:.0%} of the atoms had left their lattice sites"]
-    step, kelvin = melted
     lines += [
-        f"melted by step {step} ({step * TIME_STEP_FS / 1000:.2f} ps, {kelvin:.0f} K): half of the atoms had left",
+        f"melted by step {melted.step} ({melted.step * TIME_STEP_FS / 1000:.2f} ps, {melted.kelvin:.0f} K): "
+        "half of the atoms had left",
         f"  their lattice sites; at the end {off_site:.0%}",
     ]
-    if events and events[0].onset_step < step:
+    if events and events[0].onset_step < melted.step:
         lines += [
-            f"  The event began {step - events[0].onset_step} steps earlier: the reference ends at {WARM:.0f} K,",
+            f"  The event began {melted.step - events[0].onset_step} steps earlier: "
+            f"the reference ends at {plan.warm_K:.0f} K,",
             "  and a crystal hotter than that is new to it already.",
         ]
     return lines
 
 
-def _draw(folder: Path, melted: tuple[int, float] | None) -> None:
-    """The timeline with what only the demo knows: what the reference covers, and when the crystal melted."""
+def _draw(folder: Path, melted: Melting | None, plan: Plan) -> None:
+    """Draw the timeline with what only the demo knows: what the reference covers, and when the crystal melted."""
     figure = timeline(read_log(folder / "run.jsonl"))
     panel = figure.axes[-1]
-    panel.axhspan(COLD, WARM, color="tab:green", alpha=0.2, lw=0)
-    covered = f"covered by the reference: {COLD:.0f} to {WARM:.0f} K"
-    across = panel.get_yaxis_transform()
-    panel.text(0.99, (COLD + WARM) / 2, covered, transform=across, ha="right", va="center", fontsize=9)
+    panel.axhspan(plan.cold_K, plan.warm_K, color="tab:green", alpha=0.2, lw=0)
+    covered = f"covered by the reference: {plan.cold_K:.0f} to {plan.warm_K:.0f} K"
+    middle, across = (plan.cold_K + plan.warm_K) / 2, panel.get_yaxis_transform()
+    panel.text(0.99, middle, covered, transform=across, ha="right", va="center", fontsize=9)
     if melted is not None:
-        time_ps = melted[0] * TIME_STEP_FS / 1000
+        time_ps = melted.step * TIME_STEP_FS / 1000
         for axis in figure.axes:
             axis.axvline(time_ps, color="0.3", ls=":", lw=1.2)
-        panel.text(time_ps, WARM, " melted: half of the atoms\n off their lattice sites", va="bottom", fontsize=9)
+        panel.text(
+            time_ps, plan.warm_K, " melted: half of the atoms\n off their lattice sites", va="bottom", fontsize=9
+        )
     figure.savefig(folder / "timeline.png", dpi=130)

@@ -3,13 +3,15 @@ import re
 
 import numpy as np
 import pytest
-from ase import Atoms
-from ase.build import bulk
+from ase.calculators.emt import EMT
 from ase.io import read
+from systems import cold_reference
 
-from quests_md import Reference, read_log
-from quests_md.cli import demo
-from quests_md.cli.demo import free_folder, run_demo
+from quests_md import Monitor, Reference, read_log
+from quests_md.cli.demo import Plan, free_folder, run_demo
+from quests_md.cli.heated_copper import INTERVAL, TIME_STEP_FS, copper, heat_bath, share_off_site
+
+PLAN = Plan(size=2, hot_K=5000.0, settle_steps=20, reference_steps=150, heat_steps=80, run_steps=200)
 
 
 @pytest.fixture(scope="module")
@@ -17,11 +19,7 @@ def short_run(tmp_path_factory):
     """A demo of 32 atoms that is heated fast: events, what was said, and the folder."""
     folder = tmp_path_factory.mktemp("demo") / "a folder"
     said = []
-    with pytest.MonkeyPatch.context() as patch:
-        for name, value in {"SETTLE_STEPS": 20, "REFERENCE_STEPS": 150, "HEAT_STEPS": 80, "RUN_STEPS": 200}.items():
-            patch.setattr(demo, name, value)
-        patch.setattr(demo, "HOT", 5000.0)
-        events = run_demo(folder, said.append, size=2)
+    events = run_demo(folder, said.append, PLAN)
     return events, "\n".join(said), folder
 
 
@@ -49,8 +47,8 @@ def test_the_event_is_found_and_open_at_the_end(short_run):
 def test_the_log_tells_the_run(short_run):
     _, _, folder = short_run
     log = read_log(folder / "run.jsonl")
-    np.testing.assert_array_equal(log.step, np.arange(0, 201, demo.INTERVAL))
-    np.testing.assert_allclose(log.time_ps, log.step * demo.TIME_STEP_FS / 1000)
+    np.testing.assert_array_equal(log.step, np.arange(0, 201, INTERVAL))
+    np.testing.assert_allclose(log.time_ps, log.step * TIME_STEP_FS / 1000)
     assert (log.n_atoms == 32).all()
     assert log.state[0] == "in"
     assert log.temperature_K[0] < 700 < 2000 < log.temperature_K[-1]
@@ -66,9 +64,9 @@ def test_the_reference_ends_where_it_says(short_run):
 
 
 def test_flagged_frames_carry_dh_per_atom(short_run):
-    events, _, folder = short_run
+    [event, *_], _, folder = short_run
     frames = read(folder / "flagged.extxyz", ":")
-    assert frames[0].info["step"] == events[0].confirmed_step
+    assert frames[0].info["step"] == event.confirmed_step
     for frame in frames:
         assert frame.arrays["delta_entropy"].shape == (32,)
         assert np.isfinite(frame.get_potential_energy())
@@ -84,32 +82,32 @@ def test_every_line_fits_a_terminal_and_the_course_is_shown(short_run):
     assert "overhead: 21 checks" in said
 
 
-def test_a_run_that_does_not_melt_is_not_said_to(short_run):
-    [line] = demo._summary(short_run[0][:0], None, 0.02)[1:]
-    assert line == "melting: not seen; at the end 2% of the atoms had left their lattice sites"
+def test_a_run_that_does_not_melt_is_not_said_to(tmp_path):
+    said = []
+    run_demo(tmp_path, said.append, Plan(size=2, hot_K=350.0, settle_steps=20, reference_steps=50, run_steps=30))
+    assert "melting: not seen; at the end 0% of the atoms had left their lattice sites" in said
+    assert not [line for line in said if line.startswith("melted")]
 
 
 def test_atoms_off_their_sites_are_counted():
     rng = np.random.default_rng(0)
-    atoms = bulk("Cu", cubic=True) * (3, 3, 3)
+    atoms = copper(3, 0.0, rng)
     sites = atoms.get_scaled_positions(wrap=False)
     atoms.set_cell(atoms.cell.array * 1.1, scale_atoms=True)
     atoms.positions += (0.3, 0.2, 0.1)  # neither expansion nor drift is melting
-    assert demo._off_site(atoms, sites) == 0
+    assert share_off_site(atoms, sites) == 0
     atoms.positions += rng.normal(0, 0.15, (108, 3))  # a hot crystal: 0.26 Å from the sites
-    assert demo._off_site(atoms, sites) == 0
+    assert share_off_site(atoms, sites) == 0
     atoms.positions[:27] += 2.2 * np.array([[1, 0, 0], [-1, 0, 0], [0, 1, 0]]).repeat(9, axis=0)
-    assert demo._off_site(atoms, sites) == pytest.approx(0.25, abs=0.02)
+    assert share_off_site(atoms, sites) == pytest.approx(0.25, abs=0.02)
 
 
 def test_the_bath_reaches_its_temperature_and_pressure():
-    atoms = bulk("Cu", cubic=True) * (2, 2, 2)
+    atoms = copper(2, 600.0, np.random.default_rng(1))
     atoms.set_cell(atoms.cell.array * 0.98, scale_atoms=True)
-    atoms.calc = demo.EMT()
-    demo._give_velocities(atoms, 600.0, np.random.default_rng(1))
     assert np.abs(atoms.get_momenta().sum(axis=0)).max() < 1e-10
     squeezed = -atoms.get_stress()[:3].mean()
-    dyn = demo._bath(atoms, 300.0, 600.0, 100)
+    dyn = heat_bath(atoms, 300.0, 600.0, 100)
     kelvin = []
     dyn.attach(lambda: kelvin.append(atoms.get_temperature()), 1)
     dyn.run(250)
@@ -125,22 +123,25 @@ def test_a_folder_that_exists_is_left_alone(tmp_path):
     assert free_folder(wanted) == tmp_path / "quests.md demo-3"
 
 
-def test_the_watched_run_is_the_same_without_the_monitor(short_run, tmp_path, monkeypatch):
-    # the last frame of the log, by its digest, from MD alone
-    from quests_md.judge.judge import frame_digest
+def test_the_command_is_given_a_free_folder(quests_md, tmp_path, monkeypatch):
+    asked = []
+    monkeypatch.setattr("quests_md.cli.demo.run_demo", lambda folder, say: asked.append(folder))
+    (tmp_path / "d").mkdir()
+    assert quests_md("demo", "--folder", tmp_path / "d")[0] == 0
+    assert asked == [tmp_path / "d-2"]
 
-    _, _, folder = short_run
-    for name, value in {"HOT": 5000.0, "HEAT_STEPS": 80}.items():
-        monkeypatch.setattr(demo, name, value)
-    atoms: Atoms = bulk("Cu", cubic=True) * (2, 2, 2)
-    atoms.calc = demo.EMT()
-    demo._give_velocities(atoms, 2 * demo.COLD, np.random.default_rng(0))
-    demo._bath(atoms, demo.COLD, demo.COLD, 20).run(20)
-    cold = atoms.copy()
-    cold.calc = demo.EMT()
-    dyn = demo._bath(cold, demo.COLD, demo.HOT, demo.HEAT_STEPS)
-    digests = []
-    dyn.insert_observer(lambda: digests.append(frame_digest(cold)), 0, demo.INTERVAL)  # before the cell is scaled
-    dyn.run(200)
-    lines = [json.loads(line) for line in (folder / "run.jsonl").read_text(encoding="utf-8").splitlines()]
-    assert [line["digest"] for line in lines if line["type"] == "check"] == digests
+
+def test_the_watched_run_is_the_same_without_the_monitor(short_run):
+    # every frame of the log, by its digest, from MD alone
+    atoms = copper(PLAN.size, 2 * PLAN.cold_K, np.random.default_rng(PLAN.seed))
+    heat_bath(atoms, PLAN.cold_K, PLAN.cold_K, PLAN.settle_steps).run(PLAN.settle_steps)
+    atoms = atoms.copy()
+    atoms.calc = EMT()
+    dyn = heat_bath(atoms, PLAN.cold_K, PLAN.hot_K, PLAN.heat_steps)
+    frames = []
+    dyn.insert_observer(lambda: frames.append(atoms.copy()), 0, INTERVAL)  # before the cell is scaled
+    dyn.run(PLAN.run_steps)
+    monitor = Monitor(cold_reference(), log=None)
+    lines = [json.loads(line) for line in (short_run[2] / "run.jsonl").read_text(encoding="utf-8").splitlines()]
+    digests = [line["digest"] for line in lines if line["type"] == "check"]
+    assert digests == [monitor.check(frame).digest for frame in frames]

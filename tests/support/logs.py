@@ -6,7 +6,7 @@ from dataclasses import replace
 import pytest
 
 from quests_md import Check, Event, read_log
-from quests_md.log.logfile import SCHEMA, LogWriter
+from quests_md.log import SCHEMA, LogWriter
 from quests_md.records import NearestEnvironment
 
 NAN, INF = float("nan"), float("inf")
@@ -78,19 +78,22 @@ def event(checks, first, last, **changes):
     return replace(EVENT, **(known | {"n_checks": last - first + 1} | changes))
 
 
+def write_log(path, checks, events=(), **calibration):
+    """Write the log of a run with these checks and events, and return its path."""
+    reference = {"n_environments": 15616, "elements": ["Cu"], "bandwidth": 0.015}
+    header = {"type": "header", "schema": SCHEMA, "reference": reference, "calibration": CALIBRATION | calibration}
+    writer = LogWriter(path)
+    writer.write(header, *(record.to_line() for record in [*checks, *events]))
+    writer.close()
+    return path
+
+
 @pytest.fixture
 def log_of(tmp_path):
+    """Make the log of checks and events, read back."""
     names = itertools.count()
 
     def make(checks, events=(), **calibration):
-        path = tmp_path / f"{next(names)}.jsonl"
-        writer = LogWriter(path)
-        reference = {"n_environments": 15616, "elements": ["Cu"], "bandwidth": 0.015}
-        header = {"type": "header", "schema": SCHEMA, "reference": reference}
-        writer.write(header | {"calibration": CALIBRATION | calibration})
-        for record in [*checks, *events]:
-            writer.write(record.to_line())
-        writer.close()
-        return read_log(path)
+        return read_log(write_log(tmp_path / f"{next(names)}.jsonl", checks, events, **calibration))
 
     return make

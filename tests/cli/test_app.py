@@ -1,0 +1,163 @@
+import os
+
+import pytest
+
+from quests_md import Reference, __version__
+
+
+@pytest.mark.parametrize(
+    ("command", "words"),
+    [
+        ((), ("demo", "reference", "calibrate", "score", "events", "Exit codes", "[ -e quests-md.event ]")),
+        (("demo",), ("--folder",)),
+        (("reference",), ("build", "info", "merge")),
+        (("reference", "build"), ("--output", "--k", "--cutoff", "--bandwidth", "--match", "--groups", "Å")),
+        (("reference", "info"), ("--verify",)),
+        (("reference", "merge"), ("--output",)),
+        (("calibrate",), ("--false-alarms", "--per", "--atoms")),
+        (("score",), ("--reference", "--log", "--plot", "--save", "--fail-on-event", "nats", "--sentinel")),
+        (("score",), ("--phase", "NAME=FILE", "--types", "--max-temperature")),
+        (("events",), ("--json", "--plot", "--fail-on-event", "--growth", "--kind", "--details")),
+    ],
+)
+def test_help_names_commands_and_options(quests_md, monkeypatch, command, words):
+    monkeypatch.setenv("COLUMNS", "80")
+    code, out, err = quests_md(*command, "--help")
+    assert (code, err) == (0, "")
+    for word in words:
+        assert word in out
+    assert max(map(len, out.splitlines())) <= 80
+    assert "..." not in out.partition("Commands:")[2]  # no command's summary is cut
+    assert quests_md(*command, "-h") == (0, out, "")
+
+
+def test_the_version(quests_md):
+    assert quests_md("--version") == (0, f"quests_md {__version__}\n", "")
+
+
+# misuse: one line that says what and where, exit code 2, nothing written
+
+REFERENCE = ("-r", "train.safetensors")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        # what is not there
+        (("score", "nothing*.xyz", *REFERENCE), "nothing*.xyz: no file matches this pattern"),
+        (("score", "missing.xyz", *REFERENCE), "missing.xyz: no such file"),
+        (("score", ".", *REFERENCE), "expected a file, got a folder"),
+        (("score", "run.xyz@90:", *REFERENCE), "'@90:' selects none of the 12 frames"),
+        (("score", "run.xyz", "-r", "missing.safetensors"), "missing.safetensors: expected a reference file"),
+        (("score", "run.xyz", "-r", "missing.xyz"), "missing.xyz: no such file"),
+        (("score", "run.xyz", *REFERENCE, "-c", "missing.json"), "missing.json: expected a calibration file"),
+        (("events", "missing.jsonl"), "missing.jsonl: No such file"),
+        (("reference", "info", "missing.safetensors"), "missing.safetensors: expected a reference file"),
+        # one kind of file for another
+        (
+            ("score", "train.safetensors", "-r", "run.xyz"),
+            "train.safetensors: expected frames; a reference is given by",
+        ),
+        (("score", "run.jsonl", *REFERENCE), "run.jsonl: expected a format known to ASE"),
+        (("score", "train.json", *REFERENCE), "train.json: frame 0: expected format"),
+        (("score", "run.xyz", "-r", "run.jsonl"), "run.jsonl: expected a format known to ASE"),
+        (("score", "run.xyz", *REFERENCE, "-c", "train.safetensors"), "train.safetensors: not a calibration file"),
+        (("score", "run.xyz", *REFERENCE, "-c", "run.jsonl"), "run.jsonl: not a calibration file"),
+        (("reference", "build", "train.safetensors"), "references are merged by `quests-md reference merge`"),
+        (("reference", "info", "run.xyz"), "run.xyz: expected a reference file"),
+        (("reference", "merge", "train.safetensors", "run.jsonl", "-o", "x.safetensors"), "run.jsonl: expected a ref"),
+        (("events", "train.json"), "train.json: line 1 is not JSON"),
+        (("events", "train.safetensors"), "train.safetensors: line 1 is not JSON"),
+        (("events", "run.xyz"), "run.xyz: line 1"),
+        (("calibrate", "run.jsonl"), "run.jsonl: expected a format known to ASE"),
+        # empty and torn
+        (("score", "empty.xyz", *REFERENCE), "empty.xyz: the file holds no frames"),
+        (("score", "text.xyz", *REFERENCE), "text.xyz: frame 0, line 1: expected the number of atoms"),
+        (("score", "run.xyz", "-r", "empty.safetensors"), "empty.safetensors: expected a reference file of 0 bytes"),
+        (("score", "run.xyz", "-r", "torn.safetensors"), "torn.safetensors: expected a reference file"),
+        (("reference", "build", "torn.xyz"), "torn.xyz: frame 11"),
+        (("events", "empty.xyz"), "empty.xyz: expected a quests_md log"),
+        # numbers
+        (("score", "run.xyz", *REFERENCE, "--false-alarms", "0"), "false_alarms: expected a rate between 0 and 1"),
+        (("score", "run.xyz", *REFERENCE, "--false-alarms", "nan"), "false_alarms: expected a rate between 0 and 1"),
+        (("calibrate", "train.safetensors", "--false-alarms", "1e9"), "false_alarms: expected a rate between 0 and 1"),
+        (("calibrate", "train.safetensors", "--per", "hour"), "per: expected 'check', 'ns' or 'run', got 'hour'"),
+        (("calibrate", "train.safetensors", "--atoms", "-5"), "--atoms: expected an integer of at least 1, got -5"),
+        (("calibrate", "train.safetensors", "--seed", "-1"), "--seed: expected an integer of at least 0, got -1"),
+        (("calibrate", "train.safetensors", "--threads", "0"), "--threads: expected an integer of at least 1, got 0"),
+        (("score", "run.xyz", *REFERENCE, "--threads", "0"), "--threads: expected an integer of at least 1, got 0"),
+        (("score", "run.xyz", *REFERENCE, "--workers", "0"), "workers: expected a positive integer, got 0"),
+        (("score", "run.xyz", *REFERENCE, "--patience", "0"), "patience: expected an integer of at least 1, got 0"),
+        (("score", "run.xyz", *REFERENCE, "--values", "exact"), "values: expected 'auto', 'full' or 'proven'"),
+        (("reference", "build", "train.xyz", "--k", "0"), "k: expected a positive integer of at most 1024, got 0"),
+        (("reference", "build", "train.xyz", "--cutoff", "-1"), "cutoff: expected a positive finite number in Å"),
+        (("reference", "build", "train.xyz", "--bandwidth", "nan"), "bandwidth: expected a positive finite number"),
+        (("reference", "build", "train.xyz", "--match", "x"), "match: expected 'element' or 'any', got 'x'"),
+        # outputs, refused before the work
+        (("reference", "build", "train.xyz", "-o", "a/x.safetensors"), "--output: the folder of a/x.safetensors does"),
+        (("reference", "build", "train.xyz", "-o", "x.txt"), "--output: expected a name that ends in .safetensors"),
+        (("calibrate", "train.safetensors", "-o", "a/x.json"), "--output: the folder of a/x.json does not exist"),
+        (("score", "run.xyz", *REFERENCE, "--log", "a/x.jsonl"), "--log: the folder of a/x.jsonl does not exist"),
+        (("score", "run.xyz", *REFERENCE, "--log", "."), "--log: . is a folder; name a file in it"),
+        (("score", "run.xyz", *REFERENCE, "--save", "a/x.xyz"), "--save: the folder of a/x.xyz does not exist"),
+        (("score", "run.xyz", *REFERENCE, "--plot", "x.png"), "--plot: needs the log; give --log run.jsonl too"),
+        (("score", "run.xyz", *REFERENCE, "--log", "x.jsonl", "--plot", "x.foo"), "--plot: expected a name that ends"),
+        (("events", "run.jsonl", "--plot", "a/x.png"), "--plot: the folder of a/x.png does not exist"),
+        (("score", "run.xyz", *REFERENCE, "--log", "run.jsonl"), "log: run.jsonl already holds a run of 11 checks"),
+        (("events", "run.jsonl", "--growth", "x.foo"), "--growth: expected a name that ends in"),
+        (
+            ("events", "run.jsonl", "--kind", "novel,new"),
+            "--kind: expected some of novel,transition,exploded, got 'new'",
+        ),
+        (("score", "run.xyz", *REFERENCE, "--sentinel", "a/x"), "--sentinel: the folder of a/x does not exist"),
+        (("score", "run.xyz", *REFERENCE, "--phase", "fcc"), "--phase: expected NAME=FILE such as fcc=fcc.safetensors"),
+        (("score", "run.xyz", *REFERENCE, "--phase", "a=b", "--phase", "a=c"), "--phase: 'a' is given twice"),
+        (("score", "run.xyz", *REFERENCE, "--max-temperature", "-1"), "max_temperature_K: expected"),
+        # what does not go together
+        (("score", "run.xyz", *REFERENCE, "-c", "train.json", "--false-alarms", "0.1"), "give one of the two"),
+    ],
+)
+def test_misuse_gives_one_line_and_exit_code_2(quests_md, folder, arguments, said):
+    before = {file: file.stat().st_size for file in folder.iterdir()}
+    code, out, err = quests_md(*arguments)
+    assert (code, out) == (2, "")
+    last = err.splitlines()[-1]
+    assert last.startswith("error: ")
+    assert said in last
+    assert len(last) < 1100
+    assert "Traceback" not in err
+    assert {file: file.stat().st_size for file in folder.iterdir()} == before
+
+
+def test_settings_that_differ_are_refused_with_both_values(quests_md, tmp_path):
+    quests_md("reference", "build", "train.xyz@:3", "-o", tmp_path / "x.safetensors", "--bandwidth", "0.02")
+    files = ("train.safetensors", tmp_path / "x.safetensors")
+    code, _, err = quests_md("reference", "merge", *files, "-o", tmp_path / "y.safetensors")
+    assert code == 2
+    assert "0.015" in err
+    assert "0.02" in err
+    code, _, err = quests_md("score", "run.xyz", "-r", tmp_path / "x.safetensors", "-c", "train.json")
+    assert code == 2
+    assert err.startswith("error: calibration: made for reference ")
+
+
+def test_an_output_without_permission_is_refused_before_the_work(quests_md, monkeypatch):
+    monkeypatch.setattr(os, "access", lambda path, mode: False)  # root may write everywhere
+    said = "error: --output: x.safetensors cannot be written (no permission); choose another name\n"
+    assert quests_md("reference", "build", "train.xyz", "-o", "x.safetensors") == (2, "", said)
+
+
+def test_too_little_memory_is_one_line(quests_md, monkeypatch):
+    def fail(*_args, **_kwargs):
+        raise MemoryError("Unable to allocate 9 TiB")
+
+    monkeypatch.setattr(Reference, "load", fail)
+    said = "error: out of memory (Unable to allocate 9 TiB); give fewer frames, or a smaller k\n"
+    assert quests_md("reference", "info", "train.safetensors") == (2, "", said)
+
+
+def test_an_unknown_command_or_option_is_exit_code_2(quests_md):
+    for arguments in (("bogus",), ("score",), ("score", "run.xyz", "-r", "train.safetensors", "--bogus")):
+        code, out, err = quests_md(*arguments)
+        assert (code, out) == (2, "")
+        assert "Error: " in err

@@ -1,0 +1,178 @@
+"""Commands as processes of their own: pipes, signals, terminals."""
+
+import fcntl
+import os
+import pty
+import signal
+import struct
+import subprocess
+import sys
+import termios
+import threading
+import time
+
+import pytest
+
+from quests_md import read_log
+
+QUESTS_MD = [sys.executable, "-m", "quests_md"]
+REFERENCE = ("-r", "train.safetensors")
+
+
+def start(*arguments, cwd, **options):
+    environment = os.environ | {"TERM": "xterm-256color", "PYTHONUNBUFFERED": ""}
+    environment.pop("COLUMNS", None)
+    return subprocess.Popen([*QUESTS_MD, *map(str, arguments)], cwd=cwd, env=environment | options.pop("env", {}),
+                            stdin=subprocess.DEVNULL, **options)  # fmt: skip
+
+
+@pytest.fixture
+def fed(folder, tmp_path):
+    """A pipe that stands for a trajectory which goes on: write frames to it when you like."""
+    path = tmp_path / "live.xyz"
+    os.mkfifo(path)
+    text = (folder / "run.xyz").read_text(encoding="utf-8")
+    n = len(text.splitlines()) // 12
+    frames = ["\n".join(text.splitlines()[i * n : (i + 1) * n]) + "\n" for i in range(12)]
+    return path, frames
+
+
+def pseudo_terminal(columns):
+    ours, theirs = pty.openpty()
+    fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 24, columns, 0, 0))
+    return ours, theirs
+
+
+class Screen(threading.Thread):
+    """Takes what a process writes to a pseudo-terminal, as it comes, until the process ends."""
+
+    def __init__(self, ours):
+        super().__init__(daemon=True)
+        self.ours, self.pieces = ours, []
+        self.start()
+
+    def run(self):
+        try:
+            while piece := os.read(self.ours, 65536):
+                self.pieces.append(piece)
+        except OSError:  # Linux says so when the other side is closed
+            pass
+        os.close(self.ours)
+
+    def text(self):
+        self.join(60)
+        return b"".join(self.pieces).decode()
+
+
+def test_a_torn_trajectory_is_scored_up_to_the_tear_with_one_line_of_warning(folder):
+    process = start("score", "torn.xyz", *REFERENCE, cwd=folder, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    out, err = (text.decode() for text in process.communicate(timeout=60))
+    assert process.returncode == 0
+    assert out.count("\n") == 1 + 11
+    [warning] = [line for line in err.splitlines() if line.startswith("warning: ")]
+    assert "torn.xyz: frame 11" in warning
+    assert "11 frames: " in err
+
+
+def test_a_reader_that_leaves_is_not_an_error(folder):
+    ours, theirs = os.pipe()
+    os.close(ours)
+    process = start("score", "run.xyz", *REFERENCE, cwd=folder, stdout=theirs, stderr=subprocess.PIPE)
+    os.close(theirs)
+    _, err = process.communicate(timeout=60)
+    assert process.returncode == 1
+    assert b"Traceback" not in err
+    assert b"rror" not in err
+
+
+def test_an_interrupt_is_exit_code_130_and_keeps_the_log(folder, fed, tmp_path):
+    path, frames = fed
+    log = tmp_path / "log.jsonl"
+    process = start("score", path, *REFERENCE, "--log", log, cwd=folder, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    with path.open("w", encoding="utf-8") as feed:
+        feed.write("".join(frames[:5]))
+        feed.flush()
+        lines = [process.stdout.readline() for _ in range(5)]  # the header and four frames at least
+        process.send_signal(signal.SIGINT)
+        _, err = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert err.endswith(b"interrupted\n")
+    assert b"Traceback" not in err
+    assert len(read_log(log)) >= len(lines) - 1
+
+
+def feed_slowly(path, frames):
+    with path.open("w", encoding="utf-8") as feed:
+        for i, frame in enumerate(frames):
+            feed.write(frame)
+            feed.flush()
+            if i == 4:
+                time.sleep(1.2)
+
+
+def test_the_bar_is_on_a_terminal_and_the_data_in_the_pipe(folder, fed):
+    path, frames = fed
+    ours, theirs = pseudo_terminal(80)
+    process = start("score", path, *REFERENCE, cwd=folder, stdout=subprocess.PIPE, stderr=theirs)
+    os.close(theirs)
+    screen = Screen(ours)
+    feed_slowly(path, frames)
+    out = process.communicate(timeout=60)[0].decode()
+    shown = screen.text()
+    assert process.wait(timeout=60) == 0
+    assert out.count("\n") == 1 + 12
+    assert "\x1b" not in out
+    assert "scoring frames" in shown
+    assert shown.replace("\r", "").rpartition("\x1b")[2].count("event 1: novel") == 1  # the bar has gone before
+
+
+def test_there_is_no_bar_without_a_terminal(folder, fed):
+    path, frames = fed
+    process = start("score", path, *REFERENCE, cwd=folder, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    feed_slowly(path, frames)
+    out, err = (text.decode() for text in process.communicate(timeout=60))
+    assert out.count("\n") == 1 + 12
+    assert "scoring frames" not in err
+    assert "\x1b" not in err
+
+
+@pytest.mark.parametrize("terminal", ["xterm-256color", "dumb"])
+def test_a_terminal_gets_columns_and_folded_lines(folder, terminal):
+    ours, theirs = pseudo_terminal(80)
+    process = start(
+        "score", folder / "run.xyz", *REFERENCE, cwd=folder, stdout=theirs, stderr=theirs, env={"TERM": terminal}
+    )
+    os.close(theirs)
+    shown = Screen(ours).text().replace("\r\n", "\n")
+    assert process.wait(timeout=60) == 0
+    assert "scoring frames" not in shown  # the lines show how far it is
+    lines = shown.splitlines()
+    [first] = [i for i, line in enumerate(lines) if line.split()[:2] == ["step", "time_ps"]]
+    rows = lines[first : first + 13]
+    assert {len(line) for line in rows} == {len(lines[first])}
+    assert len(lines[first]) <= 80
+    assert "\t" not in shown
+    assert [line.split()[-1] for line in rows[1:]] == ["in"] * 7 + ["out"] * 5
+    # a path may be longer than the terminal: it is not broken
+    assert all(len(line) <= 80 or len(line.split()) == 1 for line in lines)
+
+
+@pytest.mark.parametrize("columns", [80, 100])
+def test_events_in_a_terminal_are_a_table_with_the_open_and_latest_described(eventful, tmp_path, columns):
+    ours, theirs = pseudo_terminal(columns)
+    process = start("events", eventful, cwd=tmp_path, stdout=theirs, stderr=theirs)
+    os.close(theirs)
+    shown = Screen(ours).text().replace("\r\n", "\n")
+    assert process.wait(timeout=60) == 0
+    lines = shown.splitlines()
+    [first] = [i for i, line in enumerate(lines) if line.split()[:2] == ["id", "kind"]]
+    assert [line.split()[:2] for line in lines[first + 1 : first + 4]] == [
+        ["1", "novel"],
+        ["2", "transition"],
+        ["3", "exploded"],
+    ]
+    assert "\t" not in shown
+    assert "\nevent 2: transition" in shown
+    assert "\nevent 3: exploded" in shown
+    assert "\nevent 1:" not in shown
+    assert all(len(line) <= columns for line in lines)
