@@ -110,6 +110,47 @@ class Check:
         values = {name: number(name, line[name]) for name in CHECK_FIELDS} | {"alarms": tuple(line["alarms"])}
         return cls(**values | {"excesses": {name: number("excess", x) for name, x in line["excesses"].items()}})
 
+    @classmethod
+    def invalid(
+        cls,
+        *,
+        step: int,
+        frame: int,
+        time_ps: float | None,
+        n_atoms: int,
+        n_unknown: int = 0,
+        temperature_K: float | None = None,
+        volume_per_atom: float | None = None,
+        energy_per_atom: float | None = None,
+        interval: int | None = None,
+        digest: str = "",
+        elapsed_us: float = 0.0,
+    ) -> "Check":
+        """The check of a frame that could not be judged: what is known without a judgement, nothing else."""
+        return cls(
+            step=step,
+            frame=frame,
+            time_ps=time_ps,
+            n_atoms=n_atoms,
+            dh_max=None,
+            dh_mean=None,
+            dh_q99=None,
+            n_above=0,
+            largest_cluster=None,
+            frame_entropy=None,
+            excess=math.nan,
+            worst_atom=None,
+            worst_element=None,
+            n_unknown=n_unknown,
+            temperature_K=temperature_K,
+            volume_per_atom=volume_per_atom,
+            energy_per_atom=energy_per_atom,
+            interval=interval,
+            state="invalid",
+            digest=digest,
+            elapsed_us=elapsed_us,
+        )
+
 
 #: The fields of a check that go to the log.
 CHECK_FIELDS = tuple(f.name for f in fields(Check) if f.name not in ("delta_entropy", "above"))

@@ -11,8 +11,8 @@ from systems import H, alloy_reference, calibration_of, cold_reference, copper, 
 from quests_md import Monitor, Reference, Trigger, calibrate
 from quests_md.calibration.statistics import STATISTICS
 from quests_md.judge.judge import Judge
+from quests_md.watch.event_follower import EventFollower
 from quests_md.watch.explosion import Explosion
-from quests_md.watch.run import Follower
 
 ALL = tuple(STATISTICS)
 RATTLE = 0.08  # Å
@@ -151,7 +151,7 @@ def test_a_group_of_displaced_atoms_is_a_cluster(large):
     assert check.tail_cluster <= check.n_tail < 20
     # an event by it names these atoms, with their dH where a proof was all that the check needed
     proven = Judge(large.reference, large.calibration, values="proven").judge(atoms, step=0, frame=0)
-    follower = Follower(large.reference, Trigger(patience=1), None, Explosion())
+    follower = EventFollower(large.reference, Trigger(patience=1), None, Explosion())
     event, is_new = follower.take(proven, atoms).events[0]
     assert is_new
     assert event.n_atoms == max(check.tail_cluster, check.n_above)

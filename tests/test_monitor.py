@@ -223,9 +223,9 @@ def test_the_history_of_a_long_event_is_thinned():
     assert event.n_checks == 300
 
 
-def test_many_events_are_all_in_the_log_and_the_last_thousand_in_memory(tmp_path, monkeypatch):
-    monkeypatch.setattr("quests_md.watch.run.RECENT_EVENTS", 5)
+def test_many_events_are_all_in_the_log_and_the_last_thousand_in_memory(tmp_path):
     with monitored(trigger=Trigger(patience=1), log=tmp_path / "run.jsonl") as monitor:
+        monitor.watch.settings = replace(monitor.watch.settings, recent_events=5)
         feed(monitor, "oi" * 8)
         assert [event.id for event in monitor.events] == [4, 5, 6, 7, 8]
     assert [event.id for event in read_log(tmp_path / "run.jsonl").events] == [1, 2, 3, 4, 5, 6, 7, 8]

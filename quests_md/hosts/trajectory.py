@@ -1,30 +1,37 @@
-"""Post-processing: the monitor's chain over the frames of a trajectory, as a stream."""
+"""Post-processing: the frames of a trajectory as a run, read as a stream."""
 
 import os
 from collections import deque
 from collections.abc import Collection, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import replace
-from typing import Any, Literal
+from functools import partial
+from typing import Any, Literal, Protocol
 
 import numpy as np
 from ase import Atoms
 
 from quests_md._threads import available_threads
 from quests_md.calibration import Calibration
+from quests_md.errors import MismatchError
 from quests_md.io import Frame, frame_time_ps, iter_frames
-from quests_md.judge import Judged, Values
-from quests_md.monitor import Action, Monitor
+from quests_md.judge import Judge, Judged, Values
 from quests_md.records import Check
 from quests_md.reference import Reference
-from quests_md.watch import Trigger
+from quests_md.watch import Action, RunSettings, Trigger, Watch
 
 __all__ = ["score_trajectory"]
 
 
+class Watched(Protocol):
+    """A `Monitor`, as far as it is asked here."""
+
+    watch: Watch
+
+
 def score_trajectory(
     path_or_frames: Any,
-    reference: Reference,
+    reference: Reference | None = None,
     calibration: Calibration | None = None,
     *,
     log: str | os.PathLike[str] | None = None,
@@ -36,7 +43,7 @@ def score_trajectory(
     threads: int | None = None,
     steps: Collection[int] | None = None,
     types: Sequence[str] | None = None,
-    monitor: Monitor | None = None,
+    monitor: Watched | None = None,
 ) -> Iterator[Check]:
     """Check the frames of a trajectory one after the other; the same frames give the same events as live.
 
@@ -63,7 +70,8 @@ def score_trajectory(
     types
         A chemical symbol for each LAMMPS type, for dumps that do not name elements, as in `iter_frames`.
     monitor
-        A monitor of your own instead of all of the above, whose `events` you can then read.
+        A `Monitor` of your own, whose `events` you can then read, in the place of `reference`, `calibration`, `log`,
+        `trigger`, `actions`, `values` and `on_error`, which are the monitor's.
 
     Yields
     ------
@@ -75,46 +83,68 @@ def score_trajectory(
     FileFormatError, FileNotFoundError
         If a file is damaged (after the frames before the damage) or missing.
     ValueError, TypeError
-        If an argument is not usable.
+        If an argument is not usable, or is given beside a monitor that has its own.
+    MismatchError
+        If the reference given beside a monitor is not the monitor's.
     """
     if isinstance(workers, bool) or not isinstance(workers, int | np.integer) or workers < 1:
         raise ValueError(f"workers: expected a positive integer, got {workers!r}")
     if workers > 1:
         threads = max(1, available_threads(threads) // int(workers))
-        if monitor is not None:
-            monitor.judge.set_threads(threads)
     frames = iter_frames(path_or_frames, incomplete="warn", types=types)
     if steps is not None:
         frames = _at(frames, frozenset(int(step) for step in steps))
-    own = monitor is None
     if monitor is None:
-        monitor = Monitor(
+        if reference is None:
+            raise TypeError("reference: expected a Reference, got None; leave it out only beside a monitor")
+        resolve = partial(
+            RunSettings.resolve,
             reference,
             calibration,
             trigger=trigger,
-            log=log,
             actions=actions,
             values=values,
-            on_error=on_error,
             threads=threads,
+            stacklevel=4,
         )
-    return _checks(frames, monitor, int(workers), close=own)
+        watch = Watch(resolve, log=log, on_error=on_error)
+    else:
+        own = {"calibration": calibration, "log": log, "trigger": trigger, "actions": actions or None}
+        own |= {"values": None if values == "auto" else values, "on_error": None if on_error == "raise" else on_error}
+        _require_nothing_beside(monitor.watch, reference, own)
+        watch = monitor.watch
+    judge = watch.settings.judge if threads is None else watch.settings.judge.with_threads(threads)
+    return _checks(frames, watch, judge, int(workers), close=monitor is None)
 
 
-def _checks(frames: Iterator[Frame], monitor: Monitor, workers: int, *, close: bool) -> Iterator[Check]:
+def _require_nothing_beside(watch: Watch, reference: Reference | None, settings: dict[str, Any]) -> None:
+    """Refuse settings beside a monitor that has its own."""
+    given = [name for name, value in settings.items() if value is not None]
+    if given:
+        raise ValueError(
+            f"{given[0]}: expected no other settings beside a monitor, which has its own, got {settings[given[0]]!r}; "
+            f"give {given[0]} to the Monitor, or leave monitor out"
+        )
+    known = watch.settings.judge.reference
+    if reference is not None and reference is not known and reference.fingerprint != known.fingerprint:
+        raise MismatchError(
+            f"reference: expected that of the monitor, {known.fingerprint}, got {reference.fingerprint}; leave it out"
+        )
+
+
+def _checks(frames: Iterator[Frame], watch: Watch, judge: Judge, workers: int, *, close: bool) -> Iterator[Check]:
     try:
-        for count, (judged, atoms) in enumerate(_judged(frames, monitor, workers)):
+        for count, (judged, atoms) in enumerate(_judged(frames, judge, workers)):
             if isinstance(judged, Exception):
-                yield monitor.take_failure(
-                    judged, atoms, step=_step(atoms, count), frame=count, time_ps=frame_time_ps(atoms)
-                )
+                step, time_ps = _step(atoms, count), frame_time_ps(atoms)
+                yield watch.take_failure(judged, atoms, step=step, frame=count, time_ps=time_ps)
             else:
-                yield monitor.take(judged, atoms)
-            if monitor.stopped:
+                yield watch.take(judged, atoms)
+            if watch.run is not None and watch.run.stopped:
                 return
     finally:
         if close:
-            monitor.close()
+            watch.close()
 
 
 def _at(frames: Iterator[Frame], steps: frozenset[int]) -> Iterator[Frame]:
@@ -130,19 +160,19 @@ def _at(frames: Iterator[Frame], steps: frozenset[int]) -> Iterator[Frame]:
             yield frame
 
 
-def _judged(frames: Iterator[Frame], monitor: Monitor, workers: int) -> Iterator[tuple[Judged | Exception, Atoms]]:
+def _judged(frames: Iterator[Frame], judge: Judge, workers: int) -> Iterator[tuple[Judged | Exception, Atoms]]:
     """Frames with their judgement or why there is none, in order; at most two frames per worker are held."""
 
-    def judge(count: int, frame: Frame) -> Judged | Exception:
+    def judged(count: int, frame: Frame) -> Judged | Exception:
         atoms = frame.atoms
         try:
-            return monitor.judge.judge(atoms, step=_step(atoms, count), frame=count, time_ps=frame_time_ps(atoms))
+            return judge.judge(atoms, step=_step(atoms, count), frame=count, time_ps=frame_time_ps(atoms))
         except Exception as exc:  # the monitor knows whether to raise it
             return exc
 
     if workers == 1:
         for count, frame in enumerate(frames):
-            yield judge(count, frame), frame.atoms
+            yield judged(count, frame), frame.atoms
         return
     waiting: deque[tuple[Future[Judged | Exception], Atoms]] = deque()
     with ThreadPoolExecutor(workers) as pool:
@@ -156,7 +186,7 @@ def _judged(frames: Iterator[Frame], monitor: Monitor, workers: int) -> Iterator
             except Exception as exc:  # a damaged frame does not cost the ones before it
                 damage = exc
                 break
-            waiting.append((pool.submit(judge, count, frame), frame.atoms))
+            waiting.append((pool.submit(judged, count, frame), frame.atoms))
             if len(waiting) >= 2 * workers:
                 future, atoms = waiting.popleft()
                 yield future.result(), atoms

@@ -146,6 +146,16 @@ class Judge:
         self._levels: tuple[tuple[Any, ...], tuple[Level, ...]] | None = None
         self._phase_levels: tuple[tuple[Any, ...], dict[str, Level]] | None = None
 
+    def for_interval(self, check_ps: float) -> "Judge":
+        """TEMPORARY."""
+        self.set_interval(check_ps)
+        return self
+
+    def with_threads(self, threads: int) -> "Judge":
+        """TEMPORARY."""
+        self.set_threads(threads)
+        return self
+
     def set_interval(self, check_ps: float) -> None:
         """Say how many ps are between checks; those in a nanosecond follow where the rate counts them."""
         self.check_ps = check_ps

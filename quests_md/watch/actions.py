@@ -18,7 +18,10 @@ from quests_md._files import replacing
 from quests_md.errors import StopRun
 from quests_md.records import Event
 
-__all__ = ["KINDS", "event_json", "save_frame", "sentinel", "stop"]
+__all__ = ["KINDS", "Action", "event_json", "save_frame", "sentinel", "stop"]
+
+#: Called as action(event, frame) with a copy of the flagged frame.
+Action = Callable[[Event, Atoms], Any]
 
 #: Kinds of events, the gravest last.
 KINDS = ("novel", "transition", "exploded")

@@ -63,6 +63,8 @@ class Baseline:
         Rate of checks out by mistake, by all of them together; `n_checks` checks share it.
     release
         Excess at which the trigger counts a number as back; here that is half of the way from level to mean.
+    fewest
+        Independent checks that a baseline must have to judge a number.
 
     Raises
     ------
@@ -70,12 +72,15 @@ class Baseline:
         If `duration_ps` is not a positive number.
     """
 
-    def __init__(self, statistics: tuple[str, ...], duration_ps: float, rate: float, release: float) -> None:
+    def __init__(
+        self, statistics: tuple[str, ...], duration_ps: float, rate: float, release: float, *, fewest: int = FEWEST
+    ) -> None:
         check_positive("baseline_ps", duration_ps, "time in ps")
         self.statistics = statistics
         self.duration_ps = duration_ps
         self.rate = rate
         self.release = release
+        self.fewest = fewest
         self.n_checks = 1
         """Checks that share the rate, where it counts nanoseconds or runs; read when the baseline is complete."""
         self.text: str | None = None
@@ -88,6 +93,10 @@ class Baseline:
     def is_complete(self) -> bool:
         """Whether the baseline is over."""
         return self.text is not None
+
+    def fresh(self) -> "Baseline":
+        """A baseline of the same settings that has seen nothing."""
+        return Baseline(self.statistics, self.duration_ps, self.rate, self.release, fewest=self.fewest)
 
     def update(self, values: Mapping[str, float | None], time_ps: float) -> dict[str, float]:
         """Take the numbers of one check; return how far each is beyond its level, and its drift beyond the test's.
@@ -166,7 +175,7 @@ class Baseline:
         for name, series in self._series.items():
             x = np.array(series)
             m = float(len(x)) if len(x) and x.std() <= CONSTANT else _independent(x)
-            if m < FEWEST:
+            if m < self.fewest:
                 lines.append(f"{name}: {len(x)} checks, {m:.1f} independent: too few, not judged by it")
                 continue
             deviation = max(float(x.std() * math.sqrt(m / (m - 1))), CONSTANT)

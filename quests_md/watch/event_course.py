@@ -62,6 +62,9 @@ class Peak:
 class Findings(Protocol):
     """What a check found beyond its numbers: computed from the frame, or read back from the log."""
 
+    def changed(self, channel: Channel, state: str) -> None:
+        """Keep that the trigger of a channel has changed its state."""
+
     def reason(self, channel: Channel) -> tuple[str, str | None]:
         """Why an event is open, where the check's numbers do not say it, and the phase that grows."""
 

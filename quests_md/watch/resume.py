@@ -1,49 +1,20 @@
-"""Where a run that comes back stands in its log, and whether it is the same run."""
+"""Where a run that comes back stands in its log."""
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from itertools import islice
-from typing import Any
+from typing import Any, Protocol
 
 from quests_md._files import file_size
 from quests_md.errors import FileFormatError, MismatchError
 from quests_md.log import Line, LogHistory
 from quests_md.records import Check, Event
-from quests_md.reference import Reference
 
-from .run import RECENT_EVENTS, Follower
+from .event_follower import EventFollower
+from .settings import CHANGING, action_files
 
-__all__ = [
-    "CHANGING",
-    "Place",
-    "action_files",
-    "bring_back",
-    "cut_files",
-    "find_place",
-    "header_at",
-    "require_known_reference",
-    "require_same_monitor",
-]
-
-#: What must be the same for the checks of one log, and where the header has it.
-SAME = {
-    "false_alarms": ("calibration", "false_alarms"),
-    "per": ("calibration", "per"),
-    "levels": ("calibration", "digest"),
-    "statistics": ("calibration", "statistics"),
-    "baseline_ps": ("baseline_ps",),
-    "phases": ("phases", "references"),
-    "parent phase": ("phases", "parent"),
-    "thresholds of phases": ("phases", "thresholds"),
-    "max_temperature_K": ("max_temperature_K",),
-    "trigger": ("trigger",),
-    "values": ("values", "asked"),
-    "confirm": ("confirm",),
-}
-
-#: What a line of type "reference" holds in the place of the header's.
-CHANGING = ("reference", "calibration", "phases")
+__all__ = ["Host", "Place", "bring_back", "continue_host", "cut_files", "find_place", "header_at"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,6 +33,20 @@ class Place:
     """Whether the frame itself was checked; it is checked again."""
     note: str = ""
     """What the user should know."""
+
+
+class Host(Protocol):
+    """What must be known of the dynamics that a run is attached to."""
+
+    @property
+    def own_step(self) -> int:
+        """Its own count of steps, 0 for a new dynamics."""
+
+    def step_length_ps(self) -> float | None:
+        """Time step in ps; None for optimizers."""
+
+    def continue_at(self, step: int, time_ps: float | None, *, checked: int) -> None:
+        """Count from here on as if the present step were `step` of a run that was checked at the step `checked`."""
 
 
 def find_place(
@@ -125,39 +110,7 @@ def header_at(history: LogHistory, place: Place) -> dict[str, Any]:
     return history.header | changed
 
 
-def require_same_monitor(header: Mapping[str, Any], now: Mapping[str, Any], name: str, *, same_reference: bool) -> None:
-    """Raise MismatchError, naming both values, if the checks of a monitor cannot follow those of a log."""
-    for what, path in SAME.items():
-        before, after = (_at(part, path) for part in (header, now))
-        if what == "levels" and (before is None or not same_reference):
-            continue  # older logs do not have it; those of another reference are others
-        if before != after:
-            raise MismatchError(
-                f"resume: {name} was written with {what} = {before}, this monitor has {after}; give the same settings "
-                "or choose another log"
-            )
-
-
-def require_known_reference(header: Mapping[str, Any], reference: Reference, name: str) -> list[str]:
-    """The fingerprints on the way from the reference of a log to this one: empty if it is the same.
-
-    Raises
-    ------
-    MismatchError
-        If it is another, and was not made from that of the log by `extend` or `merge`.
-    """
-    known = _at(header, ("reference", "fingerprint"))
-    if known == reference.fingerprint:
-        return []
-    if known not in reference.ancestors:
-        raise MismatchError(
-            f"resume: {name} was written with reference {known}, this monitor has {reference.fingerprint}, "
-            "which was not made from it by extend or merge; give the same reference or choose another log"
-        )
-    return [str(known), reference.fingerprint]
-
-
-def bring_back(follower: Follower, history: LogHistory, place: Place) -> tuple[Check | None, Place]:
+def bring_back(follower: EventFollower, history: LogHistory, place: Place) -> tuple[Check | None, Place]:
     """Bring a follower to where it was at a place of the log; returns the last check before it, and the place.
 
     A power cut can leave the last check without the lines that were written with it. That check is then given up.
@@ -188,12 +141,12 @@ def bring_back(follower: Follower, history: LogHistory, place: Place) -> tuple[C
         return bring_back(follower, history, given_up)
 
 
-def _replayed(follower: Follower, history: LogHistory, last: Line) -> Check:
+def _replayed(follower: EventFollower, history: LogHistory, last: Line) -> Check:
     snapshot, lines = history.since_snapshot(last)
     if snapshot is not None:
         follower.restore(snapshot.content["snapshot"])
         events = (Event.from_line(line.content) for line in history.of_type("event", before=snapshot.start))
-        closed = islice((event for event in events if not event.is_open), RECENT_EVENTS)
+        closed = islice((event for event in events if not event.is_open), follower.closed.maxlen)
         follower.closed.extend(reversed(list(closed)))
     check: Check | None = None
     found: dict[str, Any] = {}
@@ -209,11 +162,6 @@ def _replayed(follower: Follower, history: LogHistory, last: Line) -> Check:
         return Check.from_line(last.content)
     follower.replay(check, found)
     return check
-
-
-def action_files(actions: Sequence[Any]) -> list[str]:
-    """Names of the files to which actions append: those with an attribute `path`."""
-    return [str(action.path) for action in actions if hasattr(action, "path")]
 
 
 def cut_files(history: LogHistory, place: Place, actions: Sequence[Any]) -> list[str]:
@@ -245,6 +193,18 @@ def cut_files(history: LogHistory, place: Place, actions: Sequence[Any]) -> list
     return warnings
 
 
+def continue_host(host: Host, place: Place, last: Check | None) -> None:
+    """Let a dynamics count on from a place of the log, whose last check before that place is `last`."""
+    length_ps = host.step_length_ps() or 0.0
+    time_ps = place.time_ps
+    if time_ps is None and last is not None and last.time_ps is not None:
+        time_ps = last.time_ps + (place.step - last.step) * length_ps
+    from_start = place.step * length_ps
+    if time_ps is not None and abs(from_start - time_ps) < 2e-9:  # the log has it rounded
+        time_ps = from_start
+    host.continue_at(place.step, time_ps, checked=place.step if place.is_checked or last is None else last.step)
+
+
 def _place_by_digest(history: LogHistory, digest: str, is_kept: bool) -> Place:
     found = list(islice(history.find("digest", digest), 3))
     if not found:
@@ -274,10 +234,3 @@ def _place_at(history: LogHistory, check: Line, is_kept: bool, note: str = "") -
 def _before(history: LogHistory, check: Line) -> Line | None:
     """The check before a check."""
     return next(history.of_type("check", before=check.start), None)
-
-
-def _at(line: Mapping[str, Any], path: tuple[str, ...]) -> Any:
-    value: Any = line
-    for key in path:
-        value = value.get(key) if isinstance(value, Mapping) else None
-    return value

@@ -1,513 +1,403 @@
-"""From checks to events: the state of a run, which its log alone can bring back."""
+"""A run that is being watched: its state, and the way of a frame from the host to the log and the actions."""
 
-import math
-from collections import deque
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+import os
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import numpy as np
 from ase import Atoms
-from ase.geometry import find_mic
-from numpy.typing import NDArray
 
-from quests_md.calibration import TAIL_SHARE, NullScores, level_of
-from quests_md.environments import clusters, coordination, identities
-from quests_md.judge import GROWN, GROWTH, Judged
-from quests_md.records import Check, Environment, Event, NearestEnvironment, number
-from quests_md.reference import Reference
+from quests_md._files import file_size
+from quests_md._progress import say
+from quests_md.engine import announce_compilation, are_kernels_cached
+from quests_md.errors import StopRun
+from quests_md.judge import Judged, frame_digest
+from quests_md.log import plain_line, require_new_log
+from quests_md.records import Check, Event
 
-from .baseline import Baseline
-from .cluster_tracker import ClusterTracker
-from .event_course import CLUSTER_ALARM, MOST_ATOMS, Channel, EventCourse, Peak
+from .actions import Action
+from .cost import Cost
+from .event_follower import EventFollower
 from .explosion import Explosion
-from .run_log import NoteLevel
-from .trigger import Trigger
+from .flagged import labelled_copy
+from .preflight import preflight_text, warm_up
+from .resume import Host, Place, bring_back, continue_host, cut_files, find_place, header_at
+from .run_log import OnError, RunLog
+from .settings import CHANGING, RunSettings, action_files
 
-__all__ = ["Followed", "Follower", "OwnClusters"]
-
-#: Closed events kept in memory; all of them are in the log.
-RECENT_EVENTS = 1000
-
-#: Checks between two lines of the log that hold the whole state, so that a resumed run reads no more than these.
-SNAPSHOT = 1000
-
-#: Atoms of an event that are explained.
-EXPLAINED = 3
-
-#: What has patience, with a trigger of its own: what the reference judges, and what the run's own past or phases judge.
-PATIENT: tuple[Channel, ...] = ("novel", "transition")
+__all__ = ["Run", "Watch"]
 
 
-@dataclass(frozen=True, slots=True)
-class Followed:
-    """A check as the run so far makes it, and what is to be done after it."""
-
-    judged: Judged
-    lines: Sequence[dict[str, Any]]
-    """For the log: the check, what of the state cannot be had from it, events."""
-    events: Sequence[tuple[Event, bool]] = ()
-    """Events for the actions, and whether each is new."""
-    notes: Sequence[tuple[NoteLevel, str]] = ()
-    """Level and text of notes."""
-    stop: bool = False
-    """Whether the trigger asks for the end of the run."""
-
-
-class Follower:
-    """Turns checks into events: what is out of the reference, what changes in the run itself, and what has exploded.
-
-    A "novel" event is opened by the statistics that the reference judges, a "transition" by those that the run's own
-    beginning or the labelled phases judge; each has a trigger of the same settings. An explosion opens at once.
-
-    `take` and `replay` do the same with a check, from its frame and from the lines that `take` returned for it, so that
-    the log alone brings a run back.
+class Run:
+    """The state of a run that is being watched, of which its first frame has been seen; the log has begun.
 
     Parameters
     ----------
-    reference
-        What is known.
-    trigger
-        Settings of the triggers.
-    baseline
-        The run's own beginning as judge of some statistics; None: it judges nothing.
-    explosion
-        Watches temperature and volume.
-    false_alarms
-        Rate of false alarms by the largest cluster of each labelled phase, where a baseline judges that.
+    settings
+        With what it is watched.
+    log
+        Where its checks are written.
+    cost
+        Where their wall time is added up.
+    """
+
+    def __init__(self, settings: RunSettings, log: RunLog, cost: Cost) -> None:
+        baseline, judge = settings.baseline, settings.judge
+        self.follower = EventFollower(
+            judge.reference,
+            settings.trigger,
+            None if baseline is None else baseline.fresh(),
+            Explosion(settings.max_temperature_K),
+            judge.calibration.false_alarms,
+            snapshot_every=settings.snapshot_every,
+            recent_events=settings.recent_events,
+        )
+        self.log = log
+        self.cost = cost
+        self.last_check: Check | None = None
+        self.stopped = False
+        """Whether the trigger or an action has asked for the end of the run."""
+        self.stop_now = False
+        """Whether this check has: a run that is taken up again goes on."""
+        self.resumed_at: Place | None = None
+        """Where the run stood in its log when it was taken up; None for a new run."""
+        self._own_offset = self._given_offset = 0  # of steps that the monitor counts, and of steps it is given
+        self._noted: set[str] = set()
+        self.change_settings(settings)
+
+    @property
+    def n_checks(self) -> int:
+        """Checks so far."""
+        return self.follower.n_checks
+
+    def change_settings(self, settings: RunSettings) -> None:
+        """Go on with another interval between checks."""
+        self._settings = settings
+        judge, baseline = settings.judge, self.follower.baseline
+        if baseline is not None and judge.calibration.per != "check":
+            baseline.n_checks = judge.checks or judge.calibration.checks or 1
+
+    def check(
+        self,
+        atoms: Atoms,
+        step: int | None,
+        time_ps: float | None,
+        interval: int | None = None,
+        averaged: Atoms | None = None,
+    ) -> Check | None:
+        """Check a frame; None if that has failed. Arguments as in `Judge.judge`, `step` as the host counts it."""
+        frame = self.n_checks
+
+        def work() -> None:
+            judged = self._settings.judge.judge(
+                atoms, step=self.step_of(step), frame=frame, time_ps=time_ps, interval=interval, averaged=averaged
+            )
+            self._commit(judged, atoms)
+
+        self.log.guarded(work)
+        return self.last_check if self.last_check is not None and self.last_check.frame == frame else None
+
+    def take(self, judged: Judged, atoms: Atoms) -> Check:
+        """Take a frame that was judged elsewhere as the next one of the run."""
+        if judged.check.frame != self.n_checks:  # the log counts on
+            judged = replace(judged, check=replace(judged.check, frame=self.n_checks))
+        self.log.guarded(lambda: self._commit(judged, atoms))
+        last = self.last_check
+        return last if last is not None and last.frame == judged.check.frame else judged.check
+
+    def step_of(self, step: int | None) -> int:
+        """The step of a frame in the log; None: the monitor counts."""
+        return self.n_checks + self._own_offset if step is None else int(step) + self._given_offset
+
+    def resume(
+        self, header: dict[str, Any], atoms: Atoms, host: Host | None, step: int | None, start: int | None
+    ) -> None:
+        """Bring the run back to where it stands in its log with these atoms; supersede what the log has after that.
+
+        Parameters
+        ----------
+        header
+            The header that the log would have if the run began here.
+        atoms
+            The first frame.
+        host
+            The dynamics; None in a loop of the user's own.
+        step
+            Step of the frame as the loop of the user gives it; None: the monitor counts.
+        start
+            Step of the frame as the user says it; None: the log is asked.
+
+        Raises
+        ------
+        MismatchError
+            If the log is of another run, or does not say where this frame stands.
+        FileFormatError
+            If the log lacks lines.
+        """
+        history, settings = self.log.history, self._settings
+        assert history is not None
+        place = find_place(
+            history,
+            frame_digest(atoms),
+            len(atoms),
+            own_step=step if host is None else host.own_step or None,
+            start_step=start,
+            is_kept=settings.averaging is not None or (host is not None and host.own_step > 0),
+        )
+        chain = settings.require_same(header_at(history, place), plain_line(header), str(history.path))
+        self.last_check, place = bring_back(self.follower, history, place)
+        self.follower.n_checks = place.frame
+        self.log.settled = self.follower.settled
+        if host is None:
+            self._own_offset = place.step - place.frame
+            self._given_offset = 0 if step is None else place.step - step
+        lines: list[dict[str, Any]] = []
+        if history.last is not None and history.last.content["frame"] >= place.frame:
+            lines.append({"type": "rewind", "step": place.step, "frame": place.frame})
+        who = {name: header[name] for name in ("version", "started", "host", "pid")}
+        lines.append({"type": "state", "step": place.step, "resumed": who})
+        if chain:
+            changed = {name: header[name] for name in CHANGING}
+            lines.append({"type": "reference", "step": place.step, "chain": chain} | changed)
+        self.log.begin(*lines)
+        self.log.note("info", f"resumed at step {place.step}: {place.frame} checks before it are kept")
+        for text in [*([place.note] if place.note else []), *cut_files(history, place, settings.actions)]:
+            self.log.note("warning", text)
+        if host is not None:
+            continue_host(host, place, self.last_check)
+        self.resumed_at = place
+
+    def close(self) -> None:
+        """Write the state of an open event, and what the checks have cost."""
+        log = self.log
+        events = self.follower.events_from(log.settled if log.is_behind else self.follower.settled)
+        log.write(*(event.to_line() for event in events if event.is_open or log.is_behind))
+        if self.n_checks:
+            cost = self.cost.overhead(self.n_checks)
+            log.note(
+                "info",
+                f"closed after {cost.checks} checks: {cost.seconds:.2f} s in checks, {cost.share:.1%} of the "
+                f"run, {cost.us_per_atom:.1f} us per atom; {self.follower.n_outliers} times out too shortly for an "
+                "event",
+            )
+
+    def _commit(self, judged: Judged, atoms: Atoms) -> None:
+        """Ask the triggers, follow events, log, act."""
+        log, actions = self.log, self._settings.actions
+        # until all of this check is in the log: a failure, an interrupt, a full disk may come in between
+        was_behind, log.is_behind = log.is_behind, True
+        taken = self.follower.take(judged, atoms)
+        check = taken.judged.check
+        previous, self.last_check = self.last_check, check
+        log.step = check.step
+        self.cost.n_atoms += check.n_atoms
+        lines = list(taken.lines)
+        if was_behind:
+            lines += [event.to_line() for event in self.follower.events_from(log.settled)]
+            lines.append(self.follower.snapshot(check))
+        is_written = log.write(*lines)
+        for level, text in taken.notes:
+            log.note(level, text)
+        self._note_changes(previous, check)
+        if taken.judged.unanswered:
+            message = f"the second reference (confirm) could not answer: {taken.judged.unanswered}"
+            log.alert(message, "alarms stand where this happens")
+        for event, is_new in taken.events:
+            for action in actions:
+                if is_new or getattr(action, "repeats", False):
+                    log.guarded(partial(self._act, action, event, taken.judged, atoms))
+        if (taken.events or was_behind) and (files := action_files(actions)):
+            sizes = {name: file_size(name) for name in files}
+            line = {"type": "state", "step": check.step, "frame": check.frame, "files": sizes}
+            is_written = log.write(line) and is_written
+        log.is_behind = not is_written
+        if is_written:
+            log.settled = self.follower.settled
+        if taken.stop:
+            self._stop()
+
+    def _note_changes(self, previous: Check | None, check: Check) -> None:
+        """Say once that the number of atoms changes, and once that there are elements without a reference."""
+        if previous is not None and previous.n_atoms != check.n_atoms:
+            text = f"the number of atoms changed from {previous.n_atoms} to {check.n_atoms}"
+            self._warn_once("atoms", f"{text}; the levels follow the size; said once")
+        if check.n_unknown:
+            text = f"{check.n_unknown} atoms of elements that the reference has never seen score +inf"
+            elements = ", ".join(self.follower.reference.elements) or "none"
+            self._warn_once("unknown", f"{text}; it has {elements}; said once")
+
+    def _warn_once(self, what: str, text: str) -> None:
+        if what not in self._noted:
+            self._noted.add(what)
+            self.log.note("warning", text)
+
+    def _act(self, action: Action, event: Event, judged: Judged, atoms: Atoms) -> None:
+        try:
+            action(event, labelled_copy(self._settings.judge, judged, atoms, event))
+        except StopRun:
+            self._stop()
+
+    def _stop(self) -> None:
+        self.stopped = self.stop_now = True
+
+
+class Watch:
+    """A run to be watched, from before its first frame to its end: what Monitor and the hosts drive.
+
+    Parameters
+    ----------
+    resolve
+        Returns the settings; called once the log is known to be free, since a calibration may take a while.
+    log, on_error, resume, start_step
+        As in `Monitor`.
+
+    Raises
+    ------
+    LogExistsError
+        If the log already holds a run, or another monitor has it open.
+    ValueError, TypeError, OSError
+        If an argument is not usable or the log cannot be written.
     """
 
     def __init__(
         self,
-        reference: Reference,
-        trigger: Trigger,
-        baseline: Baseline | None,
-        explosion: Explosion,
-        false_alarms: float = 0.01,
+        resolve: Callable[[], RunSettings],
+        *,
+        log: str | os.PathLike[str] | None = None,
+        on_error: OnError = "log",
+        resume: bool = False,
+        start_step: int | None = None,
     ) -> None:
-        self.reference = reference
-        self.triggers = {channel: trigger.fresh() for channel in PATIENT}
-        self.baseline = baseline
-        self.explosion = explosion
-        self.own_clusters = OwnClusters(false_alarms)
-        self.n_checks = 0
-        self.n_events = 0
-        self.n_outliers = 0
-        """Times that checks were out, but not for long enough to open an event."""
-        self.closed: deque[Event] = deque(maxlen=RECENT_EVENTS)
-        self._courses: dict[Channel, EventCourse] = {}
+        if on_error not in ("log", "raise"):
+            raise ValueError(f"on_error: expected 'log' or 'raise', got {on_error!r}")
+        if log is not None and not isinstance(log, str | os.PathLike):
+            raise TypeError(f"log: expected a file name or None, got {type(log).__name__}")
+        if resume and log is None:
+            raise ValueError("resume: expected a log to resume, got log=None")
+        if start_step is not None and (isinstance(start_step, bool) or not isinstance(start_step, int | np.integer)):
+            raise TypeError(f"start_step: expected an integer, got {start_step!r}")
+        if log is not None and not resume:
+            require_new_log(log)
+        self.settings = resolve()
+        self.log = RunLog(log, on_error, resume=resume)
+        self.run: Run | None = None
+        """The run, once its first frame has been seen."""
+        self._cost = Cost()
+        self._start_step = None if start_step is None else int(start_step)
+        self._lock = threading.RLock()  # an action may close the monitor
 
     @property
-    def open_events(self) -> list[Event]:
-        """Events that are open, in order of id."""
-        courses = [course for course in self._courses.values() if course.is_confirmed]
-        return sorted((course.record(is_open=True) for course in courses), key=lambda event: event.id)
+    def cost(self) -> Cost:
+        """Wall time of the checks so far."""
+        return self._cost
 
     @property
-    def settled(self) -> int:
-        """Id of the first event that may still change: all before it are closed."""
-        courses = (course.event_id for course in self._courses.values() if course.is_confirmed)
-        return min(courses, default=self.n_events + 1)
+    def events(self) -> list[Event]:
+        """Events so far, in order of id; of the closed ones the last 1000."""
+        return [] if self.run is None else self.run.follower.events_from(0)
 
-    def events_from(self, event_id: int) -> list[Event]:
-        """Events from this id on; of the closed ones the last 1000 at most."""
-        events = sorted([*self.closed, *self.open_events], key=lambda event: event.id)
-        return [event for event in events if event.id >= event_id]
+    @property
+    def last_check(self) -> Check | None:
+        """The last check; None before the first."""
+        return None if self.run is None else self.run.last_check
 
-    def take(self, judged: Judged, atoms: Atoms) -> Followed:
-        """Take the next check of the run with its frame."""
-        notes: list[tuple[NoteLevel, str]] = []
-        by_frame = bool(judged.check.explosion)  # then temperature and volume are not asked
-        if judged.check.state != "invalid":
-            judged = self._judge_explosion(self._judge_by_baseline(judged, notes))
-        is_out = max(self._excesses("novel", judged.check).values(), default=-math.inf) > 0
-        findings = _FromFrame(judged, atoms, self.reference, is_out)
-        if by_frame:
-            findings.used["exploded_by_frame"] = True
-        lines, events, stop = self._advance(judged.check, findings)
-        if findings.used:
-            state = {"type": "state", "step": judged.check.step, "frame": judged.check.frame}
-            lines.insert(0, state | findings.used)
-        check = judged.check
-        for event, is_new in events:
-            if is_new and event.kind == "exploded":
-                what = "invalid frame" if check.state == "invalid" else "exploded"
-                notes.append(("error", f"{what} at step {check.step}: {event.reason}"))
-        return Followed(judged, [judged.check.to_line(), *lines], events, notes, stop)
+    def begin(self, atoms: Atoms, *, host: Host | None = None, step: int | None = None) -> Run:
+        """The run, which its first frame begins: with the header of a new log, or at its place in a log to be resumed.
 
-    def replay(self, check: Check, found: Mapping[str, Any]) -> None:
-        """Take a check as the log has it, with what its state line holds ({} without one)."""
-        if check.state != "invalid":
-            if self.baseline is not None and check.time_ps is not None:
-                self.baseline.update(_values(self.baseline, check), check.time_ps)
-                self.own_clusters.update(check, is_over=self.baseline.is_complete)
-            if not found.get("exploded_by_frame"):
-                self.explosion.update(check.temperature_K, check.volume_per_atom, check.n_atoms)
-        self._advance(check, _FromLog(found))
+        Parameters
+        ----------
+        atoms
+            The first frame, or any later one.
+        host
+            The dynamics that it comes from, if it is one.
+        step
+            Its step in a loop of the user's own.
 
-    def state(self) -> dict[str, Any]:
-        """All there is to know of the run so far, in plain types; closed events are in the log."""
-        return {
-            "n_checks": self.n_checks,
-            "n_events": self.n_events,
-            "n_outliers": self.n_outliers,
-            "triggers": {channel: trigger.progress() for channel, trigger in self.triggers.items()},
-            "baseline": None if self.baseline is None else self.baseline.state(),
-            "own_clusters": self.own_clusters.state(),
-            "explosion": self.explosion.state(),
-            "courses": {channel: course.state() for channel, course in self._courses.items()},
-        }
+        Raises
+        ------
+        MismatchError, FileFormatError
+            If the log to be resumed is that of another run, or damaged.
+        """
+        with self._lock:
+            if self.run is None:
+                header = self.settings.header(atoms)
+                run = Run(self.settings, self.log, self._cost)
+                if self.log.history is None:
+                    self.log.begin(header)
+                else:
+                    run.resume(header, atoms, host, step, self._start_step)
+                self.run = run
+            return self.run
 
-    def snapshot(self, check: Check) -> dict[str, Any]:
-        """The line of the log that holds the whole state after a check."""
-        return {"type": "state", "step": check.step, "frame": check.frame, "snapshot": self.state()}
+    def set_interval(self, check_ps: float) -> None:
+        """Say how many ps are between checks, for calibrations whose rate counts nanoseconds or runs."""
+        self.settings = self.settings.at_interval(check_ps)
+        if self.run is not None:
+            self.run.change_settings(self.settings)
 
-    def restore(self, state: Mapping[str, Any]) -> None:
-        """Continue where `state` was taken, also where a log has turned inf and NaN into texts."""
-        self.n_checks, self.n_events, self.n_outliers = state["n_checks"], state["n_events"], state["n_outliers"]
-        for channel, trigger in self.triggers.items():
-            trigger.restore(state["triggers"][channel])
-        if self.baseline is not None:
-            self.baseline.restore(state["baseline"])
-        self.own_clusters.restore(state["own_clusters"])
-        self.explosion.restore(state["explosion"])
-        self._courses = {
-            channel: EventCourse.from_state({name: number(name, value) for name, value in course.items()})
-            for channel, course in state["courses"].items()
-        }
-
-    def _judge_by_baseline(self, judged: Judged, notes: list[tuple[NoteLevel, str]]) -> Judged:
-        """The check as the run's own beginning judges it, once that is complete."""
-        check, baseline = judged.check, self.baseline
-        if baseline is None:
-            return judged
-        if check.time_ps is None or math.isnan(check.time_ps):
-            raise ValueError("baseline_ps: expected a time in ps with every frame, got none")
-        was_complete = baseline.is_complete
-        excesses: dict[str, float | None] = dict(baseline.update(_values(baseline, check), check.time_ps))
-        own = self.own_clusters.update(check, is_over=baseline.is_complete)
-        if not baseline.is_complete:
-            # of the frame entropy at another temperature the reference knows nothing; a high mean is worth a word
-            return judged.with_excesses({"frame_entropy": None} | dict.fromkeys(own))
-        excesses |= {name: min(excess, check.excesses[name]) for name, excess in own.items()}
-        if not was_complete:
-            notes.append(("info", str(baseline.text)))
-        # the reference no longer has a say in these, even where the baseline was too short to have one
-        return judged.with_excesses(dict.fromkeys(baseline.statistics) | excesses)
-
-    def _judge_explosion(self, judged: Judged) -> Judged:
-        check = judged.check
-        reason = check.explosion  # of atoms on top of each other: temperature and volume no longer say anything
-        if not reason:
-            reason = self.explosion.update(check.temperature_K, check.volume_per_atom, check.n_atoms)
-        return replace(judged, check=replace(check, explosion=reason, state="out")) if reason else judged
-
-    def _advance(
-        self, check: Check, findings: "_FromFrame | _FromLog"
-    ) -> tuple[list[dict[str, Any]], list[tuple[Event, bool]], bool]:
-        """Lines of events for the log, events for the actions, and whether to stop."""
-        self.n_checks += 1
-        lines: list[dict[str, Any]] = []
-        events: list[tuple[Event, bool]] = []
-        if check.state == "invalid" or check.explosion:
-            stop = self._explode(check, findings, lines, events)
-        else:
-            self._close("exploded", lines)
-            stop = False
-            for channel in PATIENT:
-                stop |= self._update(channel, check, findings, lines, events)
-        # a baseline is as long as its checks are many: in one that is still collected every snapshot would be longer
-        if self.n_checks % SNAPSHOT == 0 and (self.baseline is None or self.baseline.is_complete):
-            lines.append(self.snapshot(check))
-        return lines, events, stop
-
-    def _update(
+    def check(
         self,
-        channel: Channel,
-        check: Check,
-        findings: "_FromFrame | _FromLog",
-        lines: list[dict[str, Any]],
-        events: list[tuple[Event, bool]],
-    ) -> bool:
-        """Ask the trigger of this channel, follow its event. Returns whether it asks for the end of the run."""
-        excesses, trigger = self._excesses(channel, check), self.triggers[channel]
-        excess = max(excesses.values(), default=-math.inf)
-        before = trigger.state
-        after = trigger.update(excess, check.time_ps)
-        if after != before:
-            findings.changed(channel, after)
-        if after == "in":
-            self.n_outliers += before == "opening"
-            self._close(channel, lines)
-            return False
-        course = self._courses.setdefault(channel, EventCourse(channel, check))
-        course.add(check, excess, findings, [name for name, value in excesses.items() if value > 0])
-        if after in ("open", "stop"):
-            self._open_or_follow(course, check, findings, lines, events)
-        return after == "stop"
+        atoms: Atoms,
+        step: int | None,
+        time_ps: float | None,
+        interval: int | None = None,
+        averaged: Atoms | None = None,
+    ) -> Check:
+        """Check a frame: arguments as in `Run.check`. If that fails and on_error="log": a check of state "invalid"."""
+        with self._lock, self._cost.measured():
+            begin = partial(self.begin, atoms, step=step)
+            # that the log is of another run is for the user, whatever on_error says
+            run = begin() if self.log.history is not None else self.log.guarded(begin)
+            check = None if run is None else run.check(atoms, step, time_ps, interval, averaged)
+            if check is not None:
+                return check
+            if run is None:
+                return Check.invalid(step=step or 0, frame=0, time_ps=time_ps, n_atoms=len(atoms))
+            at, frame = run.step_of(step), run.n_checks
+            return Check.invalid(step=at, frame=frame, time_ps=time_ps, n_atoms=len(atoms))
 
-    def _excesses(self, channel: Channel, check: Check) -> dict[str, float]:
-        """The excesses of the statistics of a channel."""
-        own = self.baseline.statistics if self.baseline is not None and self.baseline.is_complete else ()
-        of_run = {*own, *(f"{name}_drift" for name in own)}
-        return {
-            name: excess
-            for name, excess in check.excesses.items()
-            if (name in of_run or name.startswith("phase:")) == (channel == "transition")
-        }
+    def take(self, judged: Judged, atoms: Atoms) -> Check:
+        """Take a frame judged elsewhere (by `settings.judge`, on another thread) as the next one of the run."""
+        with self._lock, self._cost.measured(judged.check.elapsed_us * 1e-6):
+            return self.begin(atoms, step=judged.check.step).take(judged, atoms)
 
-    def _explode(
-        self,
-        check: Check,
-        findings: "_FromFrame | _FromLog",
-        lines: list[dict[str, Any]],
-        events: list[tuple[Event, bool]],
-    ) -> bool:
-        """An event at once; what came before cannot be joined to what comes after."""
-        for channel in PATIENT:
-            self._close(channel, lines)
-            self.triggers[channel].interrupt()
-        course = self._courses.setdefault("exploded", EventCourse("exploded", check))
-        course.add(check, math.inf if check.explosion else math.nan, findings)
-        self._open_or_follow(course, check, findings, lines, events)
-        return any(trigger.stop_excess is not None for trigger in self.triggers.values())
+    def take_failure(self, failure: Exception, atoms: Atoms, *, step: int, frame: int, time_ps: float | None) -> Check:
+        """Take a frame that could not be judged elsewhere: said once and noted, or raised, as `on_error` asks."""
+        with self._lock:
+            self.begin(atoms)
+            self.log.fail(failure)
+        return Check.invalid(step=step, frame=frame, time_ps=time_ps, n_atoms=len(atoms))
 
-    def _open_or_follow(
-        self,
-        course: EventCourse,
-        check: Check,
-        findings: "_FromFrame | _FromLog",
-        lines: list[dict[str, Any]],
-        events: list[tuple[Event, bool]],
-    ) -> None:
-        is_new = not course.is_confirmed
-        if is_new:
-            self.n_events += 1
-            course.confirm(self.n_events, check, findings)
-            if course.channel in self.triggers:  # one budget for all
-                for trigger in self.triggers.values():
-                    trigger.n_events = self.triggers[course.channel].n_events
-        has_changed = course.update_kind(check)
-        # the 1st, 2nd, 4th, ... check of an open event: a killed run has lost at most half of its course
-        if not has_changed and course.n_open_checks & (course.n_open_checks - 1):
-            return
-        event = course.record(is_open=True)
-        lines.append(event.to_line())
-        events.append((event, is_new))
+    def preflight(self, atoms: Atoms) -> str:
+        """Compile what is needed, judge a start structure, and say on stderr what to know before step 1."""
+        self.begin(atoms)
+        start = time.perf_counter()
+        cached = are_kernels_cached()
+        announce_compilation()
+        judge, averaging = self.settings.judge, self.settings.averaging
+        warm_up(judge)
+        # one frame is all there is: what thermal noise makes of it is said by the first check
+        averaged = None if averaging is None else averaging.marked(atoms.copy())
+        judged = judge.judge(atoms, step=0, frame=0, averaged=averaged)
+        if judge.confirm is not None and judged.check.confirm_excess is None:
+            judge.confirm.judge(atoms, step=0, frame=0)  # what is wrong with its calculator is to be known now
+        text = preflight_text(judge, judged, atoms)
+        text += f"\n  {'kernels':<10} {'loaded' if cached else 'compiled'} in {time.perf_counter() - start:.1f} s"
+        say(text)
+        self.log.note("info", text)
+        return text
 
-    def _close(self, channel: Channel, lines: list[dict[str, Any]]) -> None:
-        course = self._courses.pop(channel, None)
-        if course is not None and course.is_confirmed:
-            event = course.record(is_open=False)
-            self.closed.append(event)
-            lines.append(event.to_line())
-
-
-class OwnClusters:
-    """Levels for the largest cluster of each labelled phase from the first stretch of the run itself."""
-
-    def __init__(self, false_alarms: float) -> None:
-        self.false_alarms = false_alarms
-        self._sizes: dict[str, list[int]] = {}
-        self._levels: dict[str, float] = {}
-
-    def update(self, check: Check, *, is_over: bool) -> dict[str, float]:
-        """How far each cluster is above its level, log of the ratio; NaN during the first stretch."""
-        clusters = check.phase_clusters or {}
-        if not is_over:
-            for name, size in clusters.items():
-                self._sizes.setdefault(name, []).append(size)
-            return {f"phase:{name}": math.nan for name in clusters}
-        if self._sizes:
-            rate = self.false_alarms / len(self._sizes)
-            self._levels = {name: _own_level(sizes, check.n_atoms, rate) for name, sizes in self._sizes.items()}
-            self._sizes = {}
-        levels = {name: self._levels.get(name, 0.0) for name in clusters}
-        return {f"phase:{name}": math.log((clusters[name] + 1) / (level + 1)) for name, level in levels.items()}
-
-    def state(self) -> dict[str, Any]:
-        """All there is to know, in plain types."""
-        return {"sizes": {name: list(sizes) for name, sizes in self._sizes.items()}, "levels": dict(self._levels)}
-
-    def restore(self, state: Mapping[str, Any]) -> None:
-        """Continue where `state` was taken."""
-        self._sizes = {name: list(sizes) for name, sizes in state["sizes"].items()}
-        self._levels = dict(state["levels"])
-
-
-def _own_level(sizes: Sequence[int], n_atoms: int, rate: float) -> float:
-    scores = np.sort(np.array(sizes, dtype=np.float64))
-    null = NullScores("phase_cluster", None, "above", "both", scores, np.full(len(scores), n_atoms))
-    return max(GROWTH * level_of(null, "extreme", n_atoms, rate, 1).value, GROWN)
-
-
-@dataclass(slots=True)
-class _FromFrame:
-    """What events take from a frame; what was taken is kept for the log."""
-
-    judged: Judged
-    atoms: Atoms
-    reference: Reference
-    is_out: bool
-    """Whether the frame has left the reference, as the reference judges it."""
-    used: dict[str, Any] = field(default_factory=dict)
-
-    def changed(self, channel: Channel, state: str) -> None:
-        self.used.setdefault("trigger", {})[channel] = state
-
-    def reason(self, channel: Channel) -> tuple[str, str | None]:
-        judged, check = self.judged, self.judged.check
-        reason, phase = judged.reason or check.explosion if channel == "exploded" else "", None
-        if channel == "transition":
-            phase = judged.product_phase
-            if phase is not None and check.excesses.get(f"phase:{phase}", -math.inf) > 0:
-                reason = f"a connected cluster of {phase} is larger than any that the parent phase has by itself"
-                if self.is_out:
-                    reason += "; the frame leaves the reference too, so this may be the nearest name for something else"
-            else:
-                phase = None
-                changed = [name for name in check.alarms if not name.startswith("phase:")]
-                reason = f"unlike the run's own beginning: {', '.join(changed)}; which phase is not known"
-        self.used.setdefault("reason", {})[channel] = [reason, phase]
-        return reason, phase
-
-    def size(self, channel: Channel) -> tuple[int, int]:
-        judged = self.judged
-        if self._is_of_phase(channel):
-            size = of_all = (judged.check.phase_clusters or {}).get(judged.product_phase or "", 0)
-        else:
-            n_tail = 0 if judged.tail is None else int(judged.tail.sum())
-            size = int(self._flagged(channel).sum())
-            of_all = max(0, n_tail - math.ceil(2 * TAIL_SHARE * len(self.atoms)))
-        self.used.setdefault("sizes", {})[channel] = [size, of_all]
-        return size, of_all
-
-    def track(self, channel: Channel, tracker: ClusterTracker) -> None:
-        tail = self.judged.tail
-        chosen = self._chosen(channel) if self._is_of_phase(channel) or tail is None else tail
-        names = identities(self.atoms)
-        found = clusters(self.atoms, chosen, self.reference.pair_distances())
-        tracker.update(self.judged.check.step, [names[cluster] for cluster in found])
-        self.used.setdefault("tracks", {})[channel] = tracker.state()
-
-    def peak(self, channel: Channel, excess: float) -> Peak:
-        check, frame = self.judged.check, self.atoms
-        chosen = np.flatnonzero(self._chosen(channel))
-        if self._is_of_phase(channel):
-            found = clusters(frame, self._chosen(channel), self.reference.pair_distances())
-            chosen = found[0] if found else chosen
-        elif check.delta_entropy is not None:
-            chosen = chosen[np.argsort(-self._delta_entropy(chosen), kind="stable")]
-        n_atoms, chosen = len(chosen), chosen[:MOST_ATOMS]
-        names = identities(frame).astype(np.int64)
-        worst = check.worst_atom if channel != "exploded" else int(chosen[0]) if n_atoms else None
-        environments = self._explained(chosen[:EXPLAINED] if channel == "novel" else chosen[:0])
-        nearest = None
-        if worst is not None and self.judged.rows is not None:
-            nearest = self._nearest(np.array([worst]))[0]
-        peak = Peak(
-            peak_excess=excess,
-            peak_step=check.step,
-            n_atoms=n_atoms,
-            atoms=tuple(int(i) for i in np.sort(names[chosen])),
-            centroid=_centroid(frame, chosen),
-            worst_atom=None if worst is None else int(names[worst]),
-            worst_element=None if worst is None else str(frame.symbols[worst]),
-            nearest=nearest,
-            environments=environments,
-        )
-        self.used.setdefault("peaks", {})[channel] = peak.to_line()
-        return peak
-
-    def _flagged(self, channel: Channel) -> NDArray[np.bool_]:
-        """(n_atoms,) atoms that by themselves are of an event of this channel."""
-        judged, chosen = self.judged, np.zeros(len(self.atoms), dtype=bool)
-        if channel == "exploded":
-            chosen[list(judged.offenders)] = True
-        elif channel == "transition" and judged.product is not None:
-            chosen |= judged.product
-        elif judged.check.above is not None:
-            chosen |= judged.check.above
-        return chosen
-
-    def _chosen(self, channel: Channel) -> NDArray[np.bool_]:
-        """(n_atoms,) atoms of an event of this channel: where none is flagged by itself those of its cluster."""
-        chosen, tail = self._flagged(channel), self.judged.tail
-        if chosen.any() or tail is None or channel == "exploded" or self._is_of_phase(channel):
-            return chosen
-        if CLUSTER_ALARM in self.judged.check.alarms:
-            chosen[clusters(self.atoms, tail, self.reference.pair_distances())[0]] = True
-        return chosen
-
-    def _is_of_phase(self, channel: Channel) -> bool:
-        return channel == "transition" and self.judged.product is not None
-
-    def _nearest(self, these: NDArray[np.int64]) -> list[NearestEnvironment | None]:
-        rows = self.judged.rows
-        assert rows is not None
-        found = self.reference.nearest(rows[these], numbers=self.atoms.numbers[these], threads=1)
-        return [self.reference.describe_nearest(found, i) for i in range(len(these))]
-
-    def _delta_entropy(self, these: NDArray[np.int64]) -> NDArray[np.float64]:
-        """DH of some atoms, whatever the mode of evaluation."""
-        known, rows = self.judged.check.delta_entropy, self.judged.rows
-        dh = np.full(len(these), math.nan) if known is None else known[these].copy()
-        unknown = np.isnan(dh)
-        if unknown.any() and rows is not None:
-            at = these[unknown]
-            dh[unknown] = self.reference.delta_entropy(rows[at], numbers=self.atoms.numbers[at], threads=1)
-        return dh
-
-    def _explained(self, worst: NDArray[np.int64]) -> tuple[Environment, ...]:
-        if self.judged.rows is None or not len(worst) or self.judged.check.delta_entropy is None:
-            return ()
-        dh = self._delta_entropy(worst)
-        names, pairs = identities(self.atoms), self.reference.pair_distances()
-        return tuple(
-            Environment(
-                atom=int(names[i]),
-                element=str(self.atoms.symbols[i]),
-                delta_entropy=float(dh[n]),
-                coordination=coordination(self.atoms, int(i), pairs),
-                nearest=nearest,
-            )
-            for n, (i, nearest) in enumerate(zip(worst, self._nearest(worst), strict=True))
-        )
-
-
-@dataclass(frozen=True, slots=True)
-class _FromLog:
-    """What events took from a frame, as the log has it."""
-
-    found: Mapping[str, Any]
-
-    def changed(self, channel: Channel, state: str) -> None:
-        pass
-
-    def reason(self, channel: Channel) -> tuple[str, str | None]:
-        reason, phase = self.found["reason"][channel]
-        return reason, phase
-
-    def size(self, channel: Channel) -> tuple[int, int]:
-        size, of_all = self.found["sizes"][channel]
-        return int(size), int(of_all)
-
-    def track(self, channel: Channel, tracker: ClusterTracker) -> None:
-        tracker.restore(self.found["tracks"][channel])
-
-    def peak(self, channel: Channel, excess: float) -> Peak:
-        return Peak.from_line(self.found["peaks"][channel])
-
-
-def _values(baseline: Baseline, check: Check) -> dict[str, float | None]:
-    return {name: getattr(check, name) for name in baseline.statistics}
-
-
-def _centroid(frame: Atoms, chosen: NDArray[np.int64]) -> tuple[float, float, float] | None:
-    """Mean position of the chosen atoms, each at its image nearest to the first."""
-    if len(chosen) == 0 or not np.isfinite(frame.positions[chosen]).all():
-        return None
-    origin = frame.positions[chosen[0]]
-    shifts, _ = find_mic(frame.positions[chosen] - origin, frame.cell, frame.pbc)
-    x, y, z = (float(v) for v in origin + np.asarray(shifts).mean(axis=0))
-    return (x, y, z) if all(map(math.isfinite, (x, y, z))) else None
+    def close(self) -> None:
+        """Write the state of an open event and close the log."""
+        with self._lock:
+            if not self.log.is_open:
+                return
+            try:
+                if self.run is not None:
+                    self.run.close()
+            finally:
+                self.log.close()

@@ -4,20 +4,22 @@ import logging
 import os
 import traceback
 from collections.abc import Callable
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 from quests_md.log import LogWriter
 
-__all__ = ["Journal", "NoteLevel", "OnError"]
+__all__ = ["NoteLevel", "OnError", "RunLog"]
 
 OnError = Literal["log", "raise"]
 
 NoteLevel = Literal["info", "warning", "error"]
 
+T = TypeVar("T")
+
 _logger = logging.getLogger("quests_md")
 
 
-class Journal:
+class RunLog:
     """Writes lines to the log, or to nothing, and keeps failures from the simulation.
 
     With on_error="log" a failure is said once through the logger ``quests_md`` (on stderr unless told otherwise) and
@@ -27,10 +29,15 @@ class Journal:
 
     def __init__(self, path: str | os.PathLike[str] | None, on_error: OnError, *, resume: bool = False) -> None:
         self.on_error = on_error
-        self.has_begun = False
-        self._is_closed = False
-        self.step: int | None = None  # of the last check, for notes
+        self.step: int | None = None
+        """Step of the last check, for notes."""
+        self.is_behind = False
+        """Whether the log lacks something that the checks so far have brought."""
+        self.settled = 1
+        """Id of the first event that may differ from what the log has of it."""
+        self._has_begun = False
         self._log = LogWriter(path, resume=resume) if path is not None else None
+        self._was_open = self._log is not None
         self.history = None if self._log is None else self._log.history
         """What the log held before; None for a new one."""
         self._owed: list[dict[str, Any]] = []  # what must come before anything else
@@ -42,25 +49,21 @@ class Journal:
         """Whether there is a log to write to."""
         return self._log is not None
 
-    def begin(self, header: dict[str, Any]) -> None:
-        """Write the header."""
-        self.go_on(header)
-
-    def go_on(self, *lines: dict[str, Any]) -> None:
-        """Write what must come first, in a log that has its header already what is said when it is taken up again."""
-        self.has_begun = True
+    def begin(self, *lines: dict[str, Any]) -> None:
+        """Write what must come first: the header, or in a log that has one what is said when it is taken up again."""
+        self._has_begun = True
         self._owed = list(lines)
         self.write()
 
     def note(self, level: NoteLevel, message: str) -> None:
         """Write a note; not before the log has begun, which may be that of another run."""
-        if self.has_begun:
+        if self._has_begun:
             self.write({"type": "note", "level": level, "step": self.step, "message": message})
 
     def write(self, *lines: dict[str, Any]) -> bool:
         """Write lines to the log, after what is owed to it. Returns whether it has all of them now, if there is one."""
         if self._log is None:
-            if self._is_closed:
+            if self._was_open:
                 self._say_once("the monitor is closed: checks go on, but they are no longer logged")
             return True
         owed = list(self._owed)
@@ -80,15 +83,16 @@ class Journal:
             self._lost_lines = 0
         return True
 
-    def guarded(self, work: Callable[[], Any]) -> None:
-        """Do it; if it fails, say so once, mark the log, and let the simulation go on (or raise, if asked to)."""
+    def guarded(self, work: Callable[[], T]) -> T | None:
+        """Do the work and return its result; if it fails, `fail` and return None."""
         try:
-            work()
+            return work()
         except Exception as exc:
             self.fail(exc)
+            return None
 
     def fail(self, failure: Exception) -> None:
-        """Say and note a failure, or raise it."""
+        """Say once that the monitor has failed, mark the log, and let the simulation go on; or raise, if asked to."""
         if self.on_error == "raise":
             raise failure
         message = f"{type(failure).__name__}: {failure}"
@@ -104,7 +108,7 @@ class Journal:
     def close(self) -> None:
         """Force the log to the disk and close it."""
         if self._log is not None:
-            log, self._log, self._is_closed = self._log, None, True
+            log, self._log = self._log, None
             self.guarded(log.close)
 
     def _say_once(self, message: str, then: str = "the simulation goes on unwatched where this happens") -> bool:

@@ -1,73 +1,321 @@
-"""The header of a log: with what a run is watched."""
+"""The settings of a run: resolved once from the arguments of a Monitor, written as the header of its log."""
 
 import hashlib
 import os
 import socket
+import warnings
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 from ase import Atoms
+from ase.data import atomic_numbers
+from numpy.typing import NDArray
 
 from quests_md._files import file_size
+from quests_md._threads import available_threads
 from quests_md._version import __version__
-from quests_md.calibration import SAMPLE_ATOMS, SEED, SKETCH_ROWS, Calibration, kind_of, rate_of
-from quests_md.judge import Judge
+from quests_md.calibration import SAMPLE_ATOMS, SEED, SKETCH_ROWS, Calibration, calibrate, kind_of, rate_of
+from quests_md.environments import TimeAveraged
+from quests_md.errors import MismatchError
+from quests_md.judge import Judge, Phases, Values
 from quests_md.log import SCHEMA
+from quests_md.reference import Reference
 
-__all__ = ["header_line"]
+from .actions import Action
+from .baseline import BASELINE_STATISTICS, Baseline
+from .budget import Budget
+from .event_follower import RECENT_EVENTS, SNAPSHOT
+from .explosion import Explosion
+from .trigger import Trigger
 
+__all__ = ["CHANGING", "RunSettings", "action_files"]
 
-def header_line(
-    atoms: Atoms,
-    judge: Judge,
-    *,
-    trigger: Mapping[str, Any],
-    baseline_ps: float | None,
-    max_temperature_K: float | None,
-    budget: float | None,
-    files: Sequence[str],
-) -> dict[str, Any]:
-    """The header of a run that begins with a frame; `files`: those to which actions append."""
-    n_atoms = len(atoms)
-    numbers = np.asarray(atoms.numbers)[judge.reference.is_center(atoms.numbers)]
-    return {
-        "type": "header",
-        "schema": SCHEMA,
-        "version": __version__,
-        "started": datetime.now(UTC).isoformat(timespec="seconds"),
-        "host": socket.gethostname(),
-        "pid": os.getpid(),
-        "reference": {
-            "fingerprint": judge.reference.fingerprint,
-            "n_environments": judge.reference.n_environments,
-            "elements": list(judge.reference.elements),
-            "bandwidth": judge.reference.bandwidth,
-            "settings": judge.reference.settings,
-        },
-        "calibration": _calibration_line(judge, numbers),
-        "budget": budget,
-        "baseline_ps": baseline_ps,
-        "phases": _phases_line(judge, len(numbers)),
-        "max_temperature_K": max_temperature_K,
-        "trigger": dict(trigger),
-        "confirm": None if judge.confirm is None else _confirm_line(judge.confirm),
-        "values": {
-            "asked": judge.values,
-            "used": judge.mode(n_atoms),
-            "margin": judge.margin,
-            "sample_atoms": SAMPLE_ATOMS,
-            "sketch_rows": SKETCH_ROWS,
-            "seed": SEED,
-        },
-        "files": {name: file_size(name) for name in files},
-        "n_atoms": n_atoms,
-    }
+#: What must be the same for the checks of one log, and where the header has it.
+SAME = {
+    "false_alarms": ("calibration", "false_alarms"),
+    "per": ("calibration", "per"),
+    "levels": ("calibration", "digest"),
+    "statistics": ("calibration", "statistics"),
+    "baseline_ps": ("baseline_ps",),
+    "phases": ("phases", "references"),
+    "parent phase": ("phases", "parent"),
+    "thresholds of phases": ("phases", "thresholds"),
+    "max_temperature_K": ("max_temperature_K",),
+    "trigger": ("trigger",),
+    "values": ("values", "asked"),
+    "confirm": ("confirm",),
+}
+
+#: Parts of the header that a line of type "reference" replaces: a resumed run may have an extended reference.
+CHANGING = ("reference", "calibration", "phases")
 
 
-def _calibration_line(judge: Judge, numbers: np.ndarray[Any, np.dtype[np.int64]]) -> dict[str, Any]:
+@dataclass(frozen=True, slots=True)
+class RunSettings:
+    """With what a run is watched. Made by `resolve`; the objects in it hold settings only and are never updated."""
+
+    judge: Judge
+    """Reference, calibration, labelled phases and the second reference: all that turns a frame into a check."""
+    trigger: Trigger
+    """Settings of the triggers."""
+    baseline: Baseline | None
+    """Settings of the baseline; None: the run's own beginning judges nothing."""
+    max_temperature_K: float | None
+    """A hotter frame counts as exploded; None: only the running median counts."""
+    budget: float | None
+    """Share of the wall time that checks may take; None: no limit."""
+    actions: tuple[Action, ...]
+    """What is done when an event opens."""
+    snapshot_every: int = SNAPSHOT
+    """Checks between two lines of the log that hold the whole state."""
+    recent_events: int = RECENT_EVENTS
+    """Closed events that are kept in memory."""
+
+    @classmethod
+    def resolve(
+        cls,
+        reference: Reference,
+        calibration: Calibration | None = None,
+        *,
+        statistics: Sequence[str] | None = None,
+        baseline_ps: float | None = None,
+        phases: Phases | Mapping[str, Reference] | None = None,
+        max_temperature_K: float | None = None,
+        trigger: Trigger | None = None,
+        confirm: Reference | tuple[Reference, Calibration] | None = None,
+        actions: Sequence[Action] | Action = (),
+        values: Values = "auto",
+        budget: float | None = None,
+        threads: int | None = None,
+        stacklevel: int = 2,
+    ) -> Self:
+        """Settings from the arguments of a Monitor, which says what each is; calibrates where no calibration is given.
+
+        `stacklevel` is that of warnings, 2 for the caller.
+
+        Raises
+        ------
+        TypeError, ValueError
+            If an argument is not usable.
+        MismatchError
+            If the calibration belongs to another reference, or phases have other settings.
+        """
+        require_types(reference, calibration, trigger)
+        available_threads(threads)
+        share = None if budget is None else Budget(budget).share
+        trigger = (trigger or Trigger()).fresh()
+        chosen_actions = _checked_actions(actions)
+        if calibration is None:
+            calibration = calibrate(reference, threads=threads)
+        if statistics is not None:
+            calibration = calibration.with_statistics(statistics)
+        baseline = None
+        if baseline_ps is not None:
+            calibration, baseline = _with_baseline(calibration, baseline_ps, statistics is not None, trigger.release)
+        _warn_of_runs("calibration", calibration, stacklevel + 1)
+        if phases is not None and not isinstance(phases, Phases):
+            phases = Phases(phases, threads=threads)
+        second = None
+        if confirm is not None:
+            second = _second_judge(confirm, reference, values, trigger.release, threads, stacklevel + 1)
+        judge = Judge(
+            reference,
+            calibration,
+            values=values,
+            release=trigger.release,
+            phases=phases,
+            threads=threads,
+            confirm=second,
+            not_confirmed=() if baseline is None else baseline.statistics,
+        )
+        limit = Explosion(max_temperature_K).max_temperature_K
+        return cls(judge, trigger, baseline, limit, share, chosen_actions)
+
+    @property
+    def averaging(self) -> TimeAveraged | None:
+        """How frames are averaged before they are judged; None: they are judged as they are."""
+        descriptor = self.judge.reference.descriptor
+        return descriptor if isinstance(descriptor, TimeAveraged) else None
+
+    @property
+    def needs_time(self) -> str | None:
+        """The argument for which every check must have a time; None: there is none."""
+        return "patience_ps" if self.trigger.patience_ps is not None else "baseline_ps" if self.baseline else None
+
+    def at_interval(self, check_ps: float) -> Self:
+        """The same settings where checks are so many ps apart."""
+        return replace(self, judge=self.judge.for_interval(check_ps))
+
+    def header(self, atoms: Atoms) -> dict[str, Any]:
+        """The header of the log of a run that begins with this frame."""
+        judge, n_atoms = self.judge, len(atoms)
+        numbers = np.asarray(atoms.numbers)[judge.reference.is_center(atoms.numbers)]
+        return {
+            "type": "header",
+            "schema": SCHEMA,
+            "version": __version__,
+            "started": datetime.now(UTC).isoformat(timespec="seconds"),
+            "host": socket.gethostname(),
+            "pid": os.getpid(),
+            "reference": {
+                "fingerprint": judge.reference.fingerprint,
+                "n_environments": judge.reference.n_environments,
+                "elements": list(judge.reference.elements),
+                "bandwidth": judge.reference.bandwidth,
+                "settings": judge.reference.settings,
+            },
+            "calibration": _calibration_line(judge, numbers),
+            "budget": self.budget,
+            "baseline_ps": None if self.baseline is None else self.baseline.duration_ps,
+            "phases": _phases_line(judge, len(numbers)),
+            "max_temperature_K": self.max_temperature_K,
+            "trigger": self.trigger.settings,
+            "confirm": None if judge.confirm is None else _confirm_line(judge.confirm),
+            "values": {
+                "asked": judge.values,
+                "used": judge.mode(n_atoms),
+                "margin": judge.margin,
+                "sample_atoms": SAMPLE_ATOMS,
+                "sketch_rows": SKETCH_ROWS,
+                "seed": SEED,
+            },
+            "files": {name: file_size(name) for name in action_files(self.actions)},
+            "n_atoms": n_atoms,
+        }
+
+    def require_same(self, before: Mapping[str, Any], now: Mapping[str, Any], log: str) -> list[str]:
+        """Make sure that checks with these settings may follow those of a log.
+
+        Parameters
+        ----------
+        before, now
+            The header of the log, and that of these settings, both as a log has them.
+        log
+            Name of the log, for the error.
+
+        Returns
+        -------
+        chain
+            Fingerprints on the way from the reference of the log to this one, which `extend` or `merge` made from it;
+            empty if the reference is the same.
+
+        Raises
+        ------
+        MismatchError
+            If a setting differs (the error names both values), or the reference was not made from that of the log.
+        """
+        chain = self._chain_from(before, log)
+        for what, path in SAME.items():
+            old, new = (_at(header, path) for header in (before, now))
+            if what == "levels" and (old is None or chain):
+                continue  # older logs do not have it; those of another reference are others
+            if old != new:
+                raise MismatchError(
+                    f"resume: {log} was written with {what} = {old}, this monitor has {new}; give the same settings "
+                    "or choose another log"
+                )
+        return chain
+
+    def _chain_from(self, before: Mapping[str, Any], log: str) -> list[str]:
+        known, reference = _at(before, ("reference", "fingerprint")), self.judge.reference
+        if known == reference.fingerprint:
+            return []
+        if known not in reference.ancestors:
+            raise MismatchError(
+                f"resume: {log} was written with reference {known}, this monitor has {reference.fingerprint}, "
+                "which was not made from it by extend or merge; give the same reference or choose another log"
+            )
+        return [str(known), reference.fingerprint]
+
+
+def action_files(actions: Sequence[Action]) -> list[str]:
+    """Names of the files to which actions append: those with an attribute `path`."""
+    return [str(action.path) for action in actions if hasattr(action, "path")]
+
+
+def require_types(reference: object, calibration: object, trigger: object) -> None:
+    """Raise TypeError if one of them is not what it should be."""
+    if not isinstance(reference, Reference):
+        raise TypeError(
+            f"reference: expected a Reference, got {type(reference).__name__}; "
+            "make one with Reference.from_frames or Reference.load"
+        )
+    if calibration is not None and not isinstance(calibration, Calibration):
+        raise TypeError(
+            f"calibration: expected a Calibration, got {type(calibration).__name__}; "
+            "make one with calibrate or Calibration.load"
+        )
+    if trigger is not None and not isinstance(trigger, Trigger):
+        raise TypeError(f"trigger: expected a Trigger, got {type(trigger).__name__}")
+
+
+def _checked_actions(actions: Sequence[Action] | Action) -> tuple[Action, ...]:
+    try:
+        chosen = (actions,) if callable(actions) else tuple(actions)
+    except TypeError:
+        raise TypeError(f"actions: expected callables action(event, atoms), got {actions!r}") from None
+    for action in chosen:
+        if not callable(action):
+            raise TypeError(f"actions: expected callables action(event, atoms), got {action!r}")
+    return chosen
+
+
+def _with_baseline(
+    calibration: Calibration, duration_ps: float, is_chosen: bool, release: float
+) -> tuple[Calibration, Baseline]:
+    """The calibration with statistics that a baseline can judge in use, and the baseline with its share of the rate."""
+    if not is_chosen:
+        calibration = calibration.with_statistics((*calibration.statistics, "frame_entropy"))
+    judged = tuple(name for name in calibration.statistics if name in BASELINE_STATISTICS)
+    if not judged:
+        raise ValueError(
+            f"baseline_ps: expected statistics with one of {', '.join(BASELINE_STATISTICS)}, got "
+            f"{', '.join(calibration.statistics)}"
+        )
+    rate = calibration.false_alarms * len(judged) / len(calibration.statistics)
+    return calibration, Baseline(judged, duration_ps, rate, release)
+
+
+def _second_judge(
+    confirm: Reference | tuple[Reference, Calibration],
+    first: Reference,
+    values: Values,
+    release: float,
+    threads: int | None,
+    stacklevel: int,
+) -> Judge:
+    """The judge that is asked about alarms."""
+    reference, calibration = confirm if isinstance(confirm, tuple) and len(confirm) == 2 else (confirm, None)
+    if not isinstance(reference, Reference) or not isinstance(calibration, Calibration | None):
+        raise TypeError(f"confirm: expected a Reference, or it and its Calibration, got {confirm!r}")
+    for which, known in (("a reference", reference), ("a first reference", first)):
+        if isinstance(known.descriptor, TimeAveraged):
+            raise ValueError(f"confirm: expected {which} for single frames, got one of time averages")
+    unseen = [symbol for symbol in first.elements if not reference.is_center([atomic_numbers[symbol]]).all()]
+    if unseen:
+        raise ValueError(
+            f"confirm: expected a reference with environments of all elements of the first, got none of "
+            f"{', '.join(unseen)} by its descriptor's `centers`"
+        )
+    if calibration is None:
+        calibration = calibrate(reference, threads=threads)
+    _warn_of_runs("confirm", calibration, stacklevel + 1)
+    return Judge(reference, calibration, values=values, release=release, threads=threads)
+
+
+def _warn_of_runs(argument: str, calibration: Calibration, stacklevel: int) -> None:
+    if calibration.per == "run" and calibration.checks is None:
+        warnings.warn(
+            f"{argument}: the rate counts runs, but the number of checks in one is not known and taken as 1; "
+            "give calibrate(..., checks=...)",
+            stacklevel=stacklevel,
+        )
+
+
+def _calibration_line(judge: Judge, numbers: NDArray[np.int64]) -> dict[str, Any]:
     calibration, levels = judge.calibration, judge.frame_levels(numbers)
     in_use = [level for level in levels if level.statistic in calibration.statistics]
     return {
@@ -119,3 +367,10 @@ def _levels_digest(calibration: Calibration) -> str:
         digest.update(np.ascontiguousarray(null.scores, dtype=np.float64).data)
         digest.update(np.ascontiguousarray(null.sizes, dtype=np.int64).data)
     return digest.hexdigest()
+
+
+def _at(header: Mapping[str, Any], path: tuple[str, ...]) -> Any:
+    value: Any = header
+    for key in path:
+        value = value.get(key) if isinstance(value, Mapping) else None
+    return value

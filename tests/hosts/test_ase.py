@@ -27,11 +27,13 @@ from systems import (
     level_at,
     md_reference,
     outside,
+    recording,
     run,
     verlet,
 )
 
 from quests_md import MismatchError, Monitor, Trigger, calibrate, read_log, stop
+from quests_md.hosts.ase import AseHost
 
 
 def quiet(**options):
@@ -39,20 +41,8 @@ def quiet(**options):
     return Monitor(md_reference(), level_at(md_reference(), 0.0), **({"log": None, "on_error": "raise"} | options))
 
 
-class Recorder(Monitor):
-    """Keeps every check."""
-
-    def __init__(self, *args, **options):
-        super().__init__(*args, **options)
-        self.checks = []
-
-    def _commit(self, judged, atoms):
-        super()._commit(judged, atoms)
-        self.checks.append(judged.check)
-
-
 def recorder(**options):
-    return Recorder(md_reference(), level_at(md_reference(), 0.0), log=None, on_error="raise", **options)
+    return recording(quiet(**options))
 
 
 def steps(monitor):
@@ -369,7 +359,7 @@ def test_a_dynamics_that_is_dropped_is_not_kept_alive(attach):
     gc.collect()
     assert [ref() for ref in dead] == [None] * 4
     monitor.attach(verlet(atoms), 1)
-    assert len(monitor._hosts) <= 2
+    assert sum(type(thing) is AseHost for thing in gc.get_objects()) <= 2
 
 
 @pytest.mark.parametrize("wrap", [lambda a: a, FrechetCellFilter], ids=["positions", "cell"])

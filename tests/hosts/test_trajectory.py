@@ -10,7 +10,7 @@ from ase.calculators.emt import EMT
 from ase.io import write
 from ase.io.trajectory import Trajectory
 from ase.md.langevin import Langevin
-from systems import FS, copper, inside, level_at, md_frames, md_reference, outside
+from systems import FS, copper, inside, level_at, md_frames, md_reference, outside, recording
 
 from quests_md import FileFormatError, LogExistsError, Monitor, Trigger, read_log, save_frame, score_trajectory, stop
 from quests_md.records import CHECK_FIELDS
@@ -33,16 +33,6 @@ def event_lines(events):
     return [event.to_line() for event in events]
 
 
-class Recorder(Monitor):
-    """Keeps every check."""
-
-    checks: list
-
-    def _commit(self, judged, atoms):
-        super()._commit(judged, atoms)
-        self.checks = [*getattr(self, "checks", []), judged.check]
-
-
 def score(source, *, trigger=None, **options):
     monitor = Monitor(md_reference(), calibration(), trigger=trigger, log=None, on_error="raise")
     checks = list(score_trajectory(source, md_reference(), monitor=monitor, **options))
@@ -58,7 +48,7 @@ def live(tmp_path_factory):
     atoms.calc = EMT()
     atoms.set_array("id", np.arange(32)[::-1].copy())
     dyn = Langevin(atoms, 5 * FS, temperature_K=4000, friction=0.1 / FS, fixcm=False, rng=np.random.default_rng(9))
-    monitor = Recorder(md_reference(), calibration(), trigger=Trigger(patience=2), log=None, on_error="raise")
+    monitor = recording(Monitor(md_reference(), calibration(), trigger=Trigger(patience=2), log=None, on_error="raise"))
     monitor.attach(dyn, 2)
     frames = []
 

@@ -216,3 +216,15 @@ def run(dyn, steps):
     if hasattr(dyn, "get_time"):
         return dyn.run(steps)
     return dyn.run(fmax=1e-9, steps=steps)
+
+
+def recording(monitor):
+    """The monitor, which keeps every check of a host in a list `checks`."""
+    monitor.checks, check = [], monitor.watch.check
+
+    def recorded(*args, **options):
+        monitor.checks.append(check(*args, **options))
+        return monitor.checks[-1]
+
+    monitor.watch.check = recorded
+    return monitor

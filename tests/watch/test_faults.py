@@ -21,8 +21,11 @@ from ase.calculators.emt import EMT
 from systems import H, copper, level_at, outside, verlet
 
 import quests_md.log.locked_file
-import quests_md.monitor
+import quests_md.watch.settings
 from quests_md import LogExistsError, Monitor, Reference, Trigger, read_log, save_frame
+from quests_md.judge import Judge
+from quests_md.log import LogWriter
+from quests_md.watch import RunSettings
 
 SAID = "the simulation goes on unwatched where this happens, said once"
 
@@ -144,13 +147,13 @@ def test_after_a_full_disk_a_run_can_be_taken_up_before_and_behind_the_gap(small
 def test_frames_flagged_while_the_log_could_not_be_written_are_kept(tmp_path, monkeypatch):
     path, actions = tmp_path / "run.jsonl", [save_frame(tmp_path / "flagged.extxyz")]
 
-    def full(*lines):
+    def full(writer, *lines):
         raise OSError(errno.ENOSPC, "No space left on device")
 
     with monitor_of(path, actions=actions) as monitor:
         check_all(monitor, range(5))
         with monkeypatch.context() as patch:  # another disk than that of the frames
-            patch.setattr(monitor._journal._log, "write", full)
+            patch.setattr(LogWriter, "write", full)
             check_all(monitor, range(5, 28))
         check_all(monitor, range(28, 40))
         left = shutil.copy(path, tmp_path / "left.jsonl")
@@ -403,7 +406,7 @@ def test_a_check_that_an_interrupt_tore_is_made_up_for(tmp_path, monkeypatch, in
     path = tmp_path / "run.jsonl"
     with monitor_of(path) as monitor:
         check_all(monitor, range(step))
-        torn = monitor._follower if inside == "take" else monitor._journal
+        torn = monitor.watch.run.follower if inside == "take" else monitor.watch.log
         whole = getattr(torn, inside)
 
         def interrupted(*args):
@@ -431,7 +434,7 @@ def test_a_monitor_that_cannot_even_begin_leaves_no_half_log(tmp_path, monkeypat
         raise OSError(errno.EIO, "a fault")
 
     with monkeypatch.context() as patch, monitor_of(path) as monitor:
-        patch.setattr(quests_md.monitor, "header_line", broken)
+        patch.setattr(RunSettings, "header", broken)
         assert monitor.check(frames()[0], step=0).state == "invalid"
         assert path.read_bytes() == b""
         patch.undo()
@@ -446,7 +449,7 @@ def test_a_first_check_that_fails_after_a_resume_is_not_an_old_one(tmp_path, mon
         check_all(monitor, range(20))
     with monitor_of(path, resume=True) as monitor:
         with monkeypatch.context() as patch:
-            patch.setattr(monitor.judge, "judge", lambda *args, **options: 1 / 0)
+            patch.setattr(Judge, "judge", lambda *args, **options: 1 / 0)
             check = monitor.check(frames()[10], step=10)
         assert (check.state, check.step, check.digest) == ("invalid", 10, "")
         check_all(monitor, range(10, 60))

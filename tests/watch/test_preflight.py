@@ -185,9 +185,8 @@ NO_COMPILATION = """
             monitor.attach(dyn, 1)
         before = {name: len(kernel.signatures) for name, kernel in kernels().items()}
         assert before and all(name.startswith("quests_md._kernels") for name in before)
-        if start == "invalid":
-            monitor._preflown = atoms.numbers.tobytes()
-            monitor.attach(dyn, 1)
+        if start == "invalid":  # without another pre-flight
+            dyn.attach(lambda: monitor.check(atoms, step=dyn.nsteps))
         dyn.run(15)
         assert monitor.events
         half = atoms.copy()[:16]

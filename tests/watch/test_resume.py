@@ -10,7 +10,7 @@ import shutil
 import signal
 import sys
 import time
-from dataclasses import fields
+from dataclasses import fields, replace
 from pathlib import Path
 
 import numpy as np
@@ -20,13 +20,12 @@ from ase.calculators.calculator import Calculator, all_changes
 from ase.md.verlet import VelocityVerlet
 from systems import FS, H, copper, level_at, null_of
 
-import quests_md.watch.baseline
-import quests_md.watch.run
 from quests_md import FileFormatError, LogExistsError, MismatchError, Monitor, Reference, Trigger, read_log, save_frame
 from quests_md.environments.time_averaged import TimeAveraged
 from quests_md.judge.phases import Phases
 from quests_md.records import CHECK_FIELDS, Event
 from quests_md.watch.actions import sentinel
+from quests_md.watch.baseline import Baseline
 
 END, INTERVAL = 120, 3
 
@@ -86,7 +85,14 @@ def monitor_of(known=None, level=LEVEL, **options):
     others = [null_of(np.linspace(-7, -4.5, 200), statistic="dh_mean")]
     others += [null_of(entropies, 32, "frame_entropy", side=side) for side in ("above", "below")]
     calibration = level_at(known, level, *others)
-    return Monitor(known, options.pop("calibration", calibration), **given | options)
+    snapshot_every, fewest = options.pop("snapshot_every", 1000), options.pop("fewest", 10)
+    monitor = Monitor(known, options.pop("calibration", calibration), **given | options)
+    settings = replace(monitor.watch.settings, snapshot_every=snapshot_every)
+    if settings.baseline is not None:
+        given = (getattr(settings.baseline, name) for name in ("statistics", "duration_ps", "rate", "release"))
+        settings = replace(settings, baseline=Baseline(*given, fewest=fewest))
+    monitor.watch.settings = settings
+    return monitor
 
 
 def drive(monitor, begin, end, how):
@@ -198,11 +204,10 @@ def test_a_run_taken_up_between_checks_needs_its_step(whole, folder, how, died, 
 
 
 @pytest.mark.parametrize("snapshot", [1, 5, 1000])
-def test_it_may_die_again_and_again(whole, folder, monkeypatch, snapshot):
-    monkeypatch.setattr(quests_md.watch.run, "SNAPSHOT", snapshot)
+def test_it_may_die_again_and_again(whole, folder, snapshot):
     for begin, end in [(0, 50), (30, 33), (33, 70), (9, 20), (19, 80), (77, 90), (60, 60), (60, 101)]:
-        folder = killed(folder, begin, end, start_step=begin)
-    again, _ = finished(folder, 42, "new")
+        folder = killed(folder, begin, end, start_step=begin, snapshot_every=snapshot)
+    again, _ = finished(folder, 42, "new", snapshot_every=snapshot)
     assert_same(again, whole())
     log = read_log(again / "run.jsonl")
     assert [line["step"] for line in log.rewinds] == [30, 33, 9, 77, 60, 60, 42]
@@ -426,14 +431,13 @@ def test_an_extended_reference_goes_on_and_is_noted(whole, folder):
 # the state that comes back
 
 
-def test_a_baseline_goes_on_where_it_was(whole, folder, monkeypatch):
-    monkeypatch.setattr(quests_md.watch.baseline, "FEWEST", 2)  # short as it is it shall judge
-    options = {"baseline_ps": 0.18}  # until step 60
+def test_a_baseline_goes_on_where_it_was(whole, folder):
+    options = {"baseline_ps": 0.18, "fewest": 2}  # until step 60; short as it is it shall judge
     for begin, end in [(0, 30), (21, 50), (42, 90), (75, 110)]:
         folder = killed(folder, begin, end, **options)
     again, monitor = finished(folder, 99, **options)
     assert_same(again, whole(**options))
-    assert monitor._baseline.is_complete
+    assert monitor.watch.run.follower.baseline.is_complete
     log = read_log(again / "run.jsonl")
     assert np.isfinite(log.excesses["frame_entropy"]).any()
 
@@ -445,12 +449,11 @@ def test_labelled_phases_go_on_where_they_were(whole, folder):
     assert_same(again, whole(**options))
 
 
-def test_events_before_the_kill_are_known_again(whole, folder, monkeypatch):
+def test_events_before_the_kill_are_known_again(whole, folder):
     for snapshot in (4, 1000):
-        monkeypatch.setattr(quests_md.watch.run, "SNAPSHOT", snapshot)
         target = folder / str(snapshot)
         target.mkdir()
-        left = killed(target, 0, 100)
+        left = killed(target, 0, 100, snapshot_every=snapshot)
         _, monitor = finished(left, 99)
         log = read_log(whole() / "run.jsonl")
         assert [event.id for event in monitor.events] == [event.id for event in log.events]

@@ -13,15 +13,14 @@ from hypothesis import strategies as st
 from logs import CHECK
 from systems import H, copper
 
-import quests_md.watch.run
 from quests_md import Reference, Trigger
 from quests_md.judge.judge import Judged
 from quests_md.log.history import LogHistory
 from quests_md.log.logfile import SCHEMA, LogWriter, plain_line
 from quests_md.watch.baseline import Baseline
+from quests_md.watch.event_follower import EventFollower
 from quests_md.watch.explosion import Explosion
 from quests_md.watch.resume import Place, bring_back
-from quests_md.watch.run import Follower
 
 STEP_PS = 0.05
 
@@ -36,9 +35,9 @@ def frame(seed):
     return copper(2, seed=seed, rattle=0.1)
 
 
-def follower(baseline, trigger):
+def follower(baseline, trigger, **options):
     judge = Baseline(("dh_mean", "frame_entropy"), 20 * STEP_PS, 0.05, trigger.release) if baseline else None
-    return Follower(reference(), trigger, judge, Explosion(2000.0), 0.05)
+    return EventFollower(reference(), trigger, judge, Explosion(2000.0), 0.05, **options)
 
 
 def judged(i, what, numbers):
@@ -152,23 +151,21 @@ def test_the_lines_of_a_log_bring_back_the_same_state(tmp_path_factory, stretche
     path = tmp_path_factory.mktemp("log") / "run.jsonl"
     checks = checks_of(stretches, seed)
     last = max(round(cut * len(checks)) - 1, 0)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(quests_md.watch.run, "SNAPSHOT", every)
-        whole, second = follower(baseline, trigger), follower(baseline, trigger)
-        expected, writer = [], LogWriter(path)
-        writer.write({"type": "header", "schema": SCHEMA})
-        for check in checks:
-            taken = whole.take(*check)
-            expected.append(texts(taken))
-            writer.write(*taken.lines)
-        writer.close()
-        history = LogHistory(path)
-        line = next(history.find("frame", last))
-        check, place = bring_back(second, history, Place(0, None, line, last + 1, is_checked=False))
-        assert (check.frame, place.frame) == (last, last + 1)
-        assert json.loads(json.dumps(plain_line(check.to_line()))) == line.content
-        assert [texts(second.take(*check)) for check in checks[last + 1 :]] == expected[last + 1 :]
-        ends(second, whole)
+    whole, second = (follower(baseline, trigger, snapshot_every=every) for _ in range(2))
+    expected, writer = [], LogWriter(path)
+    writer.write({"type": "header", "schema": SCHEMA})
+    for check in checks:
+        taken = whole.take(*check)
+        expected.append(texts(taken))
+        writer.write(*taken.lines)
+    writer.close()
+    history = LogHistory(path)
+    line = next(history.find("frame", last))
+    check, place = bring_back(second, history, Place(0, None, line, last + 1, is_checked=False))
+    assert (check.frame, place.frame) == (last, last + 1)
+    assert json.loads(json.dumps(plain_line(check.to_line()))) == line.content
+    assert [texts(second.take(*check)) for check in checks[last + 1 :]] == expected[last + 1 :]
+    ends(second, whole)
 
 
 def test_streams_of_the_tests_above_hold_events_of_all_kinds():
@@ -193,10 +190,9 @@ def test_a_temperature_without_bounds_survives_the_log():
     assert math.isnan(event.onset_time_ps)
 
 
-def test_a_state_is_bounded_however_long_the_run(monkeypatch):
-    run = follower(False, Trigger(patience=1))
+def test_a_state_is_bounded_however_long_the_run():
+    run = follower(False, Trigger(patience=1), snapshot_every=200)
     sizes = []
-    monkeypatch.setattr(quests_md.watch.run, "SNAPSHOT", 200)
     for i in range(650):
         what = "o" if i % 400 < 380 else "i"
         lines = run.take(*judged(i, what, i)).lines
@@ -207,7 +203,7 @@ def test_a_state_is_bounded_however_long_the_run(monkeypatch):
 
 
 def test_a_baseline_still_collected_is_not_copied_again_and_again():
-    run = Follower(reference(), Trigger(), Baseline(("dh_mean",), 1e6, 0.05, 0.5), Explosion(None))
+    run = EventFollower(reference(), Trigger(), Baseline(("dh_mean",), 1e6, 0.05, 0.5), Explosion(None))
     check, atoms = judged(1, "i", 1)
     for i in range(2001):
         lines = run.take(replace(check, check=replace(check.check, step=i, frame=i)), atoms).lines

@@ -1,0 +1,174 @@
+"""The ASE dynamics that a run is attached to, one after the other, and when each of their steps is checked."""
+
+from typing import Any
+
+import numpy as np
+from ase import Atoms
+
+from quests_md.environments import TimeAveraged, Window
+from quests_md.judge import frame_digest
+from quests_md.watch import Budget, Run, Watch
+
+from .ase import AseHost
+
+__all__ = ["AseAttachment"]
+
+
+class AseAttachment:
+    """Observes dynamics for a run: decides at which steps a check is due, and averages the frames before it.
+
+    Parameters
+    ----------
+    watch
+        The run.
+    """
+
+    def __init__(self, watch: Watch) -> None:
+        self._watch = watch
+        self._hosts: list[AseHost] = []
+        self._current: AseHost | None = None  # the one that moved the atoms last
+        settings = watch.settings
+        self._budget = None if settings.budget is None else Budget(settings.budget)
+        self._last_end: float | None = None  # of the check that the budget knows
+        self._averaging = settings.averaging
+        self._window = None if self._averaging is None else Window(self._averaging.samples)
+        self._preflown: bytes | None = None  # elements of the system that has had its pre-flight
+
+    def attach(self, dyn: Any, interval: int) -> None:
+        """Become the first observer of a dynamics: see `Monitor.attach`."""
+        if isinstance(interval, bool) or not isinstance(interval, int | np.integer):
+            raise TypeError(f"interval: expected a positive integer, got {interval!r}")
+        if interval < 1:
+            raise ValueError(f"interval: expected a positive integer, got {interval!r}")
+        if not hasattr(dyn, "insert_observer") or not hasattr(dyn, "atoms"):
+            raise TypeError(f"dyn: expected an ASE dynamics or optimizer, got {type(dyn).__name__}")
+        host = self._new_host(dyn, int(interval))
+        every = int(interval)
+        if self._averaging is not None:
+            every = host.spacing = _sampling_interval(self._averaging, host, every)
+        self._begin(host)
+        self._preflight_once(host.atoms())
+        if not host.is_due(host.step() - host.own_step, every):
+            every = 1  # a run taken up between two checks is checked at the same steps as before
+        dyn.insert_observer(self.observe, 0, every, host)
+
+    def observe_first(self, dyn: Any, observer: object) -> None:
+        """Observe a step of a dynamics to which `observer` was attached in ASE's own way."""
+        host = next((host for host in self._hosts if host.is_for(dyn)), None)
+        if host is None:
+            host = self._take_in(dyn, observer)
+        self.observe(host)
+
+    def observe(self, host: AseHost) -> None:
+        """Check the frame of a dynamics where a check is due."""
+        run = self._watch.run or self._begin(host)
+        run.stop_now = False
+        self._watch.log.guarded(lambda: self._check_if_due(host))
+        if run.stop_now:
+            host.stop()
+
+    def _take_in(self, dyn: Any, observer: object) -> AseHost:
+        """A new host, the first time that its dynamics calls."""
+        place = next((i for i, entry in enumerate(dyn.observers) if entry[0] is observer), None)
+        host = self._new_host(dyn, None if place is None else dyn.observers[place][1])
+        self._begin(host)
+        if place is not None and not host.is_due(host.step() - host.own_step):
+            dyn.observers[place] = (observer, 1, *dyn.observers[place][2:])  # taken up between two checks
+        self._watch.log.guarded(lambda: self._preflight_once(host.atoms()))
+        return host
+
+    def _new_host(self, dyn: Any, interval: int | None) -> AseHost:
+        if self._current is not None:
+            self._current.look()  # it may be gone when the new one starts
+        host = AseHost(dyn, interval)
+        host.atoms()
+        needs_time = self._watch.settings.needs_time
+        if needs_time is not None and not host.knows_time():
+            raise ValueError(
+                f"{needs_time}: expected a dynamics that knows the time, got {type(dyn).__name__}; leave it out"
+            )
+        step_ps = host.step_length_ps()
+        if step_ps and interval:
+            self._watch.set_interval(step_ps * interval)
+        self._hosts = [host for host in self._hosts if host.is_alive()] + [host]
+        return host
+
+    def _begin(self, host: AseHost) -> Run:
+        """The run. Where it is taken up at a frame that its log has as checked, that frame is checked again."""
+        is_first = self._watch.run is None
+        run = self._watch.begin(host.atoms(), host=host)
+        place = run.resumed_at if is_first else None
+        if place is not None and place.is_checked and host.own_step and self._window is None:
+            self._watch.check(host.atoms(), place.step, host.time_ps(), host.interval)  # it shows only the next frame
+        return run
+
+    def _preflight_once(self, atoms: Atoms) -> None:
+        """Pre-flight, unless this system has had it: loops that make a new dynamics each time shall stay quiet."""
+        system = atoms.numbers.tobytes()
+        if system != self._preflown:
+            self._watch.preflight(atoms)
+            self._preflown = system
+
+    def _check_if_due(self, host: AseHost) -> None:
+        if self._current is not host:
+            if self._current is not None:
+                host.take_over(self._current)
+            self._current = host
+        atoms, step, budget = host.atoms(), host.step(), self._budget
+        averaged = None
+        if self._averaging is None and not host.is_due(step):
+            return
+        if self._averaging is not None:
+            averaged = self._averaged(self._averaging, atoms, host)
+            if averaged is None and np.isfinite(atoms.positions).all():
+                return
+        if budget is not None and not budget.is_due():
+            return
+        last = self._watch.last_check
+        # a new dynamics on the same atoms shows its step 0, which was the last step of the one before
+        if last is not None and last.step == step and last.digest == frame_digest(atoms):
+            return
+        every = 1 if budget is None else budget.every
+        self._watch.check(atoms, step, host.time_ps(), host.interval and host.interval * every, averaged)
+        if budget is not None:
+            self._keep_budget(budget, host)
+
+    def _averaged(self, averaging: TimeAveraged, atoms: Atoms, host: AseHost) -> Atoms | None:
+        """The mean of the last frames where a check is due, None elsewhere; takes the next frame."""
+        window = self._window
+        assert window is not None
+        if host.is_due(host.step(), host.spacing):
+            window.push(atoms)
+        if not host.is_due(host.step()) or not window.is_full:
+            return None
+        averaged = averaging.marked(window.mean(atoms))
+        window.clear()  # checks that share frames would not be independent
+        return averaged
+
+    def _keep_budget(self, budget: Budget, host: AseHost) -> None:
+        """Check more or less often from now on, so that checks take no more than their share of the run."""
+        cost = self._watch.cost
+        since_last = 0.0 if self._last_end is None else cost.last_start - self._last_end
+        self._last_end = cost.last_end
+        if budget.take(cost.last_end - cost.last_start, since_last):
+            steps = budget.every * (host.interval or 1)
+            self._watch.log.note("info", f"budget {budget.share:g}: a check every {steps} steps from here on")
+
+
+def _sampling_interval(averaging: TimeAveraged, host: AseHost, interval: int) -> int:
+    """Steps between the frames that are averaged."""
+    step_ps = host.step_length_ps()
+    if step_ps is None:
+        raise ValueError("dyn: expected a dynamics with a time step, since the reference is of time averages")
+    every = max(1, round(averaging.spacing_ps / step_ps))
+    if abs(every * step_ps - averaging.spacing_ps) > 0.1 * averaging.spacing_ps:
+        raise ValueError(
+            f"dyn: expected a time step of which {averaging.spacing_ps:g} ps is a multiple (the reference is of "
+            f"positions averaged over {averaging.mark}), got {step_ps:g} ps"
+        )
+    if interval % every or interval < every * averaging.samples:
+        raise ValueError(
+            f"interval: expected a multiple of {every} steps, {every * averaging.samples} at least, since the "
+            f"reference is of positions averaged over {averaging.mark}; got {interval}"
+        )
+    return every

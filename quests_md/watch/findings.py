@@ -1,0 +1,214 @@
+"""What a check found beyond its numbers: what events are made of.
+
+Live, the findings are computed from the frame, and each answer is kept in the `state` line of the log. When a run is
+taken up again, the same answers are read back from that line, and the code that follows events cannot tell them apart::
+
+    frame  --FrameFindings-->   answers --EventFollower--> events
+                                   | `used`
+                                   v
+                            state line of the log
+                                   |
+    replay --LoggedFindings-->  answers --EventFollower--> the same events
+"""
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from ase import Atoms
+from ase.geometry import find_mic
+from numpy.typing import NDArray
+
+from quests_md.calibration import TAIL_SHARE
+from quests_md.environments import clusters, coordination, identities
+from quests_md.judge import Judged
+from quests_md.records import Environment, NearestEnvironment
+from quests_md.reference import Reference
+
+from .cluster_tracker import ClusterTracker
+from .event_course import CLUSTER_ALARM, MOST_ATOMS, Channel, Peak
+
+__all__ = ["FrameFindings", "LoggedFindings"]
+
+#: Atoms of an event whose environments are described.
+EXPLAINED = 3
+
+
+@dataclass(slots=True)
+class FrameFindings:
+    """Findings computed from a frame when first asked for; `used` keeps each answer for the log."""
+
+    judged: Judged
+    atoms: Atoms
+    reference: Reference
+    is_outside: bool
+    """Whether the frame has left the reference, as the reference judges it."""
+    used: dict[str, Any] = field(default_factory=dict)
+    """The answers given so far, in plain types: the state line of the log."""
+
+    def changed(self, channel: Channel, state: str) -> None:
+        """See `Findings`."""
+        self.used.setdefault("trigger", {})[channel] = state
+
+    def reason(self, channel: Channel) -> tuple[str, str | None]:
+        """See `Findings`."""
+        judged, check = self.judged, self.judged.check
+        reason, phase = judged.reason or check.explosion if channel == "exploded" else "", None
+        if channel == "transition":
+            phase = judged.product_phase
+            if phase is not None and check.excesses.get(f"phase:{phase}", -math.inf) > 0:
+                reason = f"a connected cluster of {phase} is larger than any that the parent phase has by itself"
+                if self.is_outside:
+                    reason += "; the frame leaves the reference too, so this may be the nearest name for something else"
+            else:
+                phase = None
+                changed = [name for name in check.alarms if not name.startswith("phase:")]
+                reason = f"unlike the run's own beginning: {', '.join(changed)}; which phase is not known"
+        self.used.setdefault("reason", {})[channel] = [reason, phase]
+        return reason, phase
+
+    def size(self, channel: Channel) -> tuple[int, int]:
+        """See `Findings`."""
+        judged = self.judged
+        if self._is_of_phase(channel):
+            size = of_all = (judged.check.phase_clusters or {}).get(judged.product_phase or "", 0)
+        else:
+            n_tail = 0 if judged.tail is None else int(judged.tail.sum())
+            size = int(self._flagged(channel).sum())
+            of_all = max(0, n_tail - math.ceil(2 * TAIL_SHARE * len(self.atoms)))
+        self.used.setdefault("sizes", {})[channel] = [size, of_all]
+        return size, of_all
+
+    def track(self, channel: Channel, tracker: ClusterTracker) -> None:
+        """See `Findings`."""
+        tail = self.judged.tail
+        chosen = self._chosen(channel) if self._is_of_phase(channel) or tail is None else tail
+        names = identities(self.atoms)
+        found = clusters(self.atoms, chosen, self.reference.pair_distances())
+        tracker.update(self.judged.check.step, [names[cluster] for cluster in found])
+        self.used.setdefault("tracks", {})[channel] = tracker.state()
+
+    def peak(self, channel: Channel, excess: float) -> Peak:
+        """See `Findings`."""
+        check, frame = self.judged.check, self.atoms
+        chosen = np.flatnonzero(self._chosen(channel))
+        if self._is_of_phase(channel):
+            found = clusters(frame, self._chosen(channel), self.reference.pair_distances())
+            chosen = found[0] if found else chosen
+        elif check.delta_entropy is not None:
+            chosen = chosen[np.argsort(-self._delta_entropy(chosen), kind="stable")]
+        n_atoms, chosen = len(chosen), chosen[:MOST_ATOMS]
+        names = identities(frame).astype(np.int64)
+        worst = check.worst_atom if channel != "exploded" else int(chosen[0]) if n_atoms else None
+        environments = self._explained(chosen[:EXPLAINED] if channel == "novel" else chosen[:0])
+        nearest = None
+        if worst is not None and self.judged.rows is not None:
+            nearest = self._nearest(np.array([worst]))[0]
+        peak = Peak(
+            peak_excess=excess,
+            peak_step=check.step,
+            n_atoms=n_atoms,
+            atoms=tuple(int(i) for i in np.sort(names[chosen])),
+            centroid=_centroid(frame, chosen),
+            worst_atom=None if worst is None else int(names[worst]),
+            worst_element=None if worst is None else str(frame.symbols[worst]),
+            nearest=nearest,
+            environments=environments,
+        )
+        self.used.setdefault("peaks", {})[channel] = peak.to_line()
+        return peak
+
+    def _flagged(self, channel: Channel) -> NDArray[np.bool_]:
+        """(n_atoms,) atoms that by themselves are of an event of this channel."""
+        judged, chosen = self.judged, np.zeros(len(self.atoms), dtype=bool)
+        if channel == "exploded":
+            chosen[list(judged.offenders)] = True
+        elif channel == "transition" and judged.product is not None:
+            chosen |= judged.product
+        elif judged.check.above is not None:
+            chosen |= judged.check.above
+        return chosen
+
+    def _chosen(self, channel: Channel) -> NDArray[np.bool_]:
+        """(n_atoms,) atoms of an event of this channel: where none is flagged by itself those of its cluster."""
+        chosen, tail = self._flagged(channel), self.judged.tail
+        if chosen.any() or tail is None or channel == "exploded" or self._is_of_phase(channel):
+            return chosen
+        if CLUSTER_ALARM in self.judged.check.alarms:
+            chosen[clusters(self.atoms, tail, self.reference.pair_distances())[0]] = True
+        return chosen
+
+    def _is_of_phase(self, channel: Channel) -> bool:
+        return channel == "transition" and self.judged.product is not None
+
+    def _nearest(self, these: NDArray[np.int64]) -> list[NearestEnvironment | None]:
+        rows = self.judged.rows
+        assert rows is not None
+        found = self.reference.nearest(rows[these], numbers=self.atoms.numbers[these], threads=1)
+        return [self.reference.describe_nearest(found, i) for i in range(len(these))]
+
+    def _delta_entropy(self, these: NDArray[np.int64]) -> NDArray[np.float64]:
+        """DH of some atoms, whatever the mode of evaluation."""
+        known, rows = self.judged.check.delta_entropy, self.judged.rows
+        dh = np.full(len(these), math.nan) if known is None else known[these].copy()
+        unknown = np.isnan(dh)
+        if unknown.any() and rows is not None:
+            at = these[unknown]
+            dh[unknown] = self.reference.delta_entropy(rows[at], numbers=self.atoms.numbers[at], threads=1)
+        return dh
+
+    def _explained(self, worst: NDArray[np.int64]) -> tuple[Environment, ...]:
+        if self.judged.rows is None or not len(worst) or self.judged.check.delta_entropy is None:
+            return ()
+        dh = self._delta_entropy(worst)
+        names, pairs = identities(self.atoms), self.reference.pair_distances()
+        return tuple(
+            Environment(
+                atom=int(names[i]),
+                element=str(self.atoms.symbols[i]),
+                delta_entropy=float(dh[n]),
+                coordination=coordination(self.atoms, int(i), pairs),
+                nearest=nearest,
+            )
+            for n, (i, nearest) in enumerate(zip(worst, self._nearest(worst), strict=True))
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class LoggedFindings:
+    """Findings read back from the state line of a log."""
+
+    found: Mapping[str, Any]
+
+    def changed(self, channel: Channel, state: str) -> None:
+        """See `Findings`."""
+
+    def reason(self, channel: Channel) -> tuple[str, str | None]:
+        """See `Findings`."""
+        reason, phase = self.found["reason"][channel]
+        return reason, phase
+
+    def size(self, channel: Channel) -> tuple[int, int]:
+        """See `Findings`."""
+        size, of_all = self.found["sizes"][channel]
+        return int(size), int(of_all)
+
+    def track(self, channel: Channel, tracker: ClusterTracker) -> None:
+        """See `Findings`."""
+        tracker.restore(self.found["tracks"][channel])
+
+    def peak(self, channel: Channel, excess: float) -> Peak:
+        """See `Findings`."""
+        return Peak.from_line(self.found["peaks"][channel])
+
+
+def _centroid(frame: Atoms, chosen: NDArray[np.int64]) -> tuple[float, float, float] | None:
+    """Mean position of the chosen atoms, each at its image nearest to the first."""
+    if len(chosen) == 0 or not np.isfinite(frame.positions[chosen]).all():
+        return None
+    origin = frame.positions[chosen[0]]
+    shifts, _ = find_mic(frame.positions[chosen] - origin, frame.cell, frame.pbc)
+    x, y, z = (float(v) for v in origin + np.asarray(shifts).mean(axis=0))
+    return (x, y, z) if all(map(math.isfinite, (x, y, z))) else None
