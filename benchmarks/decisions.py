@@ -24,7 +24,7 @@ from ase import Atoms
 from ase.io import read
 from numpy.typing import NDArray
 
-import quests_md.reference.reference
+import quests_md.reference.query
 from quests_md import Descriptor, Reference
 from quests_md.engine.index import Index
 
@@ -119,7 +119,7 @@ class Ways:
 
 def count(ways: Ways) -> None:
     """From now on count what is not decided by proof."""
-    fast, exact = Index.minus_log_sums, quests_md.reference.reference.minus_log_sums
+    fast, exact = Index.minus_log_sums, quests_md.reference.query.minus_log_sums
 
     def counted_fast(index: Index, queries: NDArray[np.float64], *arguments: Any) -> Any:
         ways.fast += len(queries)
@@ -130,7 +130,7 @@ def count(ways: Ways) -> None:
         return exact(queries, *arguments, **options)
 
     Index.minus_log_sums = counted_fast  # type: ignore[method-assign]
-    quests_md.reference.reference.minus_log_sums = counted_exact
+    quests_md.reference.query.minus_log_sums = counted_exact
 
 
 def made_up(make: Callable[[np.random.Generator], NDArray[np.float64]], seed: int) -> tuple[Reference, Any, Any]:

@@ -26,7 +26,7 @@ from quests_md import Calibration, Descriptor, Monitor, Reference, calibrate, sc
 from quests_md.calibration.statistics import STATISTICS
 from quests_md.errors import FileFormatError, MismatchError, QuestsMDError
 from quests_md.io.frames import count_frames, frame_time_ps, iter_frames
-from quests_md.reference.file import ARRAYS
+from quests_md.reference.arrays import ARRAYS
 
 DTYPES = {"F64": np.float64, "F32": np.float32, "I64": np.int64, "U8": np.uint8, "BOOL": np.bool_}
 
@@ -81,9 +81,7 @@ FRAME = timed_alloys(3, seed=5)[2]
 
 def built(**options):
     options = {"bandwidth": 0.1, "groups": "frame", "descriptor": Descriptor(k=3, cutoff=3.0)} | options
-    reference = Reference.from_frames(timed_alloys(6), **options)
-    reference.held_out_scores()
-    return reference
+    return Reference.from_frames(timed_alloys(6), **options).with_held_out_scores()
 
 
 @pytest.fixture(scope="module")
@@ -101,6 +99,13 @@ def quietly(call, *args, **options):
     with contextlib.redirect_stderr(io.StringIO()), warnings.catch_warnings():
         warnings.simplefilter("ignore")
         return call(*args, **options)
+
+
+def assert_same_arrays(a, b):
+    a, b = a.arrays.present(), b.arrays.present()
+    assert a.keys() == b.keys()
+    for name, array in a.items():
+        assert array.tobytes() == b[name].tobytes()
 
 
 def peak_of(call):
@@ -411,8 +416,7 @@ def test_whatever_can_be_built_can_be_loaded(folder, make):
     Reference.verify(path)
     for mmap in (False, True):
         loaded = Reference.load(path, mmap=mmap, descriptor=reference.descriptor)
-        for name in ARRAYS.keys() & reference._arrays.keys():
-            assert loaded.array(name).tobytes() == reference.array(name).tobytes()
+        assert_same_arrays(loaded, reference)
 
 
 def test_names_of_files_that_are_no_text_stay(folder, whole):
@@ -783,12 +787,12 @@ def test_a_damaged_reference_is_refused_or_of_use(folder, whole, rng):
     if loaded is None:
         return
     loaded.save(folder / "again.safetensors")
-    again = Reference.load(folder / "again.safetensors", descriptor=loaded._descriptor)
-    for name, array in loaded._arrays.items():
-        assert again.array(name).tobytes() == array.tobytes()
+    own = loaded.descriptor if loaded.has_descriptor else None
+    again = Reference.load(folder / "again.safetensors", descriptor=own)
+    assert_same_arrays(again, loaded)
     for name in ("settings", "provenance", "sources", "fingerprint"):
         assert repr(getattr(again, name)) == repr(getattr(loaded, name))  # NaN is not equal to itself
-    if loaded._descriptor is None:
+    if not loaded.has_descriptor:
         return
     with contextlib.suppress(QuestsMDError):
         assert not np.isnan(quietly(loaded.delta_entropy, FRAME)).any()

@@ -93,7 +93,7 @@ def merge(
 
 def _save_with_scores(reference: Reference, output: Path, threads: int | None = None) -> None:
     """Write the reference with its held-out scores, from which levels come."""
-    reference.held_out_scores(threads=threads)
+    reference = reference.with_held_out_scores(threads=threads)
     reference.save(output)
     _print_lines(reference)
     tell(f"wrote {output}")

@@ -17,7 +17,7 @@ from scipy.stats import t as student
 from quests_md.calibration import Level, NullScores, level_of
 from quests_md.environments import describe, largest_cluster, linked_pairs, links
 from quests_md.errors import MismatchError
-from quests_md.reference import ARRAYS, Reference, require_equal_settings
+from quests_md.reference import Reference, require_equal_settings, thinned, whole_groups
 
 __all__ = ["Phases"]
 
@@ -144,7 +144,7 @@ class Phases:
         """(smallest, median) nearest-neighbour distance in Å by pair of atomic numbers; the parent's comes first."""
         for reference in [*references.values(), known]:
             self.pair_distances |= reference.pair_distances()
-        self._thinned = dict(zip(self.names, _thinned(list(references.values())), strict=True))
+        self._thinned = dict(zip(self.names, thinned(list(references.values()), MAX_ROWS, SEED), strict=True))
         raw = {name: self._held_out(references[name], name, threads) for name in self.names}
         self._levels = {
             name: _dh_levels(z, dh[:, column]) for column, (name, (_, _, z, dh, _)) in enumerate(raw.items())
@@ -379,9 +379,8 @@ class Phases:
         Rows of an atom's own group are left out of the phase `own`.
         """
         most = MAX_HELD_OUT if own in (None, self.parent) else MAX_OTHERS
-        frames = _whole_groups(
-            source.array("frame_group"), np.bincount(source.array("atom_frame"), minlength=source.n_frames), most
-        )
+        sizes = np.bincount(source.arrays.atom_frame, minlength=source.n_frames)
+        frames = whole_groups(source.arrays.frame_group, most, np.random.default_rng(SEED), sizes)
         order = np.lexsort((source.array("atom_index"), source.array("atom_frame")))
         atom_frame = source.array("atom_frame")[order]
         order, atom_frame = order[np.isin(atom_frame, frames)], atom_frame[np.isin(atom_frame, frames)]
@@ -506,40 +505,6 @@ def _checked(references: Mapping[str, Reference]) -> tuple[str, ...]:
     return tuple(references)
 
 
-def _thinned(references: Sequence[Reference]) -> list[Reference]:
-    """Random rows of each reference: of each element as many in all that have it, and at most 4096 together.
-
-    Rows are drawn one by one and not by groups, so that all groups stay and rows are as independent as they can be.
-    """
-    by_element = references[0].match == "element"
-    keys = [np.asarray(r.numbers, np.int64) if by_element else np.zeros(r.n_environments, np.int64) for r in references]
-    elements = np.unique(np.concatenate(keys))
-    fewest = {int(z): min(n for key in keys if (n := int((key == z).sum()))) for z in elements}
-    share = min(1.0, MAX_ROWS / sum(fewest.values()))
-    thinned = []
-    for reference, key in zip(references, keys, strict=True):
-        rng = np.random.default_rng(SEED)
-        chosen = []
-        for z, n in fewest.items():
-            rows = np.flatnonzero(key == z)
-            chosen.append(np.sort(rng.choice(rows, min(len(rows), max(1, round(n * share))), replace=False)))
-        kept = np.sort(np.concatenate(chosen))
-        names = [name for name, (_, per) in ARRAYS.items() if per != "scores"]
-        arrays = {
-            name: reference.array(name)[kept] if ARRAYS[name][1] == "atoms" else reference.array(name) for name in names
-        }
-        thinned.append(
-            Reference(
-                arrays,
-                descriptor=reference.descriptor,
-                settings=reference.settings,
-                sources=reference.sources,
-                provenance=reference.provenance | {"parents": [reference.fingerprint]},
-            )
-        )
-    return thinned
-
-
 def _dh_levels(numbers: NDArray[np.int64], dh: NDArray[np.float64]) -> dict[int, float]:
     """DH in nats of each element that a thousandth of the held-out environments of a phase exceed."""
     known = np.isfinite(dh)
@@ -589,17 +554,6 @@ def _split(groups: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.int
         return everything, everything
     first = np.isin(groups, names[::THRESHOLD_GROUPS])
     return np.flatnonzero(first), np.flatnonzero(~first)
-
-
-def _whole_groups(groups: NDArray[np.int64], sizes: NDArray[np.int64], most: int) -> NDArray[np.int64]:
-    """Frames of whole groups, drawn at random, with at most `most` atoms but one group at least."""
-    names, where = np.unique(groups, return_inverse=True)
-    atoms = np.bincount(where, sizes)
-    if atoms.sum() <= most:
-        return np.arange(len(groups))
-    order = np.random.default_rng(SEED).permutation(len(names))
-    n = max(1, int((np.cumsum(atoms[order]) <= most).sum()))
-    return np.flatnonzero(np.isin(where, order[:n]))
 
 
 def _difference(parent: NDArray[np.float64], product: NDArray[np.float64]) -> NDArray[np.float64]:

@@ -1,7 +1,20 @@
 """What is known: the environments of a training set, built, saved, merged and asked."""
 
 from .build import label_list
-from .file import ARRAYS, shortened
-from .reference import Nearest, Reference, near_largest, require_equal_settings
+from .contents import require_equal_settings
+from .file_checks import shortened
+from .held_out import near_largest, whole_groups
+from .merge import thinned
+from .query import Nearest
+from .reference import Reference
 
-__all__ = ["ARRAYS", "Nearest", "Reference", "label_list", "near_largest", "require_equal_settings", "shortened"]
+__all__ = [
+    "Nearest",
+    "Reference",
+    "label_list",
+    "near_largest",
+    "require_equal_settings",
+    "shortened",
+    "thinned",
+    "whole_groups",
+]

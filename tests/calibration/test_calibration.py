@@ -1,7 +1,7 @@
 import json
 import math
 from fractions import Fraction
-from functools import partial
+from functools import partial, partialmethod
 
 import ase.io
 import naive
@@ -12,14 +12,13 @@ from ase.build import bulk
 from ase.data import atomic_numbers
 from systems import NULL_LINE, calibration_of, null_of
 
-import quests_md.reference.reference
 from quests_md.calibration.calibration import DEFAULT_STATISTICS, SCHEMA, Calibration, calibrate, kind_of, rate_of
 from quests_md.calibration.levels import level_of
 from quests_md.calibration.statistics import STATISTICS
 from quests_md.calibration.tails import FARTHEST, pareto_level, pareto_quantile
 from quests_md.errors import FileFormatError, MismatchError
 from quests_md.judge.judge import Judge
-from quests_md.reference.reference import Reference
+from quests_md.reference import Reference
 
 H = 0.05
 
@@ -380,7 +379,8 @@ def test_a_group_of_strange_elements_alone_has_no_score():
 
 def test_whole_groups_are_chosen_by_the_seed_where_rows_are_many(cu, monkeypatch):
     everything = scores(calibrate(cu))
-    monkeypatch.setattr(quests_md.reference.reference, "MAX_HELD_OUT", 50)
+    capped = partialmethod(Reference.held_out_scores, most_rows=50)
+    monkeypatch.setattr(Reference, "held_out_scores", capped)
     fresh = Reference.from_frames(copper(24), bandwidth=H, groups="frame")
     chosen = [scores(calibrate(fresh, rng=seed)) for seed in (0, 1, 2, 1)]
     for these in chosen:

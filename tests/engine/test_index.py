@@ -20,7 +20,7 @@ import quests_md.engine.index
 from quests_md import Descriptor, Reference
 from quests_md._kernels.tiles import HAS_TILES, PANEL
 from quests_md.engine.index import BLOCK, LEAF, STEP, Index, JoinedIndex
-from quests_md.reference.reference import FEW_ROWS
+from quests_md.reference.query import FEW_ROWS
 
 DATA = Path(__file__).resolve().parents[3] / "shared" / "data"
 
@@ -216,7 +216,7 @@ def test_the_nearest_environments_of_many_atoms_are_told_by_frame_and_atom():
     z = np.concatenate([numbers[::50], np.full(100, 29), [29]])
     quick, slow = np.tile(queries, (12, 1)), Reference.nearest(reference, queries, numbers=z)
     found = reference.nearest(quick, numbers=np.tile(z, 12))
-    assert reference._indices
+    assert reference.known.structures
     for i, query in enumerate(queries):
         distances = np.linalg.norm(rows - query, axis=1) / H
         distances[numbers != z[i]] = np.inf
@@ -466,16 +466,16 @@ def test_a_reference_is_pickled_and_saved_without_its_index(tmp_path):
     bare = len(pickle.dumps(reference))
     queries = H * near(rng, reference.rows / H, 50)
     values = reference.delta_entropy(queries)
-    assert reference._indices
+    assert reference.known.structures
     covered = reference.delta_entropy(queries, float64=True) <= 0.0
     copy = pickle.loads(pickle.dumps(reference))
     assert len(pickle.dumps(reference)) <= bare + 100
     reference.save(tmp_path / "reference")
     for other in (copy, *(Reference.load(tmp_path / "reference", mmap=mmap) for mmap in (False, True))):
-        assert not other._indices
+        assert not other.known.structures
         np.testing.assert_array_equal(other.delta_entropy(queries), values)
         np.testing.assert_array_equal(other.is_covered(queries, 0.0), covered)
-        assert other._indices
+        assert other.known.structures
 
 
 @pytest.mark.parametrize("n", [1, 31, 32, 33, 64, 65, 97, 1000, BLOCK, BLOCK + 1, N])
@@ -550,15 +550,15 @@ def test_an_extended_reference_keeps_the_structure_of_its_first_rows(match):
     reference = Reference.from_frames(frames[:10], match=match)
     frame = alloy(3, seed=99, rattle=0.1)
     reference.is_covered(frame, 0.0)
-    kept = dict(reference._indices)
+    kept = dict(reference.known.structures)
     assert kept
     extended = reference.extend(frames[10:12])
     whole = Reference.from_frames(frames[:12], match=match)
     exact = whole.delta_entropy(frame, float64=True)
     np.testing.assert_allclose(extended.delta_entropy(frame), exact, atol=1e-4)
-    assert {type(index) for index in extended._indices.values()} == {JoinedIndex}
+    assert {type(index) for index in extended.known.structures.values()} == {JoinedIndex}
     assert all(
-        index.first.panels is old.panels for index, old in zip(extended._indices.values(), kept.values(), strict=True)
+        index.first.panels is old.panels for index, old in zip(extended.known.structures.values(), kept.values(), strict=True)
     )
     for level in (
         exact,
@@ -579,9 +579,9 @@ def test_an_extended_reference_keeps_the_structure_of_its_first_rows(match):
     np.testing.assert_allclose(
         twice.delta_entropy(frame), Reference.from_frames(frames[:13], match=match).delta_entropy(frame), atol=2e-4
     )
-    assert all(new.first.panels is old.panels for new, old in zip(twice._indices.values(), kept.values(), strict=True))
+    assert all(new.first.panels is old.panels for new, old in zip(twice.known.structures.values(), kept.values(), strict=True))
     small = Reference.from_frames(frames[:5], match=match)
     small.is_covered(frame, 0.0)
     large = small.extend(frames[5:])
     large.is_covered(frame, 0.0)
-    assert not any(isinstance(index, JoinedIndex) for index in large._indices.values())
+    assert not any(isinstance(index, JoinedIndex) for index in large.known.structures.values())

@@ -136,22 +136,6 @@ def test_log_ratio_is_the_difference_of_dh():
         both.log_ratio(rows, atoms.numbers, "warm")
 
 
-def test_of_every_element_all_phases_have_as_many_rows(monkeypatch):
-    few = Reference.from_frames([alloy(seed=i) for i in range(2)], bandwidth=H, groups="frame")
-    many = Reference.from_frames([alloy(3, seed=9 + i) for i in range(3)], bandwidth=H, groups="frame")
-    copper_only = Reference.from_frames([copper(seed=i, rattle=0.05) for i in range(3)], bandwidth=H, groups="frame")
-    thinned = quests_md.judge.phases._thinned([few, many, copper_only])
-    counts = [[int((reference.numbers == z).sum()) for z in (29, 79)] for reference in thinned]
-    assert counts == [[48, 16], [48, 16], [48, 0]]
-    again = quests_md.judge.phases._thinned([few, many, copper_only])
-    assert [a.fingerprint for a in thinned] == [a.fingerprint for a in again]
-    assert set(map(bytes, thinned[1].rows)) <= set(map(bytes, many.rows))
-    assert len(np.unique(thinned[1].row_groups)) == 3
-    monkeypatch.setattr(quests_md.judge.phases, "MAX_ROWS", 32)
-    counts = [[int((r.numbers == z).sum()) for z in (29, 79)] for r in quests_md.judge.phases._thinned([few, many])]
-    assert counts == [[24, 8], [24, 8]]
-
-
 def test_elements_that_not_all_phases_have():
     metal = Reference.from_frames([copper(seed=i, rattle=0.05) for i in range(4)], bandwidth=H, groups="frame")
     compound = Reference.from_frames([alloy(seed=i) for i in range(4)], bandwidth=H, groups="frame")

@@ -351,7 +351,7 @@ def break_kernel(monkeypatch, monitor):
     def fail(*args, **kwargs):
         raise MemoryError("no memory for the sums")
 
-    monkeypatch.setattr("quests_md.reference.reference.minus_log_sums", fail)
+    monkeypatch.setattr("quests_md.reference.query.minus_log_sums", fail)
 
 
 def break_event(monkeypatch, monitor):

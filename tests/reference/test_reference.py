@@ -23,7 +23,7 @@ from safetensors import safe_open
 from systems import alloys
 
 import quests_md.reference.file
-import quests_md.reference.reference
+import quests_md.reference.held_out
 from quests_md import Descriptor, Reference
 from quests_md.errors import FileFormatError, FrameError, MismatchError
 
@@ -57,8 +57,7 @@ def nial():
 @pytest.fixture
 def saved(tmp_path, nial):
     path = tmp_path / "ref.safetensors"
-    nial.held_out_scores()
-    nial.save(path)
+    nial.with_held_out_scores().save(path)
     return path
 
 
@@ -124,10 +123,10 @@ def test_frames_come_from_memory_files_globs_and_slices(tmp_path):
         np.testing.assert_allclose(reference.rows, expected.rows, rtol=0, atol=1e-6)  # XYZ has eight digits
     np.testing.assert_array_equal(lazy.rows, expected.rows)
     sliced = Reference.from_frames(f"{tmp_path}/a1.xyz@::2", bandwidth=H)
-    assert sliced.array("frame_index").tolist() == [0, 2]
+    assert sliced.arrays.frame_index.tolist() == [0, 2]
     assert sliced.sources == (f"{tmp_path}/a1.xyz",)
     assert listed.sources == tuple(str(tmp_path / name) for name in ("a1.xyz", "a2.xyz", "b.traj"))
-    assert listed.array("frame_source").tolist() == [0] * 4 + [1] * 4 + [2] * 2
+    assert listed.arrays.frame_source.tolist() == [0] * 4 + [1] * 4 + [2] * 2
     single = Reference.from_frames(frames[0], bandwidth=H)
     assert single.n_frames == 1
 
@@ -150,7 +149,7 @@ def test_properties(nial):
 
 
 def test_a_reference_cannot_be_changed_through_what_it_gives_out(cu):
-    for array in (cu.rows, cu.numbers, cu.array("positions")):
+    for array in (cu.rows, cu.numbers, cu.arrays.positions):
         with pytest.raises(ValueError, match="read-only"):
             array[0] = 0
     for mapping in (cu.settings, cu.provenance):
@@ -406,7 +405,7 @@ def test_the_file_holds_all_arrays_with_the_content_of_the_frames(tmp_path, matc
     frames = [*first, *second]
     labels = ["x", "y", "x", "x", "z", "y", "z"]
     reference = Reference.from_frames([tmp_path / "a.traj", *second], bandwidth=H, match=match, groups=labels)
-    reference.held_out_scores()
+    reference = reference.with_held_out_scores()
     reference.save(tmp_path / "ref.safetensors")
     header, arrays = raw(tmp_path / "ref.safetensors")
     assert set(arrays) == {*ATOM_ARRAYS, *FRAME_ARRAYS, *PAIR_ARRAYS, "score", "score_row"}
@@ -470,11 +469,11 @@ def test_pair_distances_are_those_of_ase():
 
 @pytest.mark.parametrize("mmap", [False, True])
 def test_a_reference_comes_back_bit_for_bit(tmp_path, saved, nial, mmap):
-    loaded = Reference.load(saved, mmap=mmap)
+    nial, loaded = nial.with_held_out_scores(), Reference.load(saved, mmap=mmap)
     assert isinstance(loaded.rows, np.memmap) == mmap
     for name in (*ATOM_ARRAYS, *FRAME_ARRAYS, *PAIR_ARRAYS, "score", "score_row"):
-        assert loaded.array(name).dtype == nial.array(name).dtype
-        assert loaded.array(name).tobytes() == nial.array(name).tobytes()
+        assert getattr(loaded.arrays, name).dtype == getattr(nial.arrays, name).dtype
+        assert getattr(loaded.arrays, name).tobytes() == getattr(nial.arrays, name).tobytes()
     assert (loaded.settings, loaded.provenance, loaded.sources) == (nial.settings, nial.provenance, nial.sources)
     assert (loaded.fingerprint, loaded.descriptor) == (nial.fingerprint, nial.descriptor)
     assert loaded.pair_distances() == nial.pair_distances()
@@ -639,7 +638,7 @@ def test_a_missing_array_is_named(saved, name):
 def test_a_file_of_the_first_release_has_no_times(saved, nial):
     rewrite(saved, lambda header, arrays: arrays.pop("frame_time"))
     old = Reference.load(saved)
-    assert np.isnan(old.array("frame_time")).tolist() == [True] * nial.n_frames
+    assert np.isnan(old.arrays.frame_time).tolist() == [True] * nial.n_frames
     assert old.fingerprint == nial.fingerprint
     np.testing.assert_array_equal(old.delta_entropy(alloys(1)[0]), nial.delta_entropy(alloys(1)[0]))
 
@@ -652,14 +651,14 @@ def test_times_of_frames_are_kept(tmp_path):
     frames[3].info["time_ps"] = True
     reference = Reference.from_frames(frames, bandwidth=H)
     expected = [0.5, 1.5, 2.0, np.nan, np.nan]
-    np.testing.assert_array_equal(reference.array("frame_time"), expected)
+    np.testing.assert_array_equal(reference.arrays.frame_time, expected)
     reference.save(tmp_path / "times.safetensors")
-    np.testing.assert_array_equal(Reference.load(tmp_path / "times.safetensors").array("frame_time"), expected)
+    np.testing.assert_array_equal(Reference.load(tmp_path / "times.safetensors").arrays.frame_time, expected)
     merged = Reference.merge([reference, Reference.from_frames(copper(1, seed=3), bandwidth=H)])
-    np.testing.assert_array_equal(merged.array("frame_time"), [*expected, np.nan])
+    np.testing.assert_array_equal(merged.arrays.frame_time, [*expected, np.nan])
     ase.io.write(tmp_path / "times.extxyz", frames[:2])
     read = Reference.from_frames(tmp_path / "times.extxyz", bandwidth=H)
-    np.testing.assert_array_equal(read.array("frame_time"), expected[:2])
+    np.testing.assert_array_equal(read.arrays.frame_time, expected[:2])
 
 
 @pytest.mark.parametrize("name", ["score", "score_row"])
@@ -802,9 +801,9 @@ def test_groups_and_sources_of_merged_references_stay_what_they_were(tmp_path):
     one = Reference.from_frames([a, b], bandwidth=H, groups="file")
     two = Reference.from_frames([b, frames[0]], bandwidth=H, groups="file")
     merged = Reference.merge([one, two])
-    assert merged.array("frame_group").tolist() == [0, 0, 0, 0, 1, 1, 1, 1, 0]  # copies share their group
-    assert [merged.sources[i] for i in merged.array("frame_source")] == [a] * 4 + [b] * 4 + ["memory"]
-    assert merged.array("frame_index").tolist() == [0, 1, 2, 3, 0, 1, 0, 1, 0]
+    assert merged.arrays.frame_group.tolist() == [0, 0, 0, 0, 1, 1, 1, 1, 0]  # copies share their group
+    assert [merged.sources[i] for i in merged.arrays.frame_source] == [a] * 4 + [b] * 4 + ["memory"]
+    assert merged.arrays.frame_index.tolist() == [0, 1, 2, 3, 0, 1, 0, 1, 0]
 
 
 def test_a_copy_added_lowers_every_value_by_log_two(nial):
@@ -815,8 +814,7 @@ def test_a_copy_added_lowers_every_value_by_log_two(nial):
 
 
 def test_scores_of_the_parents_are_not_those_of_the_merged(cu):
-    cu.held_out_scores()
-    merged = Reference.merge([cu, cu])
+    merged = Reference.merge([cu.with_held_out_scores(), cu])
     assert len(merged.held_out_scores()[0]) == merged.n_environments
     rows, scores = merged.held_out_scores()
     np.testing.assert_allclose(scores, naive.held_out_delta_entropy(merged.rows, merged.row_groups, H)[rows], rtol=1e-9)
@@ -852,7 +850,7 @@ def test_isolated_atoms_are_left_out_with_a_warning():
     assert [warning.filename for warning in record] == [__file__]
     expected = Reference.from_frames(frames, bandwidth=H)
     np.testing.assert_array_equal(reference.rows, expected.rows)
-    assert reference.array("frame_index").tolist() == [1, 4, 5]
+    assert reference.arrays.frame_index.tolist() == [1, 4, 5]
     assert reference.provenance["left_out"] == {"isolated atoms": 3}
     evaporated = copper(1)[0] + Atoms("Cu", [[0, 0, 100]])
     evaporated.pbc = False
@@ -991,7 +989,7 @@ def test_held_out_scores_leave_the_own_group_out(match):
     reference = Reference.from_frames(frames, bandwidth=H, match=match, groups=labels)
     rows, scores = reference.held_out_scores()
     np.testing.assert_array_equal(rows, np.arange(reference.n_environments))
-    groups = np.array(labels)[reference.array("atom_frame")]
+    groups = np.array(labels)[reference.arrays.atom_frame]
     expected = np.empty(len(rows))
     for z in np.unique(reference.numbers):
         own = slice(None) if match == "any" else reference.numbers == z
@@ -1011,33 +1009,31 @@ def test_held_out_scores_with_groups_of_ones_own():
     reference = Reference.from_frames(copper(6), bandwidth=H)
     groups = np.array([5, 5, 0, 0, 9, 9])
     rows, scores = reference.held_out_scores(groups)
-    expected = naive.held_out_delta_entropy(reference.rows, groups[reference.array("atom_frame")], H)
+    expected = naive.held_out_delta_entropy(reference.rows, groups[reference.arrays.atom_frame], H)
     assert_close(scores, expected[rows])
     assert not np.allclose(scores, reference.held_out_scores()[1])
 
 
-def test_held_out_scores_take_whole_groups_up_to_a_cap(monkeypatch):
+def test_held_out_scores_take_whole_groups_up_to_a_cap():
     frames = copper(12)
     labels = [0, 1, 2, 3, 3, 4, 4, 5, 6, 7, 8, 8]
     reference = Reference.from_frames(frames, bandwidth=H, groups=labels)
-    monkeypatch.setattr(quests_md.reference.reference, "MAX_HELD_OUT", 22)
     seen = set()
     for seed in range(8):
-        rows, scores = reference.held_out_scores(rng=seed)
+        rows, scores = reference.held_out_scores(rng=seed, most_rows=22)
         assert 12 < len(rows) <= 22
         assert (np.diff(rows) > 0).all()
         for group in np.unique(reference.row_groups[rows]):
             assert set(np.flatnonzero(reference.row_groups == group)) <= set(rows)
         expected = naive.held_out_delta_entropy(reference.rows, reference.row_groups, H)
         assert_close(scores, expected[rows])  # against all rows, not only those taken
-        np.testing.assert_array_equal(reference.held_out_scores(rng=seed)[0], rows)
+        np.testing.assert_array_equal(reference.held_out_scores(rng=seed, most_rows=22)[0], rows)
         seen.add(tuple(rows))
     assert len(seen) > 4
 
 
-def test_one_group_larger_than_the_cap_is_taken_whole(monkeypatch):
-    monkeypatch.setattr(quests_md.reference.reference, "MAX_HELD_OUT", 3)
-    rows, _ = Reference.from_frames(copper(4), bandwidth=H, groups="frame").held_out_scores()
+def test_one_group_larger_than_the_cap_is_taken_whole():
+    rows, _ = Reference.from_frames(copper(4), bandwidth=H, groups="frame").held_out_scores(most_rows=3)
     assert len(rows) == 4
 
 
@@ -1045,7 +1041,8 @@ def test_scores_are_kept_in_the_file_and_used_again(tmp_path, monkeypatch):
     reference = Reference.from_frames(copper(5), bandwidth=H)
     reference.save(tmp_path / "before")
     rows, scores = reference.held_out_scores()
-    reference.save(tmp_path / "after")
+    reference.with_held_out_scores().save(tmp_path / "after")
+    reference.save(tmp_path / "before")  # computed scores do not change the reference
     assert "score" not in raw(tmp_path / "before")[1]
     assert raw(tmp_path / "before")[0]["fingerprint"] == raw(tmp_path / "after")[0]["fingerprint"]
     np.testing.assert_array_equal(raw(tmp_path / "after")[1]["score"], scores)
@@ -1054,7 +1051,7 @@ def test_scores_are_kept_in_the_file_and_used_again(tmp_path, monkeypatch):
         raise AssertionError("the scores are computed again")
 
     loaded = Reference.load(tmp_path / "after")
-    monkeypatch.setattr(quests_md.reference.reference, "minus_log_sums", computed)
+    monkeypatch.setattr(quests_md.reference.held_out, "minus_log_sums", computed)
     np.testing.assert_array_equal(loaded.held_out_scores()[0], rows)
     np.testing.assert_array_equal(loaded.held_out_scores()[1], scores)
     for arguments in ({"rng": 1}, {"frame_groups": np.arange(5)}):
@@ -1064,7 +1061,7 @@ def test_scores_are_kept_in_the_file_and_used_again(tmp_path, monkeypatch):
 
 def groups_of(frames, groups):
     reference = Reference.from_frames(frames, bandwidth=H, groups=groups)
-    return reference.array("frame_group").tolist(), reference.provenance["groups"]
+    return reference.arrays.frame_group.tolist(), reference.provenance["groups"]
 
 
 def test_groups_by_frame_file_and_label(tmp_path):

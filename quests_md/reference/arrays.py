@@ -1,0 +1,135 @@
+"""The arrays of a reference, typed and read-only: what a reference file holds."""
+
+from dataclasses import dataclass, field, fields
+from functools import partial
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+__all__ = ["ARRAYS", "PAIR_BIN", "Layout", "ReferenceArrays", "blocks_of", "pair_keys"]
+
+#: Å, width of the bins in which nearest-neighbour distances of element pairs are counted.
+PAIR_BIN = 0.01
+
+
+class Layout(NamedTuple):
+    """Type and shape of an array in the file."""
+
+    dtype: str
+    """Name of the type."""
+    per: str
+    """What there is one entry for: "atoms" (rows), "frames", "pairs" (of elements) or "scores"."""
+    entry: tuple[int | None, ...]
+    """Shape of one entry; None: any length."""
+
+
+def _layout(dtype: str, per: str, *entry: int | None) -> dict[str, Layout]:
+    return {"layout": Layout(dtype, per, entry)}
+
+
+@dataclass(frozen=True, slots=True, eq=False, kw_only=True)
+class ReferenceArrays:
+    """Rows, the atoms and frames that the rows come from, and what was counted of them.
+
+    N_ref rows, one for each center (an atom that the descriptor gives a row) of n_frames frames. Under match="element"
+    rows are sorted by element; within an element, and under match="any" altogether, by frame and atom.
+    """
+
+    rows: NDArray[np.float64] = field(metadata=_layout("float64", "atoms", None))
+    """(N_ref, width) descriptor rows, 1/Å."""
+    numbers: NDArray[np.uint8] = field(metadata=_layout("uint8", "atoms"))
+    """(N_ref,) atomic number of each row."""
+    atom_frame: NDArray[np.int64] = field(metadata=_layout("int64", "atoms"))
+    """(N_ref,) frame of each row, counted over all frames of the reference."""
+    atom_index: NDArray[np.int64] = field(metadata=_layout("int64", "atoms"))
+    """(N_ref,) index of the atom in its frame, atoms that are no centers counted."""
+    positions: NDArray[np.float32] = field(metadata=_layout("float32", "atoms", 3))
+    """(N_ref, 3) positions of the atoms, Å."""
+    frame_source: NDArray[np.int64] = field(metadata=_layout("int64", "frames"))
+    """(n_frames,) place of the file of each frame in `sources`."""
+    frame_index: NDArray[np.int64] = field(metadata=_layout("int64", "frames"))
+    """(n_frames,) place of each frame in its file, from 0."""
+    frame_natoms: NDArray[np.int64] = field(metadata=_layout("int64", "frames"))
+    """(n_frames,) atoms of each frame, those that are no centers included."""
+    frame_volume: NDArray[np.float64] = field(metadata=_layout("float64", "frames"))
+    """(n_frames,) volume of the cell, Å^3; NaN unless the frame is periodic in three directions."""
+    frame_group: NDArray[np.int64] = field(metadata=_layout("int64", "frames"))
+    """(n_frames,) group of each frame: frames of different groups count as independent."""
+    frame_time: NDArray[np.float64] = field(metadata=_layout("float64", "frames"))
+    """(n_frames,) time of each frame, ps; NaN where unknown."""
+    cells: NDArray[np.float32] = field(metadata=_layout("float32", "frames", 3, 3))
+    """(n_frames, 3, 3) cell vectors as rows, Å."""
+    pbc: NDArray[np.bool_] = field(metadata=_layout("bool", "frames", 3))
+    """(n_frames, 3) periodic directions."""
+    pair_elements: NDArray[np.uint8] = field(metadata=_layout("uint8", "pairs", 2))
+    """(n_pairs, 2) pairs of atomic numbers a <= b seen as neighbours, ascending."""
+    pair_smallest: NDArray[np.float64] = field(metadata=_layout("float64", "pairs"))
+    """(n_pairs,) smallest nearest-neighbour distance of each pair, Å."""
+    pair_histogram: NDArray[np.int64] = field(metadata=_layout("int64", "pairs", None))
+    """(n_pairs, n_bins) nearest-neighbour distances of each pair, counted in bins of `PAIR_BIN` from 0 Å."""
+    score_row: NDArray[np.int64] | None = field(default=None, metadata=_layout("int64", "scores"))
+    """(n_scores,) rows that have a held-out score, ascending; None: no scores are carried."""
+    score: NDArray[np.float64] | None = field(default=None, metadata=_layout("float64", "scores"))
+    """(n_scores,) dH in nats of the row as if its group were not in the reference; +inf: no other group to compare."""
+
+    def __post_init__(self) -> None:
+        for name, array in self.present().items():
+            view = array.view()
+            view.flags.writeable = False
+            object.__setattr__(self, name, view)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Arrays that come out of a pickle are writeable: they pass the constructor again."""
+        return partial(ReferenceArrays, **self.present()), ()
+
+    def present(self) -> dict[str, NDArray[Any]]:
+        """The arrays by name, without those that are None."""
+        arrays = {part.name: getattr(self, part.name) for part in fields(self)}
+        return {name: array for name, array in arrays.items() if array is not None}
+
+    def with_rows(self, chosen: NDArray[np.int64] | slice) -> "ReferenceArrays":
+        """The same frames with the chosen rows alone, in the order given; without scores."""
+        per = {name: layout.per for name, layout in ARRAYS.items()}
+        kept = {name: array for name, array in self.present().items() if per[name] != "scores"}
+        return ReferenceArrays(**{n: array[chosen] if per[n] == "atoms" else array for n, array in kept.items()})
+
+    def by_element(self) -> "ReferenceArrays":
+        """The same with rows sorted by element, otherwise in the order in which they are; without scores."""
+        if (np.diff(self.numbers.astype(np.int64)) >= 0).all():
+            return self
+        return self.with_rows(np.argsort(self.numbers, kind="stable"))
+
+    @property
+    def row_groups(self) -> NDArray[np.int64]:
+        """(N_ref,) group of each row: the group of its frame."""
+        groups: NDArray[np.int64] = self.frame_group[self.atom_frame]
+        return groups
+
+    @property
+    def frame_elements(self) -> NDArray[np.int64]:
+        """(N_ref,) equal numbers for rows of one frame and element."""
+        return pair_keys(self.atom_frame, self.numbers)
+
+    @property
+    def frame_order(self) -> NDArray[np.int64]:
+        """(N_ref,) indices of the rows in the order of frames and, within a frame, of atoms."""
+        return np.lexsort((self.atom_index, self.atom_frame))
+
+
+#: The arrays of the file in the order in which a file is checked.
+ARRAYS: dict[str, Layout] = {part.name: part.metadata["layout"] for part in fields(ReferenceArrays)}
+
+
+def pair_keys(first: NDArray[np.int64], numbers: NDArray[Any]) -> NDArray[np.int64]:
+    """One integer for each pair of a number (n,) and an atomic number (n,) below 256; ascending as the pairs are."""
+    return first * 256 + numbers.astype(np.int64)
+
+
+def blocks_of(numbers: NDArray[np.uint8], match: str) -> dict[int, slice]:
+    """The rows that an atom is compared with, by its atomic number; one entry, 0, under match="any"."""
+    if match == "any":
+        return {0: slice(0, len(numbers))} if len(numbers) else {}
+    present, starts = np.unique(numbers, return_index=True)
+    stops = [*starts, len(numbers)][1:]
+    return {int(z): slice(int(a), int(b)) for z, a, b in zip(present, starts, stops, strict=True)}
