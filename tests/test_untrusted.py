@@ -753,7 +753,7 @@ def damage_tensor(tensors, rng):
         tensors[name][0] = rng.choice(["F64", "I64", "F32", "U8", "BOOL", "BF16", "F8_E4M3", "F4", "U64", "?"])
     else:
         count = rng.choice([0, 1])
-        for other, (_, per) in ARRAYS.items():
+        for other, (_, per, _) in ARRAYS.items():
             if per == ARRAYS[name][1] and other in tensors and tensors[other][1]:
                 first, *rest = tensors[other][1]
                 size = len(tensors[other][2]) // max(first, 1)

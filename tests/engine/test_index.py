@@ -558,7 +558,8 @@ def test_an_extended_reference_keeps_the_structure_of_its_first_rows(match):
     np.testing.assert_allclose(extended.delta_entropy(frame), exact, atol=1e-4)
     assert {type(index) for index in extended.known.structures.values()} == {JoinedIndex}
     assert all(
-        index.first.panels is old.panels for index, old in zip(extended.known.structures.values(), kept.values(), strict=True)
+        index.first.panels is old.panels
+        for index, old in zip(extended.known.structures.values(), kept.values(), strict=True)
     )
     for level in (
         exact,
@@ -579,7 +580,9 @@ def test_an_extended_reference_keeps_the_structure_of_its_first_rows(match):
     np.testing.assert_allclose(
         twice.delta_entropy(frame), Reference.from_frames(frames[:13], match=match).delta_entropy(frame), atol=2e-4
     )
-    assert all(new.first.panels is old.panels for new, old in zip(twice.known.structures.values(), kept.values(), strict=True))
+    assert all(
+        new.first.panels is old.panels for new, old in zip(twice.known.structures.values(), kept.values(), strict=True)
+    )
     small = Reference.from_frames(frames[:5], match=match)
     small.is_covered(frame, 0.0)
     large = small.extend(frames[5:])
