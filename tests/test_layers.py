@@ -19,6 +19,7 @@ MODULE_LINES, CLASS_LINES, ATTRIBUTES = 500, 300, 12
 LARGER = {
     "records.Check": "its fields are the columns of a log",
     "records.Event": "its fields are those of an event line in a log",
+    "reference.arrays.ReferenceArrays": "its fields are the arrays of a reference file",
     "log.logfile.Log": "its columns are the fields of Check",
 }
 
@@ -78,7 +79,7 @@ def imports(name):
 
 def test_the_parser_of_imports_sees_what_there_is():
     found = set(imports("reference.reference"))
-    assert {("environments", "Descriptor"), ("records", "NearestEnvironment"), ("", "numpy"), ("", "ase")} <= found
+    assert {("environments", "DescriptorLike"), ("records", "NearestEnvironment"), ("", "numpy"), ("", "ase")} <= found
     assert "_kernels.neighbors" in {module for module, _ in imports("_kernels.rows")}
 
 
