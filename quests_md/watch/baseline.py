@@ -14,7 +14,7 @@ from quests_md.calibration import as_released
 
 from .cusum import RUN_LENGTHS, Cusum
 
-__all__ = ["BASELINE_STATISTICS", "Baseline"]
+__all__ = ["BASELINE_STATISTICS", "Baseline", "n_independent"]
 
 #: Numbers that a baseline can judge: averages over a frame, nearly normal.
 BASELINE_STATISTICS = ("dh_mean", "dh_q99", "frame_entropy")
@@ -25,46 +25,48 @@ FEWEST = 10
 #: Correlation below which checks count as independent.
 NEGLIGIBLE = 0.05
 
-#: Scatter in nats up to which numbers count as constant, and as scattering by that much: frames whose environments are
-#: all far apart have the entropy log N to 1e-13, and any drop from there says something.
+#: Scatter in nats up to which numbers count as constant; constant numbers are judged as if they scattered by that much.
+#: Frames whose environments are all far apart have the entropy log N to 1e-13, and any drop from there says something.
 CONSTANT = 2e-3
 
-#: Blocks that a false alarm of drift lasts, until the mean of one is back; measured: one to two.
+#: Blocks that a false alarm of drift lasts, until the mean of a block is back; measured: one to two.
 BLOCKS_OUT = 2
 
 
 @dataclass(slots=True)
 class _Judged:
-    """What the baseline says of one number."""
+    """What the baseline says of one statistic."""
 
     low: float
     high: float
     cusum: Cusum
     per_block: int
-    """Checks whose mean is one number for the sequential test: twice the statistical inefficiency."""
+    """Checks of a block, whose mean is one number for `cusum`: twice the statistical inefficiency."""
     block: list[float] = field(default_factory=list)
+    """Values of the block that is being filled."""
 
 
 class Baseline:
-    """Collects the numbers of the first `duration_ps` of a run and judges later ones by them, two-sided.
+    """Collects statistics in the first `duration_ps` of a run and judges their later values by these, two-sided.
 
-    A number is out beyond mean -+ t s sqrt(1 + 1/m): the prediction interval of normal numbers, with m the number of
-    independent checks in the baseline (their autocorrelation is measured) and t the Student quantile with m - 1 degrees
-    of freedom. A slow drift is looked for with `Cusum` on means of blocks of checks; its reference value is widened by
-    twice the standard error of the baseline's mean. Each takes half of the rate.
+    A value is out beyond mean -+ t s sqrt(1 + 1/m): the prediction interval of normal numbers, with m the number of
+    independent checks in the baseline (from their measured autocorrelation) and t the Student quantile with m - 1
+    degrees of freedom. A slow drift is looked for with `Cusum` on means of blocks of checks; the reference value of
+    `Cusum` is widened by twice the standard error of the baseline's mean. Level and drift take half of the rate each.
 
     Parameters
     ----------
     statistics
-        Names of the numbers.
+        Names of the statistics.
     duration_ps
         Length of the baseline, ps.
     rate
-        Rate of checks out by mistake, by all of them together; `n_checks` checks share it.
+        Rate of checks out by mistake, by all statistics together; `n_checks` checks share it.
     release
-        Excess at which the trigger counts a number as back; here that is half of the way from level to mean.
+        Nats below its level at which the trigger counts a statistic as back; values half of the way from level to mean
+        are given as back, too.
     fewest
-        Independent checks that a baseline must have to judge a number.
+        Independent checks that a baseline must have to judge a statistic.
 
     Raises
     ------
@@ -82,9 +84,9 @@ class Baseline:
         self.release = release
         self.fewest = fewest
         self.n_checks = 1
-        """Checks that share the rate, where it counts nanoseconds or runs; read when the baseline is complete."""
+        """Checks that share the rate, where it is a rate per nanosecond or run; read when the baseline is complete."""
         self.text: str | None = None
-        """What was found, once the baseline is complete."""
+        """What the baseline has found, in words, once it is complete."""
         self._start_ps: float | None = None
         self._series: dict[str, list[float]] = {name: [] for name in statistics}
         self._judged: dict[str, _Judged] = {}
@@ -99,13 +101,13 @@ class Baseline:
         return Baseline(self.statistics, self.duration_ps, self.rate, self.release, fewest=self.fewest)
 
     def update(self, values: Mapping[str, float | None], time_ps: float) -> dict[str, float]:
-        """Take the numbers of one check; return how far each is beyond its level, and its drift beyond the test's.
+        """Take the statistics of one check; return how far each is beyond its level, and its drift too.
 
         Returns
         -------
         excesses
-            Nats (deviations of block means for a drift, under the name of the number and "_drift"); above 0 is out.
-            Empty during the baseline and for numbers that it could not judge.
+            By the name of the statistic in nats, and by its name with "_drift" in deviations of block means; above 0 is
+            out. Empty during the baseline; without the statistics that it could not judge.
         """
         if self._start_ps is None:
             self._start_ps = time_ps
@@ -129,7 +131,7 @@ class Baseline:
         return excesses
 
     def state(self) -> dict[str, Any]:
-        """What it has seen, in plain types."""
+        """What the baseline has seen, in plain types, for `restore`."""
         return {
             "start_ps": self._start_ps,
             "text": self.text,
@@ -165,7 +167,7 @@ class Baseline:
             mean = float(np.mean(judged.block))
             judged.block.clear()
             if cusum.state != "in" and abs(mean - cusum.mean) <= cusum.deviation * cusum.shift / 2:
-                cusum.restart()  # it is back
+                cusum.restart()  # the mean is back
             cusum.update(mean)
         return as_released(cusum.excess, cusum.threshold, self.release)
 
@@ -174,7 +176,7 @@ class Baseline:
         lines = [f"baseline of {self.duration_ps:g} ps complete"]
         for name, series in self._series.items():
             x = np.array(series)
-            m = float(len(x)) if len(x) and x.std() <= CONSTANT else _independent(x)
+            m = float(len(x)) if len(x) and x.std() <= CONSTANT else n_independent(x)
             if m < self.fewest:
                 lines.append(f"{name}: {len(x)} checks, {m:.1f} independent: too few, not judged by it")
                 continue
@@ -195,7 +197,7 @@ class Baseline:
         self.text = "; ".join(lines)
 
 
-def _independent(x: NDArray[np.float64]) -> float:
+def n_independent(x: NDArray[np.float64]) -> float:
     """Number of independent values in a correlated series: n / (1 + 2 sum of the autocorrelation until it vanishes)."""
     n = len(x)
     if n < 2:

@@ -11,18 +11,16 @@ from quests_md.environments import hashed
 
 __all__ = ["MOST_ANCHORS", "MOST_CLUSTERS", "PATIENCE", "ClusterTracker", "Track"]
 
-#: Only so many clusters are followed, the largest, and only those of at least so many atoms.
-MOST_CLUSTERS = 8
+#: Most clusters that are followed, the largest ones; and fewest atoms of a cluster that is followed.
+MOST_CLUSTERS, FEWEST_ATOMS = 8, 2
 
-FEWEST_ATOMS = 2
-
-#: Atoms by which a track is known from one check to the next.
+#: Most atoms by which a track is recognised from one check to the next.
 MOST_ANCHORS = 64
 
-#: Checks for which a track is remembered that has no cluster.
+#: Checks for which a track without a cluster is remembered.
 PATIENCE = 2
 
-#: Merged tracks that a track names, the latest.
+#: Most merged tracks that a track names, the latest ones.
 MOST_MERGED = 64
 
 
@@ -31,24 +29,24 @@ class Track:
     """One cluster through time, as it was when last seen."""
 
     id: int
-    """Count of tracks, from 1; never given twice."""
+    """Number of the track, from 1; never given twice."""
     first_step: int
     """Step at which it was first seen."""
     size: int
-    """Its atoms."""
+    """Its number of atoms."""
     peak_size: int
-    """Its most atoms so far."""
+    """Its largest number of atoms so far."""
     n_checks: int
     """Checks in which it was seen."""
     first_atom: int
-    """Smallest identity among its atoms: tells which of the clusters it is."""
+    """Smallest identity among its atoms: tells which of the clusters of a check it is."""
     merged: tuple[int, ...] = ()
     """Earlier tracks that ended in it, in the order of time; the latest 64."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class _Followed:
-    """A track with what it is recognised by."""
+    """A track with the atoms by which it is recognised."""
 
     track: Track
     anchors: NDArray[np.uint64]
@@ -61,15 +59,16 @@ class ClusterTracker:
     """Follows clusters from check to check by the atoms that they share.
 
     The track and the cluster that share most atoms belong together (of equals: the older track, the larger cluster),
-    then those that share most of what is left, and so on. So of the parts of a cluster that splits the one with most
-    of its atoms goes on as the same track and others begin as new ones; where clusters merge, the one that gave most
-    atoms goes on, and the others have ended as merged into it. A track without a cluster is remembered for two checks,
-    so that a cluster that flickers stays the same.
+    then the track and the cluster that share most atoms among the rest, and so on. So where a cluster splits, the part
+    with most of its atoms goes on as the same track and the other parts begin as new tracks; where clusters merge, the
+    track that gave most atoms goes on, and the others have ended as merged into it. A track without a cluster is
+    remembered for two checks, so that a cluster that flickers stays the same track.
 
-    Only the 8 largest clusters of at least 2 atoms are followed, and a track is known by at most 64 of its atoms, those
-    whose hashed identities are smallest: a random sample, but always the same, most of which stays as a cluster
-    changes. The share of it that is in a cluster, times the size of the track, stands for the number of shared atoms.
-    With up to 64 atoms it is that number; of larger ones a few shared among hundreds may be missed.
+    Only the 8 largest clusters of at least 2 atoms are followed. A track is recognised by at most 64 of its atoms, its
+    anchors: the atoms whose hashed identities are smallest. They are a random sample, but always the same, and most of
+    them stay as a cluster changes. The share of the anchors that is in a cluster, times the size of the track, stands
+    for the number of shared atoms. For tracks of up to 64 atoms it is exactly that number; of larger tracks a few
+    shared atoms among hundreds may be missed.
 
     Examples
     --------
@@ -131,7 +130,7 @@ class ClusterTracker:
         return self.tracks
 
     def state(self) -> dict[str, Any]:
-        """All there is to know, in plain types: at most 24 tracks."""
+        """What the tracker has seen, in plain types, for `restore`: at most 24 tracks."""
         return {
             "n_tracks": self._n_tracks,
             "followed": [
@@ -142,7 +141,7 @@ class ClusterTracker:
         }
 
     def restore(self, state: Mapping[str, Any]) -> None:
-        """Continue where `state` was taken."""
+        """Continue where `state` was called."""
         self._n_tracks = state["n_tracks"]
         self._followed = [
             _Followed(

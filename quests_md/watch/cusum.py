@@ -9,17 +9,18 @@ import numpy as np
 from scipy.optimize import brentq
 from scipy.special import ndtr, ndtri, roots_legendre
 
-__all__ = ["Cusum", "CusumState"]
+__all__ = ["Cusum", "CusumState", "alarm_rate"]
 
 CusumState = Literal["in", "rising", "falling"]
 
-#: Range of run lengths. Fewer than ten leave nothing to be in control; above, the error of the rates (1e-15) shows.
+#: Range of run lengths. In a run of fewer than ten numbers nothing is in control; above 1e9 the error of the rates
+#: (1e-15) shows.
 RUN_LENGTHS = 10, 1e9
 
 #: Relative to the mean: the deviation of equal numbers comes out as a few 1e-16 of it, not as 0.
 ROUNDING = 1e-14
 
-#: Smallest shift, in deviations: thresholds grow as 1/shift, and the linear system of the rates with them.
+#: Smallest shift, in deviations: thresholds, and with them the linear system of the rates, grow as 1/shift.
 SMALLEST_SHIFT = 0.05
 
 
@@ -30,13 +31,12 @@ class Cusum:
 
         S+ = max(0, S+ + z - k),    S- = max(0, S- - z - k),
 
-    and the first above the threshold h is an alarm. An alarm stays, with its excess and onset, until `restart`: it is
-    still there for who looks in the morning, however the numbers went on. NaN carries no information and changes
-    nothing; an infinite number is an alarm at once.
+    and the first sum above the threshold h is an alarm. An alarm stays, with its excess and onset, until `restart`,
+    however the numbers go on. NaN carries no information and changes nothing; an infinite number is an alarm at once.
 
     The promise is for independent normal numbers of known mean and deviation. Numbers along a trajectory are
-    correlated: give means over blocks longer than their correlation time. What a wrong mean costs,
-    `average_run_length(error / deviation)` says.
+    correlated: give means over blocks longer than their correlation time. `average_run_length(error / deviation)` says
+    how often alarms come by mistake if the mean is wrong by that error.
 
     Parameters
     ----------
@@ -45,7 +45,7 @@ class Cusum:
     shift
         Smallest shift of the mean worth finding, in deviations, 0.05 or more.
     run_length
-        Mean length of a run in control, in numbers, until a false alarm of either side, 10 to 1e9; sets the threshold.
+        Mean count of numbers in control until a false alarm of either side, 10 to 1e9; sets the threshold.
 
     Raises
     ------
@@ -108,14 +108,14 @@ class Cusum:
 
     @property
     def excess(self) -> float:
-        """The larger of both sums minus the threshold, in deviations: 0 or less in control."""
+        """The larger of the two sums minus the threshold, in deviations: 0 or less in control."""
         return max(self._rising, self._falling) - self.threshold
 
     @property
     def onset(self) -> int:
-        """Numbers since the larger sum was last zero, the newest included: after an alarm, those that drifted.
+        """Count of numbers since the larger sum was last zero, the newest included; NaN are not counted.
 
-        The estimate of the change point by Page (1954); NaN are not counted.
+        After an alarm it is the estimate by Page (1954) of how many numbers have drifted.
         """
         return self._n_rising if self._rising >= self._falling else self._n_falling
 
@@ -130,7 +130,7 @@ class Cusum:
         self._n_rising = self._n_falling = 0
 
     def progress(self) -> dict[str, Any]:
-        """What it has seen, in plain types, for `restore`."""
+        """What the test has seen, in plain types, for `restore`."""
         return {
             "state": self.state,
             "rising": self._rising,
@@ -166,9 +166,9 @@ class Cusum:
         return self.state
 
     def average_run_length(self, shift: float) -> float:
-        """Mean number of numbers until an alarm of either side if their mean is off by a shift in deviations.
+        """Mean count of numbers until an alarm of either side if their mean is off by a shift in deviations.
 
-        Both sums start from zero, the slowest start: 1/ARL = 1/ARL+ + 1/ARL-. A shift of 0 gives back `run_length`.
+        Both sums start from zero, the slowest start: 1/ARL = 1/ARL+ + 1/ARL-. A shift of 0 gives `run_length`.
 
         Raises
         ------
@@ -177,32 +177,32 @@ class Cusum:
         """
         if not math.isfinite(shift):
             raise ValueError(f"shift: expected a finite number of deviations, got {shift!r}")
-        return 1 / sum(_alarm_rate(self.threshold, sign * shift - self.shift / 2) for sign in (1, -1))
+        return 1 / sum(alarm_rate(self.threshold, sign * shift - self.shift / 2) for sign in (1, -1))
 
 
 @cache  # fresh tests of the same settings
 def _threshold(reference: float, run_length: float) -> float:
-    """The threshold at which both sides in control alarm once in run_length numbers."""
+    """The threshold at which the two sides together alarm once in `run_length` numbers in control."""
 
     def too_often(threshold: float) -> float:
-        return math.log(2 * _alarm_rate(threshold, -reference) * run_length)
+        return math.log(2 * alarm_rate(threshold, -reference) * run_length)
 
-    # rates fall about as exp(-2 k h), by e^4 a step: too far beyond the asked one they would be rounding errors
+    # rates fall about as exp(-2 k h), by e^4 a step: far beyond the wanted rate they would be rounding errors
     step = high = 2 / reference
     while too_often(high) > 0:
         high += step
     return float(brentq(too_often, high - step, high))
 
 
-def _alarm_rate(threshold: float, drift: float) -> float:
-    """One over the mean number of normal numbers until their sum, kept at 0 or more, exceeds the threshold h.
+def alarm_rate(threshold: float, drift: float) -> float:
+    """One over the mean count of normal numbers until their sum, kept at 0 or more, exceeds the threshold h.
 
-    A sum from y either comes back to 0 or exceeds h. The mean number N(y) of steps to either, and the probability
-    P(y) of the latter, solve integral equations with the normal density f and distribution F:
+    A sum that starts from y either comes back to 0 or exceeds h. The mean number N(y) of steps until it does either,
+    and the probability P(y) that it exceeds h, solve integral equations with the normal density f and distribution F:
 
         N(y) = 1 + int_0^h N(x) f(x - y - drift) dx,    P(y) = F(y + drift - h) + int_0^h P(x) f(x - y - drift) dx.
 
-    The rate is P(0) / N(0). Against one equation for the run length itself nothing is nearly singular here, however
+    The rate is P(0) / N(0). Unlike the one equation for the run length itself, these are not nearly singular, however
     rare the alarms; the absolute error is that of rounding.
 
     Parameters
@@ -210,7 +210,7 @@ def _alarm_rate(threshold: float, drift: float) -> float:
     threshold
         h, 0 or more.
     drift
-        Mean step of the sum, that of the numbers minus the reference value k; their deviation is 1.
+        Mean step of the sum: the mean of the numbers minus the reference value k. The deviation of a step is 1.
 
     References
     ----------

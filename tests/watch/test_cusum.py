@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from quests_md.watch.cusum import RUN_LENGTHS, Cusum, _alarm_rate
+from quests_md.watch.cusum import RUN_LENGTHS, Cusum, alarm_rate
 
 NAN, INF = math.nan, math.inf
 OPPOSITE = {"in": "in", "rising": "falling", "falling": "rising"}
@@ -79,13 +79,13 @@ def test_states_excess_and_onset_equal_the_docstring_restated(chosen, values):
 def test_nan_changes_nothing(chosen, values):
     test, other = Cusum(**chosen), Cusum(**chosen)
     for value in values:
-        before = vars(test).copy()
+        before = test.progress()
         state = test.update(value)
         if math.isnan(value):
-            assert (state, vars(test)) == (before["state"], before)
+            assert (state, test.progress()) == (before["state"], before)
         else:
             assert state == other.update(value)
-    assert vars(test) == vars(other)
+    assert test.progress() == other.progress()
 
 
 @settings(deadline=None)
@@ -96,7 +96,7 @@ def test_fresh_and_restarted_have_seen_nothing(chosen, values):
     other = used.fresh()
     assert (other.state, other.onset, other.excess, other.settings) == ("in", 0, -other.threshold, chosen)
     used.restart()
-    assert vars(used) == vars(other)
+    assert used.progress() == other.progress()
     assert states(used, values) == states(other, values) == first
 
 
@@ -108,8 +108,8 @@ def test_in_is_an_excess_of_zero_or_less_and_an_alarm_stays(chosen, values):
     for value in values:
         state = test.update(value)
         assert (state == "in") == (test.excess <= 0)
-        alarm = alarm or (vars(test).copy() if state != "in" else None)
-        assert alarm is None or vars(test) == alarm
+        alarm = alarm or (test.progress() if state != "in" else None)
+        assert alarm is None or test.progress() == alarm
 
 
 @settings(deadline=None)
@@ -195,12 +195,12 @@ def test_rates_are_the_limit_of_the_markov_chain(threshold, drift):
     coarse, fine = (chain_run_length(threshold, drift, n) for n in (50, 100))
     ratio = (99 / 199) ** 2  # the error falls as the width squared
     limit = (fine - ratio * coarse) / (1 - ratio)
-    assert 1 / _alarm_rate(threshold, drift) == pytest.approx(limit, rel=2e-5)
+    assert 1 / alarm_rate(threshold, drift) == pytest.approx(limit, rel=2e-5)
 
 
 @pytest.mark.parametrize("drift", [-3.0, -0.5, 0.0, 2.0])
 def test_without_a_threshold_every_step_up_is_an_alarm(drift):
-    assert _alarm_rate(0.0, drift) == pytest.approx(0.5 * math.erfc(-drift / math.sqrt(2)), rel=1e-12)
+    assert alarm_rate(0.0, drift) == pytest.approx(0.5 * math.erfc(-drift / math.sqrt(2)), rel=1e-12)
 
 
 @pytest.mark.parametrize("shift", [0.2, 0.3, 1.0, 2.0, 3.0])
