@@ -12,7 +12,7 @@ from ase.build import bulk, make_supercell
 from ase.data import atomic_numbers
 from ase.io import read
 from ase.spacegroup import crystal
-from cells import PBC, close, mirrored, noisy, random_frame, rotated, small_cell
+from cells import PBC, close, random_frame, same_however_described, small_cell
 
 from quests_md import Descriptor, Reference
 from quests_md.errors import FrameError, MismatchError
@@ -91,13 +91,7 @@ def test_tiny_cells_equal_naive_and_look_the_same_however_described(seed, k):
     expected = descriptor(atoms)
     close(expected, naive.rows_by_element(atoms, numbers_of(ELEMENTS[:3]), k))
     for matrix in (np.eye(3), [[1, 0, 0], [3, 1, 0], [-2, 1, 1]], [[2, 0, 0], [0, 1, 0], [1, 0, 3]]):
-        supercell = make_supercell(atoms, matrix)
-        order = rng.permutation(len(supercell))
-        wanted = np.tile(expected, (len(supercell) // len(atoms), 1))[order]
-        moved = rotated(noisy(supercell, rng), rng)[order]
-        moved.positions += rng.normal(scale=30, size=3)
-        close(descriptor(moved), wanted)
-        close(descriptor(mirrored(moved)), wanted)
+        same_however_described(descriptor, make_supercell(atoms, matrix), expected, rng)
 
 
 @pytest.mark.parametrize("name", CRYSTALS)
@@ -109,14 +103,8 @@ def test_compounds_look_the_same_however_described(name, k):
     expected = descriptor(atoms)
     close(expected, naive.rows_by_element(atoms, set(atoms.numbers), k))
     for repeat in ((1, 1, 1), (2, 1, 3)):
-        supercell = atoms.repeat(repeat)
         for _ in range(3):
-            order = rng.permutation(len(supercell))
-            wanted = np.tile(expected, (len(supercell) // len(atoms), 1))[order]
-            moved = rotated(noisy(supercell.copy(), rng), rng)[order]
-            moved.positions += rng.normal(scale=30, size=3)
-            close(descriptor(moved), wanted)
-            close(descriptor(mirrored(moved)), wanted)
+            same_however_described(descriptor, atoms.repeat(repeat), expected, rng)
 
 
 def test_one_element_is_the_plain_descriptor_to_the_bit():
@@ -179,9 +167,6 @@ def test_an_antisite_pair_is_seen():
     )
     assert plain < 0
     assert chemical > 10
-
-
-# --- centers and neighbours ------------------------------------------------------------------------------------------
 
 
 def water(seed=0, n=12, pbc=True):
@@ -276,8 +261,6 @@ def test_fingerprints():
     ]
     assert len({Descriptor(**kind).fingerprint for kind in kinds}) == len(kinds)
 
-
-# --- reference -------------------------------------------------------------------------------------------------------
 
 SETTINGS = [
     {"elements": ("O", "H")},
@@ -435,9 +418,6 @@ def test_soap_serves_as_descriptor(tmp_path):
     swapped = frames[3].copy()
     swapped.symbols[[0, -1]] = swapped.symbols[[-1, 0]]
     assert loaded.delta_entropy(swapped).max() > loaded.delta_entropy(frames[3]).max() + 5
-
-
-# --- the ladder of compositions --------------------------------------------------------------------------------------
 
 
 @pytest.mark.skipif(not ALLOYS.is_dir(), reason=f"needs the data set in {ALLOYS}")

@@ -349,7 +349,7 @@ def test_checks_of_a_run_share_the_rate_of_the_baseline(reference, per, checks, 
         pytest.warns(UserWarning, match="number of checks in one is not known") if checks is None else nullcontext()
     )
     with unknown:
-        monitor = Monitor(reference, calibration, baseline_ps=1.95, log=None)
+        monitor = Monitor(reference, calibration, statistics=("dh_max", "dh_mean"), baseline_ps=1.95, log=None)
     with monitor:
         values = [check.dh_mean for check in watch(monitor, [warm(i) for i in range(20)])]
         check = monitor.check(warm(7, 1.05), time_ps=10.0)
