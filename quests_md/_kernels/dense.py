@@ -1,14 +1,37 @@
-"""Sums of Gaussian kernels, and nearest rows, from products of matrices of blocks, with bounds of their errors."""
+"""Sums of Gaussian kernels, and nearest rows, from products of queries and rows, with bounds of their errors.
+
+All lengths are in bandwidths. A batch is some queries (m,) that pass the blocks of rows together; those of them (k,)
+that cannot do without a block are multiplied with its rows.
+"""
 
 import math
+from typing import NamedTuple
 
 import numpy as np
+from numpy.typing import NDArray
 
 from .jit import kernel
 from .sums import sum_of_exponentials
 from .tiles import TILE, multiply, tile_sums
 
-__all__ = ["absorb_panels", "absorb_products", "box_bounds", "centre_and_round", "leave_out", "take_nearest"]
+__all__ = [
+    "FLOAT32_UNIT",
+    "FLOAT64_UNIT",
+    "BlockQueries",
+    "ExactRows",
+    "NearestRows",
+    "RunningSums",
+    "Scratch",
+    "absorb_panels",
+    "absorb_products",
+    "box_bounds",
+    "centre_and_round",
+    "leave_out",
+    "take_nearest",
+]
+
+#: Rounding units of float32 and float64.
+FLOAT32_UNIT, FLOAT64_UNIT = 2.0**-24, 2.0**-53
 
 #: Terms e^-40 of a sum do not matter: 1e9 of them are less than 1e-8 of it.
 MATTERS = 40.0
@@ -35,8 +58,76 @@ VANISHED = 2.0**-126
 #: What can be shifted to 0 in float32 without loss.
 SHIFTED = -1e4
 
-#: Lanes down to which the maximum of a row is halved: a plain reduction does not vectorise where NaN may occur.
-LANES = 32
+#: Numbers down to which a row is halved on the way to its maximum: a plain reduction does not vectorise where NaN may
+#: occur.
+HALVED_TO = 32
+
+
+class BlockQueries(NamedTuple):
+    """The queries of a batch that a block is multiplied with, and what decides how good the products are."""
+
+    here: NDArray[np.int64]
+    """(k,) places of the queries in the batch."""
+    base: NDArray[np.float64]
+    """(k,) what makes exponents -|y - x_j|^2 / 2 of a query y of the sums of products and norms of the rows x_j."""
+    lengths: NDArray[np.float64]
+    """(k,) |y|, distances from the centre of the block."""
+    blur: NDArray[np.float64]
+    """(k,) errors of y."""
+    radius: float
+    """Largest |x| of the block."""
+    unit: float
+    """Rounding unit of the products."""
+    terms: float
+    """Numbers that are added in a product."""
+
+
+class RunningSums(NamedTuple):
+    """Sums total exp(top) over the blocks so far, one for each query of a batch."""
+
+    top: NDArray[np.float64]
+    """(m,) starts with -inf."""
+    total: NDArray[np.float64]
+    """(m,) starts with 0."""
+    worst: NDArray[np.float64]
+    """(m,) bound of the error of the sum, in units of exp(top); starts with 0."""
+    usual: NDArray[np.float64]
+    """(m,) what the error will hardly exceed, in units of exp(top); starts with 0."""
+
+
+class NearestRows(NamedTuple):
+    """The nearest rows of the blocks so far, one for each query of a batch."""
+
+    distance2: NDArray[np.float64]
+    """(m,) squared distance in 1/Å^2: starts with inf; -inf beyond the numbers there are."""
+    row: NDArray[np.int64]
+    """(m,) number of the row: starts with -1; -1 beyond the numbers there are."""
+
+
+class ExactRows(NamedTuple):
+    """Queries and rows in float64, to measure distances where products leave a doubt."""
+
+    queries: NDArray[np.float64]
+    """(m, d) of the batch, 1/Å."""
+    rows: NDArray[np.float64]
+    """(n, d) of all blocks, 1/Å."""
+    order: NDArray[np.int64]
+    """Numbers of the rows of the block."""
+    bandwidth: float
+    """1/Å."""
+
+
+class Scratch(NamedTuple):
+    """Memory to work in, for at least n rows and k queries of a block."""
+
+    products: NDArray[np.float32]
+    """(max(k, TILE) n,)"""
+    halves: NDArray[np.float32]
+    """(n,)"""
+    powers: NDArray[np.int32]
+    """(n,)"""
+    fractions: NDArray[np.float32]
+    """(n,)"""
 
 
 @kernel
@@ -70,129 +161,138 @@ def centre_and_round(points, here, centre, rounded, lengths):
 
 @kernel
 def absorb_products(
-    products, norms, base, here, lengths, blur, radius, unit, terms, top, total, worst, usual, refused,
-    scratch, powers, fractions,
-):  # fmt: skip
-    """Add exp(base_k + products_kj + norms_j) of a block to running sums total_i exp(top_i), i = here_k.
+    products: NDArray[np.float32],
+    norms: NDArray[np.float32],
+    asked: BlockQueries,
+    sums: RunningSums,
+    refused: NDArray[np.bool_],
+    scratch: Scratch,
+) -> None:
+    """Add exp(base_k + products_kj + norms_j) of the rows j of a block to the running sums of its queries k.
 
-    products (k, n) and norms (n,) float32, base (k,) float64: together the exponents -|y - x_j|^2 / 2, all lengths in
-    bandwidths.
-    here (k,): the queries. lengths (k,): their |y|, distance from the centre of the block; blur (k,): error of y.
-    radius: largest |x| of the block. unit: rounding unit of the products; terms: numbers that are added in one of them.
-    top, total (m,) float64: the sum is total exp(top); start with -inf and 0.
-    worst, usual (m,) float64: bound of the error of the sum, and what it will hardly exceed, also relative to exp(top).
-    refused (k,) bool: queries whose products are not good enough for `delta_entropy`; they are not added.
-    scratch, fractions (n,) float32 and powers (n,) int32: memory to work in; products are changed.
+    products (k, n) and norms (n,). refused (k,), written: queries whose products are not good enough for
+    `delta_entropy`; nothing is added to their sums. Products are changed, those of `scratch` are left alone.
     """
     for k in range(products.shape[0]):
-        i = here[k]
+        i = asked.here[k]
+        base = asked.base[k]
         refused[k] = False
-        if not abs(base[k]) < np.inf:  # beyond the numbers there are
-            worst[i] = usual[i] = np.inf
+        if not abs(base) < np.inf:  # beyond the numbers there are
+            sums.worst[i] = sums.usual[i] = np.inf
             continue
         row = products[k]
         for j in range(row.shape[0]):
             row[j] += norms[j]
         # no exponent is above 0: where the sum is not too small the largest need not be known
-        is_plain = base[k] > SHIFTED and (total[i] == 0.0 or top[i] == 0.0)
+        is_plain = base > SHIFTED and (sums.total[i] == 0.0 or sums.top[i] == 0.0)
         exponent = added = 0.0
         if is_plain:
-            offset = np.float32(1.0 - base[k])
-            added = math.exp(base[k] + offset) * sum_of_exponentials(row, offset, powers, fractions)
-        if not is_plain or (added < TINY and top[i] != 0.0):
-            largest = _largest(row, scratch)
+            offset = np.float32(1.0 - base)
+            added = math.exp(base + offset) * sum_of_exponentials(row, offset, scratch.powers, scratch.fractions)
+        if not is_plain or (added < TINY and sums.top[i] != 0.0):
+            largest = _largest(row, scratch.halves)
             if largest == -np.inf:  # all left out
                 continue
-            exponent = base[k] + largest
-            added = sum_of_exponentials(row, largest, powers, fractions)
-        refused[k] = _absorb(i, exponent, added, lengths[k], blur[k], radius, unit, terms, top, total, worst, usual)
+            exponent = base + largest
+            added = sum_of_exponentials(row, largest, scratch.powers, scratch.fractions)
+        refused[k] = _absorb(k, exponent, added, asked, sums)
 
 
 @kernel
 def absorb_panels(
-    queries, panels, norms, own, groups, base, here, lengths, blur, radius, unit, terms, top, total, worst, usual,
-    refused, memory, scratch, powers, fractions,
-):  # fmt: skip
-    """As `absorb_products`, from the queries (k, d) and the panels of a block (p, d, PANEL), all in float32.
+    queries: NDArray[np.float32],
+    panels: NDArray[np.float32],
+    norms: NDArray[np.float32],
+    own: NDArray[np.int64] | None,
+    groups: NDArray[np.int64] | None,
+    asked: BlockQueries,
+    sums: RunningSums,
+    refused: NDArray[np.bool_],
+    scratch: Scratch,
+) -> None:
+    """As `absorb_products`, from the queries (k, d) and the panels of a block (p, d, PANEL).
 
-    norms (p PANEL,). own (k,) and groups (p PANEL,) int64: rows of a query's own group are left out; None: all are in.
-    memory (TILE p PANEL,) float32 and scratch, powers, fractions (p PANEL,), or more of each: to work in.
+    norms (p PANEL,). own (k,) and groups (p PANEL,): rows of a query's own group are left out; None: all are in.
     """
     n = norms.shape[0]
-    products, sums = memory[: TILE * n].reshape(TILE, n), np.empty(TILE)
-    offsets = np.empty(base.shape[0], np.float32)
-    for k in range(base.shape[0]):
-        offsets[k] = 1.0 - base[k]
+    products, tile = scratch.products[: TILE * n].reshape(TILE, n), np.empty(TILE)
+    offsets = np.empty(queries.shape[0], np.float32)
+    for k in range(queries.shape[0]):
+        offsets[k] = 1.0 - asked.base[k]
     for first in range(0, queries.shape[0], TILE):
         stop = min(first + TILE, queries.shape[0])
         has_sums = has_products = False
         for k in range(first, stop):
-            i = here[k]
+            i = asked.here[k]
+            base = asked.base[k]
             refused[k] = False
-            if not abs(base[k]) < np.inf:
-                worst[i] = usual[i] = np.inf
+            if not abs(base) < np.inf:
+                sums.worst[i] = sums.usual[i] = np.inf
                 continue
-            is_plain = base[k] > SHIFTED and (total[i] == 0.0 or top[i] == 0.0)
+            is_plain = base > SHIFTED and (sums.total[i] == 0.0 or sums.top[i] == 0.0)
             exponent = added = 0.0
             if is_plain:
                 if not has_sums:
-                    tile_sums(queries, first, panels, norms, offsets, own, groups, sums)
+                    tile_sums(queries, first, panels, norms, offsets, own, groups, tile)
                     has_sums = True
-                added = math.exp(base[k] + offsets[k]) * (sums[k - first] + n * VANISHED)
-            if not is_plain or (added < TINY and top[i] != 0.0):
+                added = math.exp(base + offsets[k]) * (tile[k - first] + n * VANISHED)
+            if not is_plain or (added < TINY and sums.top[i] != 0.0):
                 if not has_products:
                     multiply(queries[first:stop], panels, products)
-                    if groups is not None:
+                    if own is not None and groups is not None:
                         leave_out(products, own[first:stop], groups)
                     has_products = True
                 row = products[k - first]
                 for j in range(n):
                     row[j] += norms[j]
-                largest = _largest(row, scratch)
+                largest = _largest(row, scratch.halves)
                 if largest == -np.inf:
                     continue
-                exponent = base[k] + largest
-                added = sum_of_exponentials(row, largest, powers, fractions)
-            refused[k] = _absorb(i, exponent, added, lengths[k], blur[k], radius, unit, terms, top, total, worst, usual)
+                exponent = base + largest
+                added = sum_of_exponentials(row, largest, scratch.powers, scratch.fractions)
+            refused[k] = _absorb(k, exponent, added, asked, sums)
 
 
 @kernel
 def take_nearest(
-    products, norms, base, here, lengths, blur, radius, unit, terms, queries, rows, order, bandwidth,
-    distance2, nearest, scratch,
-):  # fmt: skip
+    products: NDArray[np.float32],
+    norms: NDArray[np.float32],
+    asked: BlockQueries,
+    exact: ExactRows,
+    nearest: NearestRows,
+    scratch: Scratch,
+) -> None:
     """The nearest row so far of each query, by float64 differences where products leave a doubt; the first of equals.
 
-    products to terms as in `absorb_products`. queries (m, d) and rows (n, d) float64 in 1/Å; order: rows of the block,
-    perhaps fewer than products and norms have places for.
-    distance2 (m,) and nearest (m,): squared distance and row; inf and -1 at first, -inf and -1 beyond numbers.
+    products (k, n) and norms (n,) may have places for more rows than the block has. Products are changed.
     """
     for k in range(products.shape[0]):
-        i = here[k]
-        if not abs(base[k]) < np.inf:  # beyond the numbers there are: never found
-            distance2[i], nearest[i] = -np.inf, -1
+        i = asked.here[k]
+        base = asked.base[k]
+        if not abs(base) < np.inf:  # beyond the numbers there are: never found
+            nearest.distance2[i], nearest.row[i] = -np.inf, -1
             continue
         row = products[k]
         for j in range(row.shape[0]):
             row[j] += norms[j]
-        largest = _largest(row, scratch)
-        closest = min(max(-(base[k] + largest), 0.0), 0.5 * distance2[i] / (bandwidth * bandwidth))
+        largest = _largest(row, scratch.halves)
+        closest = min(max(-(base + largest), 0.0), 0.5 * nearest.distance2[i] / (exact.bandwidth * exact.bandwidth))
         error = 0.0
         for _ in range(3):  # the error is that of rows as near as the nearest one, error included
-            reach = math.sqrt(2.0 * (closest + 2.0 * error))
-            error = _worst_error(lengths[k], radius, reach, unit, terms, blur[k])
-        lowest = -(closest + 2.2 * error) - base[k]
+            error = _worst_error(k, asked, math.sqrt(2.0 * (closest + 2.0 * error)))
+        lowest = -(closest + 2.2 * error) - base
         limit = np.float32(lowest - 1e-6 * abs(lowest))
-        for j in range(order.shape[0]):
+        for j in range(exact.order.shape[0]):
             if row[j] < limit:
                 continue
+            number = exact.order[j]
             d2 = 0.0
-            for c in range(queries.shape[1]):
-                difference = queries[i, c] - rows[order[j], c]
+            for c in range(exact.queries.shape[1]):
+                difference = exact.queries[i, c] - exact.rows[number, c]
                 d2 += difference * difference
-            if d2 < distance2[i] or (d2 == distance2[i] and order[j] < nearest[i]):
-                distance2[i] = d2
-                nearest[i] = order[j]
+            if d2 < nearest.distance2[i] or (d2 == nearest.distance2[i] and number < nearest.row[i]):
+                nearest.distance2[i] = d2
+                nearest.row[i] = number
 
 
 @kernel
@@ -205,44 +305,46 @@ def leave_out(products, query_groups, groups):
 
 
 @kernel
-def _absorb(i, exponent, added, length, blur, radius, unit, terms, top, total, worst, usual):
-    """Add added exp(exponent) to the sum of query i, unless its products are not good enough: whether they are not."""
-    peak = max(top[i], exponent)
+def _absorb(k, exponent, added, asked, sums):
+    """Add added exp(exponent) to the sum of query k, unless its products are not good enough: whether they are not."""
+    i = asked.here[k]
+    length, unit = asked.lengths[k], asked.unit
+    peak = max(sums.top[i], exponent)
     added *= math.exp(exponent - peak)
-    decay = math.exp(top[i] - peak)
-    together = total[i] * decay + added
+    decay = math.exp(sums.top[i] - peak)
+    together = sums.total[i] * decay + added
     log_sum = peak + math.log(together)
     error = 0.0
     for _ in range(2):  # that of rows that matter, if all exponents are wrong by as much
-        reach = math.sqrt(2.0 * max(MATTERS - log_sum + 2.0 * error, 0.0))
-        error = _worst_error(length, radius, reach, unit, terms, blur)
+        error = _worst_error(k, asked, math.sqrt(2.0 * max(MATTERS - log_sum + 2.0 * error, 0.0)))
     reach = math.sqrt(2.0 * max(CARRIES - log_sum, 0.0))
-    far = min(radius, length + reach)
+    far = min(asked.radius, length + reach)
     likely = unit * (TYPICAL * (length * far + 0.5 * far * far) + (length + far) * reach)
-    likely = min(error, likely + 2.0**-53 * terms * length * length)
+    likely = min(error, likely + FLOAT64_UNIT * asked.terms * length * length)
     doubt = added * (_exp(likely) - 1.0)
     allowed = SHARE * (1e-4 + 1e-6 * abs(log_sum))
     is_single = unit > 1e-10
     if is_single and likely > allowed and not doubt < LITTLE * allowed * together:
         return True
-    top[i] = peak
-    total[i] = together
-    worst[i] = worst[i] * decay + added * (_exp(error) - 1.0)
-    usual[i] = usual[i] * decay + doubt
+    sums.top[i] = peak
+    sums.total[i] = together
+    sums.worst[i] = sums.worst[i] * decay + added * (_exp(error) - 1.0)
+    sums.usual[i] = sums.usual[i] * decay + doubt
     return False
 
 
 @kernel
-def _worst_error(length, radius, reach, unit, terms, blur):
-    """Bound of the error of exponents -d^2/2 whose rows are at most `reach` from the query, or much farther away.
+def _worst_error(k, asked, reach):
+    """Bound of the error of the exponents of query k and of rows at most `reach` from it, or much farther away.
 
-    Rows that are no more than `reach` away have |x| <= |y| + reach. Where |x| > 2 |y|, d > |x| / 2, so that an error of
-    some unit |x|^2 leaves a large exponent large. A product of n numbers is wrong by n unit |y||x|, half the square of
-    the norm by unit |x|^2, coordinates by unit and blur; norms are sums in float64.
+    Rows that are no more than `reach` away have |x| <= |y| + reach. Where |x| > 2 |y|, the distance is above |x| / 2,
+    so that an error of some unit |x|^2 leaves a large exponent large. A product of n numbers is wrong by n unit |y||x|,
+    half the square of the norm by unit |x|^2, coordinates by unit and blur; norms are sums in float64.
     """
-    far = min(radius, length + max(reach, length))
-    shift = unit * (length + far) + blur
-    norms = 2.0**-53 * terms * (length * length + far * far)
+    length, unit, terms = asked.lengths[k], asked.unit, asked.terms
+    far = min(asked.radius, length + max(reach, length))
+    shift = unit * (length + far) + asked.blur[k]
+    norms = FLOAT64_UNIT * terms * (length * length + far * far)
     return 1.01 * (unit * (terms * length * far + far * far) + shift * (reach + shift) + norms)
 
 
@@ -256,7 +358,7 @@ def _exp(x):
 def _largest(row, scratch):
     """The largest entry of a row; `scratch` is of the same length."""
     n = row.shape[0]
-    if n < 2 * LANES:
+    if n < 2 * HALVED_TO:
         largest = -np.inf
         for j in range(n):
             largest = row[j] if row[j] > largest else largest
@@ -265,7 +367,7 @@ def _largest(row, scratch):
     for j in range(half):
         scratch[j] = row[j] if row[j] > row[j + half] else row[j + half]
     odd = row[n - 1]  # of no consequence where n is even: it has been seen
-    while half > LANES:
+    while half > HALVED_TO:
         quarter = half // 2
         last = scratch[half - 1]
         for j in range(quarter):

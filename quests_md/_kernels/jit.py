@@ -5,7 +5,7 @@ the shapes, which takes 4 s of the first use.
 """
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, TypeVar
 
 import numba
 
@@ -16,15 +16,18 @@ __all__ = ["kernel"]
 FASTMATH = {"nsz", "arcp", "contract", "reassoc"}
 
 
-def kernel(function: Callable[..., Any], fastmath: Any = FASTMATH) -> Callable[..., Any]:
+Function = TypeVar("Function", bound=Callable[..., Any])
+
+
+def kernel(function: Function, fastmath: Any = FASTMATH) -> Function:
     """Compile a function of arrays to machine code that releases the GIL, cached on disk where one can write.
 
-    Threads are the caller's business (`_kernels.threads`): numba's own parallel loops would share, and change, the
-    thread settings of the whole process.
+    Arguments that belong together come in a NamedTuple. Threads are the caller's business (`quests_md._threads`):
+    numba's own parallel loops would share, and change, the thread settings of the whole process.
     """
     options: dict[str, Any] = {"nopython": True, "nogil": True, "fastmath": fastmath, "error_model": "numpy"}
     try:
-        compiled: Callable[..., Any] = numba.jit(cache=True, **options)(function)
+        compiled: Function = numba.jit(cache=True, **options)(function)
     except RuntimeError:  # nowhere to write a cache: read-only installation without a home directory
         compiled = numba.jit(**options)(function)
     return compiled

@@ -1,46 +1,63 @@
 """Proofs about dH and a level: every term of the sum is positive, so the nearest rows may suffice."""
 
 import math
+from typing import NamedTuple
 
 import numpy as np
+from numpy.typing import NDArray
 
+from .dense import FLOAT32_UNIT
 from .jit import kernel
 from .sums import sum_of_exponentials
 from .tiles import PANEL, half_squares
 
-__all__ = ["decide"]
-
-#: Rounding unit of float32.
-UNIT = 2.0**-24
+__all__ = ["FARTHEST", "Leaves", "decide"]
 
 #: Terms farther than log n + 7 nats beyond a level are less than e^-7 of what it takes, all n together.
 BEYOND = 7.0
 
-#: Farthest from the centre of a block, in bandwidths, that float32 is of use.
-FAR = 1e4
-
+#: Bandwidths from the centre of a block up to which float32 is of use for sums.
+FARTHEST = 1e4
 
 #: Leaves after which the odds are weighed again.
 WINDOW = 8
 
 
+class Leaves(NamedTuple):
+    """The rows of a k-d tree, leaf by leaf: leaves are runs of rows, blocks are runs of leaves."""
+
+    boxes: NDArray[np.float32]
+    """(g, 2, p, f): low and high ends of the last p components of groups of f boxes, level by level, the leaves last.
+    The first group is the top, filled up with boxes at infinity; each box but the leaves has a group of its own, in the
+    order of the boxes."""
+    leaf_start: NDArray[np.int64]
+    """(l + 1,) first rows, multiples of PANEL but the last."""
+    block_leaves: int
+    """Leaves of a block."""
+    centres: NDArray[np.float64]
+    """(b, d) what the rows of each block are relative to."""
+    panels: NDArray[np.float32]
+    """(p, d, PANEL) the rows."""
+
+
 @kernel
 def decide(
-    queries, lengths, levels, boxes, leaf_start, block_leaves, centres, panels, most_leaves, verdict
-):  # fmt: skip
+    queries: NDArray[np.float64],
+    lengths: NDArray[np.float64],
+    levels: NDArray[np.float64],
+    leaves: Leaves,
+    most_leaves: int,
+    verdict: NDArray[np.int8],
+) -> None:
     """Whether dH <= level is proven (1) or refuted (-1) by part of the sum, for each query; 0: neither.
 
-    All lengths are in bandwidths. Leaves are runs of rows, blocks are runs of leaves. The leaves of a k-d tree come by
-    the distance of the query to their boxes in the last components, nearest first.
+    All lengths are in bandwidths. Leaves are visited in the order of the distances of their boxes from the query in the
+    last components, nearest first.
 
-    queries (m, d) float64, lengths (m,): their norms; levels (m,) nats.
-    boxes (g, 2, p, f) float32: low and high ends of the last p components of groups of f boxes, level by level, the
-    leaves last. The first group is the top, filled up with boxes at infinity; each box but the leaves has a group of
-    its own, in the order of the boxes.
-    leaf_start (l + 1,): first rows, multiples of PANEL but the last; block_leaves: leaves of a block.
-    centres (b, d) float64: panels of rows (p, d, PANEL) float32 are relative to the centre of their block.
-    most_leaves: leaves to look at before giving up, or fewer where they cannot suffice. verdict (m,) int8: the answer.
+    queries (m, d), lengths (m,): their norms; levels (m,) nats.
+    most_leaves: leaves to look at before giving up, or fewer where they cannot suffice. verdict (m,): the answer.
     """
+    boxes, leaf_start, block_leaves, centres, panels = leaves
     d = queries.shape[1]
     n_groups, _, p, fan = boxes.shape
     log_n = math.log(leaf_start[-1])
@@ -101,11 +118,11 @@ def decide(
                 length = math.sqrt(norm2)
                 # rows within reach are no longer than length + reach; they and the query are rounded, then the
                 # differences, their squares and the sum; rotations are wrong by some 1e-14 of what they rotate
-                margin = reach * UNIT * 1.01 * (2.0 * length + reach + (d + 4) * reach)
+                margin = reach * FLOAT32_UNIT * 1.01 * (2.0 * length + reach + (d + 4) * reach)
                 margin += reach * 1e-12 * lengths[i]
                 # exponentials in float32, and rows beyond reach
-                margin += 2e-5 + 2.0 * UNIT * abs(level)
-            if not length < FAR:
+                margin += 2e-5 + 2.0 * FLOAT32_UNIT * abs(level)
+            if not length < FARTHEST:
                 is_complete = False
                 continue
             # panel by panel: the first one often suffices, and then the others need not come from memory

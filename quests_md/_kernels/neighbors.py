@@ -5,7 +5,16 @@ from numpy.typing import NDArray
 
 from .jit import kernel
 
-__all__ = ["bin_points", "candidates", "extent", "link_pairs", "list_images", "nearest_of_species"]
+__all__ = [
+    "Floats",
+    "Integers",
+    "bin_points",
+    "candidates",
+    "extent",
+    "link_pairs",
+    "list_images",
+    "nearest_of_species",
+]
 
 Floats = NDArray[np.float64]
 Integers = NDArray[np.int64]

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from quests_md._threads import available_threads
-from quests_md.engine import Index, entropy
+from quests_md.engine import build_index, entropy
 from quests_md.environments import hashed
 
 __all__ = [
@@ -97,7 +97,7 @@ def frame_entropy(rows: NDArray[np.float64], bandwidth: float, threads: int | No
     """Self-entropy of the rows of a frame in nats, of large frames from fast values, to 1e-5."""
     if len(rows) <= LARGE:
         return entropy(rows, bandwidth=bandwidth, threads=threads)
-    values, _, usual = Index(rows, bandwidth).minus_log_sums(rows, available_threads(threads))
+    values, _, usual = build_index(rows, bandwidth).minus_log_sums(rows, available_threads(threads))
     if not (usual < 1e-3).all():  # numbers that float32 cannot follow
         return entropy(rows, bandwidth=bandwidth, threads=threads)
     return math.log(len(rows)) + float(values.mean())

@@ -1,17 +1,18 @@
 """Rows against rows: kernel sums, the search structure over reference rows, the bandwidth."""
 
+from .backend import build_index
 from .bandwidth import best_bandwidth
 from .compilation import announce_compilation, are_kernels_cached
-from .index import Index, JoinedIndex
+from .index import Index
 from .sums import BANDWIDTH, delta_entropy, diversity, entropy, minus_log_sums, overlap
 
 __all__ = [
     "BANDWIDTH",
     "Index",
-    "JoinedIndex",
     "announce_compilation",
     "are_kernels_cached",
     "best_bandwidth",
+    "build_index",
     "delta_entropy",
     "diversity",
     "entropy",

@@ -10,7 +10,15 @@ from ase import Atoms
 from ase.geometry import minkowski_reduce
 from numpy.typing import NDArray
 
-from quests_md._kernels.neighbors import bin_points, extent, link_pairs, list_images, nearest_of_species
+from quests_md._kernels.neighbors import (
+    Floats,
+    Integers,
+    bin_points,
+    extent,
+    link_pairs,
+    list_images,
+    nearest_of_species,
+)
 from quests_md.errors import FrameError
 
 __all__ = ["FrameGrid", "PairDistances", "frame_grid", "linked_pairs", "nearest_by_element", "wrapped_positions"]
@@ -38,7 +46,7 @@ class FrameGrid:
     slots: NDArray[np.int64]  #: place of each atom itself among the sorted points
 
     @property
-    def arrays(self) -> tuple[NDArray[np.float64 | np.int64], ...]:
+    def arrays(self) -> tuple[Floats, Floats, Floats, Integers, Integers]:
         """x, y, z, bins, shape: the arrays in which kernels find neighbours."""
         return self.x, self.y, self.z, self.bins, self.shape
 

@@ -12,7 +12,7 @@ from numpy.typing import ArrayLike, NDArray
 from quests_md._arguments import check_rows
 from quests_md._kernels.sums import nearest_rows
 from quests_md._threads import available_threads, for_ranges
-from quests_md.engine import Index, JoinedIndex, minus_log_sums
+from quests_md.engine import Index, build_index, minus_log_sums
 from quests_md.environments import DescriptorLike, check_center_rows, is_center
 
 from .arrays import ReferenceArrays, blocks_of
@@ -65,7 +65,7 @@ class KnownRows:
         #: Rows that an atom is compared with, by its atomic number; by 0 under match="any".
         self.blocks = blocks_of(arrays.numbers, match)
         #: Search structures built so far, by the first row of their block.
-        self.structures: dict[int, Index | JoinedIndex] = {}
+        self.structures: dict[int, Index] = {}
         self._inherited: dict[int, Index] = {}
 
     def inherit(self, first: "KnownRows") -> None:
@@ -73,7 +73,7 @@ class KnownRows:
         for z, block in first.blocks.items():
             index = first.structures.get(block.start)
             if index is not None and z in self.blocks:
-                self._inherited[self.blocks[z].start] = index.first if isinstance(index, JoinedIndex) else index
+                self._inherited[self.blocks[z].start] = index
 
     def is_center(self, numbers: ArrayLike) -> NDArray[np.bool_]:
         """Whether atoms of each atomic number have an environment: all, unless the descriptor restricts its centers."""
@@ -102,20 +102,11 @@ class KnownRows:
                 out[numbers == z] = math.log((mine.stop - mine.start) / (its.stop - its.start))
         return out
 
-    def index(self, block: slice) -> Index | JoinedIndex:
-        """The search structure over a block of rows, built when first asked for.
-
-        After an extension the structure of the first rows is kept, as long as they are most of the rows.
-        """
+    def index(self, block: slice) -> Index:
+        """The search structure over a block of rows, built when first asked for."""
         if block.start not in self.structures:
-            rows, first = self.arrays.rows[block], self._inherited.pop(block.start, None)
-            if first is not None and len(first.rows) < len(rows) <= 2 * len(first.rows):
-                n = len(first.rows)
-                kept = copy(first)
-                kept.rows = rows[:n]  # the old reference may go
-                self.structures[block.start] = JoinedIndex(kept, Index(rows[n:], self.bandwidth))
-            else:
-                self.structures[block.start] = Index(rows, self.bandwidth)
+            first = self._inherited.pop(block.start, None)
+            self.structures[block.start] = build_index(self.arrays.rows[block], self.bandwidth, first)
         return self.structures[block.start]
 
     def checked(self, rows: ArrayLike, numbers: ArrayLike | None) -> tuple[NDArray[np.float64], NDArray[np.int64]]:

@@ -3,6 +3,7 @@
 import pickle
 import threading
 import tracemalloc
+from dataclasses import fields
 from itertools import product
 from pathlib import Path
 
@@ -16,10 +17,12 @@ from hypothesis import strategies as st
 from systems import alloy
 from threadpoolctl import threadpool_info, threadpool_limits
 
-import quests_md.engine.index
 from quests_md import Descriptor, Reference
-from quests_md._kernels.tiles import HAS_TILES, PANEL
-from quests_md.engine.index import BLOCK, LEAF, STEP, Index, JoinedIndex
+from quests_md._kernels.tiles import HAS_TILES
+from quests_md.engine import backend, build_index
+from quests_md.engine.cpu_blas import BlasIndex
+from quests_md.engine.cpu_tiles import TileIndex
+from quests_md.engine.tree import BLOCK_ROWS
 from quests_md.reference.query import FEW_ROWS
 
 DATA = Path(__file__).resolve().parents[3] / "shared" / "data"
@@ -27,7 +30,7 @@ DATA = Path(__file__).resolve().parents[3] / "shared" / "data"
 H = 0.015  # 1/Å
 
 #: Rows of references: several blocks, and more than are summed in float64 anyway.
-N = 2 * BLOCK + 500
+N = 2 * BLOCK_ROWS + 500
 
 
 class Given:
@@ -127,13 +130,14 @@ def case(request):
     return reference_of(H * rows), H * queries
 
 
-@pytest.fixture(params=["tiles", "BLAS"])
-def way(request, monkeypatch):
-    """What multiplies: both give the same promises, each with its own bits."""
-    if request.param == "BLAS":
-        monkeypatch.setattr(quests_md.engine.index, "HAS_TILES", False)
-    elif not HAS_TILES:
-        pytest.skip("no registers for tiles, or no compiler")
+#: All give the same promises, each with its own bits.
+IMPLEMENTATIONS = [TileIndex, BlasIndex] if HAS_TILES else [BlasIndex]
+
+
+@pytest.fixture(params=IMPLEMENTATIONS)
+def implementation(request, monkeypatch):
+    """What searches, also for references."""
+    monkeypatch.setattr(backend, "best_backend", lambda: request.param)
     return request.param
 
 
@@ -158,21 +162,21 @@ def levels_around(values, rng):
     )
 
 
-def test_fast_values_are_those_of_the_naive_sum(case, way):
+def test_fast_values_are_those_of_the_naive_sum(case, implementation):
     reference, queries = case
     expected = naive.delta_entropy(queries, reference.rows, H)
     assert_promised(reference.delta_entropy(queries), expected)
     exact = reference.delta_entropy(queries, float64=True)
     assert (np.abs(exact - expected) <= 1e-9 * np.maximum(1, np.abs(expected))).all()
-    values, bound, usual = Index(reference.rows, H).minus_log_sums(queries, 1)
+    values, bound, usual = implementation(reference.rows, H).minus_log_sums(queries, 1)
     assert (np.abs(values - expected) <= bound).all()
     assert (np.abs(values - expected) <= np.maximum(usual, 1e-5 + 2e-7 * np.abs(expected))).all()
 
 
-def test_decisions_are_those_of_the_float64_sum(case):
+def test_decisions_are_those_of_the_float64_sum(case, implementation):
     reference, queries = case
     values = reference.delta_entropy(queries, float64=True)
-    index = Index(reference.rows, H)
+    index = implementation(reference.rows, H)
     for levels in levels_around(values, np.random.default_rng(2)):
         expected = values <= levels
         np.testing.assert_array_equal(reference.is_covered(queries, levels), expected)
@@ -181,7 +185,7 @@ def test_decisions_are_those_of_the_float64_sum(case):
         assert not expected[verdict < 0].any()
 
 
-def test_comparisons_of_values_with_levels_are_those_of_the_float64_sum(case, way):
+def test_comparisons_of_values_with_levels_are_those_of_the_float64_sum(case, implementation):
     reference, queries = case
     exact = reference.delta_entropy(queries, float64=True)
     levels = levels_around(exact, np.random.default_rng(3))
@@ -201,9 +205,9 @@ def assert_nearest(found, queries, rows):
         assert i == np.flatnonzero((rows == rows[i]).all(axis=1))[0]
 
 
-def test_the_nearest_row_is_the_first_of_the_nearest(case, way):
+def test_the_nearest_row_is_the_first_of_the_nearest(case, implementation):
     reference, queries = case
-    assert_nearest(Index(reference.rows, H).nearest(queries, 1), queries, reference.rows)
+    assert_nearest(implementation(reference.rows, H).nearest(queries, 1), queries, reference.rows)
 
 
 def test_the_nearest_environments_of_many_atoms_are_told_by_frame_and_atom():
@@ -230,7 +234,7 @@ def test_the_nearest_environments_of_many_atoms_are_told_by_frame_and_atom():
 @settings(max_examples=60, deadline=None)
 @given(
     seed=st.integers(0, 2**31),
-    n=st.sampled_from([1, 2, 63, 64, 65, 128, 129, 300, BLOCK, BLOCK + 1]),
+    n=st.sampled_from([1, 2, 63, 64, 65, 128, 129, 300, BLOCK_ROWS, BLOCK_ROWS + 1]),
     width=st.sampled_from([1, 2, 7, 8, 9, 63, 64, 130]),
     spread=st.floats(-1.5, 2.5),
     shift=st.floats(-1, 6),
@@ -249,18 +253,15 @@ def test_no_error_beyond_its_bound_and_no_wrong_proof(seed, n, width, spread, sh
     rows *= bandwidth
     groups = rng.integers(3, size=n)
     own = rng.integers(-1, 3, size=12)
-    index = Index(rows, bandwidth)
-    ways = {False, HAS_TILES}
+    indices = [build(rows, bandwidth) for build in IMPLEMENTATIONS]
     with np.errstate(over="ignore"):
         expected = naive.delta_entropy(queries, rows, bandwidth)
         without = [
             naive.delta_entropy([y], rows[groups != group], bandwidth)[0] if (groups != group).any() else np.inf
             for y, group in zip(queries, own, strict=True)
         ]
-    for has_tiles, (wanted, arguments) in product(ways, ((expected, ()), (np.array(without), (own, groups)))):
-        with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(quests_md.engine.index, "HAS_TILES", has_tiles)
-            values, bound, usual = index.minus_log_sums(queries, 1, *arguments)
+    for index, (wanted, arguments) in product(indices, ((expected, ()), (np.array(without), (own, groups)))):
+        values, bound, usual = index.minus_log_sums(queries, 1, *arguments)
         with np.errstate(invalid="ignore"):
             error = np.where(values == wanted, 0, np.abs(values - wanted))
         assert not (error > bound).any()
@@ -269,14 +270,14 @@ def test_no_error_beyond_its_bound_and_no_wrong_proof(seed, n, width, spread, sh
         assert (error <= 1e-4 + 1e-6 * np.abs(wanted))[promised].all()
     finite = np.where(np.isfinite(expected), expected, 0)
     slack = 1e-9 * np.maximum(1, np.abs(finite))  # the naive sum itself is good to 1e-10 or so
-    for levels in levels_around(finite, rng):
+    for index, levels in product(indices, levels_around(finite, rng)):
         verdict = index.decide(queries, levels, 1)
         assert (expected <= levels + slack)[verdict > 0].all()
         assert (expected > levels - slack)[verdict < 0].all()
 
 
 @pytest.mark.parametrize("scale", [1e8, 1e20, 1e40, 1e155])
-def test_numbers_beyond_all_reason_are_dealt_with_in_float64(scale, way):
+def test_numbers_beyond_all_reason_are_dealt_with_in_float64(scale, implementation):
     rng = np.random.default_rng(5)
     rows = gauss(rng)
     far = np.arange(0, N, 800)
@@ -289,29 +290,29 @@ def test_numbers_beyond_all_reason_are_dealt_with_in_float64(scale, way):
     np.testing.assert_allclose(values, expected, rtol=1e-6, atol=1e-4)
     np.testing.assert_array_equal(reference.is_covered(queries, 1e9), (expected <= 1e9))
     np.testing.assert_array_equal(reference.is_covered(queries, np.inf), expected < np.inf)
-    found = reference.nearest(np.tile(queries, (60, 1)))  # enough for the fast way
+    found = reference.nearest(np.tile(queries, (60, 1)))  # enough for an index
     frames, atoms = found.frame.reshape(60, -1), found.atom.reshape(60, -1)
     assert (frames[:, -len(far) :] * 100 + atoms[:, -len(far) :] == far).all()
     here = frames[0, :30] * 100 + atoms[0, :30]
     assert_nearest(here, queries[:30], reference.rows)
 
 
-def test_a_nearest_row_is_right_or_none_beyond_the_numbers_there_are():
+def test_a_nearest_row_is_right_or_none_beyond_the_numbers_there_are(implementation):
     rng = np.random.default_rng(5)
     rows = gauss(rng)
     rows[0] *= 2e307
     queries = near(rng, rows[1:], 200)
-    found = Index(rows, 1.0).nearest(queries, 1)
+    found = implementation(rows, 1.0).nearest(queries, 1)
     assert_nearest(found[found >= 0], queries[found >= 0], rows)
 
 
-def test_a_few_rows_far_away_cost_no_proof():
+def test_a_few_rows_far_away_cost_no_proof(implementation):
     rng = np.random.default_rng(6)
     rows = gauss(rng)
     queries = near(rng, rows, 300, most=2.0)
-    plain = Index(rows, 1.0)
+    plain = implementation(rows, 1.0)
     rows[:: N // 5] += 1e6 * rng.normal(size=(6, 63))
-    index = Index(rows, 1.0)
+    index = implementation(rows, 1.0)
     levels = np.full(300, 5.0)
     assert (index.decide(queries, levels, 1) > 0).sum() >= 0.95 * (plain.decide(queries, levels, 1) > 0).sum() > 200
     _, bound, usual = index.minus_log_sums(queries, 1)
@@ -319,10 +320,10 @@ def test_a_few_rows_far_away_cost_no_proof():
     assert usual.max() < 1e-4
 
 
-def test_most_is_decided_without_the_full_sum():
+def test_most_is_decided_without_the_full_sum(implementation):
     rng = np.random.default_rng(7)
     rows = gauss(rng, spread=2.0)
-    index = Index(rows, 1.0)
+    index = implementation(rows, 1.0)
     queries = np.concatenate([near(rng, rows, 200, most=1.0), rows[:100] + 30.0, rows[:100] + 3000.0])
     values = naive.delta_entropy(queries, rows, 1.0)
     verdict = index.decide(queries, np.full(400, 4.0), 1)
@@ -383,13 +384,15 @@ def test_an_index_has_the_same_bits_whatever_the_threads_of_blas():
     indices = []
     for threads in (1, 2):
         with threadpool_limits(threads):
-            indices.append(Index(rows, H))
-    for name, value in vars(indices[0]).items():
-        np.testing.assert_array_equal(getattr(indices[1], name), value, err_msg=name)
+            indices.append(build_index(rows, H))
+    for part in ("axes", "tree", "blocks"):
+        one, two = (getattr(index, part) for index in indices)
+        for field in fields(one):
+            np.testing.assert_array_equal(getattr(two, field.name), getattr(one, field.name), err_msg=field.name)
 
 
 @pytest.mark.parametrize("float64", [False, True])
-def test_a_group_is_left_out_as_if_it_were_not_there(float64, way):
+def test_a_group_is_left_out_as_if_it_were_not_there(float64, implementation):
     rng = np.random.default_rng(11)
     rows = clusters(rng)
     rows[100:200] += 300.0  # a group far from all others
@@ -415,7 +418,7 @@ def blas_threads():
     return [library["num_threads"] for library in threadpool_info() if library["user_api"] == "blas"]
 
 
-def test_thread_settings_of_blas_come_back(monkeypatch):
+def test_thread_settings_of_blas_come_back():
     rng = np.random.default_rng(12)
     reference = reference_of(H * gauss(rng))
     queries = H * near(rng, reference.rows / H, 600)
@@ -443,19 +446,15 @@ def test_thread_settings_of_blas_come_back(monkeypatch):
         assert all((result == values).all() for result in results)
         assert blas_threads() == before
 
-        def broken(*arguments):
-            raise RuntimeError("broken")
-
-        for name, use in (
-            ("absorb_panels" if HAS_TILES else "absorb_products", lambda: reference.delta_entropy(queries, threads=2)),
-            ("decide", lambda: reference.is_covered(queries, 0.0, threads=2)),
-            ("take_nearest", lambda: Index(reference.rows, H).nearest(queries, 2)),
-            ("_tree", lambda: Index(reference.rows, H)),
+        index, narrow = build_index(reference.rows, H), queries[:, :5]
+        for fail in (
+            lambda: index.minus_log_sums(narrow, 2),
+            lambda: index.decide(narrow[:9], np.zeros(9), 2),
+            lambda: index.nearest(narrow, 2),
+            lambda: build_index(reference.rows[0], H),
         ):
-            with monkeypatch.context() as patch:
-                patch.setattr(quests_md.engine.index, name, broken)
-                with pytest.raises(RuntimeError, match="broken"):
-                    use()
+            with pytest.raises((ValueError, IndexError)):
+                fail()
             assert blas_threads() == before
         np.testing.assert_array_equal(reference.delta_entropy(queries), values)
 
@@ -475,37 +474,14 @@ def test_a_reference_is_pickled_and_saved_without_its_index(tmp_path):
         assert not other.known.structures
         np.testing.assert_array_equal(other.delta_entropy(queries), values)
         np.testing.assert_array_equal(other.is_covered(queries, 0.0), covered)
-        assert other.known.structures
-
-
-@pytest.mark.parametrize("n", [1, 31, 32, 33, 64, 65, 97, 1000, BLOCK, BLOCK + 1, N])
-def test_panels_hold_the_rows_leaf_by_leaf(n):
-    rows = gauss(np.random.default_rng(n), n=n, width=9)
-    index = Index(rows, 1.0)
-    assert sorted(index.order) == list(range(n))
-    sizes = np.diff(index.leaf_start)
-    assert index.leaf_start[0] == 0
-    assert index.leaf_start[-1] == n
-    assert (sizes > 0).all()
-    assert (sizes <= LEAF).all()
-    assert (index.leaf_start[:-1] % STEP == 0).all()
-    assert STEP % PANEL == 0
-    assert (np.diff(index.block_start) <= BLOCK).all()
-    assert set(index.block_start) <= set(index.leaf_start)
-    flat = index.panels.transpose(0, 2, 1).reshape(-1, 9)
-    centres = np.repeat(index.centres, np.diff(index.block_start), axis=0)
-    np.testing.assert_allclose(flat[:n], (rows[index.order] - centres) @ index.axes, rtol=1e-6, atol=1e-6)
-    np.testing.assert_allclose(index.norms[:n], -0.5 * (flat[:n].astype(float) ** 2).sum(axis=1), rtol=1e-6)
-    assert np.isneginf(index.norms[n:]).all()
-    assert (flat[n:] == 0).all()
 
 
 def test_memory_of_an_index():
     rows = H * gauss(np.random.default_rng(14), n=40_000)
     queries = rows[:256].copy()
-    Index(rows[:3000], H).minus_log_sums(queries, 1)
+    build_index(rows[:3000], H).minus_log_sums(queries, 1)
     tracemalloc.start()
-    index = Index(rows, H)
+    index = build_index(rows, H)
     kept, peak = tracemalloc.get_traced_memory()
     index.decide(queries, np.zeros(256), 1)
     index.minus_log_sums(queries, 1)
@@ -534,18 +510,19 @@ def test_real_data(known, new):
     reference = reference_of(rows)
     expected = naive.delta_entropy(queries, rows, H)
     assert_promised(reference.delta_entropy(queries), expected)
-    values, bound, _ = Index(rows, H).minus_log_sums(queries, 1)
+    index = build_index(rows, H)
+    values, bound, _ = index.minus_log_sums(queries, 1)
     error = np.abs(values - expected)
     assert (error <= bound).all()
     assert error.max() < 1e-5 + 1e-6 * np.abs(expected).max()
     exact = reference.delta_entropy(queries, float64=True)
     for levels in levels_around(exact, np.random.default_rng(15)):
         np.testing.assert_array_equal(reference.is_covered(queries, levels), exact <= levels)
-    assert_nearest(Index(rows, H).nearest(queries, 1), queries, rows)
+    assert_nearest(index.nearest(queries, 1), queries, rows)
 
 
 @pytest.mark.parametrize("match", ["element", "any"])
-def test_an_extended_reference_keeps_the_structure_of_its_first_rows(match):
+def test_an_extended_reference_answers_as_a_whole_one(match):
     frames = [alloy(3, seed=i) for i in range(14)]
     reference = Reference.from_frames(frames[:10], match=match)
     frame = alloy(3, seed=99, rattle=0.1)
@@ -556,35 +533,16 @@ def test_an_extended_reference_keeps_the_structure_of_its_first_rows(match):
     whole = Reference.from_frames(frames[:12], match=match)
     exact = whole.delta_entropy(frame, float64=True)
     np.testing.assert_allclose(extended.delta_entropy(frame), exact, atol=1e-4)
-    assert {type(index) for index in extended.known.structures.values()} == {JoinedIndex}
-    assert all(
-        index.first.panels is old.panels
-        for index, old in zip(extended.known.structures.values(), kept.values(), strict=True)
-    )
-    for level in (
-        exact,
-        np.nextafter(exact, -np.inf),
-        np.nextafter(exact, np.inf),
-        exact + 1e-7,
-        exact - 2.0,
-        exact + 2.0,
-    ):
+    first = [index.first.blocks for index in extended.known.structures.values()]
+    assert all(blocks is old.blocks for blocks, old in zip(first, kept.values(), strict=True))
+    for level in (*levels_around(exact, np.random.default_rng(16)), exact + 1e-7, exact - 2.0, exact + 2.0):
         np.testing.assert_array_equal(extended.is_covered(frame, level), exact <= level)
     near, far = extended.nearest(frame), whole.nearest(frame)
     np.testing.assert_allclose(near.distance, far.distance, rtol=1e-12)
     np.testing.assert_array_equal(near.frame, far.frame)
     np.testing.assert_array_equal(near.atom, far.atom)
     np.testing.assert_allclose(extended.held_out_scores()[1], whole.held_out_scores()[1], atol=1e-4)
-    # once more: still two parts, and the first one as long as it is most of the rows
     twice = extended.extend(frames[12:13])
     np.testing.assert_allclose(
         twice.delta_entropy(frame), Reference.from_frames(frames[:13], match=match).delta_entropy(frame), atol=2e-4
     )
-    assert all(
-        new.first.panels is old.panels for new, old in zip(twice.known.structures.values(), kept.values(), strict=True)
-    )
-    small = Reference.from_frames(frames[:5], match=match)
-    small.is_covered(frame, 0.0)
-    large = small.extend(frames[5:])
-    large.is_covered(frame, 0.0)
-    assert not any(isinstance(index, JoinedIndex) for index in large.known.structures.values())

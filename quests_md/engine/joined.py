@@ -1,0 +1,55 @@
+"""Two search structures that answer as one: of the first rows, and of those that came after them."""
+
+import numpy as np
+from numpy.typing import NDArray
+
+from .index import Index, Sums
+
+__all__ = ["JoinedIndex"]
+
+
+class JoinedIndex:
+    """An `Index` over rows of which the first ones had a structure before.
+
+    Parameters
+    ----------
+    rows
+        (n, width) all rows.
+    first, rest
+        Structures of the same bandwidth over the first rows and over the others.
+    """
+
+    def __init__(self, rows: NDArray[np.float64], first: Index, rest: Index) -> None:
+        self.rows = rows
+        self.first, self.rest = first, rest
+
+    def decide(self, queries: NDArray[np.float64], levels: NDArray[np.float64], threads: int) -> NDArray[np.int8]:
+        """See `Index.decide`: what some rows prove is proven; two parts refuted prove nothing of their sum."""
+        verdict = np.maximum(self.first.decide(queries, levels, threads), 0)
+        rest = np.flatnonzero(verdict == 0)
+        verdict[rest] = np.maximum(self.rest.decide(queries[rest], levels[rest], threads), 0)
+        return verdict
+
+    def minus_log_sums(
+        self,
+        queries: NDArray[np.float64],
+        threads: int,
+        query_groups: NDArray[np.int64] | None = None,
+        groups: NDArray[np.int64] | None = None,
+    ) -> Sums:
+        """See `Index.minus_log_sums`: a sum is wrong by no larger a part than the worse of its two parts."""
+        n = len(self.first.rows)
+        first_groups, rest_groups = (None, None) if groups is None else (groups[:n], groups[n:])
+        a = self.first.minus_log_sums(queries, threads, query_groups, first_groups)
+        b = self.rest.minus_log_sums(queries, threads, query_groups, rest_groups)
+        values = -np.logaddexp(-a.values, -b.values)
+        return Sums(values, np.maximum(a.bounds, b.bounds), np.maximum(a.usual, b.usual))
+
+    def nearest(self, queries: NDArray[np.float64], threads: int) -> NDArray[np.int64]:
+        """See `Index.nearest`."""
+        a, b = self.first.nearest(queries, threads), self.rest.nearest(queries, threads)
+        with np.errstate(over="ignore"):  # then both are -1
+            d2_a = ((queries - self.first.rows[a]) ** 2).sum(axis=1)
+            d2_b = ((queries - self.rest.rows[b]) ** 2).sum(axis=1)
+        nearest = np.where(d2_b < d2_a, b + len(self.first.rows), a)
+        return np.where((a < 0) | (b < 0), -1, nearest)

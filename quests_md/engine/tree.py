@@ -1,0 +1,186 @@
+"""How the rows of one element are laid out: principal axes, a k-d tree of boxes and leaves, blocks in float32."""
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from quests_md._kernels.tiles import PANEL
+
+__all__ = ["BLOCK_ROWS", "LEAF_ROWS", "SPLIT", "Axes", "Blocks", "Tree", "build_blocks", "build_tree", "principal_axes"]
+
+#: Most rows of a leaf, and of a block: what a product of matrices and the caches like.
+LEAF_ROWS, BLOCK_ROWS = 64, 2048
+
+#: All leaves and blocks but the last hold multiples of so many rows. PANEL divides it, so that no panel is shared.
+SPLIT = 32
+
+#: Principal components that the tree and its boxes are made of: those along which rows vary most.
+COMPONENTS = 8
+
+#: Boxes that a box holds, and most boxes by whose middles queries are sorted.
+BOX_FAN, MOST_MIDDLES = 16, 256
+
+#: Principal axes are taken from so many rows, without those more than so many times as far from the median as nine rows
+#: out of ten.
+AXES_ROWS, AXES_OUTLIER = 8192, 10.0
+
+#: Rows that are rotated together.
+ROTATED_ROWS = 2048
+
+#: Bandwidths from the mean beyond which the square of a distance may leave float32.
+MOST_RADIUS = 1e15
+
+
+@dataclass(frozen=True, slots=True)
+class Axes:
+    """Coordinates of rows along their principal axes, in bandwidths."""
+
+    mean: NDArray[np.float64]
+    """(width,) origin, 1/Å."""
+    directions: NDArray[np.float64]
+    """(width, width) one axis per column, from least to most variance along it."""
+    bandwidth: float
+    """1/Å."""
+
+    def rotate(self, rows: NDArray[np.float64]) -> NDArray[np.float64]:
+        """Coordinates of rows (n, width) in 1/Å."""
+        return ((rows - self.mean) / self.bandwidth) @ self.directions
+
+
+@dataclass(frozen=True, slots=True)
+class Tree:
+    """A k-d tree over the last coordinates of rows: its 2^k leaves are runs of rows, its blocks are runs of leaves."""
+
+    order: NDArray[np.int64]
+    """(n,) the rows, leaf by leaf."""
+    leaf_start: NDArray[np.int64]
+    """(leaves + 1,) where each leaf begins in `order`."""
+    block_leaves: int
+    """Leaves of a block."""
+    boxes: NDArray[np.float32]
+    """(groups, 2, p, BOX_FAN) as `Leaves` of the kernels wants them."""
+    middles: NDArray[np.float32]
+    """(boxes, p) middles of the boxes of one level of the tree."""
+
+
+@dataclass(frozen=True, slots=True)
+class Blocks:
+    """The rows in float32, block by block, in bandwidths around a centre of their own."""
+
+    start: NDArray[np.int64]
+    """(blocks + 1,) where each block begins in the order of the tree."""
+    panels: NDArray[np.float32]
+    """(panels, width, PANEL) coordinates along the principal axes; the last panel is filled up with zeros."""
+    norms: NDArray[np.float32]
+    """(panels PANEL,) -|x|^2 / 2 of each row; -inf in the places that are left over."""
+    centres: NDArray[np.float64]
+    """(blocks, width) 1/Å, along the axes of the rows themselves."""
+    rotated_centres: NDArray[np.float64]
+    """(blocks, width) coordinates along the principal axes; NaN if the block is too large for float32."""
+    low: NDArray[np.float64]
+    """(blocks, width) least coordinates of the rows of a block."""
+    high: NDArray[np.float64]
+    """(blocks, width) largest coordinates."""
+    radii: NDArray[np.float64]
+    """(blocks,) largest distances from the centre."""
+
+    def inside(self, b: int) -> slice:
+        """The rows of a block in the order of the tree."""
+        return slice(self.start[b], self.start[b + 1])
+
+    def places(self, b: int) -> tuple[slice, slice]:
+        """The panels of a block, and the places of their rows, some of the last one left over."""
+        panels = slice(self.start[b] // PANEL, -(-self.start[b + 1] // PANEL))
+        return panels, slice(panels.start * PANEL, panels.stop * PANEL)
+
+
+def principal_axes(rows: NDArray[np.float64], bandwidth: float) -> Axes:
+    """Mean and principal axes of rows (n, width)."""
+    some = rows[:: max(1, len(rows) // AXES_ROWS)]
+    centre = np.median(some, axis=0)
+    distance2 = np.einsum("ij,ij->i", some - centre, some - centre)
+    some = some[distance2 <= AXES_OUTLIER**2 * np.quantile(distance2, 0.9)]
+    mean = some.mean(axis=0) if len(some) else centre
+    centred = some - mean
+    covariance = centred.T @ centred
+    if not np.isfinite(covariance).all():  # rows too large for their squares
+        return Axes(centre, np.eye(rows.shape[1]), bandwidth)
+    return Axes(mean, np.linalg.eigh(covariance)[1], bandwidth)
+
+
+def build_tree(rows: NDArray[np.float64], axes: Axes) -> Tree:
+    """A tree of rows (n, width): nodes are halved along their widest component, evenly but for a remainder of SPLIT."""
+    n = len(rows)
+    main = np.empty((n, min(COMPONENTS, rows.shape[1])), np.float32)
+    for start in range(0, n, ROTATED_ROWS):
+        piece = slice(start, start + ROTATED_ROWS)
+        main[piece] = axes.rotate(rows[piece])[:, -main.shape[1] :]
+    order = np.arange(n)
+    nodes = [(0, n)]
+    block_level = max(0, math.ceil(math.log2(n / BLOCK_ROWS)))
+    leaf_level = max(block_level, math.ceil(math.log2(n / LEAF_ROWS)))
+    for _ in range(leaf_level):
+        halves = []
+        for start, stop in nodes:
+            middle = start + (stop - start + SPLIT - 1) // SPLIT // 2 * SPLIT
+            here = main[order[start:stop]]
+            widest = int((here.max(axis=0) - here.min(axis=0)).argmax())
+            order[start:stop] = order[start:stop][np.argpartition(here[:, widest], middle - start)]
+            halves += [(start, middle), (middle, stop)]
+        nodes = halves
+    leaf_start = np.array([start for start, _ in nodes] + [n], dtype=np.int64)
+    return Tree(order, leaf_start, 2 ** (leaf_level - block_level), *_boxes(main[order], leaf_start))
+
+
+def _boxes(main: NDArray[np.float32], leaf_start: NDArray[np.int64]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    """Boxes and middles of a tree over the ordered components `main` (n, p).
+
+    Not every level of the tree has boxes: each box holds BOX_FAN of the next, which a processor measures at once.
+    """
+    levels = [np.stack([np.minimum.reduceat(main, leaf_start[:-1]), np.maximum.reduceat(main, leaf_start[:-1])])]
+    while levels[0].shape[1] > BOX_FAN:
+        groups = levels[0].reshape(2, -1, BOX_FAN, main.shape[1])
+        levels.insert(0, np.stack([groups[0].min(axis=1), groups[1].max(axis=1)]))
+    sorting = [level for level in levels if level.shape[1] <= MOST_MIDDLES][-1]
+    missing = BOX_FAN - levels[0].shape[1]
+    levels[0] = np.pad(levels[0], ((0, 0), (0, missing), (0, 0)), constant_values=np.inf)
+    boxes = np.concatenate([level.reshape(2, -1, BOX_FAN, main.shape[1]) for level in levels], axis=1)
+    return np.ascontiguousarray(boxes.transpose(1, 0, 3, 2)), 0.5 * sorting.sum(axis=0)
+
+
+def build_blocks(rows: NDArray[np.float64], axes: Axes, tree: Tree) -> Blocks:
+    """The blocks of a tree of rows (n, width)."""
+    n, width = rows.shape
+    start = tree.leaf_start[:: tree.block_leaves]
+    n_blocks, n_panels = len(start) - 1, -(-n // PANEL)
+    centres, rotated_centres, low, high = (np.empty((n_blocks, width)) for _ in range(4))
+    blocks = Blocks(
+        start=start,
+        panels=np.empty((n_panels, width, PANEL), np.float32),
+        norms=np.full(n_panels * PANEL, -np.inf, np.float32),
+        centres=centres,
+        rotated_centres=rotated_centres,
+        low=low,
+        high=high,
+        radii=np.empty(n_blocks),
+    )
+    for b in range(n_blocks):
+        inside = blocks.inside(b)
+        block = rows[tree.order[inside]]
+        # the median: a few rows far away leave it where the others are
+        centres[b] = np.median(block, axis=0)
+        rotated = ((block - centres[b]) / axes.bandwidth) @ axes.directions
+        centre = axes.rotate(centres[b : b + 1])[0]
+        low[b], high[b] = rotated.min(axis=0) + centre, rotated.max(axis=0) + centre
+        panels, places = blocks.places(b)
+        padded = np.zeros((places.stop - places.start, width), np.float32)
+        padded[: len(block)] = rotated
+        blocks.panels[panels] = padded.reshape(-1, PANEL, width).transpose(0, 2, 1)
+        rounded = padded[: len(block)].astype(np.float64)
+        norm2 = np.einsum("ij,ij->i", rounded, rounded)
+        blocks.norms[inside] = -0.5 * norm2
+        blocks.radii[b] = math.sqrt(float(norm2.max()))
+        rotated_centres[b] = centre if blocks.radii[b] < MOST_RADIUS else math.nan
+    return blocks
