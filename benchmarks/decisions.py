@@ -24,9 +24,9 @@ from ase import Atoms
 from ase.io import read
 from numpy.typing import NDArray
 
-import quests_md.reference.query
 from quests_md import Descriptor, Reference
-from quests_md.engine.index import Index
+from quests_md.engine import minus_log_sums
+from quests_md.engine.cpu_index import CpuIndex
 
 #: Bandwidth in 1/Å.
 BANDWIDTH = 0.015
@@ -119,9 +119,9 @@ class Ways:
 
 def count(ways: Ways) -> None:
     """From now on count what is not decided by proof."""
-    fast, exact = Index.minus_log_sums, quests_md.reference.query.minus_log_sums
+    fast, exact = CpuIndex.minus_log_sums, minus_log_sums
 
-    def counted_fast(index: Index, queries: NDArray[np.float64], *arguments: Any) -> Any:
+    def counted_fast(index: CpuIndex, queries: NDArray[np.float64], *arguments: Any) -> Any:
         ways.fast += len(queries)
         return fast(index, queries, *arguments)
 
@@ -129,8 +129,10 @@ def count(ways: Ways) -> None:
         ways.exact += len(queries)
         return exact(queries, *arguments, **options)
 
-    Index.minus_log_sums = counted_fast  # type: ignore[method-assign]
-    quests_md.reference.query.minus_log_sums = counted_exact
+    CpuIndex.minus_log_sums = counted_fast  # type: ignore[method-assign]
+    for name, module in sys.modules.items():
+        if name.startswith("quests_md.reference.") and hasattr(module, "minus_log_sums"):
+            module.minus_log_sums = counted_exact  # type: ignore[attr-defined]
 
 
 def made_up(make: Callable[[np.random.Generator], NDArray[np.float64]], seed: int) -> tuple[Reference, Any, Any]:
