@@ -1,27 +1,32 @@
-"""Check and Event: frozen records, and the log lines they become."""
+"""Check, Event and the environments of an event: frozen records, and the log lines they become."""
 
 import math
-import textwrap
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import numpy as np
 from numpy.typing import NDArray
 
+from ._json import from_mapping, to_mapping
+from ._words import describe_event
+
 __all__ = [
     "CHECK_FIELDS",
-    "TEXT_FIELDS",
+    "KINDS",
     "Check",
     "Environment",
     "Event",
+    "EventKind",
     "NearestEnvironment",
     "complete_line",
-    "environment_of",
-    "nearest_of",
-    "number",
-    "plain",
 ]
+
+#: Kinds of events, see `Event.kind`.
+EventKind = Literal["novel", "transition", "exploded"]
+
+#: The kinds of events, the gravest last.
+KINDS: tuple[EventKind, ...] = get_args(EventKind)
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,10 +110,17 @@ class Check:
 
     @classmethod
     def from_line(cls, line: Mapping[str, Any]) -> "Check":
-        """The record of a log line, without the per-atom arrays."""
+        """The record of a log line, without the arrays per atom.
+
+        Raises
+        ------
+        KeyError
+            If a field is missing that the first release wrote already.
+        TypeError
+            If a field does not hold what its annotation says.
+        """
         line = complete_line(line)
-        values = {name: number(name, line[name]) for name in CHECK_FIELDS} | {"alarms": tuple(line["alarms"])}
-        return cls(**values | {"excesses": {name: number("excess", x) for name, x in line["excesses"].items()}})
+        return from_mapping(cls, {name: line[name] for name in CHECK_FIELDS})
 
     @classmethod
     def invalid(
@@ -155,15 +167,6 @@ class Check:
 #: The fields of a check that go to the log.
 CHECK_FIELDS = tuple(f.name for f in fields(Check) if f.name not in ("delta_entropy", "above"))
 
-TEXT_FIELDS = {
-    "alarms", "state", "digest", "worst_element", "kind", "source", "explosion", "phase", "reason", "element",
-    "phases", "phase_clusters", "excesses",
-}  # fmt: skip
-
-
-#: Atoms of an explosion that are named in words.
-MOST_NAMED = 8
-
 
 @dataclass(frozen=True, slots=True)
 class NearestEnvironment:
@@ -201,7 +204,7 @@ class Event:
 
     id: int
     """Count of events in the log, from 1."""
-    kind: Literal["novel", "transition", "exploded"]
+    kind: EventKind
     """"novel": outside the reference, nothing more is known. "transition": a cluster grows and stays, or the run
     differs lastingly from its own beginning. "exploded": numbers that no simulation should have, see `reason`."""
     onset_step: int
@@ -249,10 +252,6 @@ class Event:
     environments: tuple[Environment, ...] = ()
     """Up to three of its worst atoms at the peak, with what the reference knows that is nearest to them."""
 
-    def to_line(self) -> dict[str, Any]:
-        """The record as a log line."""
-        return {"type": "event"} | plain({f.name: getattr(self, f.name) for f in fields(self)})
-
     @property
     def is_cluster(self) -> bool:
         """Whether its sizes are those of a cluster."""
@@ -260,148 +259,24 @@ class Event:
 
     def describe(self) -> str:
         """What happened, in lines of at most 100 characters: long names of files are cut, the record has them whole."""
-        lines = [f"event {self.id}: {self.kind}, {_steps(self.onset_step, self.last_step)}"]
-        lines[0] += ", still open" if self.is_open else ""
+        return describe_event(self)
 
-        def add(name: str, text: str) -> None:
-            first, rest = f"  {name:<9}", " " * 11
-            lines.extend(textwrap.wrap(" ".join(text.split()), 100, initial_indent=first, subsequent_indent=rest))
-
-        add("means", self._meaning())
-        began = [f"step {self.onset_step}"]
-        if self.onset_time_ps is not None:
-            began.append(f"{self.onset_time_ps:.2f} ps")
-        if self.onset_temperature_K is not None:
-            began.append(f"{self.onset_temperature_K:.0f} K")
-        add("began", f"{', '.join(began)}; confirmed at step {self.confirmed_step}")
-        if self.kind == "exploded":
-            if self.atoms:
-                named = ", ".join(map(str, self.atoms[:MOST_NAMED])) + (", ..." if self.n_atoms > MOST_NAMED else "")
-                which = "" if self.worst_atom is None else f"; the worst is {self.worst_atom} ({self.worst_element})"
-                add("atoms", f"{self.n_atoms}: {named}{which}")
-            return "\n".join(map(_printable, lines))
-        if self.alarms:
-            add("alarms", ", ".join(self.alarms))
-        unit = " nats" if self.kind == "novel" and "dh_max" in self.alarms else ""
-        beyond = f"{_short(self.peak_excess)}{unit} beyond the level"
-        which = "above the level" if self.phase is None else f"in the cluster of {self.phase}"
-        if self.phase is None and self.is_cluster:
-            by_itself = {"dh_max", "dh_q99"} & set(self.alarms)
-            which = "flagged" if by_itself else "in the cluster above the atom level"
-        n_atoms = f"{_atoms(self.n_atoms)} {which}" if self.n_atoms else "no single atom is above the level"
-        add("peak", f"step {self.peak_step}: {beyond}; {n_atoms}")
-        sizes = [size for _, size in self.size_history]
-        if len(sizes) > 1 and any(sizes):
-            if self.phase is None and self.is_cluster:
-                which = "in the cluster above the atom level"
-            add("size", f"{_atoms(sizes[0])} {which} at the onset, at most {max(sizes)}, {sizes[-1]} at last")
-        worst = [
-            (f"atom {e.atom} ({e.element}): dH {_short(e.delta_entropy)}, {e.coordination} neighbours", e.nearest)
-            for e in self.environments
-        ]
-        if not worst and self.worst_atom is not None:
-            worst = [(f"atom {self.worst_atom} ({self.worst_element})", self.nearest)]
-        for i, (atom, near) in enumerate(worst):
-            lines += _with_nearest(f"{'' if i else '  worst':<11}{atom}; ", near)
-        return "\n".join(map(_printable, lines))
-
-    def _meaning(self) -> str:
-        """What the kind says and what it does not, in a sentence."""
-        if self.kind == "exploded":
-            invalid = "non-finite numbers or no usable cell" if math.isnan(self.peak_excess) else ""
-            return f"broken: {self.reason or invalid or 'numbers that no simulation should have'}"
-        if self.kind == "novel":
-            return self.reason or "outside the reference; whether the potential fails here is not known"
-        if self.phase is not None:
-            size = "" if self.cluster is None else f" to {_atoms(self.cluster)}"
-            return self.reason or f"a cluster of {self.phase} grew{size}"
-        what = self.reason or "the run differs from its own beginning"
-        return f"{what}; which phase is not known, a change of temperature can look the same"
+    def to_line(self) -> dict[str, Any]:
+        """The record as a log line."""
+        return {"type": "event"} | to_mapping(self)
 
     @classmethod
     def from_line(cls, line: Mapping[str, Any]) -> "Event":
-        """The record of a log line."""
-        # the first release did not write these
-        line = {"alarms": ["dh_max"], "reason": "", "phase": None, "cluster": None, "environments": []} | dict(line)
-        values = {f.name: number(f.name, line[f.name]) for f in fields(cls)}
-        values["alarms"] = tuple(line["alarms"])
-        values["atoms"] = tuple(line["atoms"])
-        values["size_history"] = tuple((int(step), int(size)) for step, size in line["size_history"])
-        if line["centroid"] is not None:
-            values["centroid"] = tuple(number("centroid", x) for x in line["centroid"])
-        values["nearest"] = nearest_of(line["nearest"])
-        values["environments"] = tuple(environment_of(e) for e in line["environments"])
-        return cls(**values)
-
-
-def _steps(first: int, last: int) -> str:
-    return f"step {first}" if first == last else f"steps {first} to {last}"
-
-
-def _atoms(count: int) -> str:
-    return f"{count} atom{'s' * (count != 1)}"
-
-
-def _short(value: float) -> str:
-    return f"{value:.1f}" if not 1e6 <= abs(value) < math.inf else f"{value:.1e}"
-
-
-def _printable(line: str) -> str:
-    """A line of at most 100 characters that a terminal can show, whatever a file or phase is called."""
-    return "".join(c if c.isprintable() else "?" for c in line[:100])
-
-
-def _with_nearest(start: str, near: NearestEnvironment | None) -> list[str]:
-    """The beginning of a line with the nearest known environment, which has its own line where that is too long."""
-    if near is None:
-        return [f"{start}an element that the reference has never seen"]
-    start += f"{_short(near.distance)} bandwidths from"
-    source = "known" if near.source == "memory" else near.source
-    place = f" frame {near.frame} atom {near.atom}"
-    if len(start) + 1 + len(source) + len(place) <= 100:
-        return [f"{start} {source}{place}"]
-    room = 100 - 13 - len(place)
-    return [start, f"{'':<13}{source if len(source) <= room else '...' + source[3 - room :]}{place}"]
-
-
-def plain(values: Mapping[str, Any]) -> dict[str, Any]:
-    """The values with the environments among them as mappings."""
-    line = dict(values)
-    for name, value in values.items():
-        if isinstance(value, NearestEnvironment):
-            line[name] = {f.name: getattr(value, f.name) for f in fields(value)}
-    if "environments" in values:
-        line["environments"] = [plain({f.name: getattr(e, f.name) for f in fields(e)}) for e in values["environments"]]
-    return line
-
-
-def environment_of(line: Mapping[str, Any]) -> Environment:
-    """The record of a mapping."""
-    values = {f.name: number(f.name, line[f.name]) for f in fields(Environment)}
-    return Environment(**values | {"nearest": nearest_of(line["nearest"])})
-
-
-def nearest_of(line: Mapping[str, Any] | None) -> NearestEnvironment | None:
-    """The record of a mapping, None for None."""
-    if line is None:
-        return None
-    return NearestEnvironment(**{f.name: number(f.name, line[f.name]) for f in fields(NearestEnvironment)})
-
-
-def number(name: str, value: Any) -> Any:
-    """The value of a field as it was before `_plain`."""
-    if isinstance(value, str) and name not in TEXT_FIELDS and value in ("inf", "-inf", "nan"):
-        return float(value)
-    return value
+        """The record of a log line; raises as `Check.from_line` does."""
+        return from_mapping(cls, {"alarms": ["dh_max"]} | dict(line))  # the first release did not write the alarms
 
 
 def complete_line(line: Mapping[str, Any]) -> dict[str, Any]:
     """A check line with the fields that the first release did not write: the largest dH was all that raised alarms."""
-    alarms = ["dh_max"] if line["state"] == "out" else []
     return {
         "n_tail": None,
         "tail_cluster": None,
-        "alarms": alarms,
+        "alarms": ["dh_max"] if line["state"] == "out" else [],
         "trigger_excess": line["excess"],
         "excesses": {},
         "phases": None,

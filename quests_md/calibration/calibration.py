@@ -15,6 +15,7 @@ from ase.data import atomic_numbers, chemical_symbols
 from numpy.typing import ArrayLike, NDArray
 
 from quests_md._files import replacing
+from quests_md._words import many
 from quests_md.errors import FileFormatError, MismatchError
 from quests_md.reference import Reference, label_list, shortened
 
@@ -453,8 +454,8 @@ def _level_text(level: Level, n_atoms: int, n_groups: int) -> str:
     unit = STATISTICS[level.statistic].unit
     value = level.value * n_atoms if level.statistic == "n_tail" else level.value
     text = f"{name} {'<=' if level.side == 'above' else '>='} {value:.2f} {unit}: "
-    many = _many_groups(level.n_groups)
-    groups = many if level.n_groups >= n_groups else f"{many} of {n_groups} with fitting frames"
+    groups = _many_groups(level.n_groups)
+    groups += "" if level.n_groups >= n_groups else f" of {n_groups} with fitting frames"
     if level.kind == "conformal":
         text += f"conformal, {groups}"
     elif level.kind == "extrapolated":
@@ -502,7 +503,7 @@ def _composition(held_out: HeldOut) -> dict[int, int]:
 
 
 def _many_groups(n: int) -> str:
-    return f"{n or 'no'} group{'' if n == 1 else 's'}"
+    return many(n, "group") if n else "no groups"
 
 
 def _frame_groups(reference: Reference, groups: str | Sequence[Any] | None) -> tuple[NDArray[np.int64], str]:

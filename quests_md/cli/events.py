@@ -7,8 +7,9 @@ from typing import Annotated
 
 import typer
 
+from quests_md._json import dumps
 from quests_md.log import Log, read_log
-from quests_md.records import Event
+from quests_md.records import KINDS, Event
 from quests_md.show import (
     PICTURE_SUFFIXES,
     cluster_growth,
@@ -19,7 +20,6 @@ from quests_md.show import (
     terminal_width,
     timeline,
 )
-from quests_md.watch import KINDS, event_json
 
 from .options import FailOption, check_output, event_kinds
 from .output import exit_after, save_picture, tell
@@ -57,7 +57,7 @@ def list_events(
     content = read_log(log)
     events = [event for event in content.events if event.kind in kinds]
     if as_json:
-        typer.echo("[" + ",\n ".join(map(event_json, events)) + "]")
+        typer.echo("[" + ",\n ".join(map(dumps, events)) + "]")
     else:
         _print_events(content, events, details)
     if plot is not None:

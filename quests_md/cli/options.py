@@ -11,8 +11,8 @@ import typer
 
 from quests_md.calibration import DEFAULT_STATISTICS, STATISTICS, calibrate
 from quests_md.io import expand_sources
+from quests_md.records import KINDS
 from quests_md.reference import Reference
-from quests_md.watch import KINDS
 
 from .output import tell
 

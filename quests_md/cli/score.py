@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from quests_md._progress import track
+from quests_md._words import many
 from quests_md.calibration import Calibration, calibrate
 from quests_md.hosts import score_trajectory
 from quests_md.io import count_frames
@@ -15,7 +16,7 @@ from quests_md.log import read_log, require_new_log
 from quests_md.monitor import Monitor
 from quests_md.records import Check, Event
 from quests_md.reference import Reference
-from quests_md.show import PICTURE_SUFFIXES, check_rows, fold, latest, many, run_summary, terminal_width, timeline
+from quests_md.show import PICTURE_SUFFIXES, check_rows, fold, latest, run_summary, terminal_width, timeline
 from quests_md.watch import Trigger, save_frame, sentinel
 
 from .options import (

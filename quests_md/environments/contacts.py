@@ -11,6 +11,7 @@ from ase.geometry import minkowski_reduce
 from numpy.typing import NDArray
 
 from quests_md._kernels.neighbors import link_pairs
+from quests_md._words import many
 
 from .atom_ids import element_symbol
 from .neighbours import PairDistances, frame_grid
@@ -185,4 +186,4 @@ def _reason(
         verdict = f"below {limit:.2f} Å counts as exploded (the reference has no such pair)"
     pair = f"{element_symbol(atoms.numbers[i])}-{element_symbol(atoms.numbers[j])}"
     reason = f"{who} ({pair}) are {distances[0]:.2f} Å apart; {verdict}"
-    return reason if n_pairs == 1 else f"{reason}; {n_pairs - 1} more pair{'s' * (n_pairs > 2)} too near"
+    return reason if n_pairs == 1 else f"{reason}; {many(n_pairs - 1, 'more pair')} too near"

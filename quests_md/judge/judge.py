@@ -225,7 +225,8 @@ class Judge:
             raise
         except FrameError as exc:
             lost = np.flatnonzero(~(np.abs(atoms.positions) <= MAX_COORDINATE).all(axis=1))
-            return Judged(_invalid(host, start), None, str(exc), offenders=tuple(lost.tolist()))
+            invalid = Check.invalid(**host, elapsed_us=(time.perf_counter() - start) * 1e6)
+            return Judged(invalid, None, str(exc), offenders=tuple(lost.tolist()))
         # atoms that are no centers have no dH and count in nothing, not in the size of the frame either
         mode = self.mode(n_atoms)
         frame_levels = self.frame_levels(numbers[centers], mode)
@@ -496,24 +497,3 @@ def _verdict(excesses: Mapping[str, float]) -> dict[str, Any]:
 def _called_off(excesses: Mapping[str, float], confirmed: float) -> dict[str, float]:
     """Excesses of which none is above that of the second reference, where that one has no alarm."""
     return dict(excesses) if confirmed > 0 else {name: min(value, confirmed) for name, value in excesses.items()}
-
-
-def _invalid(host: dict[str, Any], start: float) -> Check:
-    return Check(
-        **host,
-        dh_max=None,
-        dh_mean=None,
-        dh_q99=None,
-        n_above=0,
-        largest_cluster=None,
-        n_tail=None,
-        tail_cluster=None,
-        frame_entropy=None,
-        excess=math.nan,
-        alarms=(),
-        trigger_excess=math.nan,
-        worst_atom=None,
-        worst_element=None,
-        state="invalid",
-        elapsed_us=(time.perf_counter() - start) * 1e6,
-    )

@@ -18,8 +18,8 @@ from quests_md.errors import LogExistsError
 
 __all__ = ["LOOK_SECONDS", "Appender", "is_held"]
 
-#: Time between two looks at whether the file is still there and nobody else has changed it, s. A look is two system
-#: calls; on NFS it waits until the server has what was written so far, so it is not taken with every piece.
+#: Time between two looks at the file, s. A look is two system calls; on NFS it waits until the server has what was
+#: written so far, so it is not taken with every piece.
 LOOK_SECONDS = 5.0
 
 _open_files: "WeakSet[Appender]" = WeakSet()
@@ -35,6 +35,13 @@ class Appender:
     A file that was deleted, cut short, or changed by another process is never written again: every `append` raises.
     One that was moved is followed. Forked children hold neither the file nor the lock, and cannot append.
 
+    Parameters
+    ----------
+    path
+        The file; it is created if it does not exist.
+    look_seconds
+        Time between two looks at whether the file is still there and nobody else has changed it, s.
+
     Raises
     ------
     BlockingIOError
@@ -43,8 +50,9 @@ class Appender:
         If it cannot be opened or created, or is not a regular file.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, *, look_seconds: float = LOOK_SECONDS) -> None:
         self.path = path
+        self._look_seconds = look_seconds
         self._owner = os.getpid()
         self._mutex = threading.Lock()
         self._fd = -1
@@ -165,7 +173,7 @@ class Appender:
         now = time.monotonic()
         if now < self._next_look:
             return
-        self._next_look = now + LOOK_SECONDS
+        self._next_look = now + self._look_seconds
         if os.fstat(self._fd).st_nlink == 0 < self._n_links:
             self._lose(OSError(errno.ESTALE, "log: it was deleted or overwritten while being written", str(self.path)))
         last = max(self._end - 1, 0)

@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 
+from quests_md._words import many
 from quests_md.log import Log
 from quests_md.records import Event
 
@@ -21,7 +22,7 @@ MOST_STATISTICS = 3
 def run_sentence(log: Log) -> str:
     """What happened first, and whether it ended badly."""
     if not log.events:
-        checks = f"{len(log)} check{'s' * (len(log) != 1)}"
+        checks = many(len(log), "check")
         out = int((log.state == "out").sum())
         if out:
             return f"No event in {checks}: {out} out, too few in a row"
@@ -52,7 +53,7 @@ def growth_sentence(events: Sequence[Event]) -> str:
     (first, begin), sizes = event.size_history[0], dict(event.size_history)
     step = max(sizes, key=lambda step: (sizes[step], -step))
     what = f" ({event.phase})" if event.phase else ""
-    atoms = f"{sizes[step]} atom{'s' * (sizes[step] != 1)}"
+    atoms = many(sizes[step], "atom")
     if step == first:
         return f"Event {event.id}{what} had {atoms} at step {first} and never more"
     return f"Event {event.id}{what} grew from {begin} to {atoms} within {step - first} steps"

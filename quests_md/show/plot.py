@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from quests_md._words import many
 from quests_md.calibration import STATISTICS, Calibration, Level, NullScores, kind_of
 from quests_md.log import Log
 from quests_md.records import Event
@@ -316,7 +317,7 @@ def _name_tops(axis: "Axes", tops: Sequence[tuple[float, float, Event]]) -> None
     to_panel = (axis.transScale + axis.transLimits).transform
     taken: list[tuple[float, float]] = []
     for size, place, event in sorted(tops, key=lambda top: -top[0])[:MOST_NAMED]:
-        text = f"event {event.id}{f': {event.phase}' if event.phase else ''}, {size:.0f} atom{'s' * (size != 1)}"
+        text = f"event {event.id}{f': {event.phase}' if event.phase else ''}, {many(round(size), 'atom')}"
         left, height = (float(v) for v in to_panel((place, size)))
         is_left = left > 0.8
         left -= 0.19 if is_left else 0.0

@@ -8,11 +8,11 @@ from typing import Any, TextIO
 
 from ase.data import chemical_symbols
 
+from quests_md._words import many
 from quests_md.calibration import STATISTICS, Calibration, Power, kind_of, rate_of
 from quests_md.log import Log
-from quests_md.records import Check, Event
+from quests_md.records import KINDS, Check, Event
 from quests_md.reference import Reference
-from quests_md.watch import KINDS
 
 from .event_spans import short_outliers
 
@@ -24,7 +24,6 @@ __all__ = [
     "fold",
     "latest",
     "log_summary",
-    "many",
     "power_rows",
     "reference_lines",
     "run_summary",
@@ -226,11 +225,6 @@ def reference_lines(reference: Reference, calibration: Calibration) -> list[str]
         lines["parents"] = ", ".join(origin["parents"])
     lines["levels"], *rest = calibration.describe().split("\n")
     return [f"{name:<11} {value}" for name, value in [*lines.items(), *(("", line) for line in rest)]]
-
-
-def many(count: int, noun: str) -> str:
-    """A number of things."""
-    return f"{count} {noun}{'s' * (count != 1)}"
 
 
 def fold(text: str, stream: TextIO, indent: int = 2) -> str:

@@ -1,6 +1,6 @@
 """Checks to events to actions: everything with a state."""
 
-from .actions import KINDS, Action, event_json, save_frame, sentinel, stop
+from .actions import Action, save_frame, sentinel, stop
 from .baseline import BASELINE_STATISTICS
 from .budget import Budget
 from .cost import Overhead
@@ -12,7 +12,6 @@ from .trigger import Trigger
 
 __all__ = [
     "BASELINE_STATISTICS",
-    "KINDS",
     "Action",
     "Budget",
     "Cusum",
@@ -22,7 +21,6 @@ __all__ = [
     "RunSettings",
     "Trigger",
     "Watch",
-    "event_json",
     "save_frame",
     "sentinel",
     "stop",

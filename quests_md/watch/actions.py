@@ -1,8 +1,6 @@
 """What may be done about an event: functions of (event, frame)."""
 
 import io
-import json
-import math
 import os
 from collections.abc import Callable, Sequence
 from contextlib import suppress
@@ -15,16 +13,14 @@ from ase.io import write
 from ase.io.extxyz import per_atom_properties, per_config_properties
 
 from quests_md._files import replacing
+from quests_md._json import dumps, loads
 from quests_md.errors import StopRun
-from quests_md.records import Event
+from quests_md.records import KINDS, Event
 
-__all__ = ["KINDS", "Action", "event_json", "save_frame", "sentinel", "stop"]
+__all__ = ["Action", "save_frame", "sentinel", "stop"]
 
 #: Called as action(event, frame) with a copy of the flagged frame.
 Action = Callable[[Event, Atoms], Any]
-
-#: Kinds of events, the gravest last.
-KINDS = ("novel", "transition", "exploded")
 
 
 @overload
@@ -121,23 +117,15 @@ def sentinel(
         gravity = KINDS.index(event.kind)
         if gravest < 0 and file.exists():  # of the same run, before it was taken up again
             with suppress(OSError, ValueError, KeyError, TypeError):
-                gravest = KINDS.index(json.loads(file.read_text(encoding="utf-8"))["kind"])
+                gravest = KINDS.index(loads(file.read_bytes())["kind"])
         if event.kind not in chosen or gravity < gravest:
             return
         with replacing(file) as temporary:
-            temporary.write_text(event_json(event) + "\n", encoding="utf-8")
+            temporary.write_text(dumps(event) + "\n", encoding="utf-8")
         gravest = gravity
 
     write_file.repeats = True  # type: ignore[attr-defined]  # the monitor asks for it
     return write_file
-
-
-def event_json(event: Event) -> str:
-    """All that is known of an event, as one line of JSON: inf and NaN, which JSON lacks, are the texts of the log."""
-    line = event.to_line()
-    del line["type"]
-    text = json.dumps(_finite(line), ensure_ascii=False, allow_nan=False)
-    return text.encode(errors="backslashreplace").decode()  # a file name that is not UTF-8, as in the log
 
 
 def stop(event: Event, atoms: Atoms) -> None:
@@ -151,16 +139,6 @@ def _in_a_folder(path: str | os.PathLike[str]) -> Path:
     if not file.parent.is_dir():
         raise FileNotFoundError(f"path: the folder of {path} does not exist; create it")
     return file
-
-
-def _finite(value: Any) -> Any:
-    if isinstance(value, dict):
-        return {key: _finite(item) for key, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [_finite(item) for item in value]
-    if isinstance(value, np.generic):
-        value = value.item()
-    return str(value) if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def _is_finite(atoms: Atoms) -> bool:

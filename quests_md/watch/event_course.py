@@ -3,16 +3,14 @@
 from collections import deque
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
-from typing import Any, Literal, Protocol
+from typing import Any, Protocol
 
-from quests_md.records import Check, Environment, Event, NearestEnvironment, environment_of, nearest_of, number, plain
+from quests_md._json import from_mapping, number, to_mapping
+from quests_md.records import Check, Environment, Event, EventKind, NearestEnvironment
 
 from .cluster_tracker import ClusterTracker
 
-__all__ = ["CLUSTER_ALARM", "MOST_ATOMS", "Channel", "EventCourse", "Findings", "Peak"]
-
-#: What opens an event: the reference, the run's own beginning or its phases, or impossible numbers.
-Channel = Literal["novel", "transition", "exploded"]
+__all__ = ["CLUSTER_ALARM", "MOST_ATOMS", "EventCourse", "Findings", "Peak"]
 
 #: Most atoms an event names, and most entries of its size history.
 MOST_ATOMS = 1000
@@ -43,45 +41,30 @@ class Peak:
     nearest: NearestEnvironment | None
     environments: tuple[Environment, ...]
 
-    def to_line(self) -> dict[str, Any]:
-        """The record in plain types."""
-        return plain({f.name: getattr(self, f.name) for f in fields(self)})
-
-    @classmethod
-    def from_line(cls, line: Mapping[str, Any]) -> "Peak":
-        """The record of a line."""
-        values = {f.name: number(f.name, line[f.name]) for f in fields(cls)}
-        values["atoms"] = tuple(line["atoms"])
-        if line["centroid"] is not None:
-            values["centroid"] = tuple(number("centroid", x) for x in line["centroid"])
-        values["nearest"] = nearest_of(line["nearest"])
-        values["environments"] = tuple(environment_of(e) for e in line["environments"])
-        return cls(**values)
-
 
 class Findings(Protocol):
     """What a check found beyond its numbers: computed from the frame, or read back from the log."""
 
-    def changed(self, channel: Channel, state: str) -> None:
+    def changed(self, channel: EventKind, state: str) -> None:
         """Keep that the trigger of a channel has changed its state."""
 
-    def reason(self, channel: Channel) -> tuple[str, str | None]:
+    def reason(self, channel: EventKind) -> tuple[str, str | None]:
         """Why an event is open, where the check's numbers do not say it, and the phase that grows."""
 
-    def size(self, channel: Channel) -> tuple[int, int]:
+    def size(self, channel: EventKind) -> tuple[int, int]:
         """Atoms of an event, and how many its clusters could have, less those that thermal motion gives."""
 
-    def track(self, channel: Channel, tracker: ClusterTracker) -> None:
+    def track(self, channel: EventKind, tracker: ClusterTracker) -> None:
         """Let the tracker see the clusters of the frame that concern an event."""
 
-    def peak(self, channel: Channel, excess: float) -> Peak:
+    def peak(self, channel: EventKind, excess: float) -> Peak:
         """The frame as the peak of an event."""
 
 
 class EventCourse:
     """Collects the checks of one event, from the first check out; memory does not grow with its length."""
 
-    def __init__(self, channel: Channel, first: Check | None = None) -> None:
+    def __init__(self, channel: EventKind, first: Check | None = None) -> None:
         self.channel = channel
         self.kind = channel
         self.event_id = 0
@@ -197,7 +180,7 @@ class EventCourse:
             "history": [list(entry) for entry in self._history],
             "every": self._every,
             "alarms": list(self._alarms),
-            "peak": None if self._peak is None else self._peak.to_line(),
+            "peak": None if self._peak is None else to_mapping(self._peak),
             "tracker": self._tracker.state(),
             "track": self._track,
             "cluster": self._cluster,
@@ -210,15 +193,16 @@ class EventCourse:
     def from_state(cls, state: Mapping[str, Any]) -> "EventCourse":
         """The course of which `state` was taken."""
         course = cls(state["channel"])
-        for name in ("kind", "event_id", "phase", "reason", "onset_step", "onset_time_ps", "onset_temperature_K"):
+        for name in ("kind", "event_id", "phase", "reason", "onset_step", "confirmed_step", "last_step"):
             setattr(course, name, state[name])
-        for name in ("confirmed_step", "last_step", "n_checks", "n_open_checks"):
-            setattr(course, name, state[name])
+        course.onset_time_ps = number(state["onset_time_ps"])
+        course.onset_temperature_K = number(state["onset_temperature_K"])
+        course.n_checks, course.n_open_checks = state["n_checks"], state["n_open_checks"]
         for step, *sizes in state["history"]:
             course._history.append((int(step), int(sizes[0]), int(sizes[-1])))
         course._every = state["every"]
         course._alarms = dict.fromkeys(state["alarms"])
-        course._peak = None if state["peak"] is None else Peak.from_line(state["peak"])
+        course._peak = None if state["peak"] is None else from_mapping(Peak, state["peak"])
         course._tracker.restore(state["tracker"])
         course._track, course._cluster = state["track"], state["cluster"]
         course._first, course._is_compact = list(state["first"]), state["is_compact"]

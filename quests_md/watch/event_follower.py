@@ -9,11 +9,11 @@ from typing import Any
 from ase import Atoms
 
 from quests_md.judge import Judged
-from quests_md.records import Check, Event, number
+from quests_md.records import Check, Event, EventKind
 from quests_md.reference import Reference
 
 from .baseline import Baseline
-from .event_course import Channel, EventCourse, Findings
+from .event_course import EventCourse, Findings
 from .explosion import Explosion
 from .findings import FrameFindings, LoggedFindings
 from .own_clusters import OwnClusters
@@ -28,9 +28,9 @@ RECENT_EVENTS = 1000
 #: Checks between two lines of the log that hold the whole state, so that a resumed run reads no more than these.
 SNAPSHOT = 1000
 
-#: Channels with a trigger each, whose events wait for the trigger's patience: "novel" for what the reference judges,
+#: EventKinds with a trigger each, whose events wait for the trigger's patience: "novel" for what the reference judges,
 #: "transition" for what the run's own beginning or the labelled phases judge. The third, "exploded", opens at once.
-PATIENT: tuple[Channel, ...] = ("novel", "transition")
+PATIENT: tuple[EventKind, ...] = ("novel", "transition")
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,7 +110,7 @@ class EventFollower:
         self.n_outliers = 0
         """Times that checks were out, but not for long enough to open an event."""
         self.closed: deque[Event] = deque(maxlen=recent_events)
-        self._courses: dict[Channel, EventCourse] = {}
+        self._courses: dict[EventKind, EventCourse] = {}
         self._snapshot_every = snapshot_every
 
     @property
@@ -190,10 +190,7 @@ class EventFollower:
             self.baseline.restore(state["baseline"])
         self.own_clusters.restore(state["own_clusters"])
         self.explosion.restore(state["explosion"])
-        self._courses = {
-            channel: EventCourse.from_state({name: number(name, value) for name, value in course.items()})
-            for channel, course in state["courses"].items()
-        }
+        self._courses = {channel: EventCourse.from_state(course) for channel, course in state["courses"].items()}
 
     def _judge_by_baseline(self, judged: Judged) -> Judged:
         """The check as the run's own beginning judges it, once that is complete."""
@@ -233,7 +230,7 @@ class EventFollower:
             outcome += _Outcome((self.snapshot(check),))
         return outcome
 
-    def _update(self, channel: Channel, check: Check, findings: Findings) -> _Outcome:
+    def _update(self, channel: EventKind, check: Check, findings: Findings) -> _Outcome:
         """Ask the trigger of this channel, follow its event."""
         excesses, trigger = self._excesses(channel, check), self.triggers[channel]
         excess = max(excesses.values(), default=-math.inf)
@@ -249,7 +246,7 @@ class EventFollower:
         outcome = _Outcome(stop=after == "stop")
         return outcome + self._open_or_follow(course, check, findings) if after in ("open", "stop") else outcome
 
-    def _excesses(self, channel: Channel, check: Check) -> dict[str, float]:
+    def _excesses(self, channel: EventKind, check: Check) -> dict[str, float]:
         """The excesses of the statistics of a channel."""
         own = self.baseline.statistics if self.baseline is not None and self.baseline.is_complete else ()
         of_run = {*own, *(f"{name}_drift" for name in own)}
@@ -284,7 +281,7 @@ class EventFollower:
         event = course.record(is_open=True)
         return _Outcome((event.to_line(),), ((event, is_new),))
 
-    def _close(self, channel: Channel) -> _Outcome:
+    def _close(self, channel: EventKind) -> _Outcome:
         course = self._courses.pop(channel, None)
         if course is None or not course.is_confirmed:
             return _Outcome()

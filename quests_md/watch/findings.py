@@ -21,14 +21,15 @@ from ase import Atoms
 from ase.geometry import find_mic
 from numpy.typing import NDArray
 
+from quests_md._json import from_mapping, to_mapping
 from quests_md.calibration import TAIL_SHARE
 from quests_md.environments import clusters, coordination, identities
 from quests_md.judge import Judged
-from quests_md.records import Environment, NearestEnvironment
+from quests_md.records import Environment, EventKind, NearestEnvironment
 from quests_md.reference import Reference
 
 from .cluster_tracker import ClusterTracker
-from .event_course import CLUSTER_ALARM, MOST_ATOMS, Channel, Peak
+from .event_course import CLUSTER_ALARM, MOST_ATOMS, Peak
 
 __all__ = ["FrameFindings", "LoggedFindings"]
 
@@ -48,11 +49,11 @@ class FrameFindings:
     used: dict[str, Any] = field(default_factory=dict)
     """The answers given so far, in plain types: the state line of the log."""
 
-    def changed(self, channel: Channel, state: str) -> None:
+    def changed(self, channel: EventKind, state: str) -> None:
         """See `Findings`."""
         self.used.setdefault("trigger", {})[channel] = state
 
-    def reason(self, channel: Channel) -> tuple[str, str | None]:
+    def reason(self, channel: EventKind) -> tuple[str, str | None]:
         """See `Findings`."""
         judged, check = self.judged, self.judged.check
         reason, phase = judged.reason or check.explosion if channel == "exploded" else "", None
@@ -69,7 +70,7 @@ class FrameFindings:
         self.used.setdefault("reason", {})[channel] = [reason, phase]
         return reason, phase
 
-    def size(self, channel: Channel) -> tuple[int, int]:
+    def size(self, channel: EventKind) -> tuple[int, int]:
         """See `Findings`."""
         judged = self.judged
         if self._is_of_phase(channel):
@@ -81,7 +82,7 @@ class FrameFindings:
         self.used.setdefault("sizes", {})[channel] = [size, of_all]
         return size, of_all
 
-    def track(self, channel: Channel, tracker: ClusterTracker) -> None:
+    def track(self, channel: EventKind, tracker: ClusterTracker) -> None:
         """See `Findings`."""
         tail = self.judged.tail
         chosen = self._chosen(channel) if self._is_of_phase(channel) or tail is None else tail
@@ -90,7 +91,7 @@ class FrameFindings:
         tracker.update(self.judged.check.step, [names[cluster] for cluster in found])
         self.used.setdefault("tracks", {})[channel] = tracker.state()
 
-    def peak(self, channel: Channel, excess: float) -> Peak:
+    def peak(self, channel: EventKind, excess: float) -> Peak:
         """See `Findings`."""
         check, frame = self.judged.check, self.atoms
         chosen = np.flatnonzero(self._chosen(channel))
@@ -117,10 +118,10 @@ class FrameFindings:
             nearest=nearest,
             environments=environments,
         )
-        self.used.setdefault("peaks", {})[channel] = peak.to_line()
+        self.used.setdefault("peaks", {})[channel] = to_mapping(peak)
         return peak
 
-    def _flagged(self, channel: Channel) -> NDArray[np.bool_]:
+    def _flagged(self, channel: EventKind) -> NDArray[np.bool_]:
         """(n_atoms,) atoms that by themselves are of an event of this channel."""
         judged, chosen = self.judged, np.zeros(len(self.atoms), dtype=bool)
         if channel == "exploded":
@@ -131,7 +132,7 @@ class FrameFindings:
             chosen |= judged.check.above
         return chosen
 
-    def _chosen(self, channel: Channel) -> NDArray[np.bool_]:
+    def _chosen(self, channel: EventKind) -> NDArray[np.bool_]:
         """(n_atoms,) atoms of an event of this channel: where none is flagged by itself those of its cluster."""
         chosen, tail = self._flagged(channel), self.judged.tail
         if chosen.any() or tail is None or channel == "exploded" or self._is_of_phase(channel):
@@ -140,7 +141,7 @@ class FrameFindings:
             chosen[clusters(self.atoms, tail, self.reference.pair_distances())[0]] = True
         return chosen
 
-    def _is_of_phase(self, channel: Channel) -> bool:
+    def _is_of_phase(self, channel: EventKind) -> bool:
         return channel == "transition" and self.judged.product is not None
 
     def _nearest(self, these: NDArray[np.int64]) -> list[NearestEnvironment | None]:
@@ -182,26 +183,26 @@ class LoggedFindings:
 
     found: Mapping[str, Any]
 
-    def changed(self, channel: Channel, state: str) -> None:
+    def changed(self, channel: EventKind, state: str) -> None:
         """See `Findings`."""
 
-    def reason(self, channel: Channel) -> tuple[str, str | None]:
+    def reason(self, channel: EventKind) -> tuple[str, str | None]:
         """See `Findings`."""
         reason, phase = self.found["reason"][channel]
         return reason, phase
 
-    def size(self, channel: Channel) -> tuple[int, int]:
+    def size(self, channel: EventKind) -> tuple[int, int]:
         """See `Findings`."""
         size, of_all = self.found["sizes"][channel]
         return int(size), int(of_all)
 
-    def track(self, channel: Channel, tracker: ClusterTracker) -> None:
+    def track(self, channel: EventKind, tracker: ClusterTracker) -> None:
         """See `Findings`."""
         tracker.restore(self.found["tracks"][channel])
 
-    def peak(self, channel: Channel, excess: float) -> Peak:
+    def peak(self, channel: EventKind, excess: float) -> Peak:
         """See `Findings`."""
-        return Peak.from_line(self.found["peaks"][channel])
+        return from_mapping(Peak, self.found["peaks"][channel])
 
 
 def _centroid(frame: Atoms, chosen: NDArray[np.int64]) -> tuple[float, float, float] | None:

@@ -12,11 +12,12 @@ import numpy as np
 from ase import Atoms
 
 from quests_md._files import file_size
+from quests_md._json import plain
 from quests_md._progress import say
 from quests_md.engine import announce_compilation, are_kernels_cached
 from quests_md.errors import StopRun
 from quests_md.judge import Judged, frame_digest
-from quests_md.log import plain_line, require_new_log
+from quests_md.log import require_new_log
 from quests_md.records import Check, Event
 
 from .actions import Action
@@ -148,7 +149,7 @@ class Run:
             start_step=start,
             is_kept=settings.averaging is not None or (host is not None and host.own_step > 0),
         )
-        chain = settings.require_same(header_at(history, place), plain_line(header), str(history.path))
+        chain = settings.require_same(header_at(history, place), plain(header), str(history.path))
         self.last_check, place = bring_back(self.follower, history, place)
         self.follower.n_checks = place.frame
         self.log.settled = self.follower.settled

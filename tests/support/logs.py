@@ -1,9 +1,14 @@
 """Logs made by hand: checks and events as a monitor would have written them."""
 
 import itertools
-from dataclasses import replace
+import json
+from collections.abc import Mapping
+from dataclasses import fields, replace
+from types import UnionType
+from typing import Literal, get_args, get_origin, get_type_hints
 
 import pytest
+from hypothesis import strategies as st
 
 from quests_md import Check, Event, read_log
 from quests_md.log import SCHEMA, LogWriter
@@ -11,6 +16,14 @@ from quests_md.records import NearestEnvironment
 
 NAN, INF = float("nan"), float("inf")
 LEVEL = 2.0
+HEADER = {
+    "type": "header",
+    "schema": SCHEMA,
+    "started": "2026-01-02T03:04:05+00:00",
+    "host": "node7",
+    "pid": 4321,
+    "reference": {"fingerprint": "abc123"},
+}
 CALIBRATION = {"level": LEVEL, "kind": "none", "rate": 1 / 31, "per": "check", "n_groups": 30}
 CHECK = Check(
     step=0,
@@ -78,19 +91,83 @@ def event(checks, first, last, **changes):
     return replace(EVENT, **(known | {"n_checks": last - first + 1} | changes))
 
 
+def check_line(frame, **values):
+    """A line of a check; any value may be wrong."""
+    return check(frame, digest=f"{frame:032x}", trigger_excess=-LEVEL).to_line() | values
+
+
+def event_line(number, last_step=0, is_open=True):
+    return replace(EVENT, id=number, last_step=last_step, is_open=is_open).to_line()
+
+
+def note(text):
+    return {"type": "note", "level": "info", "step": None, "message": text}
+
+
+def rewind(frame):
+    return {"type": "rewind", "step": 10 * frame, "frame": frame}
+
+
+def write(path, *lines, resume=False):
+    writer = LogWriter(path, resume=resume)
+    for line in lines:
+        writer.write(line)
+    writer.close()
+
+
+def strict_lines(path):
+    """Every line as JSON without the NaN and Infinity that Python's parser would let through."""
+
+    def refuse(token):
+        raise AssertionError(f"{token} is not JSON")
+
+    data = path.read_bytes()
+    assert data.endswith(b"\n")
+    return [json.loads(line, parse_constant=refuse) for line in data.decode("utf-8").split("\n")[:-1]]
+
+
+#: Values of fields by their annotation; numpy strips NUL from texts.
+VALUES = {
+    int: st.integers(0, 2**53),
+    float: st.floats(),
+    bool: st.booleans(),
+    str: st.text(st.characters(exclude_characters="\x00"), max_size=8) | st.sampled_from(["inf", "-inf", "nan", "1e5"]),
+}
+
+
+def records(kind):
+    """Any record of a kind: of the fields that are compared, all that their annotations allow."""
+    hints = get_type_hints(kind)
+    return st.builds(kind, **{f.name: _values(hints[f.name]) for f in fields(kind) if f.compare})
+
+
+def _values(hint):
+    origin, args = get_origin(hint), get_args(hint)
+    if hint in VALUES:
+        return VALUES[hint]
+    if origin is UnionType:
+        return st.none() | _values(args[0])
+    if origin is Literal:
+        return st.sampled_from(args)
+    if origin is tuple and args[-1] is not Ellipsis:
+        return st.tuples(*map(_values, args))
+    if origin is tuple:
+        return st.lists(_values(args[0]), max_size=3).map(tuple)
+    if origin is Mapping:
+        return st.dictionaries(*map(_values, args), max_size=3)
+    return records(hint)
+
+
 def write_log(path, checks, events=(), **calibration):
     """Write the log of a run with these checks and events, and return its path."""
     reference = {"n_environments": 15616, "elements": ["Cu"], "bandwidth": 0.015}
     header = {"type": "header", "schema": SCHEMA, "reference": reference, "calibration": CALIBRATION | calibration}
-    writer = LogWriter(path)
-    writer.write(header, *(record.to_line() for record in [*checks, *events]))
-    writer.close()
+    write(path, header, *(record.to_line() for record in [*checks, *events]))
     return path
 
 
 @pytest.fixture
 def log_of(tmp_path):
-    """Make the log of checks and events, read back."""
     names = itertools.count()
 
     def make(checks, events=(), **calibration):

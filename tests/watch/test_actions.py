@@ -19,7 +19,6 @@ from logs import EVENT
 from systems import cold_reference, copper, inside, level_at, md_reference, outside, verlet
 
 from quests_md import Event, Monitor, Reference, StopRun, Trigger, read_log, save_frame, sentinel, stop
-from quests_md.watch.actions import event_json
 
 LEVEL = -6.0
 
@@ -574,9 +573,3 @@ def test_a_sentinel_refuses_what_it_cannot_do(arguments, error, said, tmp_path, 
     monkeypatch.chdir(tmp_path)
     with pytest.raises(error, match=said):
         sentinel(*arguments)
-
-
-def test_an_event_in_json_has_numbers_of_numpy_as_plain_ones():
-    event = replace(EVENT, n_atoms=np.int64(3), peak_excess=np.float32(0.5), centroid=(np.float64(1), np.inf, 0.0))
-    line = json.loads(event_json(event))
-    assert (line["n_atoms"], line["peak_excess"], line["centroid"]) == (3, 0.5, [1.0, "inf", 0.0])

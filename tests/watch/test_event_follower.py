@@ -14,9 +14,9 @@ from logs import CHECK
 from systems import H, copper
 
 from quests_md import Reference, Trigger
+from quests_md._json import dumps
 from quests_md.judge.judge import Judged
-from quests_md.log.history import LogHistory
-from quests_md.log.logfile import SCHEMA, LogWriter, plain_line
+from quests_md.log import SCHEMA, LogHistory, LogWriter
 from quests_md.watch.baseline import Baseline
 from quests_md.watch.event_follower import EventFollower
 from quests_md.watch.explosion import Explosion
@@ -99,8 +99,8 @@ def checks_of(stretches, seed):
 
 def texts(taken):
     """What a follower returned, without what no log can hold."""
-    lines = [json.dumps(plain_line(line)) for line in taken.lines]
-    events = [(json.dumps(plain_line(event.to_line())), is_new) for event, is_new in taken.events]
+    lines = [dumps(line) for line in taken.lines]
+    events = [(dumps(event.to_line()), is_new) for event, is_new in taken.events]
     return lines, events, taken.notes, taken.stop
 
 
@@ -109,7 +109,7 @@ def ends(a, b):
     for x, y in zip([*a.closed, *a.open_events], [*b.closed, *b.open_events], strict=True):
         np.testing.assert_equal(x.to_line(), y.to_line())
     assert (a.n_checks, a.n_events, a.n_outliers) == (b.n_checks, b.n_events, b.n_outliers)
-    assert json.dumps(plain_line(a.state())) == json.dumps(plain_line(b.state()))
+    assert dumps(a.state()) == dumps(b.state())
 
 
 triggers = st.builds(
@@ -132,7 +132,7 @@ def test_a_state_that_has_been_in_a_file_brings_the_same_later_lines(stretches, 
     expected = [texts(whole.take(*check)) for check in checks]
     for check in checks[:cut]:
         first.take(*check)
-    second.restore(json.loads(json.dumps(plain_line(first.state()), allow_nan=False)))
+    second.restore(json.loads(dumps(first.state())))
     second.closed.extend(first.closed)  # these are in the log
     assert [texts(second.take(*check)) for check in checks[cut:]] == expected[cut:]
     ends(second, whole)
@@ -163,7 +163,7 @@ def test_the_lines_of_a_log_bring_back_the_same_state(tmp_path_factory, stretche
     line = next(history.find("frame", last))
     check, place = bring_back(second, history, Place(0, None, line, last + 1, is_checked=False))
     assert (check.frame, place.frame) == (last, last + 1)
-    assert json.loads(json.dumps(plain_line(check.to_line()))) == line.content
+    assert json.loads(dumps(check.to_line())) == line.content
     assert [texts(second.take(*check)) for check in checks[last + 1 :]] == expected[last + 1 :]
     ends(second, whole)
 
@@ -184,7 +184,7 @@ def test_a_temperature_without_bounds_survives_the_log():
     first, atoms = judged(0, "o", 1)
     first = replace(first, check=replace(first.check, temperature_K=math.inf, time_ps=math.nan))
     run.take(first, atoms)
-    again.restore(json.loads(json.dumps(plain_line(run.state()))))
+    again.restore(json.loads(dumps(run.state())))
     (event,) = again.open_events
     assert event.onset_temperature_K == math.inf
     assert math.isnan(event.onset_time_ps)
@@ -197,7 +197,7 @@ def test_a_state_is_bounded_however_long_the_run():
         what = "o" if i % 400 < 380 else "i"
         lines = run.take(*judged(i, what, i)).lines
         if any("snapshot" in line for line in lines):
-            sizes.append(len(json.dumps(plain_line(run.state()))))
+            sizes.append(len(dumps(run.state())))
     assert len(sizes) == 3
     assert max(sizes) < 60_000
 

@@ -1,0 +1,117 @@
+"""Words that several rooms print: numbers of things, and an event told in a paragraph."""
+
+import math
+import textwrap
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from .records import Event, NearestEnvironment
+
+__all__ = ["describe_event", "many"]
+
+#: Letters of a line of words.
+WIDTH = 100
+
+#: Atoms of an explosion that are named.
+MOST_NAMED = 8
+
+
+def many(count: int, noun: str) -> str:
+    """A number of things: "1 frame", "2 frames"."""
+    return f"{count} {noun}{'s' * (count != 1)}"
+
+
+def describe_event(event: "Event") -> str:
+    """What `Event.describe` says."""
+    first, last = event.onset_step, event.last_step
+    steps = f"step {first}" if first == last else f"steps {first} to {last}"
+    lines = [f"event {event.id}: {event.kind}, {steps}{', still open' if event.is_open else ''}"]
+    for name, text in _facts(event):
+        lines += textwrap.wrap(" ".join(text.split()), WIDTH, initial_indent=f"  {name:<9}", subsequent_indent=" " * 11)
+    if event.kind != "exploded":
+        lines += _worst_atoms(event)
+    # a terminal can show every line, whatever a file or a phase is called
+    return "\n".join("".join(c if c.isprintable() else "?" for c in line[:WIDTH]) for line in lines)
+
+
+def _facts(event: "Event") -> list[tuple[str, str]]:
+    """What is known of the event as a whole, by the name that stands before it."""
+    began = [f"step {event.onset_step}"]
+    if event.onset_time_ps is not None:
+        began.append(f"{event.onset_time_ps:.2f} ps")
+    if event.onset_temperature_K is not None:
+        began.append(f"{event.onset_temperature_K:.0f} K")
+    facts = [("means", _meaning(event))]
+    facts.append(("began", f"{', '.join(began)}; confirmed at step {event.confirmed_step}"))
+    if event.kind == "exploded":
+        if event.atoms:
+            named = ", ".join(map(str, event.atoms[:MOST_NAMED])) + (", ..." if event.n_atoms > MOST_NAMED else "")
+            which = "" if event.worst_atom is None else f"; the worst is {event.worst_atom} ({event.worst_element})"
+            facts.append(("atoms", f"{event.n_atoms}: {named}{which}"))
+        return facts
+    if event.alarms:
+        facts.append(("alarms", ", ".join(event.alarms)))
+    unit = " nats" if event.kind == "novel" and "dh_max" in event.alarms else ""
+    peak_atoms, sized_atoms = _which_atoms(event)
+    n_atoms = f"{many(event.n_atoms, 'atom')} {peak_atoms}" if event.n_atoms else "no single atom is above the level"
+    facts.append(("peak", f"step {event.peak_step}: {_short(event.peak_excess)}{unit} beyond the level; {n_atoms}"))
+    sizes = [size for _, size in event.size_history]
+    if len(sizes) > 1 and any(sizes):
+        onset = f"{many(sizes[0], 'atom')} {sized_atoms} at the onset"
+        facts.append(("size", f"{onset}, at most {max(sizes)}, {sizes[-1]} at last"))
+    return facts
+
+
+def _meaning(event: "Event") -> str:
+    """What the kind of the event says and what it does not, in a sentence."""
+    if event.kind == "exploded":
+        invalid = "non-finite numbers or no usable cell" if math.isnan(event.peak_excess) else ""
+        return f"broken: {event.reason or invalid or 'numbers that no simulation should have'}"
+    if event.kind == "novel":
+        return event.reason or "outside the reference; whether the potential fails here is not known"
+    if event.phase is not None:
+        size = "" if event.cluster is None else f" to {many(event.cluster, 'atom')}"
+        return event.reason or f"a cluster of {event.phase} grew{size}"
+    what = event.reason or "the run differs from its own beginning"
+    return f"{what}; which phase is not known, a change of temperature can look the same"
+
+
+def _which_atoms(event: "Event") -> tuple[str, str]:
+    """Which atoms are counted at the peak, and which along the event."""
+    if event.phase is not None:
+        return (f"in the cluster of {event.phase}",) * 2
+    if not event.is_cluster:
+        return ("above the level",) * 2
+    clustered = "in the cluster above the atom level"
+    return ("flagged" if {"dh_max", "dh_q99"} & set(event.alarms) else clustered), clustered
+
+
+def _worst_atoms(event: "Event") -> list[str]:
+    """A line or two for each of the worst atoms: what it is, and which known environment is nearest."""
+    atoms = [
+        (f"atom {e.atom} ({e.element}): dH {_short(e.delta_entropy)}, {many(e.coordination, 'neighbour')}", e.nearest)
+        for e in event.environments
+    ]
+    if not atoms and event.worst_atom is not None:
+        atoms = [(f"atom {event.worst_atom} ({event.worst_element})", event.nearest)]
+    lines = []
+    for i, (atom, near) in enumerate(atoms):
+        lines += _with_nearest(f"{'' if i else '  worst':<11}{atom}; ", near)
+    return lines
+
+
+def _with_nearest(start: str, near: "NearestEnvironment | None") -> list[str]:
+    """The beginning of a line with the nearest known environment, which has its own line where that is too long."""
+    if near is None:
+        return [f"{start}an element that the reference has never seen"]
+    start += f"{_short(near.distance)} bandwidths from"
+    source = "known" if near.source == "memory" else near.source
+    place = f" frame {near.frame} atom {near.atom}"
+    if len(start) + 1 + len(source) + len(place) <= WIDTH:
+        return [f"{start} {source}{place}"]
+    room = WIDTH - 13 - len(place)
+    return [start, f"{'':<13}{source if len(source) <= room else '...' + source[3 - room :]}{place}"]
+
+
+def _short(value: float) -> str:
+    return f"{value:.1f}" if not 1e6 <= abs(value) < math.inf else f"{value:.1e}"
