@@ -50,23 +50,8 @@ ODD = [
     math.inf,
     -math.inf,
 ]
-ODD += [
-    "",
-    "1",
-    "nan",
-    "Al",
-    "X",
-    "\ud800",
-    "\udc80",
-    "a" * 5000,
-    [],
-    [[]],
-    {},
-    ["Al"],
-    {"a": 1},
-    [None],
-    [[1, 2], [3]],
-]
+ODD += ["", "1", "nan", "Al", "X", "\ud800", "\udc80", "a" * 5000]
+ODD += [[], [[]], {}, ["Al"], {"a": 1}, [None], [[1, 2], [3]]]
 
 
 def timed_alloys(n, seed=0):
@@ -190,6 +175,19 @@ def changed(name, place, value):
     return change
 
 
+def left_out(*names):
+    return lambda header, tensors: [header.pop(name, tensors.pop(name, None)) for name in names]
+
+
+def reshaped(name, change):
+    def reshape(header, tensors):
+        array = change(array_of(tensors, name))
+        types = {np.dtype(dtype): key for key, dtype in DTYPES.items()} | {np.dtype(np.uint8): tensors[name][0]}
+        tensors[name] = [types[array.dtype], list(array.shape), bytearray(array.tobytes())]
+
+    return reshape
+
+
 def setting(**values):
     return lambda header, tensors: header["settings"].update(values)
 
@@ -252,6 +250,26 @@ BAD_REFERENCES = {
         "score_row: expected rows of whole groups",
         lambda header, tensors: [put(tensors, name, array_of(tensors, name)[:-1]) for name in ("score", "score_row")],
     ),
+    "file outside": ("frame_source: expected numbers below 1", changed("frame_source", 2, 1)),
+    "scored row outside": ("score_row: expected numbers below 36", changed("score_row", -1, 36)),
+    "scores without their rows": ("only one of score and score_row", left_out("score_row")),
+    "rows of other scores": ("only one of score and score_row", left_out("score")),
+    "numbers in another order": ("numbers: expected rows sorted", reshaped("numbers", lambda a: a[::-1])),
+    "a row too few": ("rows: expected 36 entries for the atoms", reshaped("rows", lambda a: a[:-1])),
+    "rows in a line": ("rows: expected F64 of shape (n, m)", reshaped("rows", lambda a: a[:, 0])),
+    "rows in float32": ("rows: expected F64", reshaped("rows", lambda a: a.astype(np.float32))),
+    "numbers of eight bytes": ("numbers: expected U8", reshaped("numbers", lambda a: a.astype(np.int64))),
+    "flat positions": ("positions: expected F32 of shape (n, 3)", reshaped("positions", lambda a: a[:, :2])),
+    "cells of two vectors": ("cells: expected F32 of shape (n, 3, 3)", reshaped("cells", lambda a: a[:, :2])),
+    "one periodic direction": ("pbc: expected BOOL of shape (n, 3)", reshaped("pbc", lambda a: a[:, 0])),
+    "half a pair": ("pair_elements: expected U8 of shape (n, 2)", reshaped("pair_elements", lambda a: a[:, 0])),
+    "counts of one bin": (
+        "pair_histogram: expected I64 of shape (n, m)",
+        reshaped("pair_histogram", lambda a: a[:, 0]),
+    ),
+    "a frame too few": ("entries for the frames", reshaped("frame_natoms", lambda a: a[:-1])),
+    "a score too few": ("entries for the scores", reshaped("score", lambda a: a[:-1])),
+    "volumes in a column": ("frame_volume: expected F64 of shape (n)", reshaped("frame_volume", lambda a: a[:, None])),
     "no columns": (
         "rows: expected at least one column",
         lambda h, t: t.update(rows=["F64", [t["rows"][1][0], 0], b""]),
@@ -278,12 +296,21 @@ BAD_REFERENCES = {
     "elements of numbers": ("settings: elements", setting(elements=7)),
     "cutoff left out": ("cutoff: expected", lambda h, t: (h["settings"].pop("cutoff"), described_by()(h, t))),
     "bandwidth of 401 digits": ("header", setting(bandwidth=10**400)),
+    "bandwidth below 0": ("bandwidth", setting(bandwidth=-1)),
+    "no bandwidth": ("header cannot be read", lambda h, t: h["settings"].pop("bandwidth")),
+    "no descriptor": ("header cannot be read", lambda h, t: h["settings"].pop("descriptor")),
+    "match of a text": ("match: expected", setting(match="some")),
+    "no settings": ("the header lacks settings", left_out("settings")),
+    "no fingerprint": ("the header lacks fingerprint", left_out("fingerprint")),
+    "no checksums": ("the header lacks checksums", left_out("checksums")),
+    "no schema": ("header cannot be read", left_out("schema")),
     "bandwidth of a text": ("bandwidth", setting(bandwidth="0.1")),
     "bandwidth of a truth": ("bandwidth", setting(bandwidth=True)),
     "bandwidth whose square is inf": ("bandwidth: expected a positive finite number", setting(bandwidth=1e200)),
     "bandwidth NaN": ("bandwidth", setting(bandwidth=math.nan)),
     "descriptor of no text": ("descriptor: expected a text", setting(descriptor=5)),
     "match of a list": ("match: expected", setting(match=["element"])),
+    "a newer schema": ("schema 2, this version of quests_md reads up to 1; update", lambda h, t: h.update(schema=2)),
     "schema NaN": ("schema: expected a positive integer", lambda h, t: h.update(schema=math.nan)),
     "schema 0": ("schema: expected a positive integer", lambda h, t: h.update(schema=0)),
     "schema of a truth": ("schema: expected a positive integer", lambda h, t: h.update(schema=True)),
