@@ -5,10 +5,11 @@ import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from numbers import Integral
 from typing import Any
 
 import threadpoolctl
+
+from ._arguments import check_positive_integer
 
 __all__ = ["available_threads", "for_ranges", "one_blas_thread"]
 
@@ -31,9 +32,7 @@ def available_threads(threads: int | None = None) -> int:
             value = int(text)
         except ValueError:
             raise ValueError(f"{source}: expected a positive integer, got {text!r}") from None
-    if isinstance(value, bool) or not isinstance(value, Integral) or value < 1:
-        raise ValueError(f"{source}: expected a positive integer, got {value!r}")
-    return int(value)
+    return check_positive_integer(source, value)
 
 
 def for_ranges(work: Callable[[int, int], None], n_items: int, piece: int, threads: int) -> None:

@@ -6,6 +6,7 @@ from typing import Annotated
 
 import typer
 
+from quests_md._arguments import check_integer
 from quests_md.calibration import DEFAULT_STATISTICS, calibrate, power
 from quests_md.show import PICTURE_SUFFIXES, fold, null_distributions, power_rows
 
@@ -13,7 +14,6 @@ from .options import (
     FALSE_ALARMS,
     StatisticsOption,
     ThreadsOption,
-    check_integer,
     check_output,
     default_of,
     open_reference,
@@ -48,10 +48,10 @@ def set_levels(
     """Set the levels for a rate of false alarms. Says what they promise, what not, and what they would catch."""
     check_output("--output", output)
     check_output("--plot", plot, PICTURE_SUFFIXES)
-    check_integer("--checks", checks, 1)
-    check_integer("--atoms", atoms, 1)
     check_integer("--seed", seed, 0)
-    check_integer("--threads", threads, 1)
+    for option, value in {"--checks": checks, "--atoms": atoms, "--threads": threads}.items():
+        if value is not None:
+            check_integer(option, value, 1)
     known = open_reference(reference, threads)
     calibration = calibrate(
         known,

@@ -9,6 +9,7 @@ from typing import Annotated, Any
 
 import typer
 
+from quests_md._arguments import check_folder
 from quests_md.calibration import DEFAULT_STATISTICS, STATISTICS, calibrate
 from quests_md.io import expand_sources
 from quests_md.records import KINDS
@@ -26,7 +27,6 @@ __all__ = [
     "StatisticsOption",
     "ThreadsOption",
     "check_frames",
-    "check_integer",
     "check_output",
     "default_of",
     "event_kinds",
@@ -80,16 +80,9 @@ def check_output(option: str, path: Path | None, suffixes: Sequence[str] = ()) -
         raise ValueError(f"{option}: expected a name that ends in {', '.join(suffixes)}, got {path}")
     if path.is_dir():
         raise IsADirectoryError(f"{option}: {path} is a folder; name a file in it")
-    if not path.parent.is_dir():
-        raise FileNotFoundError(f"{option}: the folder of {path} does not exist; create it")
+    check_folder(option, path)
     if not os.access(path if path.exists() else path.parent, os.W_OK):
         raise PermissionError(f"{option}: {path} cannot be written (no permission); choose another name")
-
-
-def check_integer(option: str, value: int | None, least: int) -> None:
-    """Refuse an integer that is too small."""
-    if value is not None and value < least:
-        raise ValueError(f"{option}: expected an integer of at least {least}, got {value}")
 
 
 def check_frames(files: list[str], advice: str) -> None:

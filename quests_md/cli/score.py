@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from quests_md._arguments import check_integer
 from quests_md._progress import track
 from quests_md._words import many
 from quests_md.calibration import Calibration, calibrate
@@ -28,7 +29,6 @@ from .options import (
     StatisticsOption,
     ThreadsOption,
     check_frames,
-    check_integer,
     check_output,
     default_of,
     files_by_name,
@@ -96,7 +96,8 @@ def score_frames(
     if calibration is not None and false_alarms is not None:
         raise ValueError("--false-alarms: the calibration file states its own rate; give one of the two")
     _check_outputs(log, save, sentinel_file, plot)
-    check_integer("--threads", threads, 1)
+    if threads is not None:
+        check_integer("--threads", threads, 1)
     check_frames(trajectory, "expected frames; a reference is given by --reference")
     if log is not None:
         require_new_log(log)

@@ -5,6 +5,7 @@ from typing import Any
 import numpy as np
 from ase import Atoms
 
+from quests_md._arguments import check_positive_integer
 from quests_md.environments import TimeAveraged, Window
 from quests_md.judge import frame_digest
 from quests_md.watch import Budget, Run, Watch
@@ -36,14 +37,10 @@ class AseAttachment:
 
     def attach(self, dyn: Any, interval: int) -> None:
         """Become the first observer of a dynamics: see `Monitor.attach`."""
-        if isinstance(interval, bool) or not isinstance(interval, int | np.integer):
-            raise TypeError(f"interval: expected a positive integer, got {interval!r}")
-        if interval < 1:
-            raise ValueError(f"interval: expected a positive integer, got {interval!r}")
+        every = check_positive_integer("interval", interval, wrong_type=TypeError)
         if not hasattr(dyn, "insert_observer") or not hasattr(dyn, "atoms"):
             raise TypeError(f"dyn: expected an ASE dynamics or optimizer, got {type(dyn).__name__}")
-        host = self._new_host(dyn, int(interval))
-        every = int(interval)
+        host = self._new_host(dyn, every)
         if self._averaging is not None:
             every = host.spacing = _sampling_interval(self._averaging, host, every)
         self._begin(host)

@@ -8,9 +8,9 @@ from dataclasses import replace
 from functools import partial
 from typing import Any, Literal, Protocol
 
-import numpy as np
 from ase import Atoms
 
+from quests_md._arguments import check_positive_integer, is_integer
 from quests_md._threads import available_threads
 from quests_md.calibration import Calibration
 from quests_md.errors import MismatchError
@@ -87,10 +87,9 @@ def score_trajectory(
     MismatchError
         If the reference given beside a monitor is not the monitor's.
     """
-    if isinstance(workers, bool) or not isinstance(workers, int | np.integer) or workers < 1:
-        raise ValueError(f"workers: expected a positive integer, got {workers!r}")
+    workers = check_positive_integer("workers", workers)
     if workers > 1:
-        threads = max(1, available_threads(threads) // int(workers))
+        threads = max(1, available_threads(threads) // workers)
     frames = iter_frames(path_or_frames, incomplete="warn", types=types)
     if steps is not None:
         frames = _at(frames, frozenset(int(step) for step in steps))
@@ -114,7 +113,7 @@ def score_trajectory(
         _require_nothing_beside(monitor.watch, reference, own)
         watch = monitor.watch
     judge = watch.settings.judge if threads is None else watch.settings.judge.with_threads(threads)
-    return _checks(frames, watch, judge, int(workers), close=monitor is None)
+    return _checks(frames, watch, judge, workers, close=monitor is None)
 
 
 def _require_nothing_beside(watch: Watch, reference: Reference | None, settings: dict[str, Any]) -> None:
@@ -198,5 +197,5 @@ def _judged(frames: Iterator[Frame], judge: Judge, workers: int) -> Iterator[tup
 
 
 def _step(atoms: Atoms, count: int) -> int:
-    step = atoms.info.get("step")
-    return int(step) if isinstance(step, int | np.integer) and not isinstance(step, bool) else count
+    step: Any = atoms.info.get("step")
+    return int(step) if is_integer(step) else count

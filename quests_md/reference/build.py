@@ -11,7 +11,7 @@ import numpy as np
 from ase.data import chemical_symbols
 from numpy.typing import NDArray
 
-from quests_md._arguments import check_bandwidth
+from quests_md._arguments import check_bandwidth, check_choice
 from quests_md._progress import track
 from quests_md._threads import available_threads
 from quests_md.engine import BANDWIDTH
@@ -57,8 +57,7 @@ def build(
             )
         bandwidth = BANDWIDTH
     h = BANDWIDTH if bandwidth == "auto" else check_bandwidth(bandwidth)
-    if match not in ("element", "any"):
-        raise ValueError(f"match: expected 'element' or 'any', got {match!r}")
+    check_choice("match", match, ("element", "any"))
     settings = _settings(chosen, h, match)
     available_threads(threads)
     builder = Builder(chosen, match, groups, threads)

@@ -4,7 +4,6 @@ import io
 import os
 from collections.abc import Callable, Sequence
 from contextlib import suppress
-from pathlib import Path
 from typing import Any, overload
 
 import numpy as np
@@ -12,6 +11,7 @@ from ase import Atoms
 from ase.io import write
 from ase.io.extxyz import per_atom_properties, per_config_properties
 
+from quests_md._arguments import check_folder
 from quests_md._files import replacing
 from quests_md._json import dumps, loads
 from quests_md.errors import StopRun
@@ -57,7 +57,7 @@ def save_frame(
         if atoms is not None:
             save_frame()(path, atoms)
         return None
-    file = _in_a_folder(path)
+    file = check_folder("path", path)
 
     def save(event: Event, atoms: Atoms) -> None:
         if event.kind == "exploded" or not _is_finite(atoms):
@@ -109,7 +109,7 @@ def sentinel(
         got = repr(unknown[0]) if unknown else "none"
         raise ValueError(f"kinds: expected some of {', '.join(KINDS)}, got {got}")
     chosen = frozenset(kinds)
-    file = _in_a_folder(path)
+    file = check_folder("path", path)
     gravest = -1
 
     def write_file(event: Event, atoms: Atoms) -> None:
@@ -131,14 +131,6 @@ def sentinel(
 def stop(event: Event, atoms: Atoms) -> None:
     """End the run cleanly when an event opens: the current step is finished, `dyn.run` returns."""
     raise StopRun
-
-
-def _in_a_folder(path: str | os.PathLike[str]) -> Path:
-    """The path, if its folder exists: better refused now than at the first event."""
-    file = Path(path)
-    if not file.parent.is_dir():
-        raise FileNotFoundError(f"path: the folder of {path} does not exist; create it")
-    return file
 
 
 def _is_finite(atoms: Atoms) -> bool:

@@ -8,9 +8,9 @@ from dataclasses import replace
 from functools import partial
 from typing import Any
 
-import numpy as np
 from ase import Atoms
 
+from quests_md._arguments import check_choice, is_integer
 from quests_md._files import file_size
 from quests_md._json import plain
 from quests_md._progress import say
@@ -273,13 +273,12 @@ class Watch:
         resume: bool = False,
         start_step: int | None = None,
     ) -> None:
-        if on_error not in ("log", "raise"):
-            raise ValueError(f"on_error: expected 'log' or 'raise', got {on_error!r}")
+        check_choice("on_error", on_error, ("log", "raise"))
         if log is not None and not isinstance(log, str | os.PathLike):
             raise TypeError(f"log: expected a file name or None, got {type(log).__name__}")
         if resume and log is None:
             raise ValueError("resume: expected a log to resume, got log=None")
-        if start_step is not None and (isinstance(start_step, bool) or not isinstance(start_step, int | np.integer)):
+        if start_step is not None and not is_integer(start_step):
             raise TypeError(f"start_step: expected an integer, got {start_step!r}")
         if log is not None and not resume:
             require_new_log(log)
