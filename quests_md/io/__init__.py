@@ -1,6 +1,18 @@
-"""Frames in: files of frames, read one frame at a time."""
+"""Frames in: files of frames, read one frame at a time. Frames out: flagged frames, appended to a file."""
 
+from .flagged_frames import append_frame, is_finite, labelled_copy
 from .frames import Frame, FramesOrPaths, count_frames, expand_sources, frame_time_ps, iter_frames
 from .lammps_dump import check_types
 
-__all__ = ["Frame", "FramesOrPaths", "check_types", "count_frames", "expand_sources", "frame_time_ps", "iter_frames"]
+__all__ = [
+    "Frame",
+    "FramesOrPaths",
+    "append_frame",
+    "check_types",
+    "count_frames",
+    "expand_sources",
+    "frame_time_ps",
+    "is_finite",
+    "iter_frames",
+    "labelled_copy",
+]

@@ -1,39 +1,94 @@
-"""What may be done about an event: functions of (event, frame)."""
+"""What is done about an event: saved frames, a sentinel, the end of the run, callables of one's own."""
 
-import io
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from contextlib import suppress
-from typing import Any, overload
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, ClassVar, Protocol
 
 import numpy as np
 from ase import Atoms
-from ase.io import write
-from ase.io.extxyz import per_atom_properties, per_config_properties
 
 from quests_md._arguments import check_folder
 from quests_md._files import replacing
 from quests_md._json import dumps, loads
 from quests_md.errors import StopRun
-from quests_md.records import KINDS, Event
+from quests_md.io import append_frame, is_finite, labelled_copy
+from quests_md.judge import Judge, Judged
+from quests_md.records import KINDS, Event, EventKind
 
-__all__ = ["Action", "save_frame", "sentinel", "stop"]
+__all__ = [
+    "Action",
+    "SaveFrame",
+    "Sentinel",
+    "action_files",
+    "checked_actions",
+    "flagged_frame",
+    "is_repeated",
+    "save_frame",
+    "sentinel",
+    "stop",
+]
 
-#: Called as action(event, frame) with a copy of the flagged frame.
-Action = Callable[[Event, Atoms], Any]
+
+class Action(Protocol):
+    """Something to be done about an event: a function, or any object that can be called.
+
+    It may have two attributes: with ``repeats = True`` it is called again at the 2nd, 4th, 8th, ... check while the
+    event is open; `path` names a file to which it appends, which is cut back when a run is taken up again at an
+    earlier step.
+    """
+
+    def __call__(self, event: Event, frame: Atoms, /) -> Any:
+        """Act on an event, once it opens; `frame`: a copy of the flagged frame. It may raise `StopRun`."""
 
 
-@overload
-def save_frame(path: str | os.PathLike[str] = "flagged.extxyz") -> Callable[[Event, Atoms], None]: ...
+def checked_actions(actions: Sequence[Action] | Action) -> tuple[Action, ...]:
+    """The actions, one or several; TypeError if they cannot be called."""
+    try:
+        chosen: tuple[Any, ...] = (actions,) if callable(actions) else tuple(actions)
+    except TypeError:
+        raise TypeError(f"actions: expected callables action(event, atoms), got {actions!r}") from None
+    for action in chosen:
+        if not callable(action):
+            raise TypeError(f"actions: expected callables action(event, atoms), got {action!r}")
+    return tuple(_save_first_frame if action is save_frame else action for action in chosen)
 
 
-@overload
-def save_frame(path: Event, atoms: Atoms) -> None: ...
+def is_repeated(action: Action) -> bool:
+    """Whether an action is called again while an event goes on."""
+    return bool(getattr(action, "repeats", False))
 
 
-def save_frame(
-    path: str | os.PathLike[str] | Event = "flagged.extxyz", atoms: Atoms | None = None
-) -> Callable[[Event, Atoms], None] | None:
+def action_files(actions: Sequence[Action]) -> list[str]:
+    """Names of the files to which actions append: those with an attribute `path`."""
+    return [str(action.path) for action in actions if hasattr(action, "path")]
+
+
+def flagged_frame(judge: Judge, judged: Judged, atoms: Atoms, event: Event) -> Atoms:
+    """The copy of a frame that actions get: with dH of all atoms, of those too that "proven" mode has left open."""
+    dh = judged.check.delta_entropy
+    if judged.rows is not None and (dh is None or np.isnan(dh).any()):
+        dh = judge.delta_entropy(judged.rows, atoms)
+    return labelled_copy(atoms, judged.check, event, dh, judge.reference.fingerprint)
+
+
+@dataclass(frozen=True, slots=True)
+class SaveFrame:
+    """Appends flagged frames to a file, see `save_frame`."""
+
+    path: Path
+    """The file: a run taken up again cuts it back to where the log stands."""
+    repeats: ClassVar[bool] = True
+
+    def __call__(self, event: Event, frame: Atoms, /) -> None:
+        """Append the frame, unless it has exploded."""
+        if event.kind != "exploded" and is_finite(frame):
+            append_frame(self.path, frame)
+
+
+def save_frame(path: str | os.PathLike[str] = "flagged.extxyz") -> SaveFrame:
     """Make an action that appends flagged frames to an extended XYZ file.
 
     Every frame carries ``delta_entropy`` and ``above`` per atom, energy and forces if the run had them, and step, time
@@ -45,43 +100,44 @@ def save_frame(
     ----------
     path
         The file; its folder must exist.
-    atoms
-        Only where `save_frame` itself is called as an action.
 
     Raises
     ------
     FileNotFoundError
         If the folder does not exist.
     """
-    if isinstance(path, Event):
-        if atoms is not None:
-            save_frame()(path, atoms)
-        return None
-    file = check_folder("path", path)
+    return SaveFrame(check_folder("path", path))
 
-    def save(event: Event, atoms: Atoms) -> None:
-        if event.kind == "exploded" or not _is_finite(atoms):
+
+def _save_first_frame(event: Event, frame: Atoms) -> None:
+    """What `save_frame` does where it is given without a call."""
+    save_frame()(event, frame)
+
+
+class Sentinel:
+    """Leaves a file once there is an event, see `sentinel`."""
+
+    repeats = True
+
+    def __init__(self, file: Path, kinds: frozenset[EventKind]) -> None:
+        self.file = file
+        self.kinds = kinds
+        self._gravest = -1  # gravity of the event in the file
+
+    def __call__(self, event: Event, frame: Atoms, /) -> None:
+        """Write the event, unless the file holds a graver one."""
+        gravity = KINDS.index(event.kind)
+        if self._gravest < 0 and self.file.exists():  # of the same run, before it was taken up again
+            with suppress(OSError, ValueError, KeyError, TypeError):
+                self._gravest = KINDS.index(loads(self.file.read_bytes())["kind"])
+        if event.kind not in self.kinds or gravity < self._gravest:
             return
-        text = io.StringIO()
-        write(text, _for_extxyz(atoms), format="extxyz")
-        with file.open("ab", buffering=0) as out:  # one write, so that a kill leaves whole frames
-            end, data = out.seek(0, os.SEEK_END), text.getvalue().encode()
-            try:
-                while data:
-                    data = data[out.write(data) :]
-            except OSError:
-                with suppress(OSError):
-                    out.truncate(end)  # a full disk may have taken half of the frame
-                raise
-
-    save.repeats = True  # type: ignore[attr-defined]  # the monitor asks for it
-    save.path = file  # type: ignore[attr-defined]  # a run taken up again cuts it back to where the log stands
-    return save
+        with replacing(self.file) as temporary:
+            temporary.write_text(dumps(event) + "\n", encoding="utf-8")
+        self._gravest = gravity
 
 
-def sentinel(
-    path: str | os.PathLike[str] = "quests-md.event", kinds: Sequence[str] = KINDS
-) -> Callable[[Event, Atoms], None]:
+def sentinel(path: str | os.PathLike[str] = "quests-md.event", kinds: Sequence[str] = KINDS) -> Sentinel:
     """Make an action that leaves a file once there is an event, for job scripts: ``[ -e quests-md.event ]``.
 
     The file holds one line of JSON, the event as in the log, and is whole or absent. Of several events it is the latest
@@ -108,50 +164,9 @@ def sentinel(
     if unknown or not kinds:
         got = repr(unknown[0]) if unknown else "none"
         raise ValueError(f"kinds: expected some of {', '.join(KINDS)}, got {got}")
-    chosen = frozenset(kinds)
-    file = check_folder("path", path)
-    gravest = -1
-
-    def write_file(event: Event, atoms: Atoms) -> None:
-        nonlocal gravest
-        gravity = KINDS.index(event.kind)
-        if gravest < 0 and file.exists():  # of the same run, before it was taken up again
-            with suppress(OSError, ValueError, KeyError, TypeError):
-                gravest = KINDS.index(loads(file.read_bytes())["kind"])
-        if event.kind not in chosen or gravity < gravest:
-            return
-        with replacing(file) as temporary:
-            temporary.write_text(dumps(event) + "\n", encoding="utf-8")
-        gravest = gravity
-
-    write_file.repeats = True  # type: ignore[attr-defined]  # the monitor asks for it
-    return write_file
+    return Sentinel(check_folder("path", path), frozenset(kind for kind in KINDS if kind in kinds))
 
 
-def stop(event: Event, atoms: Atoms) -> None:
+def stop(event: Event, frame: Atoms) -> None:
     """End the run cleanly when an event opens: the current step is finished, `dyn.run` returns."""
     raise StopRun
-
-
-def _is_finite(atoms: Atoms) -> bool:
-    """Whether all numbers are: dH may be inf, that of an element that the reference has never seen."""
-    arrays = [atoms.positions, atoms.cell.array, atoms.get_momenta()]
-    arrays += [np.asarray(value) for value in (getattr(atoms.calc, "results", None) or {}).values()]
-    return all(np.isfinite(array).all() for array in arrays if array.dtype.kind == "f")
-
-
-def _for_extxyz(atoms: Atoms) -> Atoms:
-    """A copy without what extended XYZ cannot hold, and without labels of another frame.
-
-    Numbers in info and arrays under the names of a calculator's results belong to whatever frame the run began with.
-    """
-    frame: Atoms = atoms.copy()
-    frame.calc = atoms.calc
-    for name, array in atoms.arrays.items():
-        if name in per_atom_properties or array.ndim > 2 or array.dtype.kind not in "biufU":
-            del frame.arrays[name]
-        elif array.dtype.kind == "u":
-            frame.arrays[name] = array.astype(np.int64)
-    for name in set(atoms.info) & set(per_config_properties):
-        del frame.info[name]
-    return frame

@@ -11,8 +11,9 @@ from quests_md.errors import FileFormatError, MismatchError
 from quests_md.log import Line, LogHistory
 from quests_md.records import Check, Event
 
+from .actions import action_files
 from .event_follower import EventFollower
-from .settings import CHANGING, action_files
+from .settings import CHANGING
 
 __all__ = ["Host", "Place", "bring_back", "continue_host", "cut_files", "find_place", "header_at"]
 

@@ -20,15 +20,14 @@ from quests_md.judge import Judged, frame_digest
 from quests_md.log import require_new_log
 from quests_md.records import Check, Event
 
-from .actions import Action
+from .actions import Action, action_files, flagged_frame, is_repeated
 from .cost import Cost
 from .event_follower import EventFollower
 from .explosion import Explosion
-from .flagged import labelled_copy
 from .preflight import preflight_text, warm_up
 from .resume import Host, Place, bring_back, continue_host, cut_files, find_place, header_at
 from .run_log import OnError, RunLog
-from .settings import CHANGING, RunSettings, action_files
+from .settings import CHANGING, RunSettings
 
 __all__ = ["Run", "Watch"]
 
@@ -209,7 +208,7 @@ class Run:
             log.alert(message, "alarms stand where this happens")
         for event, is_new in taken.events:
             for action in actions:
-                if is_new or getattr(action, "repeats", False):
+                if is_new or is_repeated(action):
                     log.guarded(partial(self._act, action, event, taken.judged, atoms))
         if (taken.events or was_behind) and (files := action_files(actions)):
             sizes = {name: file_size(name) for name in files}
@@ -238,7 +237,7 @@ class Run:
 
     def _act(self, action: Action, event: Event, judged: Judged, atoms: Atoms) -> None:
         try:
-            action(event, labelled_copy(self._settings.judge, judged, atoms, event))
+            action(event, flagged_frame(self._settings.judge, judged, atoms, event))
         except StopRun:
             self._stop()
 

@@ -24,14 +24,14 @@ from quests_md.judge import Judge, Phases, Values
 from quests_md.log import SCHEMA
 from quests_md.reference import Reference
 
-from .actions import Action
+from .actions import Action, action_files, checked_actions
 from .baseline import BASELINE_STATISTICS, Baseline
 from .budget import Budget
 from .event_follower import RECENT_EVENTS, SNAPSHOT
 from .explosion import Explosion
 from .trigger import Trigger
 
-__all__ = ["CHANGING", "RunSettings", "action_files"]
+__all__ = ["CHANGING", "RunSettings"]
 
 #: What must be the same for the checks of one log, and where the header has it.
 SAME = {
@@ -107,7 +107,7 @@ class RunSettings:
         available_threads(threads)
         share = None if budget is None else Budget(budget).share
         trigger = (trigger or Trigger()).fresh()
-        chosen_actions = _checked_actions(actions)
+        chosen_actions = checked_actions(actions)
         if calibration is None:
             calibration = calibrate(reference, threads=threads)
         if statistics is not None:
@@ -231,11 +231,6 @@ class RunSettings:
         return [str(known), reference.fingerprint]
 
 
-def action_files(actions: Sequence[Action]) -> list[str]:
-    """Names of the files to which actions append: those with an attribute `path`."""
-    return [str(action.path) for action in actions if hasattr(action, "path")]
-
-
 def require_types(reference: object, calibration: object, trigger: object) -> None:
     """Raise TypeError if one of them is not what it should be."""
     if not isinstance(reference, Reference):
@@ -250,17 +245,6 @@ def require_types(reference: object, calibration: object, trigger: object) -> No
         )
     if trigger is not None and not isinstance(trigger, Trigger):
         raise TypeError(f"trigger: expected a Trigger, got {type(trigger).__name__}")
-
-
-def _checked_actions(actions: Sequence[Action] | Action) -> tuple[Action, ...]:
-    try:
-        chosen = (actions,) if callable(actions) else tuple(actions)
-    except TypeError:
-        raise TypeError(f"actions: expected callables action(event, atoms), got {actions!r}") from None
-    for action in chosen:
-        if not callable(action):
-            raise TypeError(f"actions: expected callables action(event, atoms), got {action!r}")
-    return chosen
 
 
 def _with_baseline(

@@ -1,0 +1,108 @@
+"""Flagged frames out: a copy of a frame that carries what a check found, appended to a file of extended XYZ."""
+
+import io
+import os
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from ase import Atoms
+from ase.calculators.singlepoint import SinglePointCalculator
+from ase.io import write
+from ase.io.extxyz import per_atom_properties, per_config_properties
+from numpy.typing import NDArray
+
+from quests_md.records import Check, Event
+
+__all__ = ["append_frame", "is_finite", "labelled_copy"]
+
+
+def labelled_copy(
+    atoms: Atoms, check: Check, event: Event, delta_entropy: NDArray[np.float64] | None, fingerprint: str
+) -> Atoms:
+    """A copy of a frame with the numbers of its check, dH per atom, and the energy and forces that it has already.
+
+    Parameters
+    ----------
+    atoms
+        The frame; it is not changed.
+    check, event
+        What was found in the frame, and the event that is open.
+    delta_entropy
+        (n_atoms,) dH per atom, nats; None: the frame could not be judged, the copy has neither dH nor `above`.
+    fingerprint
+        Of the reference.
+    """
+    frame: Atoms = atoms.copy()
+    frame.info = {key: value for key, value in frame.info.items() if _is_writable(key, value)}
+    frame.info |= {"step": check.step, "event": event.id, "kind": event.kind, "reference": fingerprint}
+    if check.alarms:
+        frame.info["alarms"] = " ".join(check.alarms)
+    numbers = {"time_ps": check.time_ps, "dh_mean": check.dh_mean, "excess": check.excess, "n_above": check.n_above}
+    frame.info |= {key: value for key, value in numbers.items() if value is not None}
+    if delta_entropy is not None:
+        frame.info["dh_max"] = float(delta_entropy.max())
+        frame.set_array("delta_entropy", np.asarray(delta_entropy))
+        frame.set_array("above", np.asarray(check.above))
+    if check.energy_per_atom is not None:  # then the calculator has the results of exactly this frame
+        found: dict[str, Any] = {"energy": check.energy_per_atom * len(atoms)}
+        forces = getattr(atoms.calc, "results", {}).get("forces")
+        if forces is not None and np.shape(forces) == (len(atoms), 3):
+            found["forces"] = np.array(forces)
+        frame.calc = SinglePointCalculator(frame, **found)
+    return frame
+
+
+def is_finite(frame: Atoms) -> bool:
+    """Whether all numbers of a labelled copy are finite; dH may be inf, for elements the reference has never seen."""
+    arrays = [frame.positions, frame.cell.array, frame.get_momenta()]
+    arrays += [np.asarray(value) for value in (getattr(frame.calc, "results", None) or {}).values()]
+    return all(np.isfinite(array).all() for array in arrays if array.dtype.kind == "f")
+
+
+def append_frame(path: Path, frame: Atoms) -> None:
+    """Append a labelled copy to a file of extended XYZ, all of it or nothing.
+
+    Raises
+    ------
+    OSError
+        If it cannot be written; the file is then as it was, if that is possible.
+    """
+    text = io.StringIO()
+    write(text, _for_extxyz(frame), format="extxyz")
+    with path.open("ab", buffering=0) as out:  # one write, so that a kill leaves whole frames
+        end, data = out.seek(0, os.SEEK_END), text.getvalue().encode()
+        try:
+            while data:
+                data = data[out.write(data) :]
+        except OSError:
+            with suppress(OSError):
+                out.truncate(end)  # a full disk may have taken half of the frame
+            raise
+
+
+def _is_writable(key: Any, value: Any) -> bool:
+    """Whether an entry of `atoms.info` survives extended XYZ: empty texts and line breaks spoil the whole file."""
+    if not isinstance(key, str) or not key or not key.isprintable():
+        return False
+    if isinstance(value, str):
+        return bool(value) and value.isprintable()
+    return isinstance(value, bool | int | float | np.number | np.bool_)
+
+
+def _for_extxyz(atoms: Atoms) -> Atoms:
+    """A copy without what extended XYZ cannot hold, and without labels of another frame.
+
+    Numbers in info and arrays under the names of a calculator's results belong to whatever frame the run began with.
+    """
+    frame: Atoms = atoms.copy()
+    frame.calc = atoms.calc
+    for name, array in atoms.arrays.items():
+        if name in per_atom_properties or array.ndim > 2 or array.dtype.kind not in "biufU":
+            del frame.arrays[name]
+        elif array.dtype.kind == "u":
+            frame.arrays[name] = array.astype(np.int64)
+    for name in set(atoms.info) & set(per_config_properties):
+        del frame.info[name]
+    return frame
