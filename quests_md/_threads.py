@@ -53,41 +53,48 @@ def for_ranges(work: Callable[[int, int], None], n_items: int, piece: int, threa
 
 @contextmanager
 def one_blas_thread() -> Iterator[None]:
-    """Inside, a product of matrices uses the thread that asks for it; the settings from before come back at the end.
+    """Inside, a product of matrices uses the thread that asks for it; afterwards the settings from before come back.
 
-    Our own threads share the work already, and a library that starts more of them slows all down.
+    Our own threads share the work already: a library that starts more threads slows all of them down.
     """
-    with _lock:
-        if _blas.controller is None:
-            _blas.controller = threadpoolctl.ThreadpoolController().select(user_api="blas")
-        _blas.users += 1
-        if _blas.users == 1:
-            _take_blas()
-            _blas.limit = _blas.controller.limit(limits=1)
+    _blas_hold.take()
     try:
         yield
     finally:
-        with _lock:
-            _blas.users -= 1
-            if _blas.users == 0:
-                _take_blas()
-                _blas.limit.restore_original_limits()
+        _blas_hold.release()
 
 
-class _Blas:
-    """The BLAS libraries in this process, and how many of our calls want them single-threaded right now."""
+class _BlasHold:
+    """Holds the BLAS libraries of the process to one thread, from the first call that wants it to the last one."""
 
-    controller: Any = None
-    users = 0
-    limit: Any = None
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._n_calls = 0
+        self._libraries: Any = None
+        self._limit: Any = None
+
+    def take(self) -> None:
+        with self._lock:
+            if self._libraries is None:  # looking for libraries takes a while
+                self._libraries = threadpoolctl.ThreadpoolController().select(user_api="blas")
+            self._n_calls += 1
+            if self._n_calls == 1:
+                _control_blas()
+                self._limit = self._libraries.limit(limits=1)
+
+    def release(self) -> None:
+        with self._lock:
+            self._n_calls -= 1
+            if self._n_calls == 0:
+                _control_blas()
+                self._limit.restore_original_limits()
 
 
-_blas = _Blas()
-_lock = threading.Lock()
+_blas_hold = _BlasHold()
 
 
-def _take_blas() -> None:
-    """From threadpoolctl 3.8 on only the first thread that set a limit may set others: those of the rest do nothing."""
+def _control_blas() -> None:
+    """Make this thread the one that sets limits: from threadpoolctl 3.8 on limits of other threads do nothing."""
     clear = getattr(threadpoolctl.OpenBLASController, "clear_controlling_thread", None)
     if clear is not None:
         clear(force=True)

@@ -5,7 +5,7 @@ import math
 import numpy as np
 
 from .jit import kernel
-from .sums import NEGLIGIBLE
+from .sums import NEGLIGIBLE_NATS
 
 __all__ = ["held_out_log_sums"]
 
@@ -36,7 +36,7 @@ def held_out_log_sums(queries, reference, query_groups, groups, closest, bandwid
         counts[i] = count
         for b in range(n_bandwidths):
             scale = 0.5 / (bandwidths[b] * bandwidths[b])
-            limit = low + NEGLIGIBLE / scale
+            limit = low + NEGLIGIBLE_NATS / scale
             total = 0.0
             for j in range(n_rows):
                 if squares[j] <= limit:

@@ -11,25 +11,25 @@ __all__ = ["NO_GROUP", "log_kernel_sums", "nearest_rows", "sum_of_exponentials"]
 #: Group of a query that leaves no reference row out.
 NO_GROUP = -1
 
-#: Reference rows per block: 63 columns of them stay in the second-level cache while all queries pass.
-BLOCK = 256
+#: Reference rows that all queries pass together: 63 columns of them stay in the second-level cache.
+ROWS_TOGETHER = 256
 
 #: Queries that share one reading of a reference row.
-TILE = 4
+QUERIES_TOGETHER = 4
 
 #: A term e^-60 below the largest so far cannot change a float64 sum of fewer than 1e9 terms.
-NEGLIGIBLE = 60.0
+NEGLIGIBLE_NATS = 60.0
 
 LOG2_E = np.float32(1.4426950408889634)
 
 #: Terms of 2^-126 and less count as that: float32 has nothing smaller.
-SMALLEST = np.float32(-126.0)
+SMALLEST_POWER = np.float32(-126.0)
 
 #: Bias of a float32 exponent, and where it sits.
-BIAS, SHIFT = np.int32(127), np.int32(23)
+EXPONENT_BIAS, EXPONENT_SHIFT = np.int32(127), np.int32(23)
 
 #: Terms that are added in float32: a sum of n is wrong by n 2^-24 at worst.
-RUN = 128
+FLOAT32_TERMS = 128
 
 
 @kernel
@@ -46,13 +46,13 @@ def log_kernel_sums(queries, reference, bandwidth, query_groups, groups, minus_l
     scale = 0.5 / (bandwidth * bandwidth)
     smallest = np.full(n_queries, np.inf)  # smallest exponent t = |y-x|^2/2h^2 so far
     total = np.zeros(n_queries)  # sum of exp(smallest - t)
-    squares = np.empty((TILE, BLOCK))
-    for start in range(0, n_rows, BLOCK):
-        size = min(BLOCK, n_rows - start)
+    squares = np.empty((QUERIES_TOGETHER, ROWS_TOGETHER))
+    for start in range(0, n_rows, ROWS_TOGETHER):
+        size = min(ROWS_TOGETHER, n_rows - start)
         block = reference[start : start + size]
-        for first in range(0, n_queries, TILE):
+        for first in range(0, n_queries, QUERIES_TOGETHER):
             _squared_distances(queries, first, block, squares)
-            for i in range(first, min(first + TILE, n_queries)):
+            for i in range(first, min(first + QUERIES_TOGETHER, n_queries)):
                 exponents = squares[i - first]
                 for j in range(size):
                     exponents[j] *= scale
@@ -66,7 +66,7 @@ def log_kernel_sums(queries, reference, bandwidth, query_groups, groups, minus_l
                 if low < smallest[i]:
                     total[i] *= math.exp(low - smallest[i])
                     smallest[i] = low
-                limit = smallest[i] + NEGLIGIBLE
+                limit = smallest[i] + NEGLIGIBLE_NATS
                 if low > limit or low == np.inf:
                     continue
                 added = 0.0
@@ -80,9 +80,9 @@ def log_kernel_sums(queries, reference, bandwidth, query_groups, groups, minus_l
 
 @kernel
 def _squared_distances(queries, first, block, squares):
-    """Squared distances of TILE queries from `first` on to the rows of a block; the last query fills a short tile.
+    """Squared distances of four queries from `first` on to the rows of a block; the last query takes places left over.
 
-    Always a whole tile, so that every query meets the same machine code and gets the same bits.
+    Always four, so that every query meets the same machine code and gets the same bits.
     """
     last = queries.shape[0] - 1
     width = queries.shape[1]
@@ -110,8 +110,8 @@ def nearest_rows(queries, reference, best, distance2):
     n_rows = reference.shape[0]
     best[:] = -1
     distance2[:] = np.inf
-    for start in range(0, n_rows, BLOCK):
-        stop = min(start + BLOCK, n_rows)
+    for start in range(0, n_rows, ROWS_TOGETHER):
+        stop = min(start + ROWS_TOGETHER, n_rows)
         for i in range(n_queries):
             for j in range(start, stop):
                 d2 = 0.0
@@ -134,7 +134,7 @@ def sum_of_exponentials(exponents, offset, powers, fractions):
     scales = powers.view(np.float32)
     for j in range(n):
         z = (exponents[j] - shift) * LOG2_E
-        z = z if z > SMALLEST else SMALLEST
+        z = z if z > SMALLEST_POWER else SMALLEST_POWER
         z = z if z < np.float32(0.0) else np.float32(0.0)
         whole = np.int32(z - np.float32(0.5))  # nearest integer, as z <= 0
         f = z - np.float32(whole)
@@ -146,10 +146,10 @@ def sum_of_exponentials(exponents, offset, powers, fractions):
         p = p * f + np.float32(0.2402265070)
         p = p * f + np.float32(0.6931471806)
         fractions[j] = p * f + np.float32(1.0)
-        powers[j] = (whole + BIAS) << SHIFT
+        powers[j] = (whole + EXPONENT_BIAS) << EXPONENT_SHIFT
     total = 0.0
-    for start in range(0, n, RUN):  # slices: with ends taken care of in the loop it would not vectorise
-        stop = min(start + RUN, n)
+    for start in range(0, n, FLOAT32_TERMS):  # slices: with ends taken care of in the loop it would not vectorise
+        stop = min(start + FLOAT32_TERMS, n)
         factors, others = fractions[start:stop], scales[start:stop]
         part = np.float32(0.0)
         for j in range(factors.shape[0]):

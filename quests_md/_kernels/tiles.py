@@ -36,7 +36,7 @@ VECTORS = 2
 PANEL = LANES * VECTORS
 
 #: Panels whose terms are added in float32, 128 to a lane: wrong by 128 2^-24 at worst.
-RUN = 128 // VECTORS
+FLOAT32_PANELS = 128 // VECTORS
 
 
 def _column(builder: ir.IRBuilder, panels: Any, width: ir.Value, p: ir.Value, c: ir.Value) -> list[ir.Value]:
@@ -147,9 +147,9 @@ def tile_sums(queries, i, panels, norms, offsets, own, groups, sums):
     """
     sums[:] = 0.0
     lanes = np.empty((TILE, LANES), np.float32)
-    for start in range(0, panels.shape[0], RUN):
+    for start in range(0, panels.shape[0], FLOAT32_PANELS):
         lanes[:] = np.float32(0.0)
-        for p in range(start, min(start + RUN, panels.shape[0])):
+        for p in range(start, min(start + FLOAT32_PANELS, panels.shape[0])):
             _exponentials_tile(queries, panels, norms, offsets, own, groups, lanes, i, p)
         for q in range(TILE):
             for lane in range(LANES):

@@ -16,8 +16,11 @@ BANDWIDTHS = np.geomspace(0.003, 0.3, 41)
 #: 1/Å. Rows of different groups nearer than this are copies: their kernel terms would make the likelihood diverge.
 CLOSEST = 1e-6
 
-#: Rows that are held out, and most pairs of rows that are looked at.
-QUERIES, PAIRS = 2000, 100_000_000
+#: Most rows that are held out, and most pairs of rows that are looked at.
+MOST_HELD_OUT, MOST_PAIRS = 2000, 100_000_000
+
+#: Held-out rows that a thread takes at a time.
+QUERIES_AT_A_TIME = 16
 
 
 def best_bandwidth(
@@ -60,7 +63,7 @@ def best_bandwidth(
     total, n_held_out = np.zeros(len(BANDWIDTHS)), 0
     for block in blocks:
         size = block.stop - block.start
-        wanted = min(size, max(1, min(QUERIES * size // max(n_rows, 1), PAIRS // size)))
+        wanted = min(size, max(1, min(MOST_HELD_OUT * size // max(n_rows, 1), MOST_PAIRS // size)))
         chosen = block.start + np.sort(generator.choice(size, wanted, replace=False))
         log_sums, counts = np.empty((wanted, len(BANDWIDTHS))), np.empty(wanted, np.int64)
         queries, query_groups = rows[chosen], groups[chosen]
@@ -78,7 +81,7 @@ def best_bandwidth(
         ) -> None:
             held_out_log_sums(q[start:stop], x, qg[start:stop], g, CLOSEST, BANDWIDTHS, s[start:stop], n[start:stop])
 
-        for_ranges(work, wanted, 16, available_threads(threads))
+        for_ranges(work, wanted, QUERIES_AT_A_TIME, available_threads(threads))
         usable = counts > 0
         total += (log_sums[usable] - np.log(counts[usable])[:, None]).sum(axis=0)
         n_held_out += int(usable.sum())

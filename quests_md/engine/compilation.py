@@ -1,13 +1,12 @@
 """Whether kernels still have to be compiled, and a word to the user before that."""
 
+from functools import cache
 from pathlib import Path
 
 from quests_md._kernels.rows import fill_rows
 from quests_md._progress import say
 
 __all__ = ["announce_compilation", "are_kernels_cached"]
-
-_said: list[str] = []
 
 
 def are_kernels_cached() -> bool:
@@ -18,9 +17,8 @@ def are_kernels_cached() -> bool:
     return any(Path(stats.cache_path).glob("*fill_rows*.nbi"))
 
 
+@cache
 def announce_compilation() -> None:
-    """Say on stderr, once per process, that kernels are about to be compiled, if they are."""
-    if _said or getattr(fill_rows, "overloads", True) or are_kernels_cached():
-        return
-    _said.append("quests_md: compiling kernels, some 10 s, once per installation ...")
-    say(_said[0])
+    """Say on stderr that kernels are about to be compiled, if they are: the first call in a process decides."""
+    if not getattr(fill_rows, "overloads", True) and not are_kernels_cached():
+        say("quests_md: compiling kernels, some 10 s, once per installation ...")

@@ -14,8 +14,8 @@ __all__ = ["BANDWIDTH", "delta_entropy", "diversity", "entropy", "minus_log_sums
 #: Bandwidth h in 1/Å for data sets and uncertainty (doi:10.1038/s41467-025-59232-0, Methods).
 BANDWIDTH = 0.015
 
-#: Queries per piece of work: the sums of one piece go through the reference block by block together.
-PIECE = 64
+#: Queries that a thread takes at a time; they pass the rows of the reference together.
+QUERIES_AT_A_TIME = 64
 
 
 def delta_entropy(
@@ -157,7 +157,7 @@ def minus_log_sums(
     def work(start: int, stop: int) -> None:
         log_kernel_sums(queries[start:stop], reference, bandwidth, query_groups[start:stop], groups, out[start:stop])
 
-    for_ranges(work, len(queries), PIECE, n_threads)
+    for_ranges(work, len(queries), QUERIES_AT_A_TIME, n_threads)
     return out
 
 

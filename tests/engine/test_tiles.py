@@ -12,7 +12,7 @@ import pytest
 from numba.core.codegen import get_host_cpu_features
 
 from quests_md._kernels import dense
-from quests_md._kernels.tiles import HAS_TILES, PANEL, RUN, TILE, half_squares, multiply, tile_sums
+from quests_md._kernels.tiles import FLOAT32_PANELS, HAS_TILES, PANEL, TILE, half_squares, multiply, tile_sums
 
 UNIT = 2.0**-24
 
@@ -79,7 +79,7 @@ def cloud(rng, n_queries, n_panels, width=63, spread=1.0):
 
 @compiled
 @pytest.mark.parametrize("n_queries", [1, TILE, 2 * TILE + 1])
-@pytest.mark.parametrize("n_panels", [1, 2, RUN, 3 * RUN + 1])
+@pytest.mark.parametrize("n_panels", [1, 2, FLOAT32_PANELS, 3 * FLOAT32_PANELS + 1])
 def test_sums_of_exponentials(n_queries, n_panels):
     queries, panels, norms, offsets, terms = cloud(np.random.default_rng(n_panels), n_queries, n_panels, spread=0.3)
     sums = sums_of(queries, panels, norms, offsets)
