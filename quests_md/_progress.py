@@ -1,4 +1,4 @@
-"""Words and a progress bar on stderr; the bar for whatever takes longer than a second, where somebody watches."""
+"""Text and a progress bar on stderr; the bar only in a terminal, and only for what takes longer than a second."""
 
 import random
 import sys
@@ -13,7 +13,7 @@ T = TypeVar("T")
 
 
 def track(items: Iterable[T], what: str, total: int | None = None) -> Iterator[T]:
-    """Yield the items; after a second show how many have passed, if stderr is a terminal."""
+    """Yield the items; after a second show how many have been yielded, if stderr is a terminal."""
     if not getattr(sys.stderr, "isatty", bool)():  # closed, or replaced by something simple
         yield from items
         return
@@ -25,7 +25,7 @@ def track(items: Iterable[T], what: str, total: int | None = None) -> Iterator[T
     random.setstate(state)
     start = time.monotonic()
     columns = TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn()
-    # stdout is for data: it shall not go through the bar's console
+    # stdout is for data: data must not go through the console of the bar
     progress = Progress(*columns, console=Console(stderr=True), transient=True, redirect_stdout=False)
     task = progress.add_task(what, total=total)
     shown = False
@@ -42,6 +42,6 @@ def track(items: Iterable[T], what: str, total: int | None = None) -> Iterator[T
 
 
 def say(text: str) -> None:
-    """Print on stderr; where that fails (closed, on a full disk) nothing else does."""
+    """Print on stderr; a failure to print (stderr closed, a full disk) is passed over."""
     with suppress(OSError, ValueError, AttributeError):
         print(text, file=sys.stderr, flush=True)
