@@ -33,20 +33,6 @@ def walk(cell, pbc, n_frames=6, *, seed=0, n_atoms=12, step=0.4):
     return frames, paths
 
 
-def naive_mean(frames):
-    """Mean of positions, each brought to the image nearest to the atom in the frame before, looked for one by one."""
-    cell, pbc = frames[0].cell.array, frames[0].pbc
-    shifts = [n @ cell for n in itertools.product(*[range(-3, 4) if p else [0] for p in pbc])]
-    followed = [frames[0].positions.copy()]
-    for atoms in frames[1:]:
-        positions = [
-            min((x + shift for shift in shifts), key=lambda image, last=last: np.linalg.norm(image - last))
-            for x, last in zip(atoms.positions, followed[-1], strict=True)
-        ]
-        followed.append(np.array(positions))
-    return np.mean(followed, axis=0)
-
-
 def averaged(frames):
     window = Window(len(frames))
     for atoms in frames:
@@ -75,23 +61,11 @@ def test_the_mean_is_that_of_the_unwrapped_positions_in_any_cell(cell, pbc):
     assert (mean.pbc == frames[0].pbc).all()
 
 
-@pytest.mark.parametrize("pbc", [(True, True, True), (True, False, True), (False, False, False)], ids=str)
-def test_the_mean_is_that_of_naive_unwrapping(pbc):
-    frames, _ = walk(CELLS["cubic"], pbc, seed=3)
-    assert np.allclose(averaged(frames).positions, naive_mean(frames), atol=1e-12)
-
-
 def test_positions_that_are_not_wrapped_give_the_same():
     cell = CELLS["triclinic"]
     frames, paths = walk(cell, True, n_frames=12, step=0.8)
     unwrapped = [Atoms("Cu12", x, cell=cell, pbc=True) for x in paths]
     assert same_but_for_lattice_vectors(averaged(frames).positions, averaged(unwrapped).positions, cell, True) < 1e-12
-
-
-def test_a_plain_mean_of_wrapped_positions_would_not_do():
-    frames, paths = walk(CELLS["cubic"], True)
-    plain = np.mean([f.positions for f in frames], axis=0)
-    assert same_but_for_lattice_vectors(plain, paths.mean(axis=0), CELLS["cubic"], True) > 0.5
 
 
 def test_a_breathing_cell_does_not_blur_atoms_at_rest():

@@ -340,12 +340,7 @@ def test_elements(columns, rows, types, symbols, tmp_path):
         ("id element x y z", ["1 Cu 0 0 0", "1 Cu 0 0 1"], None, "line 11: got id 1 a second time"),
         ("id element x y", ["1 Cu 0 0"], None, "line 9: expected the columns x y z, .* got id element x y"),
         ("", ["1 Cu 0 0"], None, "line 9: expected the columns x y z, .* got none"),
-        (
-            "id element x y z",
-            ["1 Cu 0 0 0", "2 Cu 0 0"],
-            None,
-            "line 11: expected an atom in the 5 columns .*'2 Cu 0 0'",
-        ),
+        ("id element x y z", ["1 Cu 0 0 0", "2 Cu 0 0"], None, "line 11: expected an atom in the 5 .*'2 Cu 0 0'"),
         ("id element x y z", ["1 Cu 0 0 0 0", "2 Cu 0 0 0"], None, "line 10: expected an atom in the 5 columns"),
         ("id element x y z", ["1 Cu 0 0 0", "", "2 Cu 0 0 0"], None, "line 11: expected an atom in the 5 columns"),
         ("id element x y z", ["", "2 Cu 0 0 0"], None, "line 10: expected an atom in the 5 columns"),

@@ -52,7 +52,6 @@ def naive_test(values, mean, deviation, shift, threshold):
 VALUE = st.integers(-40, 40).map(lambda n: n / 8)
 STREAM = st.lists(VALUE, max_size=40)
 STREAM_WITH_NAN = st.lists(VALUE | st.just(NAN), max_size=40)
-FLOATS = st.lists(st.floats(-6, 6), max_size=60)
 SETTINGS = st.fixed_dictionaries(
     {
         "mean": st.sampled_from([0.0, 0.5, -1.25]),
@@ -68,24 +67,15 @@ SETTINGS = st.fixed_dictionaries(
 def test_states_excess_and_onset_equal_the_docstring_restated(chosen, values):
     test = Cusum(**chosen)
     expected, excess, onset = naive_test(values, chosen["mean"], chosen["deviation"], chosen["shift"], test.threshold)
-    found = [test.update(value) for value in values if not math.isnan(value)]
-    assert found == expected
-    assert test.state == (expected[-1] if expected else "in")
-    assert (test.excess, test.onset) == (excess, onset)
-
-
-@settings(deadline=None)
-@given(SETTINGS, STREAM_WITH_NAN)
-def test_nan_changes_nothing(chosen, values):
-    test, other = Cusum(**chosen), Cusum(**chosen)
+    found = []
     for value in values:
         before = test.progress()
-        state = test.update(value)
-        if math.isnan(value):
-            assert (state, test.progress()) == (before["state"], before)
-        else:
-            assert state == other.update(value)
-    assert test.progress() == other.progress()
+        found += [test.update(value)]
+        assert test.progress() == before or (before["state"] == "in" and not math.isnan(value))  # an alarm stays
+    assert [state for state, value in zip(found, values, strict=True) if not math.isnan(value)] == expected
+    assert test.state == (expected[-1] if expected else "in")
+    assert (test.excess, test.onset) == (excess, onset)
+    assert (test.excess <= 0) == (test.state == "in")
 
 
 @settings(deadline=None)
@@ -98,54 +88,6 @@ def test_fresh_and_restarted_have_seen_nothing(chosen, values):
     used.restart()
     assert used.progress() == other.progress()
     assert states(used, values) == states(other, values) == first
-
-
-@settings(deadline=None)
-@given(SETTINGS, STREAM)
-def test_in_is_an_excess_of_zero_or_less_and_an_alarm_stays(chosen, values):
-    test = Cusum(**chosen)
-    alarm = None
-    for value in values:
-        state = test.update(value)
-        assert (state == "in") == (test.excess <= 0)
-        alarm = alarm or (test.progress() if state != "in" else None)
-        assert alarm is None or test.progress() == alarm
-
-
-@settings(deadline=None)
-@given(SETTINGS, STREAM, st.sampled_from([0.25, 1.0, 4.0]), st.integers(-8, 8))
-def test_shift_and_scale_of_the_values_change_nothing(chosen, values, scale, offset):
-    moved = dict(chosen, mean=scale * chosen["mean"] + offset, deviation=scale * chosen["deviation"])
-    test, other = Cusum(**chosen), Cusum(**moved)
-    assert states(test, values) == states(other, [scale * value + offset for value in values])
-    assert (test.excess, test.onset) == (other.excess, other.onset)
-
-
-@settings(deadline=None)
-@given(SETTINGS, FLOATS)
-def test_the_mirror_image_alarms_on_the_other_side(chosen, values):
-    test, mirror = Cusum(**chosen), Cusum(**dict(chosen, mean=-chosen["mean"]))
-    assert states(mirror, [-value for value in values]) == [OPPOSITE[state] for state in states(test, values)]
-    assert test.excess == mirror.excess
-
-
-@settings(deadline=None)
-@given(SETTINGS, FLOATS, st.integers(0, 60), st.floats(0, 3))
-def test_a_rise_from_some_time_on_never_delays_a_rising_alarm(chosen, values, start, rise):
-    raised = [value + rise if n >= start else value for n, value in enumerate(values)]
-    alarms = []
-    for stream in (raised, values):
-        found = states(Cusum(**chosen), stream)
-        alarms.append(found.index("rising") if "rising" in found else INF)
-    assert alarms[0] <= alarms[1]
-
-
-@settings(deadline=None)
-@given(SETTINGS, st.integers(1, 300))
-def test_values_at_the_mean_are_in(chosen, n):
-    test = Cusum(**chosen)
-    assert states(test, [chosen["mean"]] * n) == ["in"] * n
-    assert (test.excess, test.onset) == (-test.threshold, 0)
 
 
 # Lucas & Crosier, Technometrics 24, 199 (1982); Montgomery, Statistical Quality Control, average run lengths of the

@@ -94,26 +94,35 @@ def test_more_patience_never_opens_earlier(stream, patience):
     assert opened[0] <= opened[1]
 
 
-def test_patience_counts_consecutive_checks():
-    expected = ["opening", "opening", "in", "opening", "opening", "open"]
-    assert states(Trigger(patience=3), [1, 1, -1, 1, 1, 1]) == expected
-    assert states(Trigger(patience=1), [1]) == ["open"]
+#: Settings, excesses, times in ps, and the states (i: in, o: opening, O: open, S: stop).
+BY_HAND = [
+    ({"patience": 3}, [1, 1, -1, 1, 1, 1], None, "ooiooO"),
+    ({"patience": 1}, [0.0, -0.0, math.nextafter(0, 1)], None, "iiO"),
+    ({"patience": 1, "patience_ps": 1.0}, [1] * 4, [5.0, 5.5, 5.75, 6.0], "oooO"),
+    ({"patience": 50, "patience_ps": 0.0}, [1], [7.0], "O"),
+    ({"patience_ps": 1.0}, [1, -1, 1, 1, 1], [0.0, 0.9, 1.0, 1.9, 2.0], "oiooO"),
+    ({"patience": 1, "release": 0.5}, [1, -0.4, 0.2, -0.49, -0.5, 0.1], None, "OOOOiO"),
+    ({"patience": 1, "release": 0.0}, [1, 1e-9, 0.0], None, "OOi"),
+    ({"patience": 2}, [1, 1, -1, 1, 1], None, "oOioO"),
+    ({"patience_ps": 1.0}, [1, 1, -1, 1], [0.0, 1.0, 2.0, 3.0], "oOio"),
+    ({"patience": 1, "cooldown": 2}, [1, -1, 1, 1, 1], None, "OiiiO"),
+    ({"patience": 2, "cooldown": 2}, [1, 1, -1, 1, 1, 1, 1], None, "oOiiioO"),
+    ({"patience": 1, "max_events": 1}, [1, -1, 1, 1], None, "Oiii"),
+    ({"patience": 1, "max_events": 0}, [1, 1], None, "ii"),
+    ({"patience": 9, "stop_excess": 5.0}, [5.0, 5.1, 1.0], None, "oSO"),
+    ({"patience": 1, "cooldown": 9, "max_events": 1, "stop_excess": 5.0}, [1, -1, 6], None, "OiS"),
+    ({"patience": 1, "stop_excess": 5.0}, [1, 6, 1], None, "OSO"),
+    ({"patience": 2}, [NAN, NAN, NAN], None, "oOO"),
+    ({"patience": 9, "stop_excess": 5.0}, [NAN], None, "S"),
+    ({"patience": 1}, [INF, -INF], None, "Oi"),
+    ({"patience": np.int64(2), "cooldown": np.int32(1), "max_events": np.int64(1)}, [1, 1], None, "oO"),
+]
 
 
-def test_zero_excess_is_in():
-    assert states(Trigger(patience=1), [0.0, -0.0, math.nextafter(0, 1)]) == ["in", "in", "open"]
-
-
-def test_patience_in_time_takes_the_place_of_checks():
-    trigger = Trigger(patience=1, patience_ps=1.0)
-    assert states(trigger, [1] * 4, [5.0, 5.5, 5.75, 6.0]) == ["opening", "opening", "opening", "open"]
-    assert states(Trigger(patience=50, patience_ps=0.0), [1], [7.0]) == ["open"]
-
-
-def test_patience_in_time_begins_anew_after_a_check_that_is_in():
-    trigger = Trigger(patience_ps=1.0)
-    assert states(trigger, [1, -1, 1, 1], [0.0, 0.9, 1.0, 1.9]) == ["opening", "in", "opening", "opening"]
-    assert trigger.update(1, 2.0) == "open"
+@pytest.mark.parametrize(("chosen", "excesses", "times", "expected"), BY_HAND)
+def test_states_by_hand(chosen, excesses, times, expected):
+    letters = {"i": "in", "o": "opening", "O": "open", "S": "stop"}
+    assert states(Trigger(**chosen), excesses, times) == [letters[letter] for letter in expected]
 
 
 def test_patience_in_time_needs_the_time_and_a_refused_check_changes_nothing():
@@ -123,60 +132,6 @@ def test_patience_in_time_needs_the_time_and_a_refused_check_changes_nothing():
         trigger.update(1.0)
     assert trigger.state == "opening"
     assert trigger.update(1.0, 1.0) == "open"
-
-
-def test_an_event_stays_open_until_well_below_the_level():
-    trigger = Trigger(patience=1, release=0.5)
-    assert states(trigger, [1, -0.4, 0.2, -0.49, -0.5, 0.1]) == ["open", "open", "open", "open", "in", "open"]
-    assert trigger.n_events == 2
-
-
-def test_without_release_an_event_closes_at_the_level():
-    assert states(Trigger(patience=1, release=0.0), [1, 1e-9, 0.0]) == ["open", "open", "in"]
-
-
-def test_patience_begins_anew_after_an_event():
-    assert states(Trigger(patience=2), [1, 1, -1, 1, 1]) == ["opening", "open", "in", "opening", "open"]
-    trigger = Trigger(patience_ps=1.0)
-    assert states(trigger, [1, 1, -1, 1], [0.0, 1.0, 2.0, 3.0]) == ["opening", "open", "in", "opening"]
-
-
-def test_nothing_opens_while_cooling_down():
-    trigger = Trigger(patience=1, cooldown=2)
-    assert states(trigger, [1, -1, 1, 1, 1]) == ["open", "in", "in", "in", "open"]
-
-
-def test_checks_during_cooldown_do_not_count_for_patience():
-    trigger = Trigger(patience=2, cooldown=2)
-    assert states(trigger, [1, 1, -1, 1, 1, 1, 1]) == ["opening", "open", "in", "in", "in", "opening", "open"]
-
-
-def test_no_event_after_the_last_one_allowed():
-    trigger = Trigger(patience=1, max_events=1)
-    assert states(trigger, [1, -1, 1, 1]) == ["open", "in", "in", "in"]
-    assert states(Trigger(patience=1, max_events=0), [1, 1]) == ["in", "in"]
-
-
-def test_stop_at_once_whatever_patience_cooldown_and_number_of_events():
-    assert states(Trigger(patience=9, stop_excess=5.0), [5.0, 5.1, 1.0]) == ["opening", "stop", "open"]
-    trigger = Trigger(patience=1, cooldown=9, max_events=1, stop_excess=5.0)
-    assert states(trigger, [1, -1, 6]) == ["open", "in", "stop"]
-    assert trigger.n_events == 2
-
-
-def test_stop_comes_in_an_event_that_is_already_open():
-    trigger = Trigger(patience=1, stop_excess=5.0)
-    assert states(trigger, [1, 6, 1]) == ["open", "stop", "open"]
-    assert trigger.n_events == 1
-
-
-def test_a_number_that_is_none_is_out_and_never_closes_an_event():
-    assert states(Trigger(patience=2), [NAN, NAN, NAN]) == ["opening", "open", "open"]
-    assert states(Trigger(patience=9, stop_excess=5.0), [NAN]) == ["stop"]
-
-
-def test_infinite_excess_is_out_and_minus_infinite_closes():
-    assert states(Trigger(patience=1), [INF, -INF]) == ["open", "in"]
 
 
 @pytest.mark.parametrize(
@@ -194,11 +149,6 @@ def test_bad_parameters_are_refused_by_name_with_the_value(name, bad):
     with pytest.raises(ValueError, match=f"^{name}: expected .* got ") as info:
         Trigger(**{name: bad})
     assert repr(bad) in str(info.value)
-
-
-def test_numpy_integers_are_integers():
-    trigger = Trigger(patience=np.int64(2), cooldown=np.int32(1), max_events=np.int64(1))
-    assert states(trigger, [1, 1]) == ["opening", "open"]
 
 
 def test_repr_says_all_settings_and_makes_the_same_trigger():
