@@ -258,7 +258,7 @@ def defects(cache: Path) -> Iterator[tuple[str, str]]:
             of_frames = []
             for i, atoms in enumerate(frames):
                 judged = monitor.judge.judge(atoms, step=i * 200, frame=i, time_ps=i * SPACING_PS)
-                check = monitor.take(judged, atoms)
+                check = monitor.watch.accept(judged, atoms)
                 near, seeing = known(atoms)
                 of_frames.append((near, seeing))
                 score.add(np.asarray(check.above), near, seeing)

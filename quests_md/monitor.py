@@ -200,7 +200,7 @@ class Monitor:
             raise TypeError(f"atoms: expected ase.Atoms, got {type(atoms).__name__}")
         if time_ps is None and (needs_time := self.watch.settings.needs_time) is not None:
             raise ValueError(f"time_ps: expected a time in ps since {needs_time} is set, got None")
-        return self.watch.check(atoms, None if step is None else int(step), time_ps)
+        return self.watch.check_frame(atoms, None if step is None else int(step), time_ps)
 
     @property
     def reference(self) -> Reference:

@@ -152,7 +152,7 @@ def test_a_group_of_displaced_atoms_is_a_cluster(large):
     # an event by it names these atoms, with their dH where a proof was all that the check needed
     proven = Judge(large.reference, large.calibration, values="proven").judge(atoms, step=0, frame=0)
     follower = EventFollower(large.reference, Trigger(patience=1), None, Explosion())
-    event, is_new = follower.take(proven, atoms).events[0]
+    event, is_new = follower.follow(proven, atoms).events[0]
     assert is_new
     assert event.n_atoms == max(check.tail_cluster, check.n_above)
     assert len(event.environments) == 3

@@ -96,7 +96,9 @@ class AseAttachment:
         run = self._watch.begin(host.atoms(), host=host)
         place = run.resumed_at if is_first else None
         if place is not None and place.is_checked and host.own_step and self._window is None:
-            self._watch.check(host.atoms(), place.step, host.time_ps(), host.interval)  # it shows only the next frame
+            self._watch.check_frame(
+                host.atoms(), place.step, host.time_ps(), host.interval
+            )  # it shows only the next frame
         return run
 
     def _preflight_once(self, atoms: Atoms) -> None:
@@ -126,7 +128,7 @@ class AseAttachment:
         if last is not None and last.step == step and last.digest == frame_digest(atoms):
             return
         every = 1 if budget is None else budget.every
-        self._watch.check(atoms, step, host.time_ps(), host.interval and host.interval * every, averaged)
+        self._watch.check_frame(atoms, step, host.time_ps(), host.interval and host.interval * every, averaged)
         if budget is not None:
             self._keep_budget(budget, host)
 

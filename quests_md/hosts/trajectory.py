@@ -136,9 +136,9 @@ def _checks(frames: Iterator[Frame], watch: Watch, judge: Judge, workers: int, *
         for count, (judged, atoms) in enumerate(_judged(frames, judge, workers)):
             if isinstance(judged, Exception):
                 step, time_ps = _step(atoms, count), frame_time_ps(atoms)
-                yield watch.take_failure(judged, atoms, step=step, frame=count, time_ps=time_ps)
+                yield watch.accept_failure(judged, atoms, step=step, frame=count, time_ps=time_ps)
             else:
-                yield watch.take(judged, atoms)
+                yield watch.accept(judged, atoms)
             if watch.run is not None and watch.run.stopped:
                 return
     finally:

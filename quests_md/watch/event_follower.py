@@ -67,7 +67,7 @@ class EventFollower:
     A "novel" event is opened by the statistics that the reference judges, a "transition" by those that the run's own
     beginning or the labelled phases judge; each has a trigger of the same settings. An explosion opens at once.
 
-    `take` and `replay` do the same with a check, from its frame and from the lines that `take` returned for it, so that
+    `follow` and `replay` do the same with a check, from its frame and from the lines that `follow` returned for it, so that
     the log alone brings a run back.
 
     Parameters
@@ -130,7 +130,7 @@ class EventFollower:
         events = sorted([*self.closed, *self.open_events], key=lambda event: event.id)
         return [event for event in events if event.id >= event_id]
 
-    def take(self, judged: Judged, atoms: Atoms) -> Followed:
+    def follow(self, judged: Judged, atoms: Atoms) -> Followed:
         """Take the next check of the run with its frame."""
         notes: list[tuple[NoteLevel, str]] = []
         exploded_by_frame = bool(judged.check.explosion)  # then temperature and volume are not asked

@@ -81,7 +81,7 @@ class Run:
         if baseline is not None and judge.calibration.per != "check":
             baseline.n_checks = judge.checks or judge.calibration.checks or 1
 
-    def check(
+    def check_next(
         self,
         atoms: Atoms,
         step: int | None,
@@ -101,7 +101,7 @@ class Run:
         self.log.guarded(work)
         return self.last_check if self.last_check is not None and self.last_check.frame == frame else None
 
-    def take(self, judged: Judged, atoms: Atoms) -> Check:
+    def accept_next(self, judged: Judged, atoms: Atoms) -> Check:
         """Take a frame that was judged elsewhere as the next one of the run."""
         if judged.check.frame != self.n_checks:  # the log counts on
             judged = replace(judged, check=replace(judged.check, frame=self.n_checks))
@@ -190,7 +190,7 @@ class Run:
         log, actions = self.log, self._settings.actions
         # until all of this check is in the log: a failure, an interrupt, a full disk may come in between
         was_behind, log.is_behind = log.is_behind, True
-        taken = self.follower.take(judged, atoms)
+        taken = self.follower.follow(judged, atoms)
         check = taken.judged.check
         previous, self.last_check = self.last_check, check
         log.step = check.step
@@ -338,7 +338,7 @@ class Watch:
         if self.run is not None:
             self.run.change_settings(self.settings)
 
-    def check(
+    def check_frame(
         self,
         atoms: Atoms,
         step: int | None,
@@ -346,12 +346,12 @@ class Watch:
         interval: int | None = None,
         averaged: Atoms | None = None,
     ) -> Check:
-        """Check a frame: arguments as in `Run.check`. If that fails and on_error="log": a check of state "invalid"."""
+        """Check a frame: arguments as in `Run.check_next`. If that fails and on_error="log": a check of state "invalid"."""
         with self._lock, self._cost.measured():
             begin = partial(self.begin, atoms, step=step)
             # that the log is of another run is for the user, whatever on_error says
             run = begin() if self.log.history is not None else self.log.guarded(begin)
-            check = None if run is None else run.check(atoms, step, time_ps, interval, averaged)
+            check = None if run is None else run.check_next(atoms, step, time_ps, interval, averaged)
             if check is not None:
                 return check
             if run is None:
@@ -359,12 +359,14 @@ class Watch:
             at, frame = run.step_of(step), run.n_checks
             return Check.invalid(step=at, frame=frame, time_ps=time_ps, n_atoms=len(atoms))
 
-    def take(self, judged: Judged, atoms: Atoms) -> Check:
+    def accept(self, judged: Judged, atoms: Atoms) -> Check:
         """Take a frame judged elsewhere (by `settings.judge`, on another thread) as the next one of the run."""
         with self._lock, self._cost.measured(judged.check.elapsed_us * 1e-6):
-            return self.begin(atoms, step=judged.check.step).take(judged, atoms)
+            return self.begin(atoms, step=judged.check.step).accept_next(judged, atoms)
 
-    def take_failure(self, failure: Exception, atoms: Atoms, *, step: int, frame: int, time_ps: float | None) -> Check:
+    def accept_failure(
+        self, failure: Exception, atoms: Atoms, *, step: int, frame: int, time_ps: float | None
+    ) -> Check:
         """Take a frame that could not be judged elsewhere: said once and noted, or raised, as `on_error` asks."""
         with self._lock:
             self.begin(atoms)

@@ -220,11 +220,11 @@ def run(dyn, steps):
 
 def recording(monitor):
     """The monitor, which keeps every check of a host in a list `checks`."""
-    monitor.checks, check = [], monitor.watch.check
+    monitor.checks, check = [], monitor.watch.check_frame
 
     def recorded(*args, **options):
         monitor.checks.append(check(*args, **options))
         return monitor.checks[-1]
 
-    monitor.watch.check = recorded
+    monitor.watch.check_frame = recorded
     return monitor

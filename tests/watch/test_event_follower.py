@@ -129,12 +129,12 @@ def test_a_state_that_has_been_in_a_file_brings_the_same_later_lines(stretches, 
     checks = checks_of(stretches, seed)
     cut = round(cut * len(checks))
     whole, first, second = (follower(baseline, trigger) for _ in range(3))
-    expected = [texts(whole.take(*check)) for check in checks]
+    expected = [texts(whole.follow(*check)) for check in checks]
     for check in checks[:cut]:
-        first.take(*check)
+        first.follow(*check)
     second.restore(json.loads(dumps(first.state())))
     second.closed.extend(first.closed)  # these are in the log
-    assert [texts(second.take(*check)) for check in checks[cut:]] == expected[cut:]
+    assert [texts(second.follow(*check)) for check in checks[cut:]] == expected[cut:]
     ends(second, whole)
 
 
@@ -155,7 +155,7 @@ def test_the_lines_of_a_log_bring_back_the_same_state(tmp_path_factory, stretche
     expected, writer = [], LogWriter(path)
     writer.write({"type": "header", "schema": SCHEMA})
     for check in checks:
-        taken = whole.take(*check)
+        taken = whole.follow(*check)
         expected.append(texts(taken))
         writer.write(*taken.lines)
     writer.close()
@@ -164,7 +164,7 @@ def test_the_lines_of_a_log_bring_back_the_same_state(tmp_path_factory, stretche
     check, place = bring_back(second, history, Place(0, None, line, last + 1, is_checked=False))
     assert (check.frame, place.frame) == (last, last + 1)
     assert json.loads(dumps(check.to_line())) == line.content
-    assert [texts(second.take(*check)) for check in checks[last + 1 :]] == expected[last + 1 :]
+    assert [texts(second.follow(*check)) for check in checks[last + 1 :]] == expected[last + 1 :]
     ends(second, whole)
 
 
@@ -173,7 +173,7 @@ def test_streams_of_the_tests_above_hold_events_of_all_kinds():
     for seed in range(6):
         run = follower(True, Trigger(patience=2))
         for check in checks_of([("i", 26), ("o", 6), ("i", 2), ("p", 6), ("i", 4), ("c", 2), ("i", 3), ("x", 2)], seed):
-            run.take(*check)
+            run.follow(*check)
         found |= {event.kind for event in [*run.closed, *run.open_events]}
         assert run.baseline.is_complete
     assert found == {"novel", "transition", "exploded"}
@@ -183,7 +183,7 @@ def test_a_temperature_without_bounds_survives_the_log():
     run, again = follower(False, Trigger(patience=1)), follower(False, Trigger(patience=1))
     first, atoms = judged(0, "o", 1)
     first = replace(first, check=replace(first.check, temperature_K=math.inf, time_ps=math.nan))
-    run.take(first, atoms)
+    run.follow(first, atoms)
     again.restore(json.loads(dumps(run.state())))
     (event,) = again.open_events
     assert event.onset_temperature_K == math.inf
@@ -195,7 +195,7 @@ def test_a_state_is_bounded_however_long_the_run():
     sizes = []
     for i in range(650):
         what = "o" if i % 400 < 380 else "i"
-        lines = run.take(*judged(i, what, i)).lines
+        lines = run.follow(*judged(i, what, i)).lines
         if any("snapshot" in line for line in lines):
             sizes.append(len(dumps(run.state())))
     assert len(sizes) == 3
@@ -206,7 +206,7 @@ def test_a_baseline_still_collected_is_not_copied_again_and_again():
     run = EventFollower(reference(), Trigger(), Baseline(("dh_mean",), 1e6, 0.05, 0.5), Explosion(None))
     check, atoms = judged(1, "i", 1)
     for i in range(2001):
-        lines = run.take(replace(check, check=replace(check.check, step=i, frame=i)), atoms).lines
+        lines = run.follow(replace(check, check=replace(check.check, step=i, frame=i)), atoms).lines
         assert not any("snapshot" in line for line in lines)
 
 
@@ -214,7 +214,7 @@ def test_frames_are_not_changed():
     run = follower(False, Trigger(patience=1))
     check, atoms = judged(0, "o", 0)
     before = atoms.copy()
-    run.take(check, atoms)
+    run.follow(check, atoms)
     assert isinstance(atoms, Atoms)
     assert atoms == before
     assert set(atoms.arrays) == set(before.arrays)
@@ -227,7 +227,7 @@ def test_a_phase_that_is_named_in_a_frame_out_of_the_reference_is_hedged(alarms,
         seen, atoms = judged(i, "p", [7, i])
         excesses = {"dh_max": -1.0, "dh_mean": -1.0, "phase:b": 1.0} | dict.fromkeys(alarms, 0.5)
         check = replace(seen.check, excesses=excesses, alarms=(*alarms, "phase:b"), trigger_excess=1.0, state="out")
-        one.take(replace(seen, check=check), atoms)
+        one.follow(replace(seen, check=check), atoms)
     [event] = [event for event in one.open_events if event.kind == "transition"]
     assert event.phase == "b"
     assert event.reason.startswith("a connected cluster of b is larger than any that the parent phase has by itself")

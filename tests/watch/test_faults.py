@@ -399,18 +399,18 @@ def test_an_interrupt_ends_the_run_with_a_whole_log(tmp_path):
         pass  # nobody holds it
 
 
-@pytest.mark.parametrize("inside", ["take", "write"])
+@pytest.mark.parametrize("inside", ["follow", "write"])
 @pytest.mark.parametrize("step", [14, 15, 17, 21])
 def test_a_check_that_an_interrupt_tore_is_made_up_for(tmp_path, monkeypatch, inside, step):
     """In a notebook one interrupts a run and goes on with it."""
     path = tmp_path / "run.jsonl"
     with monitor_of(path) as monitor:
         check_all(monitor, range(step))
-        torn = monitor.watch.run.follower if inside == "take" else monitor.watch.log
+        torn = monitor.watch.run.follower if inside == "follow" else monitor.watch.log
         whole = getattr(torn, inside)
 
         def interrupted(*args):
-            if inside == "take":
+            if inside == "follow":
                 whole(*args)
             raise KeyboardInterrupt
 
