@@ -67,7 +67,7 @@ class EventFollower:
     A "novel" event is opened by the statistics that the reference judges, a "transition" by those that the run's own
     beginning or the labelled phases judge; each has a trigger of the same settings. An explosion opens at once.
 
-    `follow` and `replay` do the same with a check, from its frame and from the lines that `follow` returned for it, so that
+    `follow` takes a check with its frame, `replay` takes it with the lines that `follow` returned for the log, so that
     the log alone brings a run back.
 
     Parameters

@@ -346,7 +346,7 @@ class Watch:
         interval: int | None = None,
         averaged: Atoms | None = None,
     ) -> Check:
-        """Check a frame: arguments as in `Run.check_next`. If that fails and on_error="log": a check of state "invalid"."""
+        """Check a frame, arguments as in `Run.check_next`; if that fails and on_error="log": an "invalid" check."""
         with self._lock, self._cost.measured():
             begin = partial(self.begin, atoms, step=step)
             # that the log is of another run is for the user, whatever on_error says
