@@ -18,8 +18,7 @@ from defects import CONTROL, N_FRAMES, scenarios
 from md import CONDITIONS, Condition, condition_frames
 
 from quests_md import Calibration, Monitor, Reference, calibrate
-from quests_md.calibration.calibration import DEFAULT_STATISTICS
-from quests_md.calibration.statistics import STATISTICS
+from quests_md.calibration import DEFAULT_STATISTICS, STATISTICS
 from quests_md.records import Check
 
 #: Asked rate of false alarms per check.

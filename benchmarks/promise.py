@@ -14,8 +14,8 @@ from md import CONDITIONS, SPACING_PS, TESTS, condition_frames, effective_number
 from scipy.stats import beta
 
 from quests_md import Calibration, Reference, calibrate
-from quests_md.calibration.statistics import STATISTICS
-from quests_md.judge.judge import Judge
+from quests_md.calibration import STATISTICS
+from quests_md.judge import Judge
 
 RATES = (1e-1, 1e-2, 1e-3)
 #: Frames of 108 atoms in the reference: as many groups, and as many environments as are held out at most.

@@ -33,7 +33,7 @@ from numba.core.errors import NumbaTypeSafetyWarning
 from threadpoolctl import threadpool_limits
 
 from quests_md import Descriptor, Reference, delta_entropy
-from quests_md.calibration.calibration import calibrate
+from quests_md.calibration import calibrate
 
 #: Bandwidth in 1/Å and cutoff in Å, the defaults of both packages.
 BANDWIDTH, CUTOFF = 0.015, 5.0

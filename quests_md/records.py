@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, field, fields
+from dataclasses import MISSING, dataclass, field, fields
 from typing import Any, Literal, get_args
 
 import numpy as np
@@ -167,6 +167,9 @@ class Check:
 #: The fields of a check that go to the log.
 CHECK_FIELDS = tuple(f.name for f in fields(Check) if f.name not in ("delta_entropy", "above"))
 
+#: Fields that logs may lack, since earlier versions did not write them, with what stands for them.
+LATER_FIELDS = {f.name: f.default for f in fields(Check) if f.name in CHECK_FIELDS and f.default is not MISSING}
+
 
 @dataclass(frozen=True, slots=True)
 class NearestEnvironment:
@@ -273,14 +276,5 @@ class Event:
 
 def complete_line(line: Mapping[str, Any]) -> dict[str, Any]:
     """A check line with the fields that the first release did not write: the largest dH was all that raised alarms."""
-    return {
-        "n_tail": None,
-        "tail_cluster": None,
-        "alarms": ["dh_max"] if line["state"] == "out" else [],
-        "trigger_excess": line["excess"],
-        "excesses": {},
-        "phases": None,
-        "phase_clusters": None,
-        "explosion": "",
-        "confirm_excess": None,
-    } | dict(line)
+    alarms = ["dh_max"] if line["state"] == "out" else []
+    return LATER_FIELDS | {"alarms": alarms, "trigger_excess": line["excess"], "excesses": {}} | dict(line)

@@ -13,7 +13,7 @@ from ase.md.langevin import Langevin
 from systems import FS, H, cold_reference, copper, inside, level_at, md_frames, md_reference, outside, verlet
 
 from quests_md import Monitor, Reference, Trigger, calibrate, read_log, save_frame
-from quests_md.calibration.calibration import DEFAULT_STATISTICS
+from quests_md.calibration import DEFAULT_STATISTICS
 
 #: A level between the MD of `md_frames` (up to -7.5) and a frame displaced by 0.3 Å (around 5).
 LEVEL = -6.0

@@ -1,30 +1,36 @@
 """Which value of a frame is strange, at a stated rate of false alarms."""
 
-from .calibration import DEFAULT_STATISTICS, SCHEMA, Calibration, calibrate, kind_of, rate_of
+from .calibrating import DEFAULT_STATISTICS, calibrate
+from .calibration import Calibration
 from .detection_power import Power, power
-from .levels import Kind, Level, NullScores, as_released, level_of
-from .null_scores import SEED
-from .statistics import SAMPLE_ATOMS, SKETCH_ROWS, STATISTICS, TAIL_SHARE, frame_entropy, mean_and_quantile, sample
+from .excess import as_released, count_excess, excess_of
+from .levels import Kind, Level, Mode, NullScores, kind_of, level_of, rate_of
+from .null_scores import TAIL_SHARE
+from .sampling import SAMPLE_ATOMS, SEED, SKETCH_ROWS, frame_entropy, sample
+from .statistics import BASELINE_STATISTICS, STATISTICS, FrameNumbers
 
 __all__ = [
+    "BASELINE_STATISTICS",
     "DEFAULT_STATISTICS",
     "SAMPLE_ATOMS",
-    "SCHEMA",
     "SEED",
     "SKETCH_ROWS",
     "STATISTICS",
     "TAIL_SHARE",
     "Calibration",
+    "FrameNumbers",
     "Kind",
     "Level",
+    "Mode",
     "NullScores",
     "Power",
     "as_released",
     "calibrate",
+    "count_excess",
+    "excess_of",
     "frame_entropy",
     "kind_of",
     "level_of",
-    "mean_and_quantile",
     "power",
     "rate_of",
     "sample",

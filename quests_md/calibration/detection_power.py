@@ -2,18 +2,19 @@
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 from ase import Atoms
 
 from quests_md._progress import track
-from quests_md.environments import describe, largest_cluster
+from quests_md.environments import describe
 from quests_md.reference import Reference
 
 from .calibration import Calibration
+from .excess import excess_of
 from .levels import Level
-from .statistics import frame_entropy, mean_and_quantile
+from .sampling import frame_entropy
+from .statistics import STATISTICS, FrameNumbers, Statistic
 
 __all__ = ["DISTURBANCES", "Power", "power"]
 
@@ -91,14 +92,14 @@ def power(
 
 def _frames(reference: Reference, rng: np.random.Generator) -> list[int]:
     """Frames at random, no two of one group."""
-    groups = reference.array("frame_group")
-    whole = np.bincount(reference.array("atom_frame"), minlength=reference.n_frames) == reference.array("frame_natoms")
+    groups = reference.arrays.frame_group
+    whole = np.bincount(reference.arrays.atom_frame, minlength=reference.n_frames) == reference.arrays.frame_natoms
     order = rng.permutation(np.flatnonzero(whole))
     _, first = np.unique(groups[order], return_index=True)
     one_each = order[np.sort(first)]
     if len(one_each) < 2:  # nothing else to compare with
         return []
-    pairs = reference.n_environments * float(np.median(reference.array("frame_natoms")[one_each])) * len(DISTURBANCES)
+    pairs = reference.n_environments * float(np.median(reference.arrays.frame_natoms[one_each])) * len(DISTURBANCES)
     most = int(np.clip(MOST_PAIRS / max(pairs, 1), FEWEST_FRAMES, MOST_FRAMES))
     return [int(i) for i in one_each[:most]]
 
@@ -115,29 +116,28 @@ def _out(
     """Whether each statistic in use is beyond its level."""
     numbers = np.asarray(atoms.numbers)
     rows = describe(reference.descriptor, atoms, threads)
-    own = np.full(len(atoms), reference.array("frame_group")[index])
+    own = np.full(len(atoms), reference.arrays.frame_group[index])
     dh = reference.delta_entropy_without(rows, numbers, own, threads=threads)
     levels = calibration.frame_levels(numbers if n_atoms is None else np.resize(numbers, n_atoms), checks)
-    tail = dh > calibration.atom_level(numbers)
-    mean, q99 = mean_and_quantile(dh[np.isfinite(dh)])
-    values: dict[str, Any] = {
-        "dh_max": float((dh - calibration.dh_levels(levels, numbers)).max()),
-        "dh_mean": mean,
-        "dh_q99": q99,
-        "n_tail": tail.mean(),
-        "tail_cluster": largest_cluster(atoms, tail, reference.pair_distances()),
-        "frame_entropy": frame_entropy(rows, reference.bandwidth, threads),
-    }
-    return {name: _is_beyond(name, values[name], levels) for name in calibration.statistics}
+    known = np.isfinite(dh)
+    frame = FrameNumbers(
+        atoms=atoms,
+        dh=dh,
+        ranked=np.ones(len(dh), dtype=bool),
+        averaged=dh[known],
+        averaged_at=np.flatnonzero(known),
+        entropy=frame_entropy(rows, reference.bandwidth, threads),
+        pair_distances=reference.pair_distances(),
+        excess=dh - calibration.dh_levels(levels, numbers),
+        tail=dh > calibration.atom_level(numbers),
+    )
+    return {name: _is_beyond(STATISTICS[name], frame, levels) for name in calibration.statistics}
 
 
-def _is_beyond(name: str, value: float | None, levels: tuple[Level, ...]) -> bool:
-    if value is None:
-        return True
-    if name == "dh_max":  # already above the level of its element
-        return value > 0
-    of = [level for level in levels if level.statistic == name]
-    return any(value > level.value if level.side == "above" else value < level.value for level in of)
+def _is_beyond(statistic: Statistic, frame: FrameNumbers, levels: tuple[Level, ...]) -> bool:
+    """Whether a statistic of the frame is beyond its level, or does not exist since all atoms are unknown."""
+    value = statistic.of(frame)
+    return value is None or excess_of(statistic, frame, value, levels, release=0.0) > 0
 
 
 def _rattled(deviation: float) -> Disturb:

@@ -1,18 +1,31 @@
 """Levels: which value a number of new frames exceeds at a stated rate, from one score per held-out group."""
 
 import math
-from dataclasses import dataclass, field
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
 from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
-from .tails import FARTHEST, FEWEST, pareto_level, pareto_quantile
+from .tails import FARTHEST, FEWEST_SCORES, pareto_level, pareto_quantile
 
-__all__ = ["Kind", "Level", "NullScores", "Side", "as_released", "level_of"]
+__all__ = ["ANY_ELEMENT", "Kind", "Level", "Mode", "NullScores", "Side", "Size", "kind_of", "level_of", "rate_of"]
 
 Kind = Literal["conformal", "extrapolated", "none"]
 Side = Literal["above", "below"]
+
+#: How a frame is evaluated: dH of every environment, or only of those where it decides something.
+Mode = Literal["full", "proven"]
+
+#: How a number depends on the size of a frame, see `level_of`.
+Size = Literal["extreme", "mean", "quantile", "same"]
+
+#: From the best kind of a level to the worst.
+KINDS: tuple[Kind, ...] = ("conformal", "extrapolated", "none")
+
+#: Key of what is for atoms of all elements together, where elements have their atomic number.
+ANY_ELEMENT = 0
 
 #: Level in nats where nothing could be held out: the rule of thumb of the published method, dH > 0.
 GUESS = 0.0
@@ -64,7 +77,7 @@ class NullScores:
     """Element whose atoms it is for; None: all."""
     side: Side
     """Whether the scores are the largest or the smallest of their groups."""
-    values: Literal["full", "proven", "both"]
+    values: Mode | Literal["both"]
     """Mode of evaluation that the scores are for."""
     scores: NDArray[np.float64] = field(repr=False)
     """(n_groups,) one per group, ascending."""
@@ -72,9 +85,7 @@ class NullScores:
     """(n_groups,) atoms in the largest frame of each group, in the order of `scores`."""
 
 
-def level_of(
-    null: NullScores, size: Literal["extreme", "mean", "quantile", "same"], n_atoms: int, rate: float, count: int
-) -> Level:
+def level_of(null: NullScores, size: Size, n_atoms: int, rate: float, count: int) -> Level:
     """The level for frames of `n_atoms`, at the rate that `count` checks share.
 
     With n scores, one per exchangeable group, the ceil((1-a)(n+1))-th smallest is exceeded by a new group's score with
@@ -88,31 +99,37 @@ def level_of(
     - "quantile": the same, without frames of fewer than 100 atoms, whose 99 % quantile is nearly their largest.
     - "same": groups with frames of as many atoms; without any the level is infinite: the number is not judged.
 
-    Where few scores lie above the rank it is uncertain by a factor of two or more; a generalised Pareto fit may then
-    raise the level, never lower it. Where a is too small for n groups, the tail is extrapolated from 30 groups on; the
-    level is then the upper end of its 80 % interval. More than thirtyfold that promises nothing any more (kind "none");
-    with fewer groups the level is the most extreme score, and the rate says what the groups alone promise. With fewer
-    than two it is a guess, and low numbers are not judged.
+    A rank with few scores above it is uncertain by a factor of two or more; a generalised Pareto fit may then raise
+    the level, never lower it. Where a is below 1/(n+1) there is no such rank, and from 30 groups on the tail is
+    extrapolated: the level is the upper end of the fit's 80 % interval, and down to a thirtieth of 1/(n+1) its kind is
+    "extrapolated". Below a thirtieth the level is the same, but promises nothing (kind "none"). With fewer than 30
+    groups the level is the most extreme score, and its rate says what the groups alone promise. With fewer than two
+    groups the level is a guess, and low numbers are not judged.
+
+    Parameters
+    ----------
+    null
+        One score per group of frames in distribution.
+    size
+        How the number depends on the size of a frame, see above.
+    n_atoms
+        Atoms N of the frame.
+    rate, count
+        Rate of false alarms a that `count` checks share.
 
     References
     ----------
     Vovk, Gammerman, Shafer, Algorithmic Learning in a Random World (2005), doi:10.1007/b106715.
     """
     if null.side == "below":
-        mirrored = NullScores(null.statistic, null.element, "above", null.values, -null.scores[::-1], null.sizes[::-1])
+        mirrored = replace(null, side="above", scores=-null.scores[::-1], sizes=null.sizes[::-1])
         level = level_of(mirrored, size, n_atoms, rate, count)
-        interval = None if level.interval is None else (-level.interval[1], -level.interval[0])
-        return Level(
-            null.statistic,
-            null.element,
-            "below",
-            -level.value if level.n_groups >= 2 else -math.inf,
-            level.kind,
-            level.rate,
-            level.pieces,
-            level.n_groups,
-            -level.middle,
-            interval,
+        return replace(
+            level,
+            side="below",
+            value=-level.value if level.n_groups >= 2 else -math.inf,
+            middle=-level.middle,
+            interval=None if level.interval is None else (-level.interval[1], -level.interval[0]),
         )
     scores, pieces, is_scaled = _scores_for(null, size, n_atoms, rate, count)
     n, count = len(scores), count * pieces
@@ -131,11 +148,11 @@ def level_of(
     rank = max(math.ceil((1 - probability) * (n + 1) - 1e-9), 1)
     if rank <= n:
         value = float(scores[rank - 1])
-        if n >= FEWEST and n - rank < FEW_ABOVE:
+        if n >= FEWEST_SCORES and n - rank < FEW_ABOVE:
             value = max(value, pareto_quantile(scores, probability))
         return level_at(value, "extrapolated" if is_scaled else "conformal", rate)
     value, interval = float(scores[-1]), None
-    if n >= FEWEST:
+    if n >= FEWEST_SCORES:
         value, *ends = pareto_level(scores, probability)
         interval = ends[0], ends[1]
         if probability * (n + 1) * FARTHEST >= 1:
@@ -143,8 +160,18 @@ def level_of(
     return level_at(value, "none", 1.0 if is_scaled else min(1.0, count / (n + 1)), interval)
 
 
+def kind_of(levels: Sequence[Level]) -> Kind:
+    """The worst kind among levels that can raise an alarm."""
+    return max((level.kind for level in levels if math.isfinite(level.value)), key=KINDS.index, default="none")
+
+
+def rate_of(levels: Sequence[Level]) -> float:
+    """Bound of the rate of false alarms of all levels together; 1: no bound."""
+    return min(1.0, sum(level.rate for level in levels)) if levels else 1.0
+
+
 def _scores_for(
-    null: NullScores, size: str, n_atoms: int, rate: float, count: int
+    null: NullScores, size: Size, n_atoms: int, rate: float, count: int
 ) -> tuple[NDArray[np.float64], int, bool]:
     """Scores that speak for a frame of this size, ascending; frames of theirs that it counts as; whether scaled."""
     scores, sizes = null.scores, null.sizes
@@ -166,22 +193,3 @@ def _scores_for(
     middle = float(np.median(chosen))
     spread = np.sqrt(np.maximum(1.0, sizes[usable] / max(n_atoms, 1)))
     return np.sort(middle + (chosen - middle) * spread), 1, True
-
-
-def as_released(excess: float, gap: float, release: float) -> float:
-    """The excess of a number that scatters little, so that `release` closes its event half of the way to its middle.
-
-    Parameters
-    ----------
-    excess
-        How far the number is beyond its level.
-    gap
-        From the level to the middle of the number in distribution; 0 or less: there is no way, so it counts as back.
-    release
-        Of the trigger.
-    """
-    if not excess <= 0:
-        return excess
-    if gap <= 0:
-        return min(excess, -release)
-    return excess * (release / (gap / 2)) if gap / 2 < release else excess

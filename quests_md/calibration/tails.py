@@ -3,12 +3,12 @@
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["FARTHEST", "FEWEST", "pareto_level", "pareto_quantile"]
+__all__ = ["FARTHEST", "FEWEST_SCORES", "pareto_level", "pareto_quantile"]
 
 #: Fewest scores that a tail is fitted to.
-FEWEST = 30
+FEWEST_SCORES = 30
 
-#: A probability is extrapolated to at most this factor below 1/(n + 1); docs/promise.md shows how that went.
+#: A level is promised down to this factor below 1/(n + 1); docs/promise.md shows how that went.
 FARTHEST = 30
 
 #: Shares of the scores, from the top, that the tail is fitted to: the first whose fit is no worse than chance would be,

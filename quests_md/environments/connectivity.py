@@ -8,7 +8,7 @@ from scipy.sparse.csgraph import connected_components
 
 from .neighbours import PairDistances, frame_grid, linked_pairs
 
-__all__ = ["LINK", "clusters", "coordination", "largest_cluster", "links"]
+__all__ = ["LINK", "bare", "clusters", "coordination", "largest_cluster", "links"]
 
 #: Atoms are linked up to this multiple of the reference's median nearest-neighbour distance of their elements: past
 #: the first shell of fcc and both near shells of bcc (1.15), short of the second of fcc (1.41).
@@ -35,7 +35,7 @@ def clusters(atoms: Atoms, flagged: NDArray[np.bool_], pair_distances: PairDista
     chosen = np.flatnonzero(flagged)
     if len(chosen) < 2:
         return [chosen] if len(chosen) else []
-    frame = Atoms(numbers=atoms.numbers[chosen], positions=atoms.positions[chosen], cell=atoms.cell, pbc=atoms.pbc)
+    frame = bare(atoms, chosen)
     elements, species = np.unique(frame.numbers, return_inverse=True)
     pairs = linked_pairs(frame, links(elements, pair_distances), species.astype(np.int64))
     shape = len(chosen), len(chosen)
@@ -43,6 +43,11 @@ def clusters(atoms: Atoms, flagged: NDArray[np.bool_], pair_distances: PairDista
     _, labels = connected_components(graph, directed=False)
     parts = np.split(chosen[np.argsort(labels, kind="stable")], np.cumsum(np.bincount(labels))[:-1])
     return sorted(parts, key=lambda part: (-len(part), part[0]))
+
+
+def bare(atoms: Atoms, chosen: NDArray[np.int64] | NDArray[np.bool_]) -> Atoms:
+    """The chosen atoms, by indices or a mask, with nothing but elements, positions and cell."""
+    return Atoms(numbers=atoms.numbers[chosen], positions=atoms.positions[chosen], cell=atoms.cell, pbc=atoms.pbc)
 
 
 def largest_cluster(atoms: Atoms, flagged: NDArray[np.bool_], pair_distances: PairDistances) -> int:

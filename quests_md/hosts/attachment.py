@@ -6,8 +6,7 @@ import numpy as np
 from ase import Atoms
 
 from quests_md._arguments import check_positive_integer
-from quests_md.environments import TimeAveraged, Window
-from quests_md.judge import frame_digest
+from quests_md.environments import TimeAveraged, Window, frame_digest
 from quests_md.watch import Budget, Run, Watch
 
 from .ase import AseHost

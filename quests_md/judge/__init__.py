@@ -1,6 +1,7 @@
 """One frame to one Check; no state."""
 
-from .judge import Judge, Judged, Values, cached_energy, frame_digest
+from .judge import Judge, Values
+from .judged import Judged
 from .phases import GROWN, GROWTH, Phases
 
-__all__ = ["GROWN", "GROWTH", "Judge", "Judged", "Phases", "Values", "cached_energy", "frame_digest"]
+__all__ = ["GROWN", "GROWTH", "Judge", "Judged", "Phases", "Values"]

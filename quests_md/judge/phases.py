@@ -381,15 +381,15 @@ class Phases:
         most = MAX_HELD_OUT if own in (None, self.parent) else MAX_OTHERS
         sizes = np.bincount(source.arrays.atom_frame, minlength=source.n_frames)
         frames = whole_groups(source.arrays.frame_group, most, np.random.default_rng(SEED), sizes)
-        order = np.lexsort((source.array("atom_index"), source.array("atom_frame")))
-        atom_frame = source.array("atom_frame")[order]
+        order = source.arrays.frame_order
+        atom_frame = source.arrays.atom_frame[order]
         order, atom_frame = order[np.isin(atom_frame, frames)], atom_frame[np.isin(atom_frame, frames)]
         rows, numbers = source.rows[order], source.numbers[order].astype(np.int64)
         dh = np.empty((len(order), len(self.names)))
         for column, name in enumerate(self.names):
             groups = source.row_groups[order] if name == own else np.full(len(order), -1)
             dh[:, column] = self._thinned[name].delta_entropy_without(rows, numbers, groups, threads=threads)
-        groups = source.array("frame_group")[frames]
+        groups = source.arrays.frame_group[frames]
         return [source.frame(int(i)) for i in frames], groups, numbers, dh, np.searchsorted(frames, atom_frame)
 
     def _scored(
@@ -497,7 +497,7 @@ def _checked(references: Mapping[str, Reference]) -> tuple[str, ...]:
         if not reference.n_environments:
             raise ValueError(f"phases: the reference of {name!r} is empty; build it from frames of that phase")
         require_equal_settings(references[first].settings, reference.settings, first, name)
-        if len(np.unique(reference.array("frame_group"))) < 2:
+        if len(np.unique(reference.arrays.frame_group)) < 2:
             raise ValueError(
                 f"phases: the reference of {name!r} has one group of frames, so that none can be held out; add "
                 "independent frames, or say with groups= which of them are independent"

@@ -5,8 +5,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from quests_md.calibration import BASELINE_STATISTICS, STATISTICS
 from quests_md.log import Log
-from quests_md.watch import BASELINE_STATISTICS
 
 from .captions import level_of_largest
 
@@ -116,7 +116,7 @@ def draw_atoms(axis: "Axes", x: NDArray[np.float64], edges: NDArray[np.float64],
         axis.plot(x, values, color=colour, lw=1.2, marker=dots(log), label=text)
         tops.append(float(np.nanmax(values[is_whole], initial=0.0)))
         for level in levels_of(log.header, name):
-            value = level * float(np.median(log.n_atoms)) if name == "n_tail" else level
+            value = STATISTICS[name].in_frame(level, float(np.median(log.n_atoms)))
             if np.isfinite(value):
                 axis.axhline(value, color=colour, ls="--", lw=1.2, label=f"level {value:.3g}")
                 levels.append(value)

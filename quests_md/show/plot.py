@@ -283,9 +283,8 @@ def null_distributions(calibration: Calibration, atoms: int | None = None, check
 
 
 def _draw_null(axis: "Axes", null: NullScores, level: Level, n_atoms: int) -> None:
-    is_share = level.statistic == "n_tail"
-    scores = null.scores * n_atoms if is_share else null.scores
-    value = level.value * n_atoms if is_share else level.value
+    statistic = STATISTICS[level.statistic]
+    scores, value = statistic.in_frame(null.scores, n_atoms), statistic.in_frame(level.value, n_atoms)
     axis.hist(scores, bins=min(max(int(np.sqrt(len(scores)) * 1.5), 5), 40), color=BLUE, alpha=0.65)
     if np.isfinite(value):
         axis.axvline(value, color=VERMILLION, ls="--", lw=1.4)
@@ -306,7 +305,7 @@ def _draw_null(axis: "Axes", null: NullScores, level: Level, n_atoms: int) -> No
         )
     side = "largest" if level.side == "above" else "smallest"
     element = f" of {level.element}" if level.element else ""
-    axis.set_xlabel(f"{level.statistic}{element} ({STATISTICS[level.statistic].unit}), {side} of each group")
+    axis.set_xlabel(f"{level.statistic}{element} ({statistic.unit}), {side} of each group")
     axis.set_ylabel("groups")
     axis.spines[["top", "right"]].set_visible(False)
     axis.grid(alpha=0.25)

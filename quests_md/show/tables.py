@@ -178,7 +178,7 @@ def power_rows(calibration: Calibration, found: Sequence[Power], atoms: int | No
     levels = calibration.alarm_levels(numbers)
     columns = [["alarm by", "level", "kind", "rate", *(entry.disturbance for entry in found)]]
     for level in levels:
-        value = level.value * len(numbers) if level.statistic == "n_tail" else level.value
+        value = STATISTICS[level.statistic].in_frame(level.value, len(numbers))
         name = level.statistic + (f" {level.element}" if level.element else "")
         if not math.isfinite(value):
             columns.append([name, "not judged", "", "", *("" for _ in found)])

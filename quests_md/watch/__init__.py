@@ -1,7 +1,6 @@
 """Checks to events to actions: everything with a state."""
 
 from .actions import Action, save_frame, sentinel, stop
-from .baseline import BASELINE_STATISTICS
 from .budget import Budget
 from .cost import Overhead
 from .cusum import Cusum
@@ -11,7 +10,6 @@ from .settings import RunSettings
 from .trigger import Trigger
 
 __all__ = [
-    "BASELINE_STATISTICS",
     "Action",
     "Budget",
     "Cusum",

@@ -14,10 +14,7 @@ from quests_md.calibration import as_released
 
 from .cusum import RUN_LENGTHS, Cusum
 
-__all__ = ["BASELINE_STATISTICS", "Baseline", "n_independent"]
-
-#: Numbers that a baseline can judge: averages over a frame, nearly normal.
-BASELINE_STATISTICS = ("dh_mean", "dh_q99", "frame_entropy")
+__all__ = ["Baseline", "n_independent"]
 
 #: Fewest independent checks that say anything about scatter.
 FEWEST = 10

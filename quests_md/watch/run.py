@@ -15,8 +15,9 @@ from quests_md._files import file_size
 from quests_md._json import plain
 from quests_md._progress import say
 from quests_md.engine import announce_compilation, are_kernels_cached
+from quests_md.environments import frame_digest
 from quests_md.errors import StopRun
-from quests_md.judge import Judged, frame_digest
+from quests_md.judge import Judged
 from quests_md.log import require_new_log
 from quests_md.records import Check, Event
 
@@ -78,8 +79,8 @@ class Run:
         """Go on with another interval between checks."""
         self._settings = settings
         judge, baseline = settings.judge, self.follower.baseline
-        if baseline is not None and judge.calibration.per != "check":
-            baseline.n_checks = judge.checks or judge.calibration.checks or 1
+        if baseline is not None:
+            baseline.n_checks = judge.calibration.n_sharing(judge.checks)
 
     def check_next(
         self,

@@ -17,7 +17,16 @@ from numpy.typing import NDArray
 from quests_md._files import file_size
 from quests_md._threads import available_threads
 from quests_md._version import __version__
-from quests_md.calibration import SAMPLE_ATOMS, SEED, SKETCH_ROWS, Calibration, calibrate, kind_of, rate_of
+from quests_md.calibration import (
+    BASELINE_STATISTICS,
+    SAMPLE_ATOMS,
+    SEED,
+    SKETCH_ROWS,
+    Calibration,
+    calibrate,
+    kind_of,
+    rate_of,
+)
 from quests_md.environments import TimeAveraged
 from quests_md.errors import MismatchError
 from quests_md.judge import Judge, Phases, Values
@@ -25,7 +34,7 @@ from quests_md.log import SCHEMA
 from quests_md.reference import Reference
 
 from .actions import Action, action_files, checked_actions
-from .baseline import BASELINE_STATISTICS, Baseline
+from .baseline import Baseline
 from .budget import Budget
 from .event_follower import RECENT_EVENTS, SNAPSHOT
 from .explosion import Explosion
@@ -311,7 +320,7 @@ def _calibration_line(judge: Judge, numbers: NDArray[np.int64]) -> dict[str, Any
         "n_groups": calibration.n_groups,
         "fingerprint": calibration.fingerprint,
         "digest": _levels_digest(calibration),
-        "checks": judge.checks or calibration.checks or 1,
+        "checks": calibration.n_checks(judge.checks),
         "statistics": list(calibration.statistics),
         "levels": [asdict(level) for level in levels],
         "atom_levels": {str(z): level for z, level in calibration.atom_levels.items()},
@@ -341,8 +350,8 @@ def _levels_digest(calibration: Calibration) -> str:
     digest = hashlib.blake2b(digest_size=8)
     settings = [
         calibration.checks,
-        calibration.block_ps,
-        calibration.spacing_ps,
+        calibration.times.block_ps,
+        calibration.times.spacing_ps,
         sorted(calibration.atom_levels.items()),
     ]
     digest.update(repr(settings).encode())

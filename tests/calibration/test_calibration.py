@@ -12,8 +12,10 @@ from ase.build import bulk
 from ase.data import atomic_numbers
 from systems import NULL_LINE, calibration_of, null_of
 
-from quests_md.calibration.calibration import DEFAULT_STATISTICS, SCHEMA, Calibration, calibrate, kind_of, rate_of
+from quests_md.calibration import DEFAULT_STATISTICS, Calibration, calibrate, kind_of, rate_of
+from quests_md.calibration.file import SCHEMA
 from quests_md.calibration.levels import level_of
+from quests_md.calibration.rate import BlockTimes
 from quests_md.calibration.statistics import STATISTICS
 from quests_md.calibration.tails import FARTHEST, pareto_level, pareto_quantile
 from quests_md.errors import FileFormatError, MismatchError
@@ -57,7 +59,7 @@ def copper(n, seed=0, amplitude=0.08):
 
 def naive_maxima(reference, frame_groups, element=None):
     """One score per group: the largest held-out dH of its atoms (of one element), among atoms of their own element."""
-    groups = np.asarray(frame_groups)[reference.array("atom_frame")]
+    groups = np.asarray(frame_groups)[reference.arrays.atom_frame]
     scores = np.empty(reference.n_environments)
     for z in np.unique(reference.numbers):
         own = reference.numbers == z if reference.match == "element" else slice(None)
@@ -486,7 +488,7 @@ def test_a_calibration_comes_back_as_it_was(tmp_path, saved, cu):
     loaded = Calibration.load(saved)
     for name in ("fingerprint", "false_alarms", "per", "frame_atoms", "how", "kind", "n_groups"):
         assert getattr(loaded, name) == getattr(calibration, name)
-    for name in ("statistics", "atom_levels", "composition", "checks", "block_ps", "spacing_ps"):
+    for name in ("statistics", "atom_levels", "composition", "checks", "times"):
         assert getattr(loaded, name) == getattr(calibration, name)
     assert len(loaded.nulls) == len(calibration.nulls) > 5
     for a, b in zip(loaded.nulls, calibration.nulls, strict=True):
@@ -771,7 +773,7 @@ def test_statistics_share_the_rate_and_their_sides_too(cu):
             (null,) = [
                 n for n in calibration.nulls if (n.statistic, n.side) == (found_level.statistic, found_level.side)
             ]
-            sides = 2 if STATISTICS[null.statistic].two_sided else 1
+            sides = 2 if STATISTICS[null.statistic].sides == ("above", "below") else 1
             size = STATISTICS[null.statistic].size
             assert found_level == level_of(null, size, 4, 0.3 / len(statistics) / sides, 1)
         # the level of dH is there in any case, at the whole rate where it raises no alarm
@@ -849,7 +851,7 @@ def assert_looks(expected, calibration, checks, check_ps):
 )
 def test_correlated_checks_count_once(per, checks, check_ps, block_ps, spacing_ps, expected):
     scores = np.sort(np.random.default_rng(2).normal(size=40_000))
-    times = {"block_ps": block_ps, "spacing_ps": spacing_ps}
+    times = {"times": BlockTimes(block_ps, spacing_ps)}
     calibration = calibration_of(null_of(scores, 10), false_alarms=0.5, per=per, **times)
     assert_looks(expected, calibration, checks, check_ps)
     if per == "run" and checks is not None:
@@ -864,9 +866,9 @@ def test_times_of_frames_make_the_blocks(tmp_path):
         atoms.info["time_ps"] = 0.25 * i + (100 if i >= 20 else 0)  # a gap is no spacing
     reference = Reference.from_frames(frames, bandwidth=H, groups=[i // 4 for i in range(40)])
     calibration = calibrate(reference, per="ns")
-    assert (calibration.block_ps, calibration.spacing_ps) == (1.0, 0.25)
+    assert calibration.times == BlockTimes(1.0, 0.25)
     by_frame = calibrate(reference, per="ns", groups="frame")
-    assert (by_frame.block_ps, by_frame.spacing_ps) == (0.25, 0.25)
+    assert by_frame.times == BlockTimes(0.25, 0.25)
     # two files that both begin at 0, and separate frames
     others = copper(20, seed=5)
     for i, atoms in enumerate(others):
@@ -875,13 +877,13 @@ def test_times_of_frames_make_the_blocks(tmp_path):
         ase.io.write(tmp_path / f"{name}.extxyz", some)
     files = [tmp_path / "a.extxyz", tmp_path / "b.extxyz"]
     apart = calibrate(reference, frames=files, groups=[i // 2 for i in range(40)])
-    assert (apart.block_ps, apart.spacing_ps) == (pytest.approx(0.5), pytest.approx(0.25))
+    assert (apart.times.block_ps, apart.times.spacing_ps) == (pytest.approx(0.5), pytest.approx(0.25))
     for strange in ({7: "late"}, {7: math.nan}, dict.fromkeys(range(40), 3.0)):
         changed = copper(40)
         for i, atoms in enumerate(changed):
             atoms.info["time_ps"] = strange.get(i, 0.25 * i)
         reference = Reference.from_frames(changed, bandwidth=H, groups="frame")
-        assert (calibrate(reference).block_ps, calibrate(reference).spacing_ps) == (None, None)
+        assert calibrate(reference).times == BlockTimes()
 
 
 def test_a_run_of_correlated_frames_keeps_its_rate():
@@ -900,7 +902,7 @@ def test_a_run_of_correlated_frames_keeps_its_rate():
         labels = [i // 5 for i in range(150)]
         reference = Reference.from_frames(frames, descriptor=Given(), bandwidth=0.5, groups=labels, threads=1)
         calibration = calibrate_largest(reference, false_alarms=0.5, per="run", checks=50, threads=1)
-        assert (calibration.block_ps, calibration.spacing_ps) == (5.0, 1.0)
+        assert calibration.times == BlockTimes(5.0, 1.0)
         (found,) = calibration.alarm_levels(frames[0].numbers, check_ps=1.0)
         assert (found.kind, found.n_groups) == ("conformal", 30)
         run = np.concatenate([rows for _ in range(10) for rows in block(rng)])

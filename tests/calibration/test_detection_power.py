@@ -20,7 +20,7 @@ def naive_mean(reference, i, scale):
     """Mean dH of frame i, larger by a factor, against all other frames."""
     frame = reference.frame(i)
     frame.set_cell(frame.cell.array * scale, scale_atoms=True)
-    others = reference.rows[reference.array("atom_frame") != i]
+    others = reference.rows[reference.arrays.atom_frame != i]
     return delta_entropy(reference.descriptor(frame), reference=others, bandwidth=reference.bandwidth).mean()
 
 

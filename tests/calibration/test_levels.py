@@ -10,8 +10,8 @@ from scipy import stats
 from systems import null_of
 
 from quests_md.calibration.levels import NullScores, level_of
-from quests_md.calibration.statistics import STATISTICS, checked_statistics
-from quests_md.calibration.tails import FARTHEST, FEWEST, pareto_level, pareto_quantile
+from quests_md.calibration.statistics import STATISTICS, check_statistics
+from quests_md.calibration.tails import FARTHEST, FEWEST_SCORES, pareto_level, pareto_quantile
 
 SIZES = ("extreme", "mean", "quantile", "same")
 
@@ -74,17 +74,17 @@ def test_levels_are_the_ranks_of_scores_of_fitting_frames(rule):
             assert level.kind == ("extrapolated" if is_scaled else "conformal")
             assert level.rate == float(rate)
             ranked = chosen[max(rank, 1) - 1]
-            if m < FEWEST or m - rank >= 10:
+            if m < FEWEST_SCORES or m - rank >= 10:
                 assert level.value == pytest.approx(ranked, abs=1e-9)
             else:  # an uncertain rank
                 fitted = pareto_quantile(np.array(chosen), float(share))
                 assert level.value == pytest.approx(max(ranked, fitted), rel=1e-9, abs=1e-9)
         else:  # fewer groups than a rank needs: a fitted tail, worth something if it is not too far away
-            is_near = m >= FEWEST and share * (m + 1) * FARTHEST >= 1
+            is_near = m >= FEWEST_SCORES and share * (m + 1) * FARTHEST >= 1
             assert level.kind == ("extrapolated" if is_near else "none")
             alone = 1.0 if is_scaled else min(1, count * pieces / (m + 1))
             assert level.rate == pytest.approx(float(rate) if is_near else alone)
-            if m >= FEWEST:
+            if m >= FEWEST_SCORES:
                 found = pareto_level(np.array(chosen), float(share))
                 assert (level.value, *level.interval) == pytest.approx(found, rel=1e-9, abs=1e-9)
                 assert level.value >= chosen[-1]
@@ -161,7 +161,7 @@ def test_a_fitted_tail_never_lowers_a_level():
     rng = np.random.default_rng(5)
     raised = 0
     for _ in range(300):
-        n = int(rng.integers(FEWEST, 200))
+        n = int(rng.integers(FEWEST_SCORES, 200))
         scores = np.sort(rng.choice([rng.normal, rng.exponential, rng.random])(size=n))
         rate = float(rng.uniform(1, 15)) / (n + 1)
         ranked = scores[max(math.ceil((1 - rate) * (n + 1) - 1e-9), 1) - 1]
@@ -199,7 +199,7 @@ def test_the_rate_is_kept_on_average_and_seldom_doubled(name, n, asked, side):
     error = realised.std() / math.sqrt(repeats)
     assert realised.mean() <= asked + 3 * error
     assert realised.mean() >= asked / 4  # a level that never fires would keep any promise
-    if n >= FEWEST:
+    if n >= FEWEST_SCORES:
         # where the rank is among the last, the fit takes off some of the scatter of the largest scores
         rank = math.ceil((1 - asked) * (n + 1) - 1e-9)
         ranked = law.sf(np.sort(draws, axis=1)[:, rank - 1])
@@ -241,16 +241,16 @@ def test_the_statistics_are_fields_of_a_check():
     for name, statistic in STATISTICS.items():
         assert statistic.name == name
         assert statistic.size in SIZES
-    assert {name for name, s in STATISTICS.items() if s.two_sided} == {"dh_mean", "frame_entropy"}
+    assert {name for name, s in STATISTICS.items() if s.sides == ("above", "below")} == {"dh_mean", "frame_entropy"}
 
 
 def test_names_of_statistics_are_checked():
-    assert checked_statistics(["dh_mean", "dh_max", "dh_mean"]) == ("dh_mean", "dh_max")
+    assert check_statistics(["dh_mean", "dh_max", "dh_mean"]) == ("dh_mean", "dh_max")
     for empty in ((), []):
         with pytest.raises(ValueError, match=r"statistics: expected names among dh_max, .*, got none"):
-            checked_statistics(empty)
+            check_statistics(empty)
     with pytest.raises(ValueError, match=r"statistics: .*'dh_min'"):
-        checked_statistics(("dh_max", "dh_min"))
+        check_statistics(("dh_max", "dh_min"))
     for bad in ("dh_max", None, 3):
         with pytest.raises(TypeError, match=r"statistics: expected a tuple of names"):
-            checked_statistics(bad)
+            check_statistics(bad)

@@ -11,10 +11,11 @@ from systems import H, alloy, copper
 
 import quests_md.calibration.calibration
 import quests_md.calibration.null_scores
-import quests_md.calibration.statistics
+import quests_md.calibration.sampling
 import quests_md.judge.judge
 from quests_md import Monitor, Reference, calibrate, entropy
-from quests_md.calibration.statistics import SAMPLE_ATOMS, STATISTICS, sample
+from quests_md.calibration.sampling import SAMPLE_ATOMS, sample
+from quests_md.calibration.statistics import STATISTICS
 from quests_md.environments.connectivity import LINK
 from quests_md.judge.judge import Judge
 
@@ -31,7 +32,7 @@ def references():
 @pytest.fixture
 def small_sample(monkeypatch):
     for module in (
-        quests_md.calibration.statistics,
+        quests_md.calibration.sampling,
         quests_md.calibration.null_scores,
         quests_md.calibration.calibration,
     ):
@@ -42,15 +43,15 @@ def small_sample(monkeypatch):
 
 def frame_rows(reference, i):
     """Rows and numbers of a frame of the reference in the order of its atoms."""
-    here = np.flatnonzero(reference.array("atom_frame") == i)
-    here = here[np.argsort(reference.array("atom_index")[here])]
+    here = np.flatnonzero(reference.arrays.atom_frame == i)
+    here = here[np.argsort(reference.arrays.atom_index[here])]
     return reference.rows[here], reference.numbers[here]
 
 
 def naive_dh(rows, numbers, reference, without=None, of=None):
     """DH of rows against those of `of` (default the reference) that belong to other groups than `without`."""
     known = reference if of is None else of
-    groups = reference.array("frame_group")[known.array("atom_frame")]
+    groups = reference.arrays.frame_group[known.arrays.atom_frame]
     out = np.empty(len(rows))
     for i, z in enumerate(numbers):
         like = (known.numbers == z) | (reference.match == "any")
@@ -135,7 +136,7 @@ def test_held_out_frames_have_the_naive_numbers(references, match, given):
     groups = GROUPS.tolist() if given is None else list(range(len(FRAMES)))
     own = [frame_rows(reference, i) for i in range(len(FRAMES))]
     held = Reference.from_frames(FRAMES, bandwidth=H, match=match, groups=groups)
-    dh = [naive_dh(*rows, held, without=held.array("frame_group")[i]) for i, rows in enumerate(own)]
+    dh = [naive_dh(*rows, held, without=held.arrays.frame_group[i]) for i, rows in enumerate(own)]
     entropies = [naive.entropy(rows, H) for rows, _ in own]
     expected, levels = naive_nulls(dh, entropies, FRAMES, groups, match, reference.pair_distances())
     calibration = calibrate(reference, groups=given)
@@ -192,7 +193,7 @@ def test_separate_frames_have_the_numbers_that_a_check_of_them_reports(reference
     for name in ("dh_mean", "dh_q99", "frame_entropy"):
         reported = np.sort([getattr(check, name) for check in checks])
         sides = {null.side for null in by_statistic[name]}
-        assert sides == {"above", "below"} if STATISTICS[name].two_sided else sides == {"above"}
+        assert sides == {"above", "below"} if STATISTICS[name].sides == ("above", "below") else sides == {"above"}
         for null in by_statistic[name]:
             np.testing.assert_allclose(null.scores, reported, atol=1e-4, err_msg=name)
             assert set(null.sizes) == {32 if mode == "full" else 12}
@@ -239,7 +240,9 @@ def test_low_means_are_judged_with_separate_frames_only(references):
     sides = {}
     for frames in (None, [alloy(seed=i) for i in range(100, 106)]):
         calibration = calibrate(reference, frames=frames, groups="frame")
-        sides[frames is None] = [(n.statistic, n.side) for n in calibration.nulls if STATISTICS[n.statistic].two_sided]
+        sides[frames is None] = [
+            (n.statistic, n.side) for n in calibration.nulls if STATISTICS[n.statistic].sides == ("above", "below")
+        ]
     entropies = [("frame_entropy", "above"), ("frame_entropy", "below")]
     assert sorted(sides[True]) == [("dh_mean", "above"), *entropies]
     assert sorted(sides[False]) == [("dh_mean", "above"), ("dh_mean", "below"), *entropies]
@@ -329,8 +332,8 @@ def test_the_entropy_of_a_large_frame_is_that_of_all_pairs(monkeypatch):
     rng = np.random.default_rng(0)
     rows = rng.normal(size=(300, 63)) * 0.01 + 0.1 * rng.integers(0, 2, size=(300, 1))
     exact = entropy(rows, bandwidth=H)
-    assert quests_md.calibration.statistics.frame_entropy(rows, H, 1) == exact
-    monkeypatch.setattr(quests_md.calibration.statistics, "LARGE", 100)
+    assert quests_md.calibration.sampling.frame_entropy(rows, H, 1) == exact
+    monkeypatch.setattr(quests_md.calibration.sampling, "LARGE", 100)
     for these in (rows, np.zeros((300, 63)), np.concatenate([rows, rows + 1e6])):
         expected = entropy(these, bandwidth=H)
-        assert quests_md.calibration.statistics.frame_entropy(these, H, 1) == pytest.approx(expected, abs=1e-5)
+        assert quests_md.calibration.sampling.frame_entropy(these, H, 1) == pytest.approx(expected, abs=1e-5)

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 from scipy.stats import genpareto, kstest, norm
 
-from quests_md.calibration.tails import FEWEST, _fit, _quantile, pareto_level, pareto_quantile
+from quests_md.calibration.tails import FEWEST_SCORES, _fit, _quantile, pareto_level, pareto_quantile
 
 DRAWS = {
     "normal": lambda rng, n: rng.normal(size=n),
@@ -13,7 +13,7 @@ DRAWS = {
 }
 
 
-@pytest.mark.parametrize(("n", "asked"), [(FEWEST, 0.01), (100, 0.003), (300, 0.001)])
+@pytest.mark.parametrize(("n", "asked"), [(FEWEST_SCORES, 0.01), (100, 0.003), (300, 0.001)])
 @pytest.mark.parametrize("name", DRAWS)
 def test_on_average_the_rate_is_at_most_about_twice_the_asked_one(name, n, asked):
     rng = np.random.default_rng(7)
@@ -80,7 +80,7 @@ def humps(rng, n, share=0.2):
     return rng.normal(size=n) + 12 * (rng.random(n) < share)
 
 
-@pytest.mark.parametrize("n", [FEWEST, 31, 100, 400])
+@pytest.mark.parametrize("n", [FEWEST_SCORES, 31, 100, 400])
 @pytest.mark.parametrize("draw", ["gumbel", "humps"])
 def test_the_quantile_is_that_of_the_fitted_tail(draw, n):
     rng = np.random.default_rng(n)

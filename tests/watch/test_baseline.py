@@ -11,7 +11,7 @@ from scipy import stats
 from systems import FS, H, cold_reference, copper, level_at, null_of, verlet
 
 from quests_md import Monitor, Reference, Trigger, calibrate, read_log, score_trajectory
-from quests_md.calibration.calibration import DEFAULT_STATISTICS
+from quests_md.calibration import DEFAULT_STATISTICS
 from quests_md.watch.baseline import Baseline, n_independent
 from quests_md.watch.cusum import Cusum
 

@@ -343,7 +343,7 @@ def test_threads_that_check_together_lose_and_double_nothing(tmp_path):
     digests = dict(zip(log.frame.tolist(), log.digest.tolist(), strict=True))
     assert {frame: digest for frame, _, digest, _ in found} == digests  # each got its own check
     assert all(frame == step for frame, step, _, _ in found)
-    of_frames = {i: quests_md.judge.judge.frame_digest(atoms) for i, atoms in enumerate(frames())}
+    of_frames = {i: quests_md.environments.frame_digest(atoms) for i, atoms in enumerate(frames())}
     assert all(digest == of_frames[i] for _, _, digest, i in found)
 
 

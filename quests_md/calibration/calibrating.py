@@ -1,0 +1,152 @@
+"""From a reference to levels with a stated rate of false alarms: its frames are held out, group by group."""
+
+import warnings
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from quests_md.reference import Reference, label_list
+
+from .calibration import Calibration
+from .null_scores import HeldOut, held_out_frames, separate_frames
+from .rate import BlockTimes, Per, check_checks, check_per, check_rate
+from .statistics import STATISTICS, check_statistics
+from .words import many_groups
+
+__all__ = ["DEFAULT_STATISTICS", "calibrate"]
+
+#: Statistics that raise alarms unless told otherwise; docs/levels.md says why.
+DEFAULT_STATISTICS = ("dh_max", "tail_cluster", "dh_mean")
+
+
+def calibrate(
+    reference: Reference,
+    *,
+    false_alarms: float = 1e-2,
+    per: Per = "check",
+    statistics: Sequence[str] = DEFAULT_STATISTICS,
+    checks: int | None = None,
+    groups: str | Sequence[Any] | None = None,
+    frames: Any = None,
+    rng: int | np.random.Generator = 0,
+    threads: int | None = None,
+) -> Calibration:
+    """Find the levels that the numbers of frames like the reference's exceed at a stated rate.
+
+    Each group of frames is scored once per statistic: the most extreme number of its frames, from dH against the
+    reference without the group's own rows. Adding rows lowers dH, so these scores bound from above what the full
+    reference gives for a new group, and a rank among them bounds the rate of false alarms if groups are exchangeable.
+
+    Parameters
+    ----------
+    reference
+        The reference.
+    false_alarms
+        Asked rate of checks (nanoseconds, runs) of an in-distribution run in which any statistic is beyond its level.
+    per
+        What the rate counts. "ns" and "run" need the number of checks in one: a monitor knows that of a nanosecond.
+    statistics
+        Which numbers of a frame raise alarms and share the rate: names of fields of `Check` such as "dh_max",
+        "dh_q99", "dh_mean", "n_tail", "tail_cluster" and "frame_entropy". A low mean counts only with `frames`:
+        leaving a group out says nothing of how low dH may be.
+    checks
+        Checks in a run, for per="run".
+    groups
+        None: the groups of the reference (with `frames`: blocks of two correlation times). "frame", "file", or one
+        label per frame.
+    frames
+        Frames or files that are in distribution and not in the reference: scored against the whole reference.
+    rng
+        Seed or generator: chooses whole groups where the reference has more than 30 000 rows.
+    threads
+        Threads to use; never changes the result.
+
+    Raises
+    ------
+    ValueError
+        If `false_alarms` is outside (0, 1), or `per`, `statistics`, `checks` or `groups` is not usable.
+    """
+    rate, per, statistics = check_rate(false_alarms), check_per(per), check_statistics(statistics)
+    check_checks(checks)
+    if frames is None:
+        source, (frame_groups, rule) = reference, _frame_groups(reference, groups)
+        held_out = held_out_frames(reference, None if groups is None else frame_groups, rng, threads=threads)
+        n = sum(len(frame.dh) for frame in held_out.full)
+        how = f"{n} held-out environments, leaving one group out at a time; groups: {rule}"
+    else:
+        source = Reference.from_frames(
+            frames,
+            descriptor=reference.descriptor,
+            bandwidth=reference.bandwidth,
+            match=reference.match,  # type: ignore[arg-type]  # checked when the reference was made
+            groups=groups,
+            threads=threads,
+        )
+        frame_groups = source.arrays.frame_group
+        held_out = separate_frames(reference, source, threads=threads)
+        how = f"{source.n_frames} separate frames scored against the whole reference; {source.provenance['groups']}"
+    unmatched = sum(int(np.isposinf(frame.dh).sum()) for frame in held_out.full)  # of an element that one group has
+    if unmatched:
+        how += f"; {unmatched} environments of elements without a counterpart left out"
+    nulls, atom_levels = held_out.nulls()
+    n_groups = max((len(null.scores) for null in nulls if STATISTICS[null.statistic].over != "tail"), default=0)
+    if n_groups < 2:
+        warnings.warn(
+            f"{many_groups(n_groups)} of frames could be held out: the level is a guess and promises nothing; "
+            "add independent frames to the reference, or give frames= to calibrate",
+            stacklevel=2,
+        )
+    return Calibration(
+        fingerprint=reference.fingerprint,
+        false_alarms=rate,
+        per=per,
+        statistics=statistics,
+        nulls=tuple(nulls),
+        atom_levels=atom_levels,
+        composition=_composition(held_out),
+        n_groups=n_groups,
+        frame_atoms=int(np.median([len(frame.dh) for frame in held_out.full])) if held_out.full else 0,
+        how=how,
+        checks=None if checks is None else int(checks),
+        times=_times(source, frame_groups),
+    )
+
+
+def _times(source: Reference, frame_groups: NDArray[np.int64]) -> BlockTimes:
+    """Time in ps that a typical group covers, and between its frames; None where times are not known."""
+    times, files = source.arrays.frame_time, source.arrays.frame_source
+    if len(times) < 2 or not np.isfinite(times).all():
+        return BlockTimes()
+    steps = np.diff(times)[(np.diff(files) == 0) & (np.diff(times) > 0)]
+    if len(steps) == 0:
+        return BlockTimes()
+    spacing = float(np.median(steps))
+    _, frames_per_group = np.unique(frame_groups, return_counts=True)
+    return BlockTimes(spacing * float(np.median(frames_per_group)), spacing)
+
+
+def _composition(held_out: HeldOut) -> dict[int, int]:
+    """Environments of each atomic number."""
+    if not held_out.full:
+        return {}
+    z, counts = np.unique(np.concatenate([frame.atoms.numbers for frame in held_out.full]), return_counts=True)
+    return {int(a): int(n) for a, n in zip(z, counts, strict=True)}
+
+
+def _frame_groups(reference: Reference, groups: str | Sequence[Any] | None) -> tuple[NDArray[np.int64], str]:
+    """(n_frames,) group of each frame of the reference, and by which rule."""
+    if groups is None:
+        return reference.arrays.frame_group, str(reference.provenance.get("groups", "unknown"))
+    if isinstance(groups, str):
+        if groups == "frame":
+            return np.arange(reference.n_frames), "by 'frame'"
+        if groups == "file":
+            return reference.arrays.frame_source, "by 'file'"
+        raise ValueError(f"groups: expected 'frame', 'file', or one label per frame, got {groups!r}")
+    labels = label_list(groups)
+    if len(labels) != reference.n_frames:
+        raise ValueError(f"groups: expected one label for each of {reference.n_frames} frames, got {len(labels)}")
+    place = {label: i for i, label in enumerate(dict.fromkeys(labels))}
+    return np.array([place[label] for label in labels], dtype=np.int64), "labels given"

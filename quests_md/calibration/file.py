@@ -1,0 +1,174 @@
+"""The file of a calibration: JSON, written whole, and checked like a text of anyone when it is read."""
+
+import json
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+from ase.data import atomic_numbers, chemical_symbols
+
+from quests_md._files import replacing
+from quests_md.errors import FileFormatError
+from quests_md.reference import shortened
+
+from .levels import Mode, NullScores
+from .rate import BlockTimes, check_per, check_rate
+from .statistics import STATISTICS, check_statistics
+
+__all__ = ["SCHEMA", "read", "write"]
+
+#: Version of the calibration file. A newer one is refused.
+SCHEMA = 2
+
+#: Most atoms of a typical frame that a file may name: so many numbers are made of it.
+MOST_ATOMS = 10_000_000
+
+#: Largest number in a file, and one over the smallest time: no score comes near, and its square is still a number.
+LARGEST = 1e100
+
+#: The modes of evaluation that scores are for, by their name in the file.
+MODES: dict[Mode | Literal["both"], tuple[Mode, ...]] = {
+    "full": ("full",),
+    "proven": ("proven",),
+    "both": ("full", "proven"),
+}
+
+
+def write(path: str | os.PathLike[str], fields: Mapping[str, Any]) -> None:
+    """Write the fields of a calibration, by name, whole or not at all."""
+    plain = ("fingerprint", "false_alarms", "per", "statistics", "n_groups", "frame_atoms", "how", "checks")
+    content = {
+        "type": "quests_md calibration",
+        "schema": SCHEMA,
+        **{name: fields[name] for name in plain},
+        "block_ps": fields["times"].block_ps,
+        "spacing_ps": fields["times"].spacing_ps,
+        "composition": {str(z): n for z, n in fields["composition"].items()},
+        "atom_levels": {str(z): value for z, value in fields["atom_levels"].items()},
+        "nulls": [
+            {
+                "statistic": null.statistic,
+                "element": null.element,
+                "side": null.side,
+                "values": null.values,
+                "scores": null.scores.tolist(),
+                "sizes": null.sizes.tolist(),
+            }
+            for null in fields["nulls"]
+        ],
+    }
+    with replacing(path) as temporary:
+        temporary.write_text(json.dumps(content, indent=1, allow_nan=False) + "\n", encoding="utf-8")
+
+
+def read(path: str | os.PathLike[str]) -> dict[str, Any]:
+    """The fields of the calibration in a file, by name.
+
+    Raises
+    ------
+    FileNotFoundError
+        If there is no such file.
+    FileFormatError
+        If it is empty, torn, of another schema or not a calibration, or holds what no calibration does.
+    """
+    file = Path(path)
+    if not file.is_file():
+        raise FileNotFoundError(f"{path}: expected a calibration file, there is none; make it with Calibration.save")
+    try:
+        return _fields(json.loads(file.read_text(encoding="utf-8")))
+    except UnicodeDecodeError:
+        raise FileFormatError(f"{path}: not a calibration file of quests_md: it is binary") from None
+    except FileFormatError as exc:
+        raise FileFormatError(f"{path}: {exc}") from None
+    except (ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError) as exc:
+        what = shortened(str(exc) if isinstance(exc, ValueError) else repr(exc))
+        raise FileFormatError(f"{path}: not a calibration file of quests_md, or torn: {what}") from exc
+
+
+def _fields(content: Any) -> dict[str, Any]:
+    """The fields that a JSON text of anyone tells of; raises many kinds of errors for what is no calibration."""
+    if content["type"] != "quests_md calibration":
+        raise FileFormatError(f"expected a quests_md calibration, got {shortened(repr(content['type']))}")
+    if content["schema"] != SCHEMA:
+        todo = "update quests_md" if content["schema"] > SCHEMA else "calibrate again"
+        raise FileFormatError(
+            f"calibration schema {content['schema']}, this version of quests_md reads {SCHEMA}; {todo}"
+        )
+    nulls = tuple(_read_null(null) for null in content["nulls"])
+    names = [(n.statistic, n.element, n.side, mode) for n in nulls for mode in MODES[n.values]]
+    if len(set(names)) < len(names):
+        raise ValueError("nulls: expected the scores of each number once, got some twice")
+    frame_atoms = _count("frame_atoms", content["frame_atoms"], most=MOST_ATOMS)
+    if frame_atoms == 0 and any(len(null.scores) for null in nulls):
+        raise ValueError("frame_atoms: expected a positive number, since there are scores, got 0")
+    return {
+        "fingerprint": _text("fingerprint", content["fingerprint"]),
+        "false_alarms": check_rate(content["false_alarms"]),
+        "per": check_per(content["per"]),
+        "statistics": check_statistics(content["statistics"]),
+        "nulls": nulls,
+        "atom_levels": {_atomic_number(z): _number(z, value) for z, value in content["atom_levels"].items()},
+        "composition": {_atomic_number(z): _count(z, n, fewest=1) for z, n in content["composition"].items()},
+        "n_groups": _count("n_groups", content["n_groups"]),
+        "frame_atoms": frame_atoms,
+        "how": _text("how", content["how"]),
+        "checks": None if content["checks"] is None else _count("checks", content["checks"], fewest=1),
+        "times": BlockTimes(*(_time_ps(name, content[name]) for name in ("block_ps", "spacing_ps"))),
+    }
+
+
+def _read_null(content: Mapping[str, Any]) -> NullScores:
+    """A null distribution out of a file."""
+    name, element, side, values = (content[key] for key in ("statistic", "element", "side", "values"))
+    if name not in STATISTICS or side not in ("above", "below") or values not in MODES:
+        raise ValueError(f"nulls: expected scores of a known statistic, got {name!r}, {side!r}, {values!r}")
+    if side == "below" and "below" not in STATISTICS[name].sides:
+        raise ValueError(f"nulls: expected the largest {name} of each group, got the smallest")
+    if element is not None and atomic_numbers.get(element, 0) < 1:
+        raise ValueError(f"nulls: expected a chemical element, got {element!r}")
+    if not isinstance(content["scores"], list) or not isinstance(content["sizes"], list):
+        raise ValueError("nulls: expected lists of scores and sizes")
+    scores = np.array([_number("scores", score) for score in content["scores"]], dtype=np.float64)
+    sizes = np.array([_count("sizes", size) for size in content["sizes"]], dtype=np.int64)
+    if sizes.shape != scores.shape:
+        raise ValueError(f"sizes: expected a number of atoms for each of {len(scores)} scores, got {len(sizes)}")
+    if STATISTICS[name].unit == "atoms" and (scores < 0).any():
+        raise ValueError(f"scores: expected no {name} below 0, got {scores.min()}")
+    order = np.argsort(scores, kind="stable")
+    return NullScores(name, element, side, values, scores[order], sizes[order])
+
+
+def _atomic_number(text: str) -> int:
+    number = int(text)
+    if not 0 <= number < len(chemical_symbols) or str(number) != text:
+        raise ValueError(f"expected an atomic number, got {text!r}")
+    return number
+
+
+def _count(name: str, value: Any, *, fewest: int = 0, most: int = 2**53) -> int:
+    if isinstance(value, bool) or not isinstance(value, int) or not fewest <= value <= most:
+        raise ValueError(f"{name}: expected an integer from {fewest} to {most}, got {value!r}")
+    return value
+
+
+def _number(name: str, value: Any) -> float:
+    if isinstance(value, bool) or not isinstance(value, int | float) or not abs(value) <= LARGEST:
+        raise ValueError(f"{name}: expected a number between {-LARGEST} and {LARGEST}, got {value!r}")
+    return float(value)
+
+
+def _time_ps(name: str, value: Any) -> float | None:
+    if value is None:
+        return None
+    number = _number(name, value)
+    if not number > 1 / LARGEST:
+        raise ValueError(f"{name}: expected a positive time in ps, got {value!r}")
+    return number
+
+
+def _text(name: str, value: Any) -> str:
+    if not isinstance(value, str):
+        raise ValueError(f"{name}: expected a text, got {value!r}")
+    return value
