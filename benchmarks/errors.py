@@ -21,7 +21,7 @@ from scipy.stats import rankdata
 from threadpoolctl import threadpool_limits
 
 from quests_md import Reference, entropy
-from quests_md.environments.connectivity import largest_cluster
+from quests_md.environments import largest_cluster
 
 Array = NDArray[np.float64]
 

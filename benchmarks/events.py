@@ -34,8 +34,8 @@ from numpy.typing import NDArray
 from scipy.spatial import cKDTree
 
 from quests_md import Calibration, Event, Minimised, Monitor, Phases, Reference, calibrate, read_log, save_frame
-from quests_md.environments.connectivity import clusters
-from quests_md.hosts.lammps_ase import lammps_calculator, potential
+from quests_md.environments import clusters
+from quests_md.lammps import lammps_calculator, potential
 
 CELLS = (4, 4, 4)
 N_REFERENCE, N_FRAMES, N_QUIET = 200, 40, 200

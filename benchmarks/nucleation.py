@@ -19,8 +19,7 @@ from ase.io import read
 from freezing_runs import RUNS
 from numpy.typing import NDArray
 
-from quests_md import Calibration, Check, Event, Monitor, Reference, calibrate
-from quests_md.judge.phases import Phases
+from quests_md import Calibration, Check, Event, Monitor, Phases, Reference, calibrate
 
 #: Å in a sigma of Lennard-Jones runs, for the neighbour distance of argon.
 SIGMA = 3.4

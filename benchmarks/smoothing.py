@@ -22,10 +22,9 @@ from ase.neighborlist import neighbor_list
 from numpy.typing import NDArray
 from scipy.stats import rankdata
 
-from quests_md import Calibration, Descriptor, Monitor, Reference, calibrate, entropy
-from quests_md.environments.minimised import Minimised
-from quests_md.environments.time_averaged import TimeAveraged, Window
-from quests_md.hosts.lammps_ase import lammps_calculator, potential
+from quests_md import Calibration, Descriptor, Minimised, Monitor, Reference, TimeAveraged, calibrate, entropy
+from quests_md.environments import Window
+from quests_md.lammps import lammps_calculator, potential
 
 FREEZING = "cu864_T700_s3", "cu864_T700_s7"
 LIQUID, SOLID = "cu864_liquid_T900_s8", "cu864_solid_T700_s9"

@@ -17,8 +17,8 @@ from matplotlib.axes import Axes
 from matplotlib.colors import LinearSegmentedColormap
 
 from quests_md import Check, Event, Monitor, Reference
-from quests_md.environments.connectivity import clusters
-from quests_md.io.frames import frame_time_ps, iter_frames
+from quests_md.environments import clusters
+from quests_md.io import frame_time_ps, iter_frames
 
 SOLID, RED, GREEN, GREY, INK = "#0072B2", "#D55E00", "#009E73", "#6b7580", "#1d2733"
 #: From far to near.

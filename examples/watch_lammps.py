@@ -6,7 +6,7 @@ from ase.build import bulk
 from ase.md.nptberendsen import NPTBerendsen
 
 from quests_md import Monitor, Reference, read_log, save_frame
-from quests_md.hosts.lammps_ase import lammps_calculator, potential
+from quests_md.lammps import lammps_calculator, potential
 
 
 def crystal(seed):
