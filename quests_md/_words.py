@@ -18,7 +18,7 @@ MOST_NAMED = 8
 
 def many(count: int, noun: str) -> str:
     """A number of things: "1 frame", "2 frames"."""
-    return f"{count} {noun}{'s' * (count != 1)}"
+    return f"{count} {noun}{'' if count == 1 else 's'}"
 
 
 def describe_event(event: "Event") -> str:
