@@ -12,6 +12,7 @@ import numpy as np
 from ase import Atoms
 from numpy.typing import NDArray
 
+from quests_md._arguments import check_choice
 from quests_md.calibration import (
     SEED,
     SKETCH_ROWS,
@@ -127,8 +128,7 @@ class Judge:
         confirm: "Judge | None" = None,
         not_confirmed: Collection[str] = (),
     ) -> None:
-        if values not in ("auto", "full", "proven"):
-            raise ValueError(f"values: expected 'auto', 'full' or 'proven', got {values!r}")
+        check_choice("values", values, ("auto", "full", "proven"))
         calibration.require(reference)
         if phases is not None:
             require_equal_settings(reference.settings, phases.row_settings, "the reference", "the phases")

@@ -14,6 +14,7 @@ from ase import Atoms
 from numpy.typing import NDArray
 from scipy.stats import t as student
 
+from quests_md._arguments import check_share
 from quests_md.calibration import Level, NullScores, level_of
 from quests_md.environments import describe, largest_cluster, linked_pairs, links
 from quests_md.errors import MismatchError
@@ -131,10 +132,8 @@ class Phases:
         self.parent = self.names[0] if parent is None else parent
         if self.parent not in self.names:
             raise ValueError(f"parent: expected one of {', '.join(self.names)}, got {parent!r}")
-        if isinstance(rate, bool) or not isinstance(rate, int | float | np.floating) or not 0 < rate < 1:
-            raise ValueError(f"rate: expected a number between 0 and 1, got {rate!r}")
         self.products = tuple(name for name in self.names if name != self.parent)
-        self.rate = float(rate)
+        self.rate = check_share("rate", rate)
         self._fingerprints = {name: reference.fingerprint for name, reference in references.items()}
         known = references[self.parent]
         self._descriptor = known.descriptor
