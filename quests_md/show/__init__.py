@@ -1,17 +1,12 @@
 """For eyes: pictures, tables and words."""
 
-from .plot import PICTURE_SUFFIXES, cluster_growth, null_distributions, timeline
-from .tables import (
-    check_rows,
-    event_rows,
-    fold,
-    latest,
-    log_summary,
-    power_rows,
-    reference_lines,
-    run_summary,
-    terminal_width,
-)
+from .figures import PICTURE_SUFFIXES
+from .growth_plot import cluster_growth
+from .null_plot import null_distributions
+from .tables import check_rows, event_rows, latest, power_rows, reference_lines
+from .terminal import fold, terminal_width
+from .timeline_plot import timeline
+from .words import log_summary, run_summary
 
 __all__ = [
     "PICTURE_SUFFIXES",

@@ -7,7 +7,7 @@ from numpy.typing import NDArray
 
 from quests_md.log import Log
 
-__all__ = ["Span", "short_outliers", "spans"]
+__all__ = ["Span", "event_spans", "short_outliers"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,7 +22,7 @@ class Span:
     """One past its last check, which may be back in."""
 
 
-def spans(log: Log) -> list[Span | None]:
+def event_spans(log: Log) -> list[Span | None]:
     """The checks of every event of `log.events`; None where the log lacks the onset.
 
     Steps may repeat in a log. Events of one kind follow each other, those of two kinds may overlap.
@@ -58,7 +58,7 @@ def short_outliers(log: Log) -> tuple[int, int | None]:
         None.
     """
     loose: NDArray[np.bool_] = log.state == "out"
-    for span in spans(log):
+    for span in event_spans(log):
         if span is not None:
             loose[span.first : span.end] = False
     starts = np.flatnonzero(loose & ~np.concatenate([[False], loose[:-1]]))

@@ -1,58 +1,60 @@
-"""The panels of a picture of a log: each draws one kind of number over the checks."""
+"""The panels of the timeline of a run: each draws numbers of one kind over the checks."""
 
-from typing import TYPE_CHECKING, Any
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from quests_md.calibration import BASELINE_STATISTICS, STATISTICS
+from quests_md.calibration import STATISTICS
 from quests_md.log import Log
 
-from .captions import level_of_largest
+from .figures import BLUE, GREEN, ORANGE, PINK, VERMILLION, Abscissa, dots, phase_colours
+from .log_levels import level_of_largest, levels_of, statistics_in_use
 
 if TYPE_CHECKING:  # importing matplotlib takes half a second, which a monitor need not spend
     from matplotlib.axes import Axes
 
 __all__ = [
-    "BLUE",
-    "FEW_CHECKS",
     "LEGEND_COLUMNS",
-    "PHASE_COLOURS",
-    "SKY",
-    "VERMILLION",
     "alarms_of",
-    "dots",
     "draw_alarms",
     "draw_atoms",
-    "draw_entropy",
-    "draw_frame_entropy",
+    "draw_dh",
     "draw_phases",
+    "draw_statistic",
     "draw_temperature",
-    "levels_of",
-    "positive",
-    "statistics_in_use",
+    "other_statistics",
 ]
 
-#: Colours that are told apart with any kind of colour vision: Okabe and Ito, https://jfly.uni-koeln.de/color/
-VERMILLION = "#D55E00"
-BLUE = "#0072B2"
-ORANGE = "#E69F00"
-GREEN = "#009E73"
-SKY = "#56B4E9"
-PINK = "#CC79A7"
 
-PHASE_COLOURS = (BLUE, ORANGE, GREEN, PINK, SKY, "0.3")
+class Line(NamedTuple):
+    """How a statistic is drawn."""
 
-#: Numbers of a frame in the panel of dH, with their colours: the largest and the mean always, others where in use.
-ENTROPIES = {"dh_max": VERMILLION, "dh_q99": ORANGE, "dh_mean": BLUE}
-ENTROPY_NAMES = {"dh_max": "most novel atom", "dh_q99": "99 % quantile", "dh_mean": "mean over atoms"}
+    colour: str
+    name: str
+    """Its name in the legend."""
+    short: str = ""
+    """Its name in "level of the ..."."""
+
+
+#: Statistics are drawn in a panel by what the registry says of them: dH, counts of atoms, or a panel of their own; one
+#: that is not named here gets its name in the registry.
+LINES = {
+    "dh_max": Line(VERMILLION, "most novel atom"),
+    "dh_q99": Line(ORANGE, "99 % quantile", "quantile"),
+    "dh_mean": Line(BLUE, "mean over atoms", "mean"),
+    "tail_cluster": Line(BLUE, "largest cluster in the tail"),
+    "n_tail": Line(ORANGE, "in the tail"),
+    "frame_entropy": Line(GREEN, "frame entropy"),
+}
+
+#: Statistics whose numbers are drawn also where they raise no alarms.
+ALWAYS = ("dh_max", "dh_mean")
 
 #: Values from which an axis may be logarithmic: the first that is at least twice the level. It is if the values go
 #: MANY_TIMES higher.
 LINEAR_TO, MANY_TIMES = (10.0, 20.0, 50.0, 100.0, 200.0, 500.0, 1000.0), 5.0
-
-#: Checks up to which each is marked with a dot.
-FEW_CHECKS = 60
 
 LEGEND_COLUMNS = 4
 
@@ -60,40 +62,28 @@ LEGEND_COLUMNS = 4
 LEAST_CLUSTER = 1.0
 
 
-def draw_entropy(axis: "Axes", x: NDArray[np.float64], log: Log, lanes: int) -> None:
-    """DH of the frame with the levels in use, with room for so many lanes of labels at the top.
+def draw_dh(axis: "Axes", over: Abscissa, log: Log, lanes: int) -> None:
+    """Draw dH of the frames with the levels in use, with room for so many lanes of labels at the top.
 
     Frames that have exploded may go beyond the panel, so that the run before them can be seen.
     """
-    in_use = statistics_in_use(log.header)
     level = level_of_largest(log.header)
-    shown = [np.array([level])]
-    is_whole = _is_whole(log)
-    is_partial = bool((np.isnan(log.dh_max) & (log.state == "in")).any())
-    for name, colour in ENTROPIES.items():
-        values = _finite(getattr(log, name))
-        if not np.isfinite(values).any() or (name == "dh_q99" and name not in in_use):
-            continue
-        largest = name == "dh_max"
-        text = ENTROPY_NAMES[name] + (", where above its level" if largest and is_partial else "")
-        axis.plot(x, values, color=colour, lw=1.4, marker=dots(log, values if largest else None), label=text)
-        shown.append(values[is_whole])
+    names = [name for name, s in STATISTICS.items() if s.unit == "nats" and s.needs_reference]
+    shown = [np.array([level]), *_draw_dh_lines(axis, over, log, names)]
     if np.isfinite(level):
         axis.axhline(level, color=VERMILLION, ls="--", lw=1.2, label=f"level {level:.2f}")
-    for name, text in (("dh_q99", "quantile"), ("dh_mean", "mean")):
-        values = np.array(levels_of(log.header, name))
-        values = values[np.isfinite(values)]
-        for i, value in enumerate(values):
-            label = f"level{'s' * (len(values) > 1)} of the {text} " + ", ".join(f"{v:.2f}" for v in values)
-            axis.axhline(value, color=ENTROPIES[name], ls="--", lw=1.2, label=None if i else label)
-        shown.append(values)
-    _mark(axis, x[log.state == "invalid"], 0.04, "x", "invalid frame")
-    _mark(axis, x[(log.explosion != "") & (log.state != "invalid")], 0.04, "X", "explosion")
+    for name in names:
+        if name != "dh_max":
+            values = levels_of(log.header, name)
+            _draw_levels(axis, values, _line(name).colour, f" of the {_line(name).short}")
+            shown.append(np.array(values))
     infinite = np.isposinf(log.dh_max)
-    _mark(axis, x[infinite], 0.86 - 0.07 * (lanes - 1), "^", "element not in the reference: infinite")
+    _mark(axis, over.x[log.state == "invalid"], 0.04, "x", "invalid frame")
+    _mark(axis, over.x[(log.explosion != "") & (log.state != "invalid")], 0.04, "X", "explosion")
+    _mark(axis, over.x[infinite], 0.86 - 0.07 * (lanes - 1), "^", "element not in the reference: infinite")
+    axis.set_ylabel("dH (nats)\nknown  ←   →  novel")
     numbers = np.concatenate(shown)
     numbers = numbers[np.isfinite(numbers)]
-    axis.set_ylabel("dH (nats)\nknown  ←   →  novel")
     if len(numbers):
         headroom = (0.3 if infinite.any() else 0.12) + 0.07 * (lanes - 1)
         _limit(axis, float(numbers.min()), float(numbers.max()), level, headroom)
@@ -101,25 +91,22 @@ def draw_entropy(axis: "Axes", x: NDArray[np.float64], log: Log, lanes: int) -> 
         axis.legend(loc="lower left", bbox_to_anchor=(-0.01, 1.0), ncols=LEGEND_COLUMNS, fontsize=9, frameon=False)
 
 
-def draw_atoms(axis: "Axes", x: NDArray[np.float64], edges: NDArray[np.float64], log: Log) -> None:
-    """Atoms above their level, and the other counts that are in use, with their levels."""
-    in_use = statistics_in_use(log.header)
-    axis.stairs(log.n_above, edges, fill=True, color=VERMILLION, alpha=0.55, lw=0, label="above their level")
+def draw_atoms(axis: "Axes", over: Abscissa, log: Log) -> None:
+    """Draw the atoms above their level, and the other counts of atoms that are in use, with their levels."""
+    axis.stairs(log.n_above, over.edges, fill=True, color=VERMILLION, alpha=0.55, lw=0, label="above their level")
     is_whole = _is_whole(log)
     tops, levels = [float(log.n_above[is_whole].max())], []
-    counts = (("tail_cluster", BLUE, "largest cluster in the tail"), ("n_tail", ORANGE, "in the tail"))
-    for name, colour, text in counts:
+    for name in reversed([name for name in _known(log) if STATISTICS[name].unit == "atoms"]):
         values = np.asarray(getattr(log, name), dtype=float)
         values[values < 0] = np.nan
-        if name not in in_use or not np.isfinite(values).any():
+        if not np.isfinite(values).any():
             continue
-        axis.plot(x, values, color=colour, lw=1.2, marker=dots(log), label=text)
+        line = _line(name)
+        axis.plot(over.x, values, color=line.colour, lw=1.2, marker=dots(log), label=line.name)
         tops.append(float(np.nanmax(values[is_whole], initial=0.0)))
-        for level in levels_of(log.header, name):
-            value = STATISTICS[name].in_frame(level, float(np.median(log.n_atoms)))
-            if np.isfinite(value):
-                axis.axhline(value, color=colour, ls="--", lw=1.2, label=f"level {value:.3g}")
-                levels.append(value)
+        for level in levels_of(log.header, name, float(np.median(log.n_atoms))):
+            axis.axhline(level, color=line.colour, ls="--", lw=1.2, label=f"level {level:.3g}")
+            levels.append(level)
     n_atoms = np.unique(log.n_atoms)
     axis.set_ylabel(f"atoms (of {n_atoms[0]})" if len(n_atoms) == 1 else "atoms")
     top = max([5.0, *tops, *levels])
@@ -133,8 +120,9 @@ def draw_atoms(axis: "Axes", x: NDArray[np.float64], edges: NDArray[np.float64],
         _put_legend(axis)
 
 
-def draw_alarms(axis: "Axes", edges: NDArray[np.float64], alarms: dict[str, NDArray[np.bool_]]) -> None:
-    """A bar wherever a statistic was out, a row for each."""
+def draw_alarms(axis: "Axes", over: Abscissa, alarms: Mapping[str, NDArray[np.bool_]]) -> None:
+    """Draw a bar wherever a statistic was out, a row for each."""
+    edges = over.edges
     for row, is_out in enumerate(alarms.values()):
         change = np.flatnonzero(np.diff(np.concatenate([[False], is_out, [False]]).astype(np.int8)))
         bars = [(float(edges[i]), float(edges[j] - edges[i])) for i, j in zip(change[::2], change[1::2], strict=True)]
@@ -144,39 +132,49 @@ def draw_alarms(axis: "Axes", edges: NDArray[np.float64], alarms: dict[str, NDAr
     axis.set_title("alarms by", loc="left", fontsize=8, pad=4)
 
 
-def draw_frame_entropy(axis: "Axes", x: NDArray[np.float64], log: Log) -> None:
-    """The self-entropy of the frame, with its levels."""
-    axis.plot(x, _finite(log.frame_entropy), color=GREEN, lw=1.4, marker=dots(log), label="frame entropy")
-    values = [value for value in levels_of(log.header, "frame_entropy") if np.isfinite(value)]
-    for i, value in enumerate(values):
-        label = f"level{'s' * (len(values) > 1)} " + ", ".join(f"{v:.2f}" for v in values)
-        axis.axhline(value, color=GREEN, ls="--", lw=1.2, label=None if i else label)
-    axis.set_ylabel("frame entropy\n(nats)")
-    if values:
+def other_statistics(log: Log) -> list[str]:
+    """The statistics in use with numbers to draw that are neither dH nor counts of atoms."""
+    return [
+        name
+        for name in _known(log)
+        if STATISTICS[name].unit == "nats"
+        and not STATISTICS[name].needs_reference
+        and np.isfinite(getattr(log, name)).any()
+    ]
+
+
+def draw_statistic(axis: "Axes", over: Abscissa, log: Log, name: str) -> None:
+    """Draw a statistic that is neither dH nor a count of atoms, with its levels."""
+    line = _line(name)
+    axis.plot(over.x, _finite(getattr(log, name)), color=line.colour, lw=1.4, marker=dots(log), label=line.name)
+    levels = levels_of(log.header, name)
+    _draw_levels(axis, levels, line.colour)
+    axis.set_ylabel(f"{line.name}\n({STATISTICS[name].unit})")
+    if levels:
         _put_legend(axis)
 
 
-def draw_phases(axis: "Axes", x: NDArray[np.float64], log: Log) -> None:
-    """The share of the atoms in each phase, dotted the largest clusters of those that are not the parent."""
+def draw_phases(axis: "Axes", over: Abscissa, log: Log) -> None:
+    """Draw the share of the atoms in each phase, and dotted the largest clusters of phases other than the parent."""
     n_atoms = np.maximum(log.n_atoms, 1)
     shares = {name: np.where(counts >= 0, 100 * counts / n_atoms, np.nan) for name, counts in log.phases.items()}
     parent = (log.header.get("phases") or {}).get("parent")
-    for i, (name, percent) in enumerate(shares.items()):
-        colour = PHASE_COLOURS[i % len(PHASE_COLOURS)]
-        axis.plot(x, percent, color=colour, lw=1.4, marker=dots(log), label=name)
+    colours = phase_colours(log)
+    for name, percent in shares.items():
+        axis.plot(over.x, percent, color=colours[name], lw=1.4, marker=dots(log), label=name)
         cluster = 100 * log.phase_clusters.get(name, np.zeros(len(log))) / n_atoms
         if name != parent and cluster.max() >= LEAST_CLUSTER:
-            text = f"{name}, largest cluster"
-            axis.plot(x, np.where(cluster >= 0, cluster, np.nan), color=colour, lw=1.4, ls=":", label=text)
+            drawn, text = np.where(cluster >= 0, cluster, np.nan), f"{name}, largest cluster"
+            axis.plot(over.x, drawn, color=colours[name], lw=1.4, ls=":", label=text)
     axis.set_ylabel("atoms in\nphases (%)")
     axis.set_ylim(0, 105)
     _put_legend(axis)
 
 
-def draw_temperature(axis: "Axes", x: NDArray[np.float64], log: Log) -> None:
-    """The temperature; of frames that have exploded it may go beyond the panel."""
+def draw_temperature(axis: "Axes", over: Abscissa, log: Log) -> None:
+    """Draw the temperature; that of frames that have exploded may go beyond the panel."""
     values = _finite(log.temperature_K)
-    axis.plot(x, values, color="0.25", lw=1.2, marker=dots(log))
+    axis.plot(over.x, values, color="0.25", lw=1.2, marker=dots(log))
     axis.set_ylabel("temperature (K)")
     usual = values[_is_whole(log)]
     top = np.nanmax(usual if np.isfinite(usual).any() else values)
@@ -184,7 +182,7 @@ def draw_temperature(axis: "Axes", x: NDArray[np.float64], log: Log) -> None:
 
 
 def alarms_of(log: Log) -> dict[str, NDArray[np.bool_]]:
-    """Which checks each statistic was out at; those that never were are left out."""
+    """At which checks each statistic was out; statistics that never were are left out."""
     names = dict.fromkeys((*statistics_in_use(log.header), *log.excesses))
     if not log.excesses:  # a log of the first release
         names |= dict.fromkeys(name for text in np.unique(log.alarms) for name in str(text).split())
@@ -196,36 +194,47 @@ def alarms_of(log: Log) -> dict[str, NDArray[np.bool_]]:
     return {name: is_out for name, is_out in found.items() if is_out.any()}
 
 
-def statistics_in_use(header: dict[str, Any]) -> tuple[str, ...]:
-    """Statistics that may raise an alarm."""
-    return tuple(header.get("calibration", {}).get("statistics", ()))
+def _known(log: Log) -> list[str]:
+    """The statistics in use that this version knows, in the order of the registry."""
+    in_use = statistics_in_use(log.header)
+    return [name for name in STATISTICS if name in in_use]
 
 
-def levels_of(header: dict[str, Any], statistic: str) -> list[float]:
-    """Levels in use of one statistic, as the header of the log has them; none where the run's own beginning judges."""
-    if statistic not in statistics_in_use(header) or (header.get("baseline_ps") and statistic in BASELINE_STATISTICS):
-        return []
-    levels = header.get("calibration", {}).get("levels", ())
-    return [float(level["value"]) for level in levels if level["statistic"] == statistic]
+def _line(name: str) -> Line:
+    return LINES.get(name) or Line(PINK, STATISTICS[name].text, STATISTICS[name].text)
 
 
-def positive(values: NDArray[Any]) -> NDArray[np.float64]:
-    """What a logarithmic axis can show, else NaN."""
-    return np.where(values > 0, values, np.nan).astype(float)
+def _draw_dh_lines(axis: "Axes", over: Abscissa, log: Log, names: Sequence[str]) -> list[NDArray[np.float64]]:
+    """Draw the numbers of dH that the log has; those of frames that have not exploded, for the range of the panel."""
+    drawn = []
+    is_partial = bool((np.isnan(log.dh_max) & (log.state == "in")).any())
+    for name in names:
+        values = _finite(getattr(log, name))
+        if not np.isfinite(values).any() or name not in (*ALWAYS, *statistics_in_use(log.header)):
+            continue
+        line, is_largest = _line(name), name == "dh_max"
+        text = line.name + (", where above its level" if is_largest and is_partial else "")
+        axis.plot(
+            over.x, values, color=line.colour, lw=1.4, marker=dots(log, values if is_largest else None), label=text
+        )
+        drawn.append(values[_is_whole(log)])
+    return drawn
 
 
-def dots(log: Log, values: NDArray[np.float64] | None = None) -> str:
-    """A dot where there are few checks, or gaps between which a line would not show single ones."""
-    return "." if len(log) <= FEW_CHECKS or (values is not None and np.isnan(values).any()) else ""
+def _draw_levels(axis: "Axes", values: Sequence[float], colour: str, of: str = "") -> None:
+    """Draw levels as dashed lines; the legend names all of them once."""
+    label = f"level{'s' * (len(values) > 1)}{of} " + ", ".join(f"{value:.2f}" for value in values)
+    for i, value in enumerate(values):
+        axis.axhline(value, color=colour, ls="--", lw=1.2, label=None if i else label)
 
 
 def _put_legend(axis: "Axes") -> None:
-    """A legend in a line above the panel, where it covers nothing."""
+    """Put a legend in a line above the panel, where it covers nothing."""
     axis.legend(loc="lower left", bbox_to_anchor=(-0.01, 0.97), ncols=6, fontsize=8, frameon=False)
 
 
 def _mark(axis: "Axes", x: NDArray[np.float64], height: float, marker: str, label: str) -> None:
-    """Markers at a height of the panel (0 to 1), for checks that have no dH to show."""
+    """Put markers at a height of the panel (0 to 1), for checks that have no dH to show."""
     if len(x):
         across = axis.get_xaxis_transform()
         axis.plot(x, np.full(len(x), height), marker, ms=5, color="black", transform=across, label=label)
@@ -244,12 +253,13 @@ def _limit(axis: "Axes", low: float, high: float, level: float, headroom: float)
 
 
 def _linear_to(level: float) -> float:
+    """The value above which a logarithmic axis would be logarithmic."""
     least = 2 * abs(level) if np.isfinite(level) else 0.0
     return next((value for value in LINEAR_TO if value >= least), least)
 
 
 def _make_logarithmic(axis: "Axes", linear_to: float, low: float, high: float) -> None:
-    """A scale that is linear up to a value and logarithmic above, with few ticks."""
+    """Give the axis a scale that is linear up to a value and logarithmic above, with few ticks."""
     from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
 
     axis.set_yscale("symlog", linthresh=linear_to, linscale=1.2)

@@ -1,33 +1,24 @@
-"""What the command line prints: text folded to a terminal, tables of checks, events, levels and references."""
+"""Tables that the command line prints: of checks, events, levels and references."""
 
 import math
-import shutil
-import textwrap
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from typing import Any, TextIO
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any
 
 from ase.data import chemical_symbols
 
 from quests_md._words import many
 from quests_md.calibration import STATISTICS, Calibration, Power, kind_of, rate_of
-from quests_md.log import Log
-from quests_md.records import KINDS, Check, Event
+from quests_md.records import Check, Event
 from quests_md.reference import Reference
-
-from .event_spans import short_outliers
 
 __all__ = [
     "CHECK_COLUMNS",
     "EVENT_COLUMNS",
     "check_rows",
     "event_rows",
-    "fold",
     "latest",
-    "log_summary",
     "power_rows",
     "reference_lines",
-    "run_summary",
-    "terminal_width",
 ]
 
 #: What `score` prints of each check, and how wide in a terminal.
@@ -151,27 +142,6 @@ def latest(events: Sequence[Event]) -> list[Event]:
     return [event for event in events if event.is_open or event in events[-LATEST:]]
 
 
-def log_summary(log: Log) -> str:
-    """What a log holds, in a line: checks, events, and checks out that are no events."""
-    last = f", last at step {log.step[-1]}" if len(log) else ""
-    counts = {state: int((log.state == state).sum()) for state in ("in", "out", "invalid")}
-    text = f"{many(len(log), 'check')}{last}: {run_summary(counts, log.events)}"
-    short, since = short_outliers(log)
-    if short:
-        text += f"; {many(short, 'time')} out too shortly for an event"
-    return text if since is None else f"{text}; out since step {since}, not long enough yet for an event"
-
-
-def run_summary(counts: Mapping[str, int], events: Sequence[Event]) -> str:
-    """Checks by state and events by kind."""
-    text = f"{', '.join(f'{count} {state}' for state, count in counts.items())}; {many(len(events), 'event')}"
-    kinds = [event.kind for event in events]
-    named = [f"{kinds.count(kind)} {kind}" for kind in KINDS if kind in kinds]
-    if n_open := sum(event.is_open for event in events):
-        named.append(f"{n_open} still open")
-    return f"{text}: {', '.join(named)}" if named else text
-
-
 def power_rows(calibration: Calibration, found: Sequence[Power], atoms: int | None) -> list[str]:
     """What would be caught: a column per level in use, a row per disturbance."""
     numbers = calibration.typical_numbers(atoms or calibration.frame_atoms)
@@ -225,25 +195,6 @@ def reference_lines(reference: Reference, calibration: Calibration) -> list[str]
         lines["parents"] = ", ".join(origin["parents"])
     lines["levels"], *rest = calibration.describe().split("\n")
     return [f"{name:<11} {value}" for name, value in [*lines.items(), *(("", line) for line in rest)]]
-
-
-def fold(text: str, stream: TextIO, indent: int = 2) -> str:
-    """Wrap lines at the width of the terminal; what goes elsewhere keeps its lines whole."""
-    width = terminal_width(stream)
-    if width is None:
-        return text
-    wrapper = textwrap.TextWrapper(
-        max(width, indent + 20),
-        subsequent_indent=" " * indent,
-        break_long_words=False,
-        break_on_hyphens=False,
-    )
-    return "\n".join(wrapper.fill(line) for line in text.split("\n"))
-
-
-def terminal_width(stream: TextIO) -> int | None:
-    """Letters in a line of the terminal, None where the stream goes elsewhere."""
-    return shutil.get_terminal_size().columns if stream.isatty() else None
 
 
 def _event_cell(event: Event, name: str, *, exact: bool) -> str:

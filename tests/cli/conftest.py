@@ -3,7 +3,7 @@ import pytest
 from ase.build import bulk
 from ase.io import write
 from ase.io.trajectory import Trajectory
-from logs import check, event, invalid, write_log
+from logs import checks_of, event, write_log
 from systems import outside
 
 from quests_md import Monitor, Reference, calibrate, save_frame
@@ -69,10 +69,7 @@ def quests_md(folder, monkeypatch, capfd):
 @pytest.fixture
 def eventful(tmp_path):
     """A log with an event of each kind, and two times out too shortly."""
-    checks = [
-        invalid(i) if letter == "x" else check(i, 0.0 if letter == "i" else 5.0)
-        for i, letter in enumerate("ioiooooiiooootttiixo")
-    ]
+    checks = checks_of("ioiooooiiooootttiixo")
     events = [
         event(checks, 3, 6, size_history=((30, 2), (60, 20))),
         event(checks, 9, 15, id=2, kind="transition", phase="fcc", size_history=((90, 20), (150, 90))),

@@ -2,11 +2,9 @@ from dataclasses import replace
 
 import logs
 import pytest
-from logs import INF, check, event, log_of
+from logs import INF
 
-from quests_md.show.tables import EVENT_COLUMNS, event_rows, latest, log_summary, run_summary
-
-__all__ = ["log_of"]
+from quests_md.show.tables import EVENT_COLUMNS, event_rows, latest
 
 EVENT = replace(
     logs.EVENT,
@@ -33,10 +31,6 @@ LONG = replace(
     is_open=True,
     alarms=("dh_max", "dh_mean", "tail_cluster", "frame_entropy_drift", "phase_cluster"),
 )
-
-
-def cells(row):
-    return row.split()
 
 
 def test_in_a_pipe_every_column_is_there_with_all_it_holds():
@@ -121,24 +115,3 @@ def test_open_and_latest_events_matter_first():
     events = [replace(EVENT, id=i, is_open=i == 2) for i in range(1, 8)]
     assert [one.id for one in latest(events)] == [2, 6, 7]
     assert latest([]) == []
-
-
-def test_a_summary_counts_checks_events_and_short_outliers(log_of):
-    text = "iiooioiiiooooiiooooo"
-    checks = [check(i, 5.0 if c == "o" else 0.0) for i, c in enumerate(text)]
-    events = [event(checks, 9, 12), event(checks, 15, 16, id=2, kind="transition", is_open=True)]
-    assert log_summary(log_of(checks, events)) == (
-        "20 checks, last at step 190: 8 in, 12 out, 0 invalid; 2 events: 1 novel, 1 transition, 1 still open; "
-        "2 times out too shortly for an event"
-    )
-    assert log_summary(log_of(checks[:6], [])) == (
-        "6 checks, last at step 50: 3 in, 3 out, 0 invalid; 0 events; 1 time out too shortly for an event; "
-        "out since step 50, not long enough yet for an event"
-    )
-    assert log_summary(log_of([], [])) == "0 checks: 0 in, 0 out, 0 invalid; 0 events"
-
-
-def test_events_are_counted_by_kind():
-    kinds = ["exploded", "novel", "novel"]
-    events = [replace(EVENT, id=i, kind=kind) for i, kind in enumerate(kinds)]
-    assert run_summary({"in": 3, "out": 2}, events) == "3 in, 2 out; 3 events: 2 novel, 1 exploded"

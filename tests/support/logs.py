@@ -83,6 +83,14 @@ def invalid(i, **changes):
     return check(i, None, **(nothing | {"state": "invalid", "excess": NAN} | changes))
 
 
+def checks_of(letters, **changes):
+    """A check for each letter: i in, x invalid, any other out."""
+    return [
+        invalid(i, **changes) if letter == "x" else check(i, 0.0 if letter == "i" else 5.0, **changes)
+        for i, letter in enumerate(letters)
+    ]
+
+
 def event(checks, first, last, **changes):
     """The event that a monitor would have written for checks[first] to checks[last]."""
     onset = checks[first]

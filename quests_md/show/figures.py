@@ -1,0 +1,121 @@
+"""What all pictures share: colours, an empty figure, its title, and what the checks of a log are drawn over."""
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from quests_md.log import Log
+
+if TYPE_CHECKING:  # importing matplotlib takes half a second, which a monitor need not spend
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+__all__ = [
+    "BLUE",
+    "EVENT_COLOURS",
+    "FEW_CHECKS",
+    "GREEN",
+    "ORANGE",
+    "PICTURE_SUFFIXES",
+    "PINK",
+    "SKY",
+    "VERMILLION",
+    "Abscissa",
+    "dots",
+    "new_figure",
+    "phase_colours",
+    "positive",
+    "put_title",
+    "tidy",
+]
+
+#: Names that a picture may end in.
+PICTURE_SUFFIXES = (".png", ".pdf", ".svg", ".jpg")
+
+#: Colours that are told apart with any kind of colour vision: Okabe and Ito, https://jfly.uni-koeln.de/color/
+VERMILLION = "#D55E00"
+BLUE = "#0072B2"
+ORANGE = "#E69F00"
+GREEN = "#009E73"
+SKY = "#56B4E9"
+PINK = "#CC79A7"
+
+#: Colours of the kinds of events.
+EVENT_COLOURS = {"novel": VERMILLION, "transition": "#6A3D9A", "exploded": "black"}
+
+#: Checks up to which each is marked with a dot.
+FEW_CHECKS = 60
+
+#: Letters of a title of the largest size that fit into a line.
+LINE = 72
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Abscissa:
+    """What the n checks of a log are drawn over."""
+
+    x: NDArray[np.float64]
+    """(n,) place of each check; grows."""
+    edges: NDArray[np.float64]
+    """(n + 1,) borders halfway between the checks."""
+    label: str
+    """What it is, with its unit."""
+
+    @classmethod
+    def of(cls, log: Log) -> "Abscissa":
+        """The first of time, step and count of checks that is known at every check and only grows."""
+        x, label = np.arange(len(log), dtype=float), "check"
+        for values, name in ((log.time_ps, "time (ps)"), (log.step.astype(float), "step")):
+            if np.isfinite(values).all() and (np.diff(values) > 0).all():
+                x, label = values, name
+                break
+        if len(x) == 1:
+            return cls(x, np.array([x[0] - 0.5, x[0] + 0.5]), label)
+        middle = (x[1:] + x[:-1]) / 2
+        return cls(x, np.concatenate([[2 * x[0] - middle[0]], middle, [2 * x[-1] - middle[-1]]]), label)
+
+    def put_on(self, axis: "Axes") -> None:
+        """Label the horizontal axis of a panel and set its range, with a little room at both ends."""
+        room = 0.005 * (self.x[-1] - self.x[0]) or 0.5
+        axis.set_xlim(float(self.x[0] - room), float(self.x[-1] + room))
+        axis.set_xlabel(self.label)
+
+
+def new_figure(width: float, height: float) -> "Figure":
+    """Make an empty figure, in inches, that belongs to no window."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(width, height), layout="constrained")
+    FigureCanvasAgg(figure)
+    return figure
+
+
+def put_title(figure: "Figure", text: str) -> None:
+    """Write a title in one line, smaller where it is long."""
+    size = min(13.0, 13.0 * LINE / max(len(text), 1))
+    figure.suptitle(text, x=0.01, ha="left", fontsize=size, fontweight="bold")
+
+
+def tidy(axis: "Axes") -> None:
+    """Give a panel a faint grid, and no frame at the top and right."""
+    axis.grid(alpha=0.25)
+    axis.spines[["top", "right"]].set_visible(False)
+
+
+def phase_colours(log: Log) -> dict[str, str]:
+    """The colour of each labelled phase."""
+    palette = (BLUE, ORANGE, GREEN, PINK, SKY, "0.3")
+    return {name: palette[i % len(palette)] for i, name in enumerate(log.phases)}
+
+
+def positive(values: NDArray[Any]) -> NDArray[np.float64]:
+    """The values that a logarithmic axis can show, NaN in the place of others."""
+    return np.where(values > 0, values, np.nan).astype(float)
+
+
+def dots(log: Log, values: NDArray[np.float64] | None = None) -> str:
+    """The marker of a line: a dot where checks are few, or gaps beside a check would hide it."""
+    return "." if len(log) <= FEW_CHECKS or (values is not None and np.isnan(values).any()) else ""

@@ -1,0 +1,175 @@
+"""The picture of how many atoms the events of a run have."""
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+
+from quests_md._words import many
+from quests_md.log import Log
+from quests_md.records import Event
+
+from .event_spans import Span, event_spans
+from .figures import (
+    EVENT_COLOURS,
+    FEW_CHECKS,
+    SKY,
+    Abscissa,
+    dots,
+    new_figure,
+    phase_colours,
+    positive,
+    put_title,
+    tidy,
+)
+from .log_levels import levels_of, statistics_in_use
+from .words import growth_sentence
+
+if TYPE_CHECKING:  # importing matplotlib takes half a second, which a monitor need not spend
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+__all__ = ["cluster_growth"]
+
+#: Events that the picture names, the largest.
+MOST_NAMED = 6
+
+
+class Top(NamedTuple):
+    """Where the line of an event is highest."""
+
+    size: float
+    x: float
+    event: Event
+
+
+def cluster_growth(log: Log, title: str | None = None) -> "Figure":
+    """Draw how many atoms the events of a run have, on a logarithmic axis over time.
+
+    Behind them are the numbers of every check: the largest cluster of atoms in the tail with its level, where that is
+    in use, and the largest clusters of the phases that grow.
+
+    Parameters
+    ----------
+    log
+        From `read_log`.
+    title
+        Default: a sentence on the largest event.
+
+    Returns
+    -------
+    figure
+        A matplotlib figure that belongs to no window.
+
+    Raises
+    ------
+    ValueError
+        If the log has no event with a size.
+    """
+    found = [
+        (event, span)
+        for event, span in zip(log.events, event_spans(log), strict=True)
+        if span is not None and event.kind != "exploded" and any(size > 0 for _, size in event.size_history)
+    ]
+    if not found:
+        raise ValueError("log: expected an event with atoms whose number can be drawn, got none")
+    events = [event for event, _ in found]
+    over = Abscissa.of(log)
+    figure = new_figure(9, 5)
+    axis = figure.subplots()
+    _draw_tail_clusters(axis, over, log)
+    _draw_phase_clusters(axis, over, log, {event.phase for event in events})
+    tops = _draw_events(axis, over, log, found)
+    _make_logarithmic(axis)
+    over.put_on(axis)
+    tidy(axis)
+    axis.legend(loc="lower left", bbox_to_anchor=(-0.01, 1.0), ncols=3, fontsize=9, frameon=False)
+    _name(axis, tops)
+    put_title(figure, title or growth_sentence(events))
+    return figure
+
+
+def _draw_tail_clusters(axis: "Axes", over: Abscissa, log: Log) -> None:
+    if "tail_cluster" in statistics_in_use(log.header) and np.isfinite(log.tail_cluster).any():
+        _draw_thin(axis, over, log, log.tail_cluster, SKY, "largest cluster in the tail")
+        for level in levels_of(log.header, "tail_cluster"):
+            _draw_level(axis, level, SKY)
+
+
+def _draw_phase_clusters(axis: "Axes", over: Abscissa, log: Log, phases: set[str | None]) -> None:
+    levels = (log.header.get("phases") or {}).get("levels", {})
+    for name, sizes in log.phase_clusters.items():
+        if name in phases:
+            colour = phase_colours(log)[name]
+            _draw_thin(axis, over, log, sizes, colour, f"largest cluster of {name}")
+            _draw_level(axis, float(levels.get(name, {}).get("value", np.nan)), colour)
+
+
+def _draw_thin(axis: "Axes", over: Abscissa, log: Log, sizes: Any, colour: str, label: str) -> None:
+    axis.plot(over.x, positive(sizes), color=colour, label=label, lw=0.9, marker=dots(log), ms=3, zorder=1)
+
+
+def _draw_level(axis: "Axes", level: float, colour: str) -> None:
+    if np.isfinite(level) and level > 0:
+        axis.axhline(level, color=colour, ls="--", lw=1.2, label=f"its level, {level:g} atoms")
+
+
+def _draw_events(axis: "Axes", over: Abscissa, log: Log, found: Sequence[tuple[Event, Span]]) -> list[Top]:
+    """Draw a line for each event; the legend names each kind of line once."""
+    tops: list[Top] = []
+    named: set[str] = set()
+    for event, span in found:
+        steps, sizes = np.array(event.size_history, dtype=float).T
+        x = np.interp(steps, log.step[span.first : span.end], over.x[span.first : span.end])
+        name = f"{event.kind}, atoms {'in the cluster' if event.is_cluster else 'above their level'}"
+        axis.plot(
+            x,
+            positive(sizes),
+            label=None if name in named else name,
+            color=EVENT_COLOURS[event.kind],
+            lw=2.0,
+            marker="o" if len(x) <= FEW_CHECKS else "",
+            ms=3.5,
+            zorder=3,
+        )
+        named.add(name)
+        tops.append(Top(float(sizes.max()), float(x[np.argmax(sizes)]), event))
+    return tops
+
+
+def _make_logarithmic(axis: "Axes") -> None:
+    from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
+
+    axis.set_yscale("log")
+    most = max(float(np.nanmax(line.get_ydata())) for line in axis.lines if np.isfinite(line.get_ydata()).any())
+    axis.set_ylim(0.8, most**1.12 * 1.3)
+    axis.yaxis.set_major_locator(LogLocator(subs=(1.0,) if most > 1000 else (1.0, 2.0, 5.0)))
+    axis.yaxis.set_major_formatter(FuncFormatter(lambda y, _: f"{y:,.0f}"))
+    axis.yaxis.set_minor_locator(NullLocator())
+    axis.set_ylabel("atoms")
+
+
+def _name(axis: "Axes", tops: Sequence[Top]) -> None:
+    """Name events where they are largest, the largest first, where there is room."""
+    to_panel = (axis.transScale + axis.transLimits).transform
+    taken: list[tuple[float, float]] = []
+    for size, x, event in sorted(tops, key=lambda top: -top.size)[:MOST_NAMED]:
+        text = f"event {event.id}{f': {event.phase}' if event.phase else ''}, {many(round(size), 'atom')}"
+        left, height = (float(v) for v in to_panel((x, size)))
+        is_left = left > 0.8
+        left -= 0.19 if is_left else 0.0
+        if any(abs(left - a) < 0.19 and abs(height - b) < 0.06 for a, b in taken):  # a name of usual length, a line
+            continue
+        taken.append((left, height))
+        axis.annotate(
+            text,
+            (x, size),
+            xytext=(0, 5),
+            textcoords="offset points",
+            ha="right" if is_left else "left",
+            va="bottom",
+            fontsize=9,
+            color=EVENT_COLOURS[event.kind],
+            bbox={"facecolor": "white", "edgecolor": "none", "alpha": 0.75, "pad": 1.0},
+            zorder=4,
+        )

@@ -1,0 +1,102 @@
+"""The picture of a calibration: null distributions and levels."""
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from quests_md.calibration import STATISTICS, Calibration, Level, NullScores, kind_of
+
+from .figures import BLUE, VERMILLION, new_figure, tidy
+
+if TYPE_CHECKING:  # importing matplotlib takes half a second, which a monitor need not spend
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+__all__ = ["null_distributions"]
+
+
+def null_distributions(calibration: Calibration, atoms: int | None = None, checks: int | None = None) -> "Figure":
+    """Draw where the numbers of frames in distribution lie, and the levels that they hardly ever exceed.
+
+    One panel per level in use: each held-out group of frames counts once, with its most extreme frame.
+
+    Parameters
+    ----------
+    calibration
+        From `calibrate`.
+    atoms, checks
+        Size of the system and checks per ns or run, as in `Calibration.describe`.
+
+    Returns
+    -------
+    figure
+        A matplotlib figure that belongs to no window.
+
+    Raises
+    ------
+    ValueError
+        If no level rests on held-out groups of frames.
+    """
+    numbers = calibration.typical_numbers(calibration.frame_atoms if atoms is None else atoms)
+    levels = [level for level in calibration.alarm_levels(numbers, checks) if np.isfinite(level.value)]
+    levels = [level for level in levels if level.n_groups]
+    if not levels:
+        raise ValueError("calibration: expected held-out groups of frames to draw, got none")
+    columns = min(len(levels), 2)
+    rows = -(-len(levels) // columns)
+    figure = new_figure(4.8 * columns, 2.9 * rows + 0.8)
+    panels = np.atleast_1d(figure.subplots(rows, columns, squeeze=False)).ravel()
+    for axis, level in zip(panels, levels, strict=False):
+        _draw_null(axis, _null_of(calibration, level), level, len(numbers))
+    for axis in panels[len(levels) :]:
+        axis.set_visible(False)
+    promise = {
+        "conformal": f"at most {calibration.false_alarms:g} false alarms per {calibration.per}",
+        "extrapolated": f"about {calibration.false_alarms:g} false alarms per {calibration.per}, extrapolated",
+        "none": f"the asked {calibration.false_alarms:g} false alarms per {calibration.per} cannot be promised",
+    }[kind_of(levels)]
+    text = f"Frames in distribution and levels for {len(numbers)} atoms: {promise}"
+    figure.suptitle(text, x=0.01, ha="left", fontsize=11, fontweight="bold")
+    return figure
+
+
+def _null_of(calibration: Calibration, level: Level) -> NullScores:
+    """The null distribution, of "full" values, that a level comes from."""
+    return next(
+        null
+        for null in calibration.nulls
+        if (null.statistic, null.element, null.side) == (level.statistic, level.element, level.side)
+        and null.values in ("full", "both")
+    )
+
+
+def _draw_null(axis: "Axes", null: NullScores, level: Level, n_atoms: int) -> None:
+    statistic = STATISTICS[level.statistic]
+    scores = statistic.in_frame(null.scores, n_atoms)
+    axis.hist(scores, bins=min(max(int(np.sqrt(len(scores)) * 1.5), 5), 40), color=BLUE, alpha=0.65)
+    _mark_level(axis, statistic.in_frame(level.value, n_atoms), level.kind)
+    side = "largest" if level.side == "above" else "smallest"
+    element = f" of {level.element}" if level.element else ""
+    axis.set_xlabel(f"{level.statistic}{element} ({statistic.unit}), {side} of each group")
+    axis.set_ylabel("groups")
+    tidy(axis)
+
+
+def _mark_level(axis: "Axes", value: float, kind: str) -> None:
+    """Draw the level as a vertical line, and name it on its inner side."""
+    axis.axvline(value, color=VERMILLION, ls="--", lw=1.4)
+    low, high = axis.get_xlim()
+    room = 0.1 * (high - low)
+    axis.set_xlim(min(low, value - room), max(high, value + room))
+    is_right = value < sum(axis.get_xlim()) / 2
+    axis.annotate(
+        f"level {value:.2f}\n{kind}",
+        (value, 0.97),
+        xycoords=("data", "axes fraction"),
+        xytext=(5 if is_right else -5, 0),
+        textcoords="offset points",
+        ha="left" if is_right else "right",
+        va="top",
+        fontsize=9,
+        color=VERMILLION,
+    )
