@@ -23,7 +23,7 @@ MAX_NAMES, MAX_TEXT = 100, 200
 #: Check lines that are held before they become arrays: Python's numbers take five times the memory.
 HELD_LINES = 100
 
-#: Length of the file that they may span.
+#: Bytes of the file that the held lines may span.
 HELD_BYTES = 4_000_000
 
 # All fields that are named in neither of these hold a number, NaN where there is none.
@@ -69,7 +69,11 @@ class _Column:
 
 
 class CheckColumns:
-    """The checks so far as arrays: of a field one, by the name "", or one for each name in its mappings."""
+    """The checks so far as arrays.
+
+    A field has one array for each name in its mappings (`phases`: one for each phase). A field without mappings has one
+    array, under the name "".
+    """
 
     def __init__(self) -> None:
         self._held: list[tuple[Line, tuple[Any, ...]]] = []  # with the fields of the line
@@ -135,7 +139,7 @@ _fields = itemgetter(*CHECK_FIELDS)
 
 
 def _pieces(field: str, values: Sequence[Any]) -> dict[str, NDArray[Any]]:
-    """Values of a field as arrays by name.
+    """Values of a field as arrays by name, see `CheckColumns`.
 
     Raises
     ------

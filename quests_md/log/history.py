@@ -31,12 +31,12 @@ class _Stretch:
 class LogHistory:
     """A log as it stands, searched without parsing all of it: the lines of its final history.
 
-    Whatever follows the last newline, and a last line that is not JSON, is torn and does not belong to the log.
-    A line ``{"type": "rewind", "frame": F, ...}`` supersedes the checks before it whose `frame` is F or more, and
-    every line of another kind that was written since the first of them, but not the notes and other rewinds. What is
-    left is the final history; in it `frame` grows from check to check, perhaps with gaps.
+    What follows the last newline, and a last line that is not JSON, is torn and does not belong to the log.
+    A line ``{"type": "rewind", "frame": F, ...}`` supersedes the checks before it whose `frame` is F or more, and every
+    line since the first of these checks, but for notes and other rewinds. The lines that no rewind has superseded are
+    the final history: in it `frame` grows from check to check, perhaps with gaps.
 
-    The file may grow meanwhile; what was appended after the object was made is not seen.
+    The file may grow meanwhile; lines that were appended after the object was made are not seen.
 
     Parameters
     ----------
@@ -61,7 +61,7 @@ class LogHistory:
     end: int
     """Offset after the last whole line."""
     is_torn: bool
-    """Whether something torn follows it: of the lines that were written together with the last ones, some are lost."""
+    """Whether something torn follows the last whole line: lines that were written together with it may be lost."""
 
     def __init__(self, path: str | os.PathLike[str], *, page: int = PAGE, block: int = BLOCK) -> None:
         self.path = Path(path)
@@ -112,7 +112,7 @@ class LogHistory:
                 yield line
 
     def end_after(self, check: Line | None) -> int:
-        """Offset of the first check of the final history after this one (None: of the first), or of the end."""
+        """Offset of the next check of the final history (None: of its first check); of the end, if there is none."""
         after = self.begin if check is None else check.end
         with self._opened() as file:
             for stretch in self._stretches:
@@ -143,10 +143,10 @@ class LogHistory:
         Returns
         -------
         snapshot
-            The last line of type "state" with a "snapshot" that was written before the check after this one; None if
-            there is none.
+            The last line of type "state" that has a "snapshot" and was written before the next check; None if there is
+            none.
         lines
-            The lines of the final history since (without it: since the header), up to the check after this one.
+            The lines of the final history from the snapshot (or the header) to the next check.
         """
         end = self.end_after(check)
         for line in self._find_in_history(b'"snapshot"', end):
@@ -156,7 +156,7 @@ class LogHistory:
 
     @property
     def owner(self) -> dict[str, Any]:
-        """What is said of the process that wrote last: `host`, `pid` and `started`, from the header or a resumption."""
+        """The process that wrote last: `host`, `pid` and `started`, as the header or the last resumption has them."""
         with self._opened() as file:
             for line in file.backward(b'"pid"', self.begin, self.end):
                 resumed = line.content.get("resumed")

@@ -26,14 +26,15 @@ _open_files: "WeakSet[Appender]" = WeakSet()
 
 
 class Appender:
-    """Appends pieces to a file: each is there whole, or an error is raised and the file is as it was.
+    """Appends pieces to a file: each piece is there whole, or an error is raised and the file is as it was.
 
     The file is locked (flock, which holds across nodes where the file system does that). Where there are no locks, an
-    abstract socket named after the file keeps a second process of the same host out. Both vanish with the process. A
-    process on another node that no lock has kept out is noticed by what it wrote: it goes on, this one stops.
+    abstract socket named after the file keeps a second process of the same host out. Lock and socket vanish with the
+    process. Where no lock keeps a process on another node out, this process notices what the other one has written: the
+    other process goes on, this one stops.
 
     A file that was deleted, cut short, or changed by another process is never written again: every `append` raises.
-    One that was moved is followed. Forked children hold neither the file nor the lock, and cannot append.
+    A file that was moved is followed. Forked children hold neither the file nor the lock, and cannot append.
 
     Parameters
     ----------
@@ -159,7 +160,7 @@ class Appender:
         raise TypeError("a log that is being written cannot be pickled or copied: give each process a log of its own")
 
     def _take_back(self) -> None:
-        """Cut away what a failed `append` left behind, and nothing else."""
+        """Cut away the part of a piece that a failed `append` left in the file, and nothing else."""
         if not self._doubtful:
             return
         found = os.pread(self._fd, len(self._doubtful) + 1, self._end)

@@ -21,9 +21,10 @@ __all__ = ["Log", "read_log"]
 class Log:
     """A log read back: one array entry per check, NaN (-1 in columns of integers) where there was no number.
 
-    Checks and events are those of the final history: what a rewind superseded is left out. `frame` grows, perhaps with
-    gaps. `alarms` holds the names with a space between them; texts are cut at 200 characters; `excesses` holds an array
-    per statistic, `phases` and `phase_clusters` one per phase.
+    Checks and events are those of the final history: checks that were made again after the run was taken up at an
+    earlier step are left out. `frame` grows, perhaps with gaps. `alarms` holds the names of the statistics with a space
+    between them; texts are cut at 200 characters; `excesses` holds an array per statistic, `phases` and
+    `phase_clusters` one array per phase.
     """
 
     header: dict[str, Any]

@@ -30,9 +30,10 @@ def require_new_log(path: str | os.PathLike[str]) -> None:
 class LogWriter:
     """Appends lines to a log. Every line is handed to the system at once, so that a killed process loses none.
 
-    The first lines (the header, or what is said when a run is taken up again) and the closing are forced to the disk.
-    The lines between are not, since that may halt the simulation for seconds: the system writes them within half a
-    minute or so, and that much a power cut may cost. Failures, second writers and forks: see `Appender`.
+    The first lines (the header, or what is said when a run is taken up again) are forced to the disk, and all lines are
+    when the log is closed. Forcing every line might halt the simulation for seconds. The system itself writes a line to
+    the disk within half a minute or so: a power cut may cost the lines of the last half minute. Failures, second
+    writers and forks: see `Appender`.
 
     Parameters
     ----------
@@ -111,7 +112,7 @@ class LogWriter:
 
 
 def _held_by(path: Path) -> str:
-    """That another monitor writes the log, and which."""
+    """The message that another monitor writes the log, and which monitor."""
     who = "another monitor"
     with suppress(OSError, FileFormatError):  # no header yet
         owner = LogHistory(path).owner
@@ -121,7 +122,7 @@ def _held_by(path: Path) -> str:
 
 
 def _held_content(path: Path) -> str:
-    """That the file holds something, and what."""
+    """The message that the file holds something, and what."""
     try:
         history = LogHistory(path)
         last = history.last
