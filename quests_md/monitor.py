@@ -3,7 +3,6 @@
 import os
 from collections.abc import Mapping, Sequence
 from functools import partial
-from types import TracebackType
 from typing import Any, NoReturn, Self
 
 from ase import Atoms
@@ -31,15 +30,14 @@ class Monitor:
     calibration
         Levels; default `calibrate(reference)`, and the log says what that is worth.
     statistics
-        Numbers of a frame that raise alarms and share the rate of false alarms, see `calibrate`; default those of the
-        calibration.
+        Names of the statistics that raise alarms and share the rate of false alarms; default those of the calibration.
     baseline_ps
-        Judge mean dH, its 99 % quantile and the frame entropy by the first so many ps of the run itself, two-sided and
-        for slow drift, instead of by the reference: their levels do not transfer between temperatures. Those in use
-        are; without `statistics` the frame entropy joins them. During that time the reference judges the first two.
+        Length in ps of the run's own beginning (the baseline). It replaces the reference as judge of those statistics
+        in use whose levels do not hold at another temperature: mean dH, the 99 % quantile of dH, the frame entropy
+        (which is put in use where `statistics` is not given). Each may then be too high, too low, or drift.
     phases
-        References of phases by name, the first that of the phase in which the run starts, or `Phases`: atoms are
-        told apart, and a cluster of another phase that grows beyond what the first has by itself is a "transition".
+        References of phases by name, the first that of the phase in which the run starts, or `Phases`. Each atom is
+        assigned a phase; a cluster of another phase that outgrows those of the first phase alone is a "transition".
     max_temperature_K
         A hotter frame counts as exploded; five times the running median of the temperature always does.
     trigger
@@ -47,12 +45,11 @@ class Monitor:
     log
         Name of the JSON-lines log; it must not hold a run yet. None: no log.
     confirm
-        A second reference, or it and its calibration, that is asked only about checks with alarms by the first, which
-        stand only if this one has alarms too: of minimised frames say (`Minimised`), whose force calls are then made
-        at suspicious checks alone. Rates of both can only fall, so that the first may be calibrated for a high one, as
-        a sieve. Default calibration: `calibrate(confirm)`. If it fails, the alarms stand, whatever
-        `on_error` says. It has no say in explosions, phases, elements that the first has never seen, and what a
-        baseline judges; nor is it asked how an event goes on while the first wavers around its level.
+        A second reference, or a pair of a second reference and its calibration; default `calibrate(confirm)`. It is
+        asked about checks with alarms by the first reference, and these alarms stand only if the second has alarms too.
+        So dear descriptors (`Minimised`) are used at suspicious checks alone, and the first may be calibrated for a
+        high rate, as a sieve. If the second reference fails, the alarms stand. It is not asked about explosions,
+        phases, elements that the first reference has never seen, and what a baseline judges.
     actions
         Called as ``action(event, frame)`` when an event opens, with a copy of the frame that carries
         ``arrays["delta_entropy"]`` of all atoms; with an attribute ``repeats = True`` also at the 2nd, 4th, 8th,
@@ -60,18 +57,17 @@ class Monitor:
     values
         "full", "proven" or "auto", see `Judge`.
     budget
-        Share of the wall time that checks may take, 0.02 say: where they would take more, an attached monitor checks
-        less often than its interval, and notes each change in the log. Default: no limit. The steps checked then
-        depend on timing; ``quests-md score --at LOG`` checks exactly those of a log.
+        Largest share of the wall time for checks, such as 0.02; default no limit. Where checks would take more, an
+        attached monitor checks less often than its interval and notes each change in the log. Which steps are checked
+        then depends on timing; ``quests-md score --at LOG`` checks exactly the steps of a log.
     on_error
         What happens if the monitor itself fails: "log" says so once, marks the log and lets the simulation go on;
         "raise" raises.
     threads
         Threads to use; default the cores that the process may use, or QUESTS_MD_THREADS. Never changes the result.
     resume
-        Go on with the run that the log holds, if it exists: the run stands where the log has its first frame, found by
-        its digest, and what the log has of later checks is superseded and made again. Flagged frames written by
-        `save_frame` after that are removed.
+        Go on with the run in the log, if there is one, from the check of the log that shows the first frame. Later
+        checks of the log are superseded and made again; frames that `save_frame` wrote after that check are removed.
     start_step
         Step of the first frame, where its digest cannot tell: a checkpoint between two checks or with fewer digits.
 
@@ -135,14 +131,8 @@ class Monitor:
     def attach(self, dyn: Any, interval: int = 10) -> None:
         """Attach to an ASE dynamics or optimizer and print the pre-flight block for its atoms on stderr.
 
-        The monitor becomes the first observer, so that it sees a step before any writer does.
-
-        Parameters
-        ----------
-        dyn
-            Any ASE dynamics or optimizer.
-        interval
-            Check every so many steps, from step 0.
+        The monitor becomes the first observer, so that it sees a step before any writer does. It checks every
+        `interval` steps, from step 0.
 
         Raises
         ------
@@ -160,12 +150,8 @@ class Monitor:
     def preflight(self, atoms: Atoms) -> str:
         """Compile what is needed, judge a start structure, and print what to know before step 1 on stderr.
 
-        Called by `attach`; call it yourself before a loop of your own. Also writes the header of the log.
-
-        Returns
-        -------
-        text
-            The block that was printed.
+        Called by `attach`; call it yourself before a loop of your own. Also writes the header of the log. Returns the
+        text that was printed.
         """
         return self.watch.preflight(atoms)
 
@@ -185,7 +171,7 @@ class Monitor:
         Returns
         -------
         check
-            What was found. If the monitor itself failed and on_error="log": a check of state "invalid".
+            What was found; a check of state "invalid" if the monitor itself failed and on_error="log".
 
         Raises
         ------
@@ -260,7 +246,5 @@ class Monitor:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, exception: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *exception: object) -> None:
         self.close()

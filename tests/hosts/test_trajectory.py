@@ -10,9 +10,19 @@ from ase.calculators.emt import EMT
 from ase.io import write
 from ase.io.trajectory import Trajectory
 from ase.md.langevin import Langevin
-from systems import FS, copper, inside, level_at, md_frames, md_reference, outside, recording
+from systems import FS, cold_reference, copper, inside, level_at, md_frames, md_reference, outside, recording
 
-from quests_md import FileFormatError, LogExistsError, Monitor, Trigger, read_log, save_frame, score_trajectory, stop
+from quests_md import (
+    FileFormatError,
+    LogExistsError,
+    MismatchError,
+    Monitor,
+    Trigger,
+    read_log,
+    save_frame,
+    score_trajectory,
+    stop,
+)
 from quests_md.records import CHECK_FIELDS
 
 LEVEL = -6.0
@@ -100,6 +110,18 @@ def test_a_text_file_gives_them_to_its_eight_decimals(live):
     for a, b in zip(events, live.monitor.events, strict=True):
         for name in ("id", "kind", "onset_step", "confirmed_step", "last_step", "peak_step", "atoms", "size_history"):
             assert getattr(a, name) == getattr(b, name), name
+
+
+def test_settings_beside_a_monitor_are_refused(live):
+    with Monitor(md_reference(), calibration(), log=None) as monitor:
+        for name, value in [("trigger", Trigger()), ("values", "full"), ("log", "a.jsonl"), ("actions", [stop])]:
+            with pytest.raises(ValueError, match=rf"^{name}: expected no other settings beside a monitor"):
+                score_trajectory(live.frames, monitor=monitor, **{name: value})
+        with pytest.raises(MismatchError, match="^reference: expected that of the monitor"):
+            score_trajectory(live.frames, cold_reference(), monitor=monitor)
+        assert len(list(score_trajectory(live.frames[:3], monitor=monitor, threads=1))) == 3
+    with pytest.raises(TypeError, match="^reference: expected a Reference, got None"):
+        score_trajectory(live.frames)
 
 
 @pytest.mark.parametrize("workers", [2, 3, 50])
