@@ -117,10 +117,10 @@ def test_settings_beside_a_monitor_are_refused(live):
         for name, value in [("trigger", Trigger()), ("values", "full"), ("log", "a.jsonl"), ("actions", [stop])]:
             with pytest.raises(ValueError, match=rf"^{name}: expected no other settings beside a monitor"):
                 score_trajectory(live.frames, monitor=monitor, **{name: value})
-        with pytest.raises(MismatchError, match="^reference: expected that of the monitor"):
+        with pytest.raises(MismatchError, match=r"^reference: expected that of the monitor"):
             score_trajectory(live.frames, cold_reference(), monitor=monitor)
         assert len(list(score_trajectory(live.frames[:3], monitor=monitor, threads=1))) == 3
-    with pytest.raises(TypeError, match="^reference: expected a Reference"):
+    with pytest.raises(TypeError, match=r"^reference: expected a Reference"):
         score_trajectory(live.frames)
 
 
