@@ -352,6 +352,28 @@ def phases() -> None:
     watch("growing", growing, solid, calibrate(solid, false_alarms=0.2, statistics=["dh_max", "tail_cluster"]))
 
 
+def lasting() -> None:
+    """More checks than there are between two snapshots, judged by their own beginning too; taken up twice."""
+
+    def frame(i: int) -> Atoms:
+        rattle = 0.14 if i % 300 > 290 or 985 < i < 1040 else 0.11 if i > 1060 else 0.08
+        return copper(seed=i, rattle=rattle, temperature_K=300)
+
+    solid, hot = (
+        Reference.from_frames([copper(seed=n + i, rattle=r) for i in range(10)], bandwidth=H, groups="frame")
+        for n, r in ((5000, 0.08), (6000, 0.2))
+    )
+    levels = calibrate(solid, false_alarms=0.1, statistics=["dh_max", "tail_cluster", "dh_mean"])
+    options = {"phases": Phases({"solid": solid, "hot": hot}), "baseline_ps": 2.0, "trigger": Trigger(patience=2)}
+    for name, first in (("run", 0), ("after", 1030), ("before", 500)):
+        if first:
+            shutil.copy("run.jsonl", f"{name}.jsonl")
+        with Monitor(solid, levels, log=f"{name}.jsonl", resume=True, on_error="raise", **options) as monitor:
+            for i in range(first, 1100):
+                monitor.check(frame(i), step=10 * i, time_ps=0.05 * i)
+        keep_run(name, monitor)
+
+
 class Broken(EMT):
     """A calculator that fails where an atom is missing."""
 
@@ -495,7 +517,7 @@ def run_all() -> None:
     warnings.simplefilter("always")
     warnings.simplefilter("ignore", ResourceWarning)  # said whenever garbage is collected
     warnings.showwarning = lambda message, kind, *_, **__: print(f"{kind.__name__}: {message}", file=sys.stderr)
-    for scenario in (live, exploding, resumed, phases, confirmed, drifting, elements, offline):
+    for scenario in (live, exploding, resumed, lasting, phases, confirmed, drifting, elements, offline):
         begun, said = time.perf_counter(), io.StringIO()
         Path(scenario.__name__).mkdir()
         with chdir(scenario.__name__), redirect_stderr(said):
