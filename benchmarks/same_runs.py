@@ -67,16 +67,21 @@ def fields(path: Path) -> Iterator[tuple[str, Any]]:
             for name in file.keys():  # noqa: SIM118  # no mapping
                 array = file.get_tensor(name)
                 yield name, (str(array.dtype), array.shape, array.tobytes())
-            header = file.metadata()
-        content = "\n".join(header.values()).encode()
-    else:
-        content = path.read_bytes()
-    for pattern, blank in BLANKS:
-        content = re.sub(pattern, blank, content)
+            header = json.loads(file.metadata()["quests_md"])
+        for name, value in header.items():  # the order of keys says nothing
+            yield f"header {name}", _blanked(json.dumps({name: value}, sort_keys=True).encode())
+        return
+    content = _blanked(path.read_bytes())
     if path.suffix in (".png", ".traj"):
         yield "bytes", content
     else:
         yield from ((f"line {i}", line) for i, line in enumerate(content.split(b"\n"), 1))
+
+
+def _blanked(content: bytes) -> bytes:
+    for pattern, blank in BLANKS:
+        content = re.sub(pattern, blank, content)
+    return content
 
 
 def difference(old: Path, new: Path) -> str | None:
@@ -85,18 +90,26 @@ def difference(old: Path, new: Path) -> str | None:
         if not path.exists():
             return "only one version wrote it"
     before, after = dict(fields(old)), dict(fields(new))
-    for name in [*before, *(name for name in after if name not in before)]:
-        a, b = before.get(name), after.get(name)
-        if a == b:
-            continue
-        if a is None or b is None:
-            return f"{name} is in one only"
-        if isinstance(a, tuple):
-            return f"{name}: {a[:2]} and {b[:2]}, " + _first_number(a, b)
-        where = next((i for i, (x, y) in enumerate(zip(a, b, strict=False)) if x != y), min(len(a), len(b)))
-        cuts = [text[max(0, where - 60) : where + 60].decode(errors="replace") for text in (a, b)]
-        return f"{name}, byte {where}: {_field(a, b)}\n      old: {cuts[0]}\n      new: {cuts[1]}"
-    return None
+    different = [name for name in before | after if before.get(name) != after.get(name)]
+    if not different:
+        return None
+    text = f"{len(different)} of {len(before | after)} parts: {', '.join(different[:5])}"
+    for which, one, other in (("old", before, after), ("new", after, before)):
+        if alone := [name for name in different if name not in other]:
+            text += f"\n      in {which} only: {', '.join(alone[:5])}: {str(one[alone[0]])[:100]}"
+    for name in different:
+        if name in before and name in after:
+            return text + f"\n      {name}: " + _first(before[name], after[name])
+    return text
+
+
+def _first(a: Any, b: Any) -> str:
+    """Where two arrays or texts differ first."""
+    if isinstance(a, tuple):
+        return f"{a[:2]} and {b[:2]}, " + _first_number(a, b)
+    where = next((i for i, (x, y) in enumerate(zip(a, b, strict=False)) if x != y), min(len(a), len(b)))
+    cuts = [text[max(0, where - 60) : where + 60].decode(errors="replace") for text in (a, b)]
+    return f"byte {where} {_field(a, b)}\n      old: {cuts[0]}\n      new: {cuts[1]}"
 
 
 def _first_number(a: tuple[str, tuple[int, ...], bytes], b: tuple[str, tuple[int, ...], bytes]) -> str:
