@@ -11,13 +11,13 @@ import numpy as np
 import pytest
 from ase.build import bulk
 from ase.io import read
-from systems import H, alloy, copper
+from systems import H, alloy, copper, null_of
 
-import quests_md.judge.phases
-from quests_md import MismatchError, Reference
+from quests_md import MismatchError, Phases, Reference
 from quests_md.calibration.levels import level_of
 from quests_md.environments.connectivity import LINK
-from quests_md.judge.phases import Phases
+from quests_md.judge.phase_ratios import compare
+from quests_md.judge.phase_thresholds import learn, threshold_of
 
 DATA = Path(__file__).resolve().parents[3] / "shared" / "data" / "nucleation"
 
@@ -103,7 +103,7 @@ def test_thresholds_keep_their_rate_by_groups(rate):
     for _ in range(100):
         shifts = rng.normal(0, 0.3, 12)
         values = [rng.normal(shift, 1, 300) for shift in shifts]
-        threshold = quests_md.judge.phases._threshold(values, np.arange(12), rate)
+        threshold = threshold_of(values, np.arange(12), rate)
         new = rng.normal(rng.normal(0, 0.3, 20000), 1)
         beyond.append(np.mean(new > threshold) > rate)
         pooled = np.concatenate(values)
@@ -124,18 +124,6 @@ def test_atoms_unlike_all_phases_have_none_and_no_say():
     assert set(both.assign(squeezed)) == {-1}
 
 
-def test_log_ratio_is_the_difference_of_dh():
-    both = phases()
-    atoms = warm(51)
-    rows = references()["warm"].descriptor(atoms)
-    expected = naive.delta_entropy(rows, references()["warm"].rows, H)
-    expected -= naive.delta_entropy(rows, references()["cold"].rows, H)
-    np.testing.assert_allclose(both.log_ratio(rows, atoms.numbers, "cold"), expected, atol=1e-3)
-    np.testing.assert_array_equal(both.assign(atoms, rows, threads=1), both.assign(atoms, threads=2))
-    with pytest.raises(ValueError, match=r"product: expected one of cold, got 'warm'"):
-        both.log_ratio(rows, atoms.numbers, "warm")
-
-
 def test_elements_that_not_all_phases_have():
     metal = Reference.from_frames([copper(seed=i, rattle=0.05) for i in range(4)], bandwidth=H, groups="frame")
     compound = Reference.from_frames([alloy(seed=i) for i in range(4)], bandwidth=H, groups="frame")
@@ -148,31 +136,15 @@ def test_elements_that_not_all_phases_have():
 
 
 def test_control_frames_only_raise_thresholds():
-    both = phases()
     between = [copper(3, seed=200 + i, rattle=0.19) for i in range(24)]
-    control = both.with_control(between, groups="frame")
-    mistaken = [np.mean(control.assign(a) == 1) for a in between]
-    assert np.mean(mistaken) <= 0.01
-    assert control.thresholds["cold"] > both.thresholds["cold"]
+    control = Phases(references(), control=between)
+    assert np.mean([control.assign(atoms) == 1 for atoms in between]) <= 0.01
+    assert control.thresholds["cold"] > phases().thresholds["cold"]
     hotter = [copper(3, seed=200 + i, rattle=0.3) for i in range(4)]
-    assert both.with_control(hotter, groups="frame").thresholds == both.thresholds
-    assert control.with_control(hotter, groups="frame").thresholds == both.thresholds
-    assert control.fingerprint != both.fingerprint
+    assert Phases(references(), control=hotter).thresholds == phases().thresholds
+    assert control.fingerprint != phases().fingerprint
     assert "24 control frames" in control.describe()
-    at_once = Phases(references(), control=between)
-    assert at_once.settings["control_frames"] == 24
-
-
-def test_the_threshold_is_a_third_of_the_way_to_the_products_own_environments():
-    both = phases()
-    warm_, cold_ = both._held["warm"], both._held["cold"]
-    chosen = range(0, 10, 2)  # the other groups give the sizes of clusters
-    of_parent = [warm_.ratios[i][~warm_.outside[i], 0] for i in chosen]
-    edge = quests_md.judge.phases._threshold(of_parent, np.arange(5), 0.01)
-    of_product = [r[~out, 0] for r, out in zip(cold_.ratios, cold_.outside, strict=True)]
-    gap = np.quantile(np.concatenate(of_product), 0.01) - edge
-    assert gap > 0.1
-    assert both.thresholds["cold"] == pytest.approx(edge + gap / 3)
+    assert control.settings["control_frames"] == 24
 
 
 def test_thresholds_of_control_frames_keep_their_rate_on_average():
@@ -180,46 +152,45 @@ def test_thresholds_of_control_frames_keep_their_rate_on_average():
     new = [copper(3, seed=3000 + i, rattle=0.19) for i in range(40)]
     shares = []
     for first in range(0, 96, 12):
-        frames = [copper(3, seed=1000 + first + i, rattle=0.19) for i in range(12)]
-        control = phases().with_control(frames, groups="frame")
+        control = Phases(references(), control=[copper(3, seed=1000 + first + i, rattle=0.19) for i in range(12)])
         shares.append(np.mean([control.assign(atoms) == 1 for atoms in new]))
     assert 0.001 < np.mean(shares) < 0.015
 
 
-def test_state_brings_control_back_to_the_bit():
-    both = phases()
-    control = both.with_control([copper(3, seed=200 + i, rattle=0.19) for i in range(12)], groups="frame")
-    state = json.loads(json.dumps(control.state(), allow_nan=False))
-    other = Phases(references())
-    other.restore(state)
-    assert other.fingerprint == control.fingerprint
-    assert other.settings == control.settings
-    for n_atoms in (108, 5000):
-        assert other.cluster_level("cold", n_atoms, 0.01) == control.cluster_level("cold", n_atoms, 0.01)
-    with pytest.raises(MismatchError, match="the state is of products hcp, these are cold"):
-        other.restore(state | {"thresholds": {"hcp": 1.0}})
+def test_the_threshold_is_a_third_of_the_way_to_the_products_own_environments():
+    _, held_out = compare(references(), "warm", None)
+    inside = {
+        name: [ratios.of_products[~ratios.is_outside, 0] for ratios in frames.ratios]
+        for name, frames in held_out.items()
+    }
+    # the other groups give the sizes of clusters
+    edge = threshold_of(inside["warm"][::2], np.arange(5), 0.01)
+    gap = np.quantile(np.concatenate(inside["cold"]), 0.01) - edge
+    assert gap > 0.1
+    assert phases().thresholds["cold"] == pytest.approx(edge + gap / 3)
 
 
 def test_levels_of_clusters_come_from_frames_that_set_no_threshold():
     both = Phases(references(), rate=0.2, control=[warm(500 + i) for i in range(2)])
-    held = both._held["warm"]
-    expected = []
-    for i in [i for i in range(10) if i % 2]:
-        labels = both._labels(held.ratios[i], held.outside[i])
-        expected.append(naive_cluster(held.frames[i], labels == 1, LINK * both.pair_distances[29, 29][1]))
-    null = both._nulls["cold"]
-    np.testing.assert_array_equal(null.scores, sorted(expected))
+    ratios, held_out = compare(references(), "warm", None)
+    rule = replace(learn(held_out, "warm", 0.2), thresholds=both.thresholds)
+    frames, link = held_out["warm"], LINK * ratios.pair_distances[29, 29][1]
+    expected = [naive_cluster(frames.frames[i], rule.labels(frames.ratios[i]) == 1, link) for i in range(1, 10, 2)]
     assert max(expected) > 2
-    own = level_of(null, "extreme", 108, 0.2, 1)
+    own = level_of(null_of(expected, 108, "phase_cluster"), "extreme", 108, 0.2, 1)
     level = both.cluster_level("cold", 108, 0.2)
     assert own.value > 10
     assert level == replace(own, value=2 * own.value)
     assert phases().cluster_level("cold", 108, 0.2).value == 20
     assert both.cluster_level("cold", 1080, 0.2).pieces == 10
-    sizes = both.cluster_sizes([cold(80), warm(80)])["cold"]
-    assert sizes[0] > level.value >= sizes[1]
+    assert largest_of(both, cold(80), "cold") > level.value >= largest_of(both, warm(80), "cold")
     with pytest.raises(ValueError, match=r"product: expected one of cold, got 'fcc'"):
         both.cluster_level("fcc", 108, 0.01)
+
+
+def largest_of(phases, atoms, product):
+    """Atoms in the largest cluster of a product."""
+    return phases.clusters(atoms, phases.assign(atoms))[product]
 
 
 def naive_cluster(atoms, flagged, link):
@@ -244,8 +215,9 @@ def test_three_phases_are_told_apart():
     assert three.confusion[1, 1] > 0.9
     assert three.confusion[2, 2] > 0.9
     assert three.confusion[0, 0] > 0.95
-    labels = three.assign(frames[0])
-    assert three.clusters(frames[0], labels) == {"cold": 0, "wide": three.cluster_sizes(frames[:1])["wide"][0]}
+    found = three.clusters(frames[0], three.assign(frames[0]))
+    assert found["cold"] == 0
+    assert found["wide"] > 50
     assert set(three.settings["thresholds"]) == {"cold", "wide"}
     json.dumps(three.settings, allow_nan=False)
 
@@ -274,12 +246,13 @@ def test_what_cannot_be_used_is_refused():
 def test_copper_that_freezes():
     ramp = read(DATA / "cu864_liquid_ramp1600_800.extxyz", "::3")
     run = read(DATA / "cu864_T700_s1.extxyz", ":")
-    both = Phases({"liquid": Reference.from_frames(ramp), "solid": Reference.from_frames(run[-8:], groups="frame")})
-    control = both.with_control(run[:16:2])
+    known = {"liquid": Reference.from_frames(ramp), "solid": Reference.from_frames(run[-8:], groups="frame")}
+    both, control = Phases(known), Phases(known, control=run[:16:2])
     assert both.n_rows == 4096
-    sizes = control.cluster_sizes([*run[20:40:5], *run[70:76]])["solid"]
+    sizes = np.array([largest_of(control, atoms, "solid") for atoms in [*run[20:40:5], *run[70:76]]])
     level = control.cluster_level("solid", 864, 0.01)
     assert math.isfinite(level.value)
     # frames 71 to 76: a third of the atoms are crystal by polyhedral template matching, before frame 64 none is
     assert sizes[-6:].min() > 3 * level.value
-    assert (both.cluster_sizes(read(DATA / "cu864_liquid_ramp1600_800.extxyz", "1::16"))["solid"] < 40).all()
+    others = read(DATA / "cu864_liquid_ramp1600_800.extxyz", "1::16")
+    assert max(largest_of(both, atoms, "solid") for atoms in others) < 40
