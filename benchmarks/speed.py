@@ -3,9 +3,13 @@
 Every time is taken in turns (ours, peer, ours, peer, ...), so that noise of the machine hits both, after one call that
 is not counted and whose results are compared. Frames come from a small molecular dynamics of soft spheres at the
 density of copper, solid and liquid; no files are needed. Needs the extra `dev`.
+
+With --against FOLDER, a checkout of another version of quests_md, the two versions are timed in turns instead, each in
+fresh processes, and their answers are compared to the bit.
 """
 
 import argparse
+import json
 import os
 import platform
 import subprocess
@@ -18,9 +22,9 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from importlib.metadata import version
-from importlib.util import find_spec
 from pathlib import Path
 from statistics import median
+from typing import Any
 
 import numba
 import numpy as np
@@ -28,12 +32,12 @@ import quests.descriptor
 import quests.entropy
 import vesin
 from ase import Atoms
+from ase.io import write
 from frames import PHASES, trajectory
 from numba.core.errors import NumbaTypeSafetyWarning
 from threadpoolctl import threadpool_limits
 
-from quests_md import Descriptor, Reference, delta_entropy
-from quests_md.calibration import calibrate
+from quests_md import Descriptor, Reference, calibrate, delta_entropy
 
 #: Bandwidth in 1/Å and cutoff in Å, the defaults of both packages.
 BANDWIDTH, CUTOFF = 0.015, 5.0
@@ -42,7 +46,7 @@ BANDWIDTH, CUTOFF = 0.015, 5.0
 FRAME = (5, 5, 10)
 
 #: What is run in fresh processes.
-FRESH = str(Path(__file__).with_name("fresh.py"))
+FRESH, WORKS = (str(Path(__file__).with_name(name)) for name in ("fresh.py", "works.py"))
 
 Times = list[float]
 
@@ -65,6 +69,7 @@ class Line:
 
 
 HEADINGS = ("what", "contract", "quests_md: min / median", "peer: min / median", "ratio of min", "today")
+VERSION_HEADINGS = ("what", "contract", "other: min / median", "this: min / median", "this / other", "answers")
 
 
 @contextmanager
@@ -213,14 +218,11 @@ def time_files(small: Reference, large: Reference, folder: Path, repeats: int, t
     found = [fresh("decision", *paths).stdout.split() for _ in range(repeats + 1)][1:]
     seconds = [float(s) for s, _ in found]
     share = max(int(growth) for _, growth in found) / large.rows.nbytes
-    has_index = (
-        find_spec("quests_md.engine.index") is not None
-    )  # without one the two lines say nothing about the contract
-    what = f"search structure{'' if has_index else ' (there is none yet)'}: load and 256 decisions, {size}"
-    yield Line(what, "under 3 s", text(seconds, "s"), met=has_index and min(seconds) < 3)
+    what = f"search structure: load and 256 decisions, {size}"
+    yield Line(what, "under 3 s", text(seconds, "s"), met=min(seconds) < 3)
     if share:
         what = f"peak memory of load and 256 decisions, {size}"
-        yield Line(what, "under 2.5 times the rows", f"{share:.2f} times", met=has_index and share < 2.5)
+        yield Line(what, "under 2.5 times the rows", f"{share:.2f} times", met=share < 2.5)
 
     fresh("score", paths[0])
     (cached,) = in_turns(repeats, lambda: fresh("score", paths[0]))
@@ -255,6 +257,71 @@ def lines(quick: bool, large: bool, threads: int) -> Iterator[Line]:
         yield from time_files(references[0], references[1], Path(folder), 2 if quick else 3, threads)
 
 
+def write_frames(folder: Path, quick: bool) -> Iterator[tuple[str, Path]]:
+    """Frames for each process of `works.py`: the group that it measures, and the folder with what it reads."""
+
+    def at(name: str, **files: list[Atoms]) -> Path:
+        here = folder / name
+        here.mkdir()
+        for file, frames in files.items():
+            write(here / f"{file.replace('_', ' ')}.traj", frames)
+        return here
+
+    sizes = [(4, 4, 4), (5, 5, 5) if quick else (10, 10, 10)]
+    for cells in sizes:
+        phases = {phase: list(trajectory(phase, cells, 5))[-1:] for phase in PHASES}
+        yield "rows", at(f"rows {cells}", **phases)
+    for phase in PHASES:
+        held_out = list(trajectory(phase, FRAME, 4 if quick else 11, seed=2))
+        for n_frames in (2, 10) if quick else (10, 100):
+            known = list(trajectory(phase, FRAME, n_frames, seed=1))
+            known[0].info["phase"] = phase
+            yield "answers", at(f"answers {phase} {n_frames}", known=known, held_out=held_out)
+    for cells, n_frames in (((2, 2, 2), 281), ((6, 6, 6), 11)):  # 9e3 rows
+        n_held_out, n_asked = (4, 2) if quick else (20, 10)
+        later = list(trajectory("solid", cells, n_held_out + n_asked, seed=2))
+        known = list(trajectory("solid", cells, 1 + n_frames // 10 if quick else n_frames, seed=1))
+        yield "checks", at(f"checks {cells}", known=known, held_out=later[:n_held_out], asked=later[n_held_out:])
+
+
+def compare_versions(other: Path, quick: bool, threads: int) -> Iterator[tuple[str, ...]]:
+    """Lines of both versions: each group of lines in fresh processes, the versions in turns."""
+    folders = [other.resolve(), Path(__file__).resolve().parents[1]]
+    rounds, repeats = (2, 2) if quick else (5, 5)
+
+    def run(version: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+        environment = os.environ | {"PYTHONPATH": str(version), "QUESTS_MD_THREADS": str(threads)}
+        return subprocess.run(
+            [sys.executable, *arguments], env=environment, check=True, stdout=subprocess.PIPE, text=True
+        )
+
+    def cells(what: str, contract: str, times: list[Times], unit: str, per: int, note: str = "") -> tuple[str, ...]:
+        ratio = f"{min(times[1]) / min(times[0]):.3f} / {median(times[1]) / median(times[0]):.3f}"
+        return what, contract, *(text(t, unit, per) for t in times), ratio, note
+
+    with tempfile.TemporaryDirectory() as scratch:
+        for group, frames in write_frames(Path(scratch), quick):
+            arguments = [WORKS, group, str(frames), "--threads", str(threads), "--repeats", str(repeats)]
+            for version in folders:  # compiles
+                run(version, *arguments[:-1], "1")
+            found: list[list[dict[str, Any]]] = [[], []]
+            for _ in range(rounds):
+                for version, lines_of_version in zip(folders, found, strict=True):
+                    lines_of_version.append(json.loads(run(version, *arguments).stdout))
+            for what, line in found[1][0].items():
+                times = [[s for lines in version for s in lines[what]["seconds"]] for version in found]
+                is_same = len({lines[what]["answer"] for version in found for lines in version}) == 1
+                note = "same bits" if is_same else "OTHER BITS"
+                yield cells(what, line["contract"], times, line["unit"], line["per"], note)
+        path = str(Path(scratch) / "reference.safetensors")
+        n_frames = 2 if quick else 10
+        Reference.from_frames(list(trajectory("solid", FRAME, n_frames)), bandwidth=BANDWIDTH).save(path)
+        for version in folders:
+            run(version, FRESH, "score", path)
+        times = in_turns(rounds, *(lambda version=version: run(version, FRESH, "score", path) for version in folders))
+        yield cells("first score in a fresh process, kernels cached", "under 3 s", times, "s", 1)
+
+
 def header(threads: int) -> list[str]:
     """Machine, versions, threads, load and date."""
     model = platform.processor() or platform.machine()
@@ -277,18 +344,23 @@ def main() -> None:
     parser.add_argument("--quick", action="store_true", help="small sizes, below those of the contract; under a minute")
     parser.add_argument("--large", action="store_true", help="decisions against 1e6 rows too")
     parser.add_argument("--markdown", action="store_true", help="print the table as Markdown")
+    parser.add_argument("--against", type=Path, metavar="FOLDER", help="compare with the version of this checkout")
     options = parser.parse_args()
     about = header(options.threads)
     print("\n\n".join(about) + "\n" if options.markdown else "\n".join(about))
     if options.quick:
         print("--quick: sizes below those of the contract; a smoke test, not a verdict\n")
-    table: list[tuple[str, ...]] = [HEADINGS]
+    table: list[tuple[str, ...]] = [HEADINGS if options.against is None else VERSION_HEADINGS]
     with same_threads(options.threads):
-        for line in lines(options.quick, options.large, options.threads):
-            table.append(line.cells())
-            print("measured:", *filter(None, line.cells()), sep="  ", file=sys.stderr)
+        if options.against is None:
+            found = (line.cells() for line in lines(options.quick, options.large, options.threads))
+        else:
+            found = compare_versions(options.against, options.quick, options.threads)
+        for cells in found:
+            table.append(cells)
+            print("measured:", *filter(None, cells), sep="  ", file=sys.stderr)
     if options.markdown:
-        table.insert(1, ("---",) * len(HEADINGS))
+        table.insert(1, ("---",) * len(table[0]))
     widths = [0 if options.markdown else max(map(len, column)) for column in zip(*table, strict=True)]
     for row in table:
         padded = [cell.ljust(width) for cell, width in zip(row, widths, strict=True)]
