@@ -33,7 +33,7 @@ from scipy.spatial import cKDTree
 from speed import BANDWIDTH, FRAME, Times, header, in_turns, same_threads, text
 
 from quests_md import Calibration, Monitor, Reference, calibrate
-from quests_md.environments.descriptor import describe
+from quests_md.environments import describe
 
 Array = NDArray[np.float64]
 
