@@ -5,7 +5,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, NamedTuple
+from typing import Annotated
 
 import numpy as np
 import typer
@@ -28,34 +28,24 @@ __all__ = ["Plan", "free_folder", "run_demo", "show_demo"]
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """How large the crystal of the demo is, and how it is heated."""
+    """How large the crystal of the demo is, and how it is heated: temperatures in K, lengths of runs in steps."""
 
     size: int = 4
     """Cubic cells along each edge; 4 gives 256 atoms."""
     seed: int = 0
     """Seed of the velocities."""
     cold_K: float = 300.0
-    """Temperature at which the runs begin, K. The reference holds the crystal from cold_K to warm_K."""
     warm_K: float = 700.0
-    """Temperature at which the reference run ends, K."""
+    """The reference holds the crystal from cold_K to warm_K."""
     hot_K: float = 2100.0
-    """Temperature at which the watched run ends, K. Copper melts at 1358 K, but a perfect crystal that is heated this
-    fast loses its order near 1900 K (bond order Q6 of the cell: 0.44 at 1500 K, 0.20 at 1900 K, 0.04 at the end)."""
+    """Copper melts at 1358 K, but a perfect crystal that is heated this fast loses its order near 1900 K (bond order Q6
+    of the cell: 0.44 at 1500 K, 0.20 at 1900 K, 0.04 at the end)."""
     settle_steps: int = 100
-    """Steps at cold_K before all else."""
+    """At cold_K, before all else."""
     reference_steps: int = 300
-    """Steps of the reference run."""
     heat_steps: int = 500
-    """Steps of the watched run in which it is heated."""
     run_steps: int = 900
-    """Steps of the watched run as a whole."""
-
-
-class Melting(NamedTuple):
-    """When half of the atoms had left their lattice sites."""
-
-    step: int
-    kelvin: float
+    """The watched run, with its heating."""
 
 
 def show_demo(
@@ -88,19 +78,15 @@ def run_demo(folder: Path, say: Callable[[str], None] = print, plan: Plan | None
     folder.mkdir(parents=True, exist_ok=True)
     start = time.perf_counter()
     atoms = copper(plan.size, 2 * plan.cold_K, np.random.default_rng(plan.seed))
-    say(
-        f"1. Crystal: {len(atoms)} Cu atoms, EMT potential, {plan.cold_K:.0f} to {plan.warm_K:.0f} K, "
-        f"{plan.reference_steps} steps of MD"
-    )
+    heating = f"{plan.cold_K:.0f} to {plan.warm_K:.0f} K, {plan.reference_steps} steps of MD"
+    say(f"1. Crystal: {len(atoms)} Cu atoms, EMT potential, {heating}")
     _drain(heat_bath(atoms, plan.cold_K, plan.cold_K, plan.settle_steps), plan.settle_steps, "settling")
     cold = atoms.copy()
     reference = _reference(atoms, plan)
     reference.save(folder / "reference.safetensors")
     say(f"2. Reference: {reference.n_environments} environments in {reference.n_frames} frames of that run")
-    say(
-        f"3. The run: the same crystal heated to {plan.hot_K:.0f} K in {plan.heat_steps} steps, "
-        f"{plan.run_steps} in all, monitored\n"
-    )
+    heating = f"{plan.hot_K:.0f} K in {plan.heat_steps} steps, {plan.run_steps} in all"
+    say(f"3. The run: the same crystal heated to {heating}, monitored\n")
     events, melted = _watched_run(cold, reference, folder, say, plan)
     _draw(folder, melted, plan)
     say(f"\nDone in {time.perf_counter() - start:.0f} s. In {folder}/:")
@@ -130,26 +116,26 @@ def _reference(atoms: Atoms, plan: Plan) -> Reference:
 
 def _watched_run(
     atoms: Atoms, reference: Reference, folder: Path, say: Callable[[str], None], plan: Plan
-) -> tuple[list[Event], Melting | None]:
-    """Heat the crystal under the monitor and tell what happens; the events, and when it melted."""
+) -> tuple[list[Event], tuple[int, float] | None]:
+    """Heat the crystal under the monitor and tell what happens; the events, and the step and K at which it melted."""
     atoms.calc = EMT()
     dyn = heat_bath(atoms, plan.cold_K, plan.hot_K, plan.heat_steps)
     sites = atoms.get_scaled_positions(wrap=False)
-    course: list[tuple[Melting, float]] = []
+    course: list[tuple[int, float, float]] = []
 
     def look() -> None:
-        course.append((Melting(dyn.nsteps, atoms.get_temperature()), share_off_site(atoms, sites)))
+        course.append((dyn.nsteps, atoms.get_temperature(), share_off_site(atoms, sites)))
 
     with Monitor(reference, log=folder / "run.jsonl", actions=[save_frame(folder / "flagged.extxyz")]) as monitor:
         monitor.attach(dyn, INTERVAL)
         dyn.attach(look, INTERVAL)
         say(f"\n{'step':>6} {'T (K)':>6} {'dH mean':>8} {'dH max':>7} {'above level':>11} {'off site':>9}  state")
-        dyn.attach(lambda: say(_progress(monitor, course[-1][1])), 50)
+        dyn.attach(lambda: say(_progress(monitor, course[-1][2])), 50)
         dyn.run(plan.run_steps)
         events, overhead = monitor.events, monitor.overhead
     say("")
-    melted = next((when for when, off_site in course if off_site > 0.5), None)
-    for line in _summary(events, melted, course[-1][1], plan):
+    melted = next(((step, kelvin) for step, kelvin, off_site in course if off_site > 0.5), None)
+    for line in _summary(events, melted, course[-1][2], plan):
         say(line)
     say(
         f"overhead: {overhead.checks} checks, {overhead.seconds:.1f} s, {overhead.share:.1%} of the run, "
@@ -174,25 +160,24 @@ def _progress(monitor: Monitor, off_site: float) -> str:
     )
 
 
-def _summary(events: Sequence[Event], melted: Melting | None, off_site: float, plan: Plan) -> list[str]:
+def _summary(events: Sequence[Event], melted: tuple[int, float] | None, off_site: float, plan: Plan) -> list[str]:
     lines = [event.describe() for event in events] or ["no event: the run stayed inside the reference"]
     if melted is None:
         return [*lines, f"melting: not seen; at the end {off_site:.0%} of the atoms had left their lattice sites"]
+    step, kelvin = melted
     lines += [
-        f"melted by step {melted.step} ({melted.step * TIME_STEP_FS / 1000:.2f} ps, {melted.kelvin:.0f} K): "
-        "half of the atoms had left",
+        f"melted by step {step} ({step * TIME_STEP_FS / 1000:.2f} ps, {kelvin:.0f} K): half of the atoms had left",
         f"  their lattice sites; at the end {off_site:.0%}",
     ]
-    if events and events[0].onset_step < melted.step:
+    if events and (earlier := step - events[0].onset_step) > 0:
         lines += [
-            f"  The event began {melted.step - events[0].onset_step} steps earlier: "
-            f"the reference ends at {plan.warm_K:.0f} K,",
+            f"  The event began {earlier} steps earlier: the reference ends at {plan.warm_K:.0f} K,",
             "  and a crystal hotter than that is new to it already.",
         ]
     return lines
 
 
-def _draw(folder: Path, melted: Melting | None, plan: Plan) -> None:
+def _draw(folder: Path, melted: tuple[int, float] | None, plan: Plan) -> None:
     """Draw the timeline with what only the demo knows: what the reference covers, and when the crystal melted."""
     figure = timeline(read_log(folder / "run.jsonl"))
     panel = figure.axes[-1]
@@ -201,7 +186,7 @@ def _draw(folder: Path, melted: Melting | None, plan: Plan) -> None:
     middle, across = (plan.cold_K + plan.warm_K) / 2, panel.get_yaxis_transform()
     panel.text(0.99, middle, covered, transform=across, ha="right", va="center", fontsize=9)
     if melted is not None:
-        time_ps = melted.step * TIME_STEP_FS / 1000
+        time_ps = melted[0] * TIME_STEP_FS / 1000
         for axis in figure.axes:
             axis.axvline(time_ps, color="0.3", ls=":", lw=1.2)
         panel.text(

@@ -20,10 +20,8 @@ from .output import tell
 __all__ = [
     "FALSE_ALARMS",
     "REFERENCE_SUFFIX",
-    "CalibrationOption",
     "FailOption",
     "FramesArgument",
-    "ReferenceOption",
     "StatisticsOption",
     "ThreadsOption",
     "check_frames",
@@ -39,12 +37,6 @@ __all__ = [
 #: How the name of a reference file ends.
 REFERENCE_SUFFIX = ".safetensors"
 
-ReferenceOption = Annotated[
-    Path, typer.Option("--reference", "-r", help="Reference file (.safetensors), or frames to build one from.")
-]
-CalibrationOption = Annotated[
-    Path | None, typer.Option("--calibration", "-c", help="Calibration file; default: calibrate the reference.")
-]
 FailOption = Annotated[
     bool,
     typer.Option("--fail-on-event", help="Exit with 3 after an event (novel or transition), 4 after an explosion."),

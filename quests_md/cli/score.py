@@ -22,10 +22,8 @@ from quests_md.watch import Trigger, save_frame, sentinel
 
 from .options import (
     FALSE_ALARMS,
-    CalibrationOption,
     FailOption,
     FramesArgument,
-    ReferenceOption,
     StatisticsOption,
     ThreadsOption,
     check_frames,
@@ -43,8 +41,12 @@ __all__ = ["score_frames"]
 
 def score_frames(
     trajectory: FramesArgument,
-    reference: ReferenceOption,
-    calibration: CalibrationOption = None,
+    reference: Annotated[
+        Path, typer.Option("--reference", "-r", help="Reference file (.safetensors), or frames to build one from.")
+    ],
+    calibration: Annotated[
+        Path | None, typer.Option("--calibration", "-c", help="Calibration file; default: calibrate the reference.")
+    ] = None,
     false_alarms: Annotated[
         float | None,
         typer.Option(help=f"Asked rate of false alarms per check, without --calibration; default: {FALSE_ALARMS:g}."),

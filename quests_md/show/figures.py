@@ -1,6 +1,7 @@
 """What all pictures share: colours, an empty figure, its title, and what the checks of a log are drawn over."""
 
 from dataclasses import dataclass
+from enum import StrEnum
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -13,43 +14,44 @@ if TYPE_CHECKING:  # importing matplotlib takes half a second, which a monitor n
     from matplotlib.figure import Figure
 
 __all__ = [
-    "BLUE",
     "EVENT_COLOURS",
     "FEW_CHECKS",
-    "GREEN",
-    "ORANGE",
     "PICTURE_SUFFIXES",
-    "PINK",
-    "SKY",
-    "VERMILLION",
     "Abscissa",
+    "Colour",
     "dots",
     "new_figure",
     "phase_colours",
     "positive",
     "put_title",
     "tidy",
+    "write_at",
 ]
 
 #: Names that a picture may end in.
 PICTURE_SUFFIXES = (".png", ".pdf", ".svg", ".jpg")
-
-#: Colours that are told apart with any kind of colour vision: Okabe and Ito, https://jfly.uni-koeln.de/color/
-VERMILLION = "#D55E00"
-BLUE = "#0072B2"
-ORANGE = "#E69F00"
-GREEN = "#009E73"
-SKY = "#56B4E9"
-PINK = "#CC79A7"
-
-#: Colours of the kinds of events.
-EVENT_COLOURS = {"novel": VERMILLION, "transition": "#6A3D9A", "exploded": "black"}
 
 #: Checks up to which each is marked with a dot.
 FEW_CHECKS = 60
 
 #: Letters of a title of the largest size that fit into a line.
 LINE = 72
+
+
+class Colour(StrEnum):
+    """Colours that are told apart with any kind of colour vision: Okabe and Ito, https://jfly.uni-koeln.de/color/."""
+
+    VERMILLION = "#D55E00"
+    BLUE = "#0072B2"
+    ORANGE = "#E69F00"
+    GREEN = "#009E73"
+    SKY = "#56B4E9"
+    PINK = "#CC79A7"
+    GREY = "0.3"
+
+
+#: Colours of the kinds of events.
+EVENT_COLOURS = {"novel": Colour.VERMILLION, "transition": "#6A3D9A", "exploded": "black"}
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -105,9 +107,25 @@ def tidy(axis: "Axes") -> None:
     axis.spines[["top", "right"]].set_visible(False)
 
 
-def phase_colours(log: Log) -> dict[str, str]:
+def write_at(
+    axis: "Axes", text: str, x: float, height: float, colour: str, *, is_left: bool = False, gap: int = 4, **font: Any
+) -> None:
+    """Write at a place and a height of the panel (0 to 1), to the right of the place or to its left."""
+    axis.annotate(
+        text,
+        (x, height),
+        xycoords=("data", "axes fraction"),
+        xytext=(-gap if is_left else gap, 0),
+        textcoords="offset points",
+        ha="right" if is_left else "left",
+        color=colour,
+        **font,
+    )
+
+
+def phase_colours(log: Log) -> dict[str, Colour]:
     """The colour of each labelled phase."""
-    palette = (BLUE, ORANGE, GREEN, PINK, SKY, "0.3")
+    palette = (Colour.BLUE, Colour.ORANGE, Colour.GREEN, Colour.PINK, Colour.SKY, Colour.GREY)
     return {name: palette[i % len(palette)] for i, name in enumerate(log.phases)}
 
 

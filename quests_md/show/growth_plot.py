@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
+from numpy.typing import NDArray
 
 from quests_md._words import many
 from quests_md.log import Log
@@ -13,8 +14,8 @@ from .event_spans import Span, event_spans
 from .figures import (
     EVENT_COLOURS,
     FEW_CHECKS,
-    SKY,
     Abscissa,
+    Colour,
     dots,
     new_figure,
     phase_colours,
@@ -77,8 +78,7 @@ def cluster_growth(log: Log, title: str | None = None) -> "Figure":
     over = Abscissa.of(log)
     figure = new_figure(9, 5)
     axis = figure.subplots()
-    _draw_tail_clusters(axis, over, log)
-    _draw_phase_clusters(axis, over, log, {event.phase for event in events})
+    _draw_clusters(axis, over, log, {event.phase for event in events})
     tops = _draw_events(axis, over, log, found)
     _make_logarithmic(axis)
     over.put_on(axis)
@@ -89,29 +89,22 @@ def cluster_growth(log: Log, title: str | None = None) -> "Figure":
     return figure
 
 
-def _draw_tail_clusters(axis: "Axes", over: Abscissa, log: Log) -> None:
+def _draw_clusters(axis: "Axes", over: Abscissa, log: Log, phases: set[str | None]) -> None:
+    """Draw the largest clusters at every check with their levels: of atoms in the tail, and of the phases that grow."""
+    phase_levels = (log.header.get("phases") or {}).get("levels", {})
+    clusters: list[tuple[str, NDArray[Any], str, list[float]]] = [
+        (f"of {name}", log.phase_clusters[name], colour, [float(phase_levels.get(name, {}).get("value", np.nan))])
+        for name, colour in phase_colours(log).items()
+        if name in phases and name in log.phase_clusters
+    ]
     if "tail_cluster" in statistics_in_use(log.header) and np.isfinite(log.tail_cluster).any():
-        _draw_thin(axis, over, log, log.tail_cluster, SKY, "largest cluster in the tail")
-        for level in levels_of(log.header, "tail_cluster"):
-            _draw_level(axis, level, SKY)
-
-
-def _draw_phase_clusters(axis: "Axes", over: Abscissa, log: Log, phases: set[str | None]) -> None:
-    levels = (log.header.get("phases") or {}).get("levels", {})
-    for name, sizes in log.phase_clusters.items():
-        if name in phases:
-            colour = phase_colours(log)[name]
-            _draw_thin(axis, over, log, sizes, colour, f"largest cluster of {name}")
-            _draw_level(axis, float(levels.get(name, {}).get("value", np.nan)), colour)
-
-
-def _draw_thin(axis: "Axes", over: Abscissa, log: Log, sizes: Any, colour: str, label: str) -> None:
-    axis.plot(over.x, positive(sizes), color=colour, label=label, lw=0.9, marker=dots(log), ms=3, zorder=1)
-
-
-def _draw_level(axis: "Axes", level: float, colour: str) -> None:
-    if np.isfinite(level) and level > 0:
-        axis.axhline(level, color=colour, ls="--", lw=1.2, label=f"its level, {level:g} atoms")
+        clusters.insert(0, ("in the tail", log.tail_cluster, Colour.SKY, levels_of(log.header, "tail_cluster")))
+    for where, sizes, colour, levels in clusters:
+        label = f"largest cluster {where}"
+        axis.plot(over.x, positive(sizes), color=colour, label=label, lw=0.9, marker=dots(log), ms=3, zorder=1)
+        for level in levels:
+            if np.isfinite(level) and level > 0:
+                axis.axhline(level, color=colour, ls="--", lw=1.2, label=f"its level, {level:g} atoms")
 
 
 def _draw_events(axis: "Axes", over: Abscissa, log: Log, found: Sequence[tuple[Event, Span]]) -> list[Top]:

@@ -6,7 +6,7 @@ import numpy as np
 
 from quests_md.calibration import STATISTICS, Calibration, Level, NullScores, kind_of
 
-from .figures import BLUE, VERMILLION, new_figure, tidy
+from .figures import Colour, new_figure, tidy, write_at
 
 if TYPE_CHECKING:  # importing matplotlib takes half a second, which a monitor need not spend
     from matplotlib.axes import Axes
@@ -50,11 +50,9 @@ def null_distributions(calibration: Calibration, atoms: int | None = None, check
         _draw_null(axis, _null_of(calibration, level), level, len(numbers))
     for axis in panels[len(levels) :]:
         axis.set_visible(False)
-    promise = {
-        "conformal": f"at most {calibration.false_alarms:g} false alarms per {calibration.per}",
-        "extrapolated": f"about {calibration.false_alarms:g} false alarms per {calibration.per}, extrapolated",
-        "none": f"the asked {calibration.false_alarms:g} false alarms per {calibration.per} cannot be promised",
-    }[kind_of(levels)]
+    rate = f"{calibration.false_alarms:g} false alarms per {calibration.per}"
+    promises = {"conformal": f"at most {rate}", "extrapolated": f"about {rate}, extrapolated"}
+    promise = promises.get(kind_of(levels), f"the asked {rate} cannot be promised")
     text = f"Frames in distribution and levels for {len(numbers)} atoms: {promise}"
     figure.suptitle(text, x=0.01, ha="left", fontsize=11, fontweight="bold")
     return figure
@@ -71,32 +69,18 @@ def _null_of(calibration: Calibration, level: Level) -> NullScores:
 
 
 def _draw_null(axis: "Axes", null: NullScores, level: Level, n_atoms: int) -> None:
+    """Draw a null distribution, and its level as a vertical line that is named on its inner side."""
     statistic = STATISTICS[level.statistic]
-    scores = statistic.in_frame(null.scores, n_atoms)
-    axis.hist(scores, bins=min(max(int(np.sqrt(len(scores)) * 1.5), 5), 40), color=BLUE, alpha=0.65)
-    _mark_level(axis, statistic.in_frame(level.value, n_atoms), level.kind)
+    scores, value = statistic.in_frame(null.scores, n_atoms), statistic.in_frame(level.value, n_atoms)
+    axis.hist(scores, bins=min(max(int(np.sqrt(len(scores)) * 1.5), 5), 40), color=Colour.BLUE, alpha=0.65)
+    axis.axvline(value, color=Colour.VERMILLION, ls="--", lw=1.4)
+    low, high = axis.get_xlim()
+    room = 0.1 * (high - low)
+    axis.set_xlim(min(low, value - room), max(high, value + room))
+    text, is_left = f"level {value:.2f}\n{level.kind}", value >= sum(axis.get_xlim()) / 2
+    write_at(axis, text, value, 0.97, Colour.VERMILLION, is_left=is_left, gap=5, va="top", fontsize=9)
     side = "largest" if level.side == "above" else "smallest"
     element = f" of {level.element}" if level.element else ""
     axis.set_xlabel(f"{level.statistic}{element} ({statistic.unit}), {side} of each group")
     axis.set_ylabel("groups")
     tidy(axis)
-
-
-def _mark_level(axis: "Axes", value: float, kind: str) -> None:
-    """Draw the level as a vertical line, and name it on its inner side."""
-    axis.axvline(value, color=VERMILLION, ls="--", lw=1.4)
-    low, high = axis.get_xlim()
-    room = 0.1 * (high - low)
-    axis.set_xlim(min(low, value - room), max(high, value + room))
-    is_right = value < sum(axis.get_xlim()) / 2
-    axis.annotate(
-        f"level {value:.2f}\n{kind}",
-        (value, 0.97),
-        xycoords=("data", "axes fraction"),
-        xytext=(5 if is_right else -5, 0),
-        textcoords="offset points",
-        ha="left" if is_right else "right",
-        va="top",
-        fontsize=9,
-        color=VERMILLION,
-    )

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from quests_md.calibration import STATISTICS
 from quests_md.log import Log
 
-from .figures import BLUE, GREEN, ORANGE, PINK, VERMILLION, Abscissa, dots, phase_colours
+from .figures import Abscissa, Colour, dots, phase_colours
 from .log_levels import level_of_largest, levels_of, statistics_in_use
 
 if TYPE_CHECKING:  # importing matplotlib takes half a second, which a monitor need not spend
@@ -41,12 +41,12 @@ class Line(NamedTuple):
 #: Statistics are drawn in a panel by what the registry says of them: dH, counts of atoms, or a panel of their own; one
 #: that is not named here gets its name in the registry.
 LINES = {
-    "dh_max": Line(VERMILLION, "most novel atom"),
-    "dh_q99": Line(ORANGE, "99 % quantile", "quantile"),
-    "dh_mean": Line(BLUE, "mean over atoms", "mean"),
-    "tail_cluster": Line(BLUE, "largest cluster in the tail"),
-    "n_tail": Line(ORANGE, "in the tail"),
-    "frame_entropy": Line(GREEN, "frame entropy"),
+    "dh_max": Line(Colour.VERMILLION, "most novel atom"),
+    "dh_q99": Line(Colour.ORANGE, "99 % quantile", "quantile"),
+    "dh_mean": Line(Colour.BLUE, "mean over atoms", "mean"),
+    "tail_cluster": Line(Colour.BLUE, "largest cluster in the tail"),
+    "n_tail": Line(Colour.ORANGE, "in the tail"),
+    "frame_entropy": Line(Colour.GREEN, "frame entropy"),
 }
 
 #: Statistics whose numbers are drawn also where they raise no alarms.
@@ -71,7 +71,7 @@ def draw_dh(axis: "Axes", over: Abscissa, log: Log, lanes: int) -> None:
     names = [name for name, s in STATISTICS.items() if s.unit == "nats" and s.needs_reference]
     shown = [np.array([level]), *_draw_dh_lines(axis, over, log, names)]
     if np.isfinite(level):
-        axis.axhline(level, color=VERMILLION, ls="--", lw=1.2, label=f"level {level:.2f}")
+        axis.axhline(level, color=Colour.VERMILLION, ls="--", lw=1.2, label=f"level {level:.2f}")
     for name in names:
         if name != "dh_max":
             values = levels_of(log.header, name)
@@ -93,7 +93,9 @@ def draw_dh(axis: "Axes", over: Abscissa, log: Log, lanes: int) -> None:
 
 def draw_atoms(axis: "Axes", over: Abscissa, log: Log) -> None:
     """Draw the atoms above their level, and the other counts of atoms that are in use, with their levels."""
-    axis.stairs(log.n_above, over.edges, fill=True, color=VERMILLION, alpha=0.55, lw=0, label="above their level")
+    axis.stairs(
+        log.n_above, over.edges, fill=True, color=Colour.VERMILLION, alpha=0.55, lw=0, label="above their level"
+    )
     is_whole = _is_whole(log)
     tops, levels = [float(log.n_above[is_whole].max())], []
     for name in reversed([name for name in _known(log) if STATISTICS[name].unit == "atoms"]):
@@ -201,7 +203,7 @@ def _known(log: Log) -> list[str]:
 
 
 def _line(name: str) -> Line:
-    return LINES.get(name) or Line(PINK, STATISTICS[name].text, STATISTICS[name].text)
+    return LINES.get(name) or Line(Colour.PINK, STATISTICS[name].text, STATISTICS[name].text)
 
 
 def _draw_dh_lines(axis: "Axes", over: Abscissa, log: Log, names: Sequence[str]) -> list[NDArray[np.float64]]:

@@ -110,31 +110,9 @@ def event_rows(events: Sequence[Event], width: int | None) -> list[str]:
     cells = {name: [_event_cell(event, name, exact=width is None) for event in events] for name in EVENT_COLUMNS}
     if width is None:
         return ["\t".join(row) for row in zip(*([name, *column] for name, column in cells.items()), strict=True)]
-    cells = {name: column for name, column in cells.items() if any(column)}
-    alarms = [list(event.alarms) for event in events]
-    cells["alarms"] = ["" for _ in events]
-
-    def widths() -> dict[str, int]:
-        return {name: max(map(len, (EVENT_COLUMNS[name], *column))) for name, column in cells.items()}
-
-    def room() -> int:
-        found = widths()
-        return width - sum(found.values()) - 2 * (len(found) - 1) + found["alarms"]
-
-    wanted = min(max((len(" ".join(names)) for names in alarms), default=0), ALARMS_WIDTH)
-    for name in DISPENSABLE:
-        if room() < wanted:
-            cells.pop(name, None)
-    cells["alarms"] = [_named(names, room()) for names in alarms]
-    if not any(cells["alarms"]):
-        del cells["alarms"]
-    found = widths()
-    return [
-        "  ".join(
-            f"{text:{'<' if name in WORDS else '>'}{found[name]}}" for name, text in zip(cells, row, strict=True)
-        ).rstrip()
-        for row in zip(*([EVENT_COLUMNS[name], *column] for name, column in cells.items()), strict=True)
-    ]
+    fitting = _fitting(cells, [event.alarms for event in events], width)
+    columns = [[EVENT_COLUMNS[name], *column] for name, column in fitting.items()]
+    return [row.rstrip() for row in _aligned(columns, [name in WORDS for name in fitting])]
 
 
 def latest(events: Sequence[Event]) -> list[Event]:
@@ -158,16 +136,10 @@ def power_rows(calibration: Calibration, found: Sequence[Power], atoms: int | No
         columns.append([name, limit, level.kind, f"{level.rate:.2g}", *shares])
     shares = [f"{entry.share:.0%}" for entry in found]
     columns.append(["any", "", kind_of(levels), f"{rate_of(levels):.2g}", *shares])
-    widths = [max(map(len, column)) for column in columns]
-    lines = []
-    if found:
-        lines.append(f"out of {found[0].n_frames} frames of the reference, one of each group, and the same disturbed:")
-    for first, *cells in zip(*columns, strict=True):
-        right = "  ".join(f"{cell:>{width}}" for cell, width in zip(cells, widths[1:], strict=True))
-        lines.append(f"{first:<{widths[0]}}  {right}")
+    rows = _aligned(columns, [True, *(False for _ in columns[1:])])
     if not found:
-        lines.append("what they would catch is not known: there are no two groups of whole frames to disturb")
-    return lines
+        return [*rows, "what they would catch is not known: there are no two groups of whole frames to disturb"]
+    return [f"out of {found[0].n_frames} frames of the reference, one of each group, and the same disturbed:", *rows]
 
 
 def reference_lines(reference: Reference, calibration: Calibration) -> list[str]:
@@ -212,6 +184,30 @@ def _event_cell(event: Event, name: str, *, exact: bool) -> str:
         return f"{value:.1e}" if 1e6 <= abs(value) < math.inf else f"{value:.{digits}f}"
     text = " ".join(str(value).split())  # a phase may be called anything
     return text if exact or len(text) <= PHASE_WIDTH or name != "phase" else f"{text[: PHASE_WIDTH - 3]}..."
+
+
+def _fitting(cells: dict[str, list[str]], alarms: Sequence[Sequence[str]], width: int) -> dict[str, list[str]]:
+    """The columns with content for which a terminal has room, and in the last one as many alarms as fit."""
+    cells = {name: column for name, column in cells.items() if any(column) and name != "alarms"}
+
+    def room() -> int:
+        taken = (max(map(len, (EVENT_COLUMNS[name], *column))) + 2 for name, column in cells.items())
+        return width - sum(taken)
+
+    wanted = min(max((len(" ".join(names)) for names in alarms), default=0), ALARMS_WIDTH)
+    for name in DISPENSABLE:
+        if room() < wanted:
+            cells.pop(name, None)
+    named = [_named(names, room()) for names in alarms]
+    return cells | {"alarms": named} if any(named) else cells
+
+
+def _aligned(columns: Sequence[Sequence[str]], is_left: Sequence[bool]) -> list[str]:
+    """The rows of a table whose columns have equal widths; words begin at the left, numbers end at the right."""
+    forms = [f"{'<' if left else '>'}{max(map(len, column))}" for column, left in zip(columns, is_left, strict=True)]
+    return [
+        "  ".join(f"{cell:{form}}" for cell, form in zip(row, forms, strict=True)) for row in zip(*columns, strict=True)
+    ]
 
 
 def _named(names: Sequence[str], room: int) -> str:

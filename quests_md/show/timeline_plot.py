@@ -10,7 +10,7 @@ from quests_md.log import Log
 from quests_md.records import Event
 
 from .event_spans import Span, event_spans
-from .figures import EVENT_COLOURS, Abscissa, new_figure, put_title, tidy
+from .figures import EVENT_COLOURS, Abscissa, new_figure, put_title, tidy, write_at
 from .panels import (
     LEGEND_COLUMNS,
     alarms_of,
@@ -32,13 +32,6 @@ __all__ = ["timeline"]
 
 #: Rows in which the names of events of a kind may be: the graver, the surer there is room.
 LANES = {"novel": 1, "transition": 2, "exploded": 3}
-
-
-class Panel(NamedTuple):
-    """A panel of the timeline."""
-
-    height: float
-    draw: Callable[["Axes"], None]
 
 
 class Label(NamedTuple):
@@ -81,16 +74,16 @@ def timeline(log: Log, title: str | None = None) -> "Figure":
     over, spans = Abscissa.of(log), event_spans(log)
     labels = _labels(log.events, spans, over)
     panels = _panels(log, over, 1 + max((label.lane for label in labels), default=0))
-    heights = [panel.height for panel in panels]
+    heights = [height for height, _ in panels]
     figure = new_figure(9, 1.4 + 1.32 * sum(heights))
     axes: Sequence[Axes] = figure.subplots(len(panels), 1, sharex=True, height_ratios=heights)
-    for panel, axis in zip(panels, axes, strict=True):
-        panel.draw(axis)
+    for (_, draw), axis in zip(panels, axes, strict=True):
+        draw(axis)
         tidy(axis)
     _shade_beginning(axes, over, log.header.get("baseline_ps"))
     _shade_events(axes, over, log.events, spans)
-    for label in labels:
-        _write(axes[0], label)
+    for text, x, is_left, lane, colour in labels:
+        write_at(axes[0], text, x, 0.985 - 0.07 * lane, colour, is_left=is_left, va="top", fontsize=9)
     over.put_on(axes[-1])
     if len(log) == 1:
         axes[-1].set_xticks(over.x)
@@ -100,19 +93,19 @@ def timeline(log: Log, title: str | None = None) -> "Figure":
     return figure
 
 
-def _panels(log: Log, over: Abscissa, lanes: int) -> list[Panel]:
-    """The panels for which the log has numbers, from the top."""
-    panels = [
-        Panel(3.0, partial(draw_dh, over=over, log=log, lanes=lanes)),
-        Panel(1.3, partial(draw_atoms, over=over, log=log)),
+def _panels(log: Log, over: Abscissa, lanes: int) -> list[tuple[float, Callable[["Axes"], None]]]:
+    """The panels for which the log has numbers, from the top: how high each is, and what draws it."""
+    panels: list[tuple[float, Callable[[Axes], None]]] = [
+        (3.0, partial(draw_dh, over=over, log=log, lanes=lanes)),
+        (1.3, partial(draw_atoms, over=over, log=log)),
     ]
     if alarms := alarms_of(log):
-        panels.append(Panel(0.25 + 0.2 * len(alarms), partial(draw_alarms, over=over, alarms=alarms)))
-    panels += [Panel(1.3, partial(draw_statistic, over=over, log=log, name=name)) for name in other_statistics(log)]
+        panels.append((0.25 + 0.2 * len(alarms), partial(draw_alarms, over=over, alarms=alarms)))
+    panels += [(1.3, partial(draw_statistic, over=over, log=log, name=name)) for name in other_statistics(log)]
     if log.phases:
-        panels.append(Panel(1.5, partial(draw_phases, over=over, log=log)))
+        panels.append((1.5, partial(draw_phases, over=over, log=log)))
     if np.isfinite(log.temperature_K).any():
-        panels.append(Panel(1.3, partial(draw_temperature, over=over, log=log)))
+        panels.append((1.3, partial(draw_temperature, over=over, log=log)))
     return panels
 
 
@@ -123,15 +116,7 @@ def _shade_beginning(axes: Sequence["Axes"], over: Abscissa, duration_ps: float 
     begin, end = float(over.x[0]), float(min(over.x[0] + duration_ps, over.x[-1]))
     for axis in axes:
         axis.axvspan(begin, end, color="0.5", alpha=0.12, lw=0)
-    axes[-1].annotate(
-        "baseline",
-        (begin, 0.04),
-        xycoords=("data", "axes fraction"),
-        xytext=(4, 0),
-        textcoords="offset points",
-        fontsize=8,
-        color="0.35",
-    )
+    write_at(axes[-1], "baseline", begin, 0.04, "0.35", fontsize=8)
 
 
 def _shade_events(
@@ -168,17 +153,3 @@ def _labels(events: Sequence[Event], spans: Sequence[Span | None], over: Absciss
         free_from[lane] = start + room
         labels.append(Label(text, left, is_left, lane, EVENT_COLOURS[event.kind]))
     return labels
-
-
-def _write(axis: "Axes", label: Label) -> None:
-    axis.annotate(
-        label.text,
-        (label.x, 0.985 - 0.07 * label.lane),
-        xycoords=("data", "axes fraction"),
-        xytext=(-4 if label.is_left else 4, 0),
-        textcoords="offset points",
-        ha="right" if label.is_left else "left",
-        va="top",
-        fontsize=9,
-        color=label.colour,
-    )

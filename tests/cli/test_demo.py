@@ -23,28 +23,31 @@ def short_run(tmp_path_factory):
     return events, "\n".join(said), folder
 
 
-def test_the_files_are_there(short_run):
+def test_the_files_are_there_and_named(short_run):
     _, said, folder = short_run
     names = {"reference.safetensors", "run.jsonl", "flagged.extxyz", "timeline.png"}
     assert {file.name for file in folder.iterdir()} == names
-    for name in names:
-        assert name in said
+    assert all(name in said for name in names)
     assert (folder / "timeline.png").read_bytes()[:4] == b"\x89PNG"
 
 
 def test_the_event_is_found_and_open_at_the_end(short_run):
     events, said, folder = short_run
-    log = read_log(folder / "run.jsonl")
     [event] = events[-1:]
     assert event.is_open
     assert event.kind == "novel"
     assert event.onset_temperature_K > 500
     assert event.n_atoms == 32
-    assert log.events[-1] == event
+    assert read_log(folder / "run.jsonl").events[-1] == event
     assert event.describe() in said
+    frames = read(folder / "flagged.extxyz", ":")
+    assert frames[0].info["step"] == events[0].confirmed_step
+    for frame in frames:
+        assert frame.arrays["delta_entropy"].shape == (32,)
+        assert np.isfinite(frame.get_potential_energy())
 
 
-def test_the_log_tells_the_run(short_run):
+def test_the_log_tells_the_run_and_names_the_reference(short_run):
     _, _, folder = short_run
     log = read_log(folder / "run.jsonl")
     np.testing.assert_array_equal(log.step, np.arange(0, 201, INTERVAL))
@@ -52,24 +55,11 @@ def test_the_log_tells_the_run(short_run):
     assert (log.n_atoms == 32).all()
     assert log.state[0] == "in"
     assert log.temperature_K[0] < 700 < 2000 < log.temperature_K[-1]
-    assert log.header["reference"]["fingerprint"] == Reference.load(folder / "reference.safetensors").fingerprint
-
-
-def test_the_reference_ends_where_it_says(short_run):
-    _, _, folder = short_run
     reference = Reference.load(folder / "reference.safetensors")
+    assert log.header["reference"]["fingerprint"] == reference.fingerprint
     assert reference.elements == ("Cu",)
     assert reference.n_frames == 150 // 5 + 1
     assert reference.n_environments == 32 * reference.n_frames
-
-
-def test_flagged_frames_carry_dh_per_atom(short_run):
-    [event, *_], _, folder = short_run
-    frames = read(folder / "flagged.extxyz", ":")
-    assert frames[0].info["step"] == event.confirmed_step
-    for frame in frames:
-        assert frame.arrays["delta_entropy"].shape == (32,)
-        assert np.isfinite(frame.get_potential_energy())
 
 
 def test_every_line_fits_a_terminal_and_the_course_is_shown(short_run):
