@@ -103,9 +103,9 @@ def held_out_frames(
 
 def separate_frames(reference: Reference, apart: Reference, *, threads: int | None = None) -> HeldOut:
     """Frames that are not in the reference, judged against all of it."""
-    dh = reference.evaluate(apart.rows, apart.numbers, threads=threads)
+    dh = reference.known.evaluate(apart.rows, apart.numbers, threads=threads)
     top = near_largest(dh, apart.arrays.frame_elements)
-    dh[top] = reference.evaluate(apart.rows[top], apart.numbers[top], float64=True, threads=threads)
+    dh[top] = reference.known.evaluate(apart.rows[top], apart.numbers[top], float64=True, threads=threads)
     return _collect(reference, apart, dh, apart.arrays.frame_group, is_separate=True, threads=threads)
 
 
@@ -179,7 +179,7 @@ def _sampled(
     numbers = source.numbers[rows]
     own = np.full(len(rows), -1) if frame_groups is None else frame_groups[source.arrays.atom_frame[rows]]
     values = sketch.delta_entropy_without(source.rows[rows], numbers, own, frame_groups, threads=threads)
-    values -= reference.log_shares(sketch, numbers)
+    values -= reference.known.log_shares(sketch.known, numbers)
     return np.split(values, np.cumsum([len(part) for part in rows_of])[:-1])
 
 

@@ -100,10 +100,9 @@ class ReferenceArrays:
             return self
         return self.with_rows(np.argsort(self.numbers, kind="stable"))
 
-    @property
-    def row_groups(self) -> NDArray[np.int64]:
-        """(N_ref,) group of each row: the group of its frame."""
-        groups: NDArray[np.int64] = self.frame_group[self.atom_frame]
+    def groups_of_rows(self, frame_groups: NDArray[np.int64] | None = None) -> NDArray[np.int64]:
+        """(N_ref,) group of each row, from the group of each frame (n_frames,), default `frame_group`."""
+        groups: NDArray[np.int64] = (self.frame_group if frame_groups is None else frame_groups)[self.atom_frame]
         return groups
 
     @property

@@ -2,7 +2,8 @@
 
 import os
 from collections.abc import Mapping, Sequence
-from functools import cached_property
+from functools import cached_property, partial
+from pathlib import Path
 from typing import Any, Self
 
 import numpy as np
@@ -12,9 +13,11 @@ from numpy.typing import NDArray
 
 from quests_md.environments import DescriptorLike
 from quests_md.errors import MismatchError
+from quests_md.records import NearestEnvironment
 
 from . import file as reference_file
 from .arrays import PAIR_BIN, ReferenceArrays
+from .query import Nearest
 
 __all__ = ["Contents", "require_equal_settings"]
 
@@ -41,18 +44,21 @@ class Contents:
 
     def replaced(self, arrays: ReferenceArrays, **changes: Any) -> Self:
         """A new one with these arrays and the arguments of the constructor that are given; the rest as here."""
-        kept = {
-            "descriptor": self._descriptor,
-            "settings": self._settings,
-            "sources": self._sources,
-            "provenance": self._provenance,
-        }
-        return type(self)(arrays, **(kept | changes))
+        return type(self)(**(self._arguments() | {"arrays": arrays, "fingerprint": None} | changes))
 
-    def __getstate__(self) -> dict[str, Any]:
-        """What is pickled: the arguments of the constructor, nothing that can be made again."""
-        names = ("_arrays", "_descriptor", "_settings", "_sources", "_provenance", "_fingerprint")
-        return {name: self.__dict__[name] for name in names}
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Pickled are the arguments of the constructor, nothing that can be made again."""
+        return partial(type(self), **self._arguments()), ()
+
+    def _arguments(self) -> dict[str, Any]:
+        names = ("arrays", "descriptor", "settings", "sources", "provenance", "fingerprint")
+        return {name: getattr(self, f"_{name}") for name in names}
+
+    def __repr__(self) -> str:
+        return (
+            f"<Reference: {self.n_environments} environments of {', '.join(self.elements) or 'no element'} in "
+            f"{self.n_frames} frames, h = {self.bandwidth} 1/Å, match = {self.match!r}, {self.fingerprint}>"
+        )
 
     @property
     def arrays(self) -> ReferenceArrays:
@@ -138,7 +144,7 @@ class Contents:
     @property
     def row_groups(self) -> NDArray[np.int64]:
         """(N_ref,) group of each row: the group of its frame."""
-        return self._arrays.row_groups
+        return self._arrays.groups_of_rows()
 
     @property
     def fingerprint(self) -> str:
@@ -170,6 +176,18 @@ class Contents:
         marked = getattr(self._descriptor, "marked", None)  # of averaged frames, see TimeAveraged
         return frame if marked is None else marked(frame)
 
+    def describe_nearest(self, nearest: Nearest, i: int) -> NearestEnvironment | None:
+        """File, frame in that file, and atom of entry `i` of a result of `nearest`."""
+        frame = int(nearest.frame[i])
+        if frame < 0:
+            return None
+        return NearestEnvironment(
+            distance=float(nearest.distance[i]),
+            source=self._sources[self._arrays.frame_source[frame]],
+            frame=int(self._arrays.frame_index[frame]),
+            atom=int(nearest.atom[i]),
+        )
+
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write the reference to a safetensors file, whole or not at all.
 
@@ -185,6 +203,17 @@ class Contents:
             "fingerprint": self.fingerprint,
         }
         reference_file.write(path, header, self._arrays)
+
+    @staticmethod
+    def verify(path: str | os.PathLike[str]) -> None:
+        """Compare the content of a reference file with the checksums written at save.
+
+        Raises
+        ------
+        FileFormatError
+            If they differ; names the arrays.
+        """
+        reference_file.verify(Path(path))
 
     @cached_property
     def _rows_of_frames(self) -> tuple[NDArray[np.int64], NDArray[np.int64]]:

@@ -11,14 +11,7 @@ from quests_md.engine import minus_log_sums
 
 from .query import FEW_ROWS, KnownRows, is_inaccurate
 
-__all__ = [
-    "MAX_HELD_OUT",
-    "HeldOutScores",
-    "delta_entropy_without",
-    "held_out_scores",
-    "near_largest",
-    "whole_groups",
-]
+__all__ = ["MAX_HELD_OUT", "HeldOutScores", "delta_entropy_without", "held_out_scores", "near_largest", "whole_groups"]
 
 #: Most rows that are held out to set a level.
 MAX_HELD_OUT = 30_000
@@ -76,26 +69,7 @@ def delta_entropy_without(
     float64: bool = False,
     threads: int | None = None,
 ) -> NDArray[np.float64]:
-    """DH of rows as if the group each belongs to were not in the reference.
-
-    Parameters
-    ----------
-    known
-        The rows of the reference, N_ref of them.
-    rows, numbers
-        (n, width) descriptor rows in 1/Å and (n,) atomic numbers.
-    own_groups
-        (n,) group to leave out for each row; -1: none.
-    row_groups
-        (N_ref,) group of each row of the reference.
-    float64, threads
-        As in `Reference.delta_entropy`.
-
-    Returns
-    -------
-    delta_entropy
-        (n,) in nats; +inf where no other group has the element.
-    """
+    """`Reference.delta_entropy_without`, with the group of each row of the reference (N_ref,) given."""
     out = np.full(len(rows), np.inf)
     for where, block in known.matches(numbers):
         its_rows, its_groups = known.arrays.rows[block], row_groups[block]
@@ -139,18 +113,9 @@ def whole_groups(
     rng: np.random.Generator,
     sizes: NDArray[np.int64] | None = None,
 ) -> NDArray[np.int64]:
-    """Indices of the entries of whole groups in random order, until the next group would exceed `most`.
+    """Indices of the entries of whole groups, taken in random order until the next would exceed `most` in size.
 
-    Parameters
-    ----------
-    groups
-        (n,) group of each entry. One group at least is taken, and all where all fit.
-    most
-        The largest sum of sizes.
-    rng
-        What the order is drawn from.
-    sizes
-        (n,) what each entry counts for; default 1.
+    Entries have a group and a size (n,), default 1. One group at least is taken.
     """
     names, where = np.unique(groups, return_inverse=True)
     group_sizes = np.bincount(where, sizes)

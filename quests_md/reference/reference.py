@@ -14,7 +14,6 @@ from numpy.typing import ArrayLike, NDArray
 from quests_md._arguments import check_bandwidth
 from quests_md.engine import best_bandwidth
 from quests_md.environments import DescriptorLike, describe
-from quests_md.records import NearestEnvironment
 
 from . import file as reference_file
 from .build import build
@@ -144,23 +143,6 @@ class Reference(Contents):
         """
         return cls(**reference_file.read(Path(path), mmap, descriptor)._asdict())
 
-    @staticmethod
-    def verify(path: str | os.PathLike[str]) -> None:
-        """Compare the content of a reference file with the checksums written at save.
-
-        Raises
-        ------
-        FileFormatError
-            If they differ; names the arrays.
-        """
-        reference_file.verify(Path(path))
-
-    def __repr__(self) -> str:
-        return (
-            f"<Reference: {self.n_environments} environments of {', '.join(self.elements) or 'no element'} in "
-            f"{self.n_frames} frames, h = {self.bandwidth} 1/Å, match = {self.match!r}, {self.fingerprint}>"
-        )
-
     @cached_property
     def known(self) -> KnownRows:
         """The rows and the search structures over them: what to ask where checked rows are at hand already."""
@@ -248,18 +230,6 @@ class Reference(Contents):
         """The nearest reference environment of each atom: parameters as in `delta_entropy`."""
         return self.known.nearest(*self._asked(atoms_or_rows, numbers, threads), threads)
 
-    def describe_nearest(self, nearest: Nearest, i: int) -> NearestEnvironment | None:
-        """File, frame in that file, and atom of entry `i` of a result of `nearest`."""
-        frame = int(nearest.frame[i])
-        if frame < 0:
-            return None
-        return NearestEnvironment(
-            distance=float(nearest.distance[i]),
-            source=self._sources[self.arrays.frame_source[frame]],
-            frame=int(self.arrays.frame_index[frame]),
-            atom=int(nearest.atom[i]),
-        )
-
     def is_known(self, numbers: ArrayLike) -> NDArray[np.bool_]:
         """Whether each atomic number can be compared with this reference; False for those that are no centers."""
         return self.known.is_known(numbers)
@@ -298,7 +268,7 @@ class Reference(Contents):
             return self._computed_scores
         if is_kept and self.arrays.score_row is not None and self.arrays.score is not None:
             return HeldOutScores(self.arrays.score_row, self.arrays.score)
-        row_groups = self._groups_of_rows(frame_groups)
+        row_groups = self.arrays.groups_of_rows(frame_groups)
         scores = held_out_scores(self.known, row_groups, rng, most_rows=most_rows, threads=threads)
         if is_kept:
             self._computed_scores = scores
@@ -311,21 +281,6 @@ class Reference(Contents):
         carrying = self.replaced(arrays, fingerprint=self.fingerprint)
         carrying.known = self.known  # of the same rows
         return carrying
-
-    def array(self, name: str) -> NDArray[Any]:
-        """One of the arrays by name."""
-        array: NDArray[Any] = getattr(self.arrays, name)
-        return array
-
-    def evaluate(self, rows: NDArray[np.float64], numbers: NDArray[Any], **options: Any) -> NDArray[np.float64]:
-        """See `KnownRows.evaluate`."""
-        return self.known.evaluate(rows, numbers, **options)
-
-    def evaluate_above(
-        self, rows: NDArray[np.float64], numbers: NDArray[Any], lowest: NDArray[np.float64], **options: Any
-    ) -> NDArray[np.float64]:
-        """See `KnownRows.evaluate_above`."""
-        return self.known.evaluate_above(rows, numbers, lowest, **options)
 
     def delta_entropy_without(
         self,
@@ -340,9 +295,10 @@ class Reference(Contents):
         """DH of checked rows (n, width) as if the group that each belongs to were not in the reference.
 
         `own_groups`: (n,) group to leave out for each row, -1: none. `frame_groups`: (n_frames,) group of each frame,
-        default the groups of the reference. Other parameters and the result as in `delta_entropy`.
+        default the groups of the reference. Other parameters as in `delta_entropy`; +inf where no other group has the
+        element.
         """
-        row_groups = self._groups_of_rows(frame_groups)
+        row_groups = self.arrays.groups_of_rows(frame_groups)
         return delta_entropy_without(
             self.known, rows, numbers, own_groups, row_groups, float64=float64, threads=threads
         )
@@ -350,16 +306,9 @@ class Reference(Contents):
     def sketch(self, n_rows: int, seed: int) -> "Reference":
         """A random subset of at most about `n_rows` rows, each element in its share and with at least one row.
 
-        Of use for cheap averages; its dH lies above this reference's by about `log_shares`.
+        Of use for cheap averages; its dH lies above this reference's by about `known.log_shares`.
         """
         return sketch(self, n_rows, seed)
-
-    def log_shares(self, sketch: "Reference", numbers: NDArray[Any]) -> NDArray[np.float64]:
-        """Log of how many rows of this reference each row of a sketch stands for, by the element of an environment."""
-        return self.known.log_shares(sketch.known, numbers)
-
-    def _groups_of_rows(self, frame_groups: NDArray[np.int64] | None) -> NDArray[np.int64]:
-        return self.row_groups if frame_groups is None else frame_groups[self.arrays.atom_frame]
 
     def _asked(
         self, atoms_or_rows: Atoms | ArrayLike, numbers: ArrayLike | None, threads: int | None

@@ -97,7 +97,7 @@ def _elements_text(judge: Judge, atoms: Atoms) -> str:
 
 
 def _volume_text(judge: Judge, volume: float | None) -> str:
-    volumes = judge.reference.array("frame_volume") / judge.reference.array("frame_natoms")
+    volumes = judge.reference.arrays.frame_volume / judge.reference.arrays.frame_natoms
     volumes = volumes[np.isfinite(volumes)]
     if volume is None or not math.isfinite(volume):
         return "not defined without three periodic directions"

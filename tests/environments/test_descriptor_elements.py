@@ -307,10 +307,10 @@ def test_atoms_that_are_no_centers_have_no_answer(match):
     )
     assert reference.elements == ("O",)
     assert np.array_equal(reference.rows, bare.rows)
-    assert reference.array("frame_natoms").tolist() == [36] * 3
+    assert reference.arrays.frame_natoms.tolist() == [36] * 3
     for name in ("atom_frame", "positions"):
-        assert np.array_equal(reference.array(name), bare.array(name))
-    index = reference.array("atom_index").reshape(3, 12)
+        assert np.array_equal(getattr(reference.arrays, name), getattr(bare.arrays, name))
+    index = reference.arrays.atom_index.reshape(3, 12)
     for frame, atoms in zip(frames, index, strict=True):
         assert np.array_equal(atoms, np.flatnonzero(frame.symbols == "O"))
     test = water(9)
