@@ -66,33 +66,23 @@ HALVED_TO = 32
 class BlockQueries(NamedTuple):
     """The queries of a batch that a block is multiplied with, and what decides how good the products are."""
 
-    here: NDArray[np.int64]
-    """(k,) places of the queries in the batch."""
+    here: NDArray[np.int64]  #: (k,) places of the queries in the batch.
     base: NDArray[np.float64]
     """(k,) what makes exponents -|y - x_j|^2 / 2 of a query y of the sums of products and norms of the rows x_j."""
-    lengths: NDArray[np.float64]
-    """(k,) |y|, distances from the centre of the block."""
-    blur: NDArray[np.float64]
-    """(k,) errors of y."""
-    radius: float
-    """Largest |x| of the block."""
-    unit: float
-    """Rounding unit of the products."""
-    terms: float
-    """Numbers that are added in a product."""
+    lengths: NDArray[np.float64]  #: (k,) |y|, distances from the centre of the block.
+    blur: NDArray[np.float64]  #: (k,) errors of y.
+    radius: float  #: Largest |x| of the block.
+    unit: float  #: Rounding unit of the products.
+    terms: float  #: Numbers that are added in a product.
 
 
 class RunningSums(NamedTuple):
     """Sums total exp(top) over the blocks so far, one for each query of a batch."""
 
-    top: NDArray[np.float64]
-    """(m,) starts with -inf."""
-    total: NDArray[np.float64]
-    """(m,) starts with 0."""
-    worst: NDArray[np.float64]
-    """(m,) bound of the error of the sum, in units of exp(top); starts with 0."""
-    usual: NDArray[np.float64]
-    """(m,) what the error will hardly exceed, in units of exp(top); starts with 0."""
+    top: NDArray[np.float64]  #: (m,) starts with -inf.
+    total: NDArray[np.float64]  #: (m,) starts with 0.
+    worst: NDArray[np.float64]  #: (m,) bound of the error of the sum, in units of exp(top); starts with 0.
+    usual: NDArray[np.float64]  #: (m,) what the error will hardly exceed, in units of exp(top); starts with 0.
 
 
 class NearestRows(NamedTuple):
@@ -100,34 +90,25 @@ class NearestRows(NamedTuple):
 
     distance2: NDArray[np.float64]
     """(m,) squared distance in 1/Å^2: starts with inf; -inf beyond the numbers there are."""
-    row: NDArray[np.int64]
-    """(m,) number of the row: starts with -1; -1 beyond the numbers there are."""
+    row: NDArray[np.int64]  #: (m,) number of the row: starts with -1; -1 beyond the numbers there are.
 
 
 class ExactRows(NamedTuple):
     """Queries and rows in float64, to measure distances where products leave a doubt."""
 
-    queries: NDArray[np.float64]
-    """(m, d) of the batch, 1/Å."""
-    rows: NDArray[np.float64]
-    """(n, d) of all blocks, 1/Å."""
-    order: NDArray[np.int64]
-    """Numbers of the rows of the block."""
-    bandwidth: float
-    """1/Å."""
+    queries: NDArray[np.float64]  #: (m, d) of the batch, 1/Å.
+    rows: NDArray[np.float64]  #: (n, d) of all blocks, 1/Å.
+    order: NDArray[np.int64]  #: Numbers of the rows of the block.
+    bandwidth: float  #: 1/Å.
 
 
 class Scratch(NamedTuple):
     """Memory to work in, for at least n rows and k queries of a block."""
 
-    products: NDArray[np.float32]
-    """(max(k, TILE) n,)"""
-    halves: NDArray[np.float32]
-    """(n,)"""
-    powers: NDArray[np.int32]
-    """(n,)"""
-    fractions: NDArray[np.float32]
-    """(n,)"""
+    products: NDArray[np.float32]  #: (max(k, TILE) n,)
+    halves: NDArray[np.float32]  #: (n,)
+    powers: NDArray[np.int32]  #: (n,)
+    fractions: NDArray[np.float32]  #: (n,)
 
 
 @kernel

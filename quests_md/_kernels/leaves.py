@@ -30,14 +30,10 @@ class Leaves(NamedTuple):
     """(g, 2, p, f): low and high ends of the last p components of groups of f boxes, level by level, the leaves last.
     The first group is the top, filled up with boxes at infinity; each box but the leaves has a group of its own, in the
     order of the boxes."""
-    leaf_start: NDArray[np.int64]
-    """(l + 1,) first rows, multiples of PANEL but the last."""
-    block_leaves: int
-    """Leaves of a block."""
-    centres: NDArray[np.float64]
-    """(b, d) what the rows of each block are relative to."""
-    panels: NDArray[np.float32]
-    """(p, d, PANEL) the rows."""
+    leaf_start: NDArray[np.int64]  #: (l + 1,) first rows, multiples of PANEL but the last.
+    block_leaves: int  #: Leaves of a block.
+    centres: NDArray[np.float64]  #: (b, d) what the rows of each block are relative to.
+    panels: NDArray[np.float32]  #: (p, d, PANEL) the rows.
 
 
 @kernel

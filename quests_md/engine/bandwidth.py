@@ -65,23 +65,7 @@ def best_bandwidth(
         size = block.stop - block.start
         wanted = min(size, max(1, min(MOST_HELD_OUT * size // max(n_rows, 1), MOST_PAIRS // size)))
         chosen = block.start + np.sort(generator.choice(size, wanted, replace=False))
-        log_sums, counts = np.empty((wanted, len(BANDWIDTHS))), np.empty(wanted, np.int64)
-        queries, query_groups = rows[chosen], groups[chosen]
-        known, known_groups = rows[block], groups[block]
-
-        def work(
-            start: int,
-            stop: int,
-            q: NDArray[np.float64] = queries,
-            qg: NDArray[np.int64] = query_groups,
-            x: NDArray[np.float64] = known,
-            g: NDArray[np.int64] = known_groups,
-            s: NDArray[np.float64] = log_sums,
-            n: NDArray[np.int64] = counts,
-        ) -> None:
-            held_out_log_sums(q[start:stop], x, qg[start:stop], g, CLOSEST, BANDWIDTHS, s[start:stop], n[start:stop])
-
-        for_ranges(work, wanted, QUERIES_AT_A_TIME, available_threads(threads))
+        log_sums, counts = _held_out(rows[chosen], groups[chosen], rows[block], groups[block], threads)
         usable = counts > 0
         total += (log_sums[usable] - np.log(counts[usable])[:, None]).sum(axis=0)
         n_held_out += int(usable.sum())
@@ -95,3 +79,23 @@ def best_bandwidth(
     shift = 0.5 * (left - right) / (left - 2 * middle + right)
     step = float(np.log(BANDWIDTHS[1] / BANDWIDTHS[0]))
     return float(f"{BANDWIDTHS[best] * np.exp(shift * step):.3g}")
+
+
+def _held_out(
+    queries: NDArray[np.float64],
+    query_groups: NDArray[np.int64],
+    rows: NDArray[np.float64],
+    groups: NDArray[np.int64],
+    threads: int | None,
+) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
+    """Logs of the kernel sums (m, n_h) of queries over rows of other groups, and the number of these rows (m,)."""
+    log_sums, counts = np.empty((len(queries), len(BANDWIDTHS))), np.empty(len(queries), np.int64)
+
+    def work(start: int, stop: int) -> None:
+        here = slice(start, stop)
+        held_out_log_sums(
+            queries[here], rows, query_groups[here], groups, CLOSEST, BANDWIDTHS, log_sums[here], counts[here]
+        )
+
+    for_ranges(work, len(queries), QUERIES_AT_A_TIME, available_threads(threads))
+    return log_sums, counts

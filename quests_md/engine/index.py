@@ -11,12 +11,10 @@ __all__ = ["Index", "Sums"]
 class Sums(NamedTuple):
     """Values of dH and how far they may be from the float64 sum."""
 
-    values: NDArray[np.float64]
-    """(m,) nats; inf where no row is left."""
+    values: NDArray[np.float64]  #: (m,) nats; inf where no row is left.
     bounds: NDArray[np.float64]
     """(m,) nats, proven: no value is farther from the true one. inf where numbers are too large for any bound."""
-    usual: NDArray[np.float64]
-    """(m,) nats, measured: no value was ever found farther from the true one."""
+    usual: NDArray[np.float64]  #: (m,) nats, measured: what rounding usually does at most.
 
 
 class Index(Protocol):

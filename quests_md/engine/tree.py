@@ -37,12 +37,9 @@ MOST_RADIUS = 1e15
 class Axes:
     """Coordinates of rows along their principal axes, in bandwidths."""
 
-    mean: NDArray[np.float64]
-    """(width,) origin, 1/Å."""
-    directions: NDArray[np.float64]
-    """(width, width) one axis per column, from least to most variance along it."""
-    bandwidth: float
-    """1/Å."""
+    mean: NDArray[np.float64]  #: (width,) origin, 1/Å.
+    directions: NDArray[np.float64]  #: (width, width) one axis per column, from least to most variance along it.
+    bandwidth: float  #: 1/Å.
 
     def rotate(self, rows: NDArray[np.float64]) -> NDArray[np.float64]:
         """Coordinates of rows (n, width) in 1/Å."""
@@ -53,38 +50,27 @@ class Axes:
 class Tree:
     """A k-d tree over the last coordinates of rows: its 2^k leaves are runs of rows, its blocks are runs of leaves."""
 
-    order: NDArray[np.int64]
-    """(n,) the rows, leaf by leaf."""
-    leaf_start: NDArray[np.int64]
-    """(leaves + 1,) where each leaf begins in `order`."""
-    block_leaves: int
-    """Leaves of a block."""
-    boxes: NDArray[np.float32]
-    """(groups, 2, p, BOX_FAN) as `Leaves` of the kernels wants them."""
-    middles: NDArray[np.float32]
-    """(boxes, p) middles of the boxes of one level of the tree."""
+    order: NDArray[np.int64]  #: (n,) the rows, leaf by leaf.
+    leaf_start: NDArray[np.int64]  #: (leaves + 1,) where each leaf begins in `order`.
+    block_leaves: int  #: Leaves of a block.
+    boxes: NDArray[np.float32]  #: (groups, 2, p, BOX_FAN) as `Leaves` of the kernels wants them.
+    middles: NDArray[np.float32]  #: (boxes, p) middles of the boxes of one level of the tree.
 
 
 @dataclass(frozen=True, slots=True)
 class Blocks:
     """The rows in float32, block by block, in bandwidths around a centre of their own."""
 
-    start: NDArray[np.int64]
-    """(blocks + 1,) where each block begins in the order of the tree."""
+    start: NDArray[np.int64]  #: (blocks + 1,) where each block begins in the order of the tree.
     panels: NDArray[np.float32]
     """(panels, width, PANEL) coordinates along the principal axes; the last panel is filled up with zeros."""
-    norms: NDArray[np.float32]
-    """(panels PANEL,) -|x|^2 / 2 of each row; -inf in the places that are left over."""
-    centres: NDArray[np.float64]
-    """(blocks, width) 1/Å, along the axes of the rows themselves."""
+    norms: NDArray[np.float32]  #: (panels PANEL,) -|x|^2 / 2 of each row; -inf in the places that are left over.
+    centres: NDArray[np.float64]  #: (blocks, width) 1/Å, along the axes of the rows themselves.
     rotated_centres: NDArray[np.float64]
     """(blocks, width) coordinates along the principal axes; NaN if the block is too large for float32."""
-    low: NDArray[np.float64]
-    """(blocks, width) least coordinates of the rows of a block."""
-    high: NDArray[np.float64]
-    """(blocks, width) largest coordinates."""
-    radii: NDArray[np.float64]
-    """(blocks,) largest distances from the centre."""
+    low: NDArray[np.float64]  #: (blocks, width) least coordinates of the rows of a block.
+    high: NDArray[np.float64]  #: (blocks, width) largest coordinates.
+    radii: NDArray[np.float64]  #: (blocks,) largest distances from the centre.
 
     def inside(self, b: int) -> slice:
         """The rows of a block in the order of the tree."""

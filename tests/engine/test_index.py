@@ -5,19 +5,17 @@ import threading
 import tracemalloc
 from dataclasses import fields
 from itertools import product
-from pathlib import Path
 
-import ase.io
 import naive
 import numpy as np
 import pytest
-from ase import Atoms
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from references import Given, carrying
 from systems import alloy
 from threadpoolctl import threadpool_info, threadpool_limits
 
-from quests_md import Descriptor, Reference
+from quests_md import Reference
 from quests_md._kernels.tiles import HAS_TILES
 from quests_md.engine import backend, build_index
 from quests_md.engine.cpu_blas import BlasIndex
@@ -25,34 +23,18 @@ from quests_md.engine.cpu_tiles import TileIndex
 from quests_md.engine.tree import BLOCK_ROWS
 from quests_md.reference.query import FEW_ROWS
 
-DATA = Path(__file__).resolve().parents[3] / "shared" / "data"
-
 H = 0.015  # 1/Å
 
 #: Rows of references: several blocks, and more than are summed in float64 anyway.
 N = 2 * BLOCK_ROWS + 500
 
 
-class Given:
-    """Rows that the atoms carry."""
-
-    fingerprint = "given"
-
-    def __call__(self, atoms):
-        return atoms.arrays["row"]
-
-
-def reference_of(rows, *, numbers=29, per_frame=100, bandwidth=H, match="element"):
-    """A reference of these rows, each frame a group."""
+def reference_of(rows, *, numbers=29, match="element"):
+    """A reference of these rows, each frame of 100 atoms a group."""
     numbers = np.broadcast_to(numbers, len(rows))
-    frames = []
-    for start in range(0, len(rows), per_frame):
-        here = slice(start, start + per_frame)
-        n = len(rows[here])
-        atoms = Atoms(numbers[here], positions=2.0 * np.eye(1, 3) * np.arange(n)[:, None])
-        atoms.arrays["row"] = rows[here]
-        frames.append(atoms)
-    return Reference.from_frames(frames, descriptor=Given(), bandwidth=bandwidth, match=match, groups="frame")
+    pieces = [slice(start, start + 100) for start in range(0, len(rows), 100)]
+    frames = [carrying(rows[piece], numbers[piece]) for piece in pieces]
+    return Reference.from_frames(frames, descriptor=Given(), bandwidth=H, match=match, groups="frame")
 
 
 def gauss(rng, width=63, n=N, spread=3.0):
@@ -489,36 +471,6 @@ def test_memory_of_an_index():
     tracemalloc.stop()
     assert kept < 0.7 * rows.nbytes
     assert max(peak, later) < 1.0 * rows.nbytes  # with the rows themselves less than 2.5 times the rows
-
-
-def read_rows(path, every=1):
-    descriptor = Descriptor()
-    return np.concatenate([descriptor(atoms) for atoms in ase.io.read(path, f"::{every}")])
-
-
-@pytest.mark.skipif(not DATA.is_dir(), reason="../shared/data is absent")
-@pytest.mark.parametrize(
-    ("known", "new"),
-    [
-        ("mlearn/Mo_train.xyz", "mlearn/Mo_test.xyz"),
-        ("gap20/Graphite_Layer_Sep.xyz", "gap20/Graphite.xyz"),
-        ("gap20/Graphite.xyz", "gap20/Graphite_Layer_Sep.xyz"),
-    ],
-)
-def test_real_data(known, new):
-    rows, queries = read_rows(DATA / known, 2), read_rows(DATA / new, 4)[::5]
-    reference = reference_of(rows)
-    expected = naive.delta_entropy(queries, rows, H)
-    assert_promised(reference.delta_entropy(queries), expected)
-    index = build_index(rows, H)
-    values, bound, _ = index.minus_log_sums(queries, 1)
-    error = np.abs(values - expected)
-    assert (error <= bound).all()
-    assert error.max() < 1e-5 + 1e-6 * np.abs(expected).max()
-    exact = reference.delta_entropy(queries, float64=True)
-    for levels in levels_around(exact, np.random.default_rng(15)):
-        np.testing.assert_array_equal(reference.is_covered(queries, levels), exact <= levels)
-    assert_nearest(index.nearest(queries, 1), queries, rows)
 
 
 @pytest.mark.parametrize("match", ["element", "any"])
