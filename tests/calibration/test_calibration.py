@@ -8,8 +8,9 @@ import naive
 import numpy as np
 import pytest
 from ase import Atoms
-from ase.build import bulk
 from ase.data import atomic_numbers
+from references import Given, H, carrying
+from references import rattled_cells as copper
 from systems import NULL_LINE, calibration_of, null_of
 
 from quests_md.calibration import DEFAULT_STATISTICS, Calibration, calibrate, kind_of, rate_of
@@ -22,39 +23,13 @@ from quests_md.errors import FileFormatError, MismatchError
 from quests_md.judge.judge import Judge
 from quests_md.reference import Reference
 
-H = 0.05
-
 #: Levels of the largest dH alone, which has the whole rate.
 calibrate_largest = partial(calibrate, statistics=("dh_max",))
-
-
-class Given:
-    """Rows that the frames carry."""
-
-    fingerprint = "given"
-
-    def __call__(self, atoms):
-        return atoms.arrays["row"]
-
-
-def carrying(rows, numbers=29):
-    rows = np.asarray(rows, float)
-    atoms = Atoms(np.broadcast_to(numbers, len(rows)), positions=np.arange(len(rows))[:, None] * [2.0, 0, 0])
-    atoms.arrays["row"] = rows
-    return atoms
 
 
 def sample(rng, n_atoms=4):
     """A frame of an exchangeable sequence: rows spread around a point of the frame, now and then far out."""
     return rng.normal(size=(1, 2)) + 0.5 * rng.standard_t(3, size=(n_atoms, 2))
-
-
-def copper(n, seed=0, amplitude=0.08):
-    rng = np.random.default_rng(seed)
-    frames = [bulk("Cu", cubic=True) for _ in range(n)]
-    for atoms in frames:
-        atoms.rattle(amplitude, rng=rng)
-    return frames
 
 
 def naive_maxima(reference, frame_groups, element=None):

@@ -35,7 +35,7 @@ class Given:
 def carrying(rows, numbers=29):
     """A frame that carries rows for `Given`."""
     rows = np.asarray(rows, float)
-    atoms = Atoms(np.full(len(rows), numbers), positions=np.arange(len(rows))[:, None] * [2.0, 0, 0])
+    atoms = Atoms(np.broadcast_to(numbers, len(rows)), positions=np.arange(len(rows))[:, None] * [2.0, 0, 0])
     atoms.arrays["row"] = rows
     return atoms
 
