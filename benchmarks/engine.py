@@ -854,20 +854,21 @@ hundred. At most {queries} queries, fewer where a run would take more than {seco
 `quests`: all of them up to 1e5 rows). Queries:"""
 
 VALUES = """\
-**Values**, `Reference.delta_entropy`, and those of `quests`. float64: float64=True, and `quests`, are asked covered
-queries; differences: the largest ones from `quests`, of dH and of float64."""
+**Values**, `Reference.delta_entropy`, and those of `quests`. The columns float64 (float64=True) and `quests` are about
+covered queries; differences: the largest ones from `quests`, first of dH, then of float64."""
 
 NEAREST = """\
 **Nearest rows and approximations**: `Reference.nearest`, scipy's tree; faiss (IndexFlatL2 in float32) is asked covered
 queries, as is `quests` approx.: `approx_delta_entropy`, the sum over {n} neighbours found in a graph of pynndescent.
-Here the graph is kept, there every call makes it anew. """
+Here the graph is kept; `quests` makes it anew in every call."""
 
 AND_MORE = ("of it rows, us per atom", "atoms above", "peak memory, MB")
 ATOMS = """\
 `Monitor.check`, values="auto", no log, in a process of its own; ms and us: minimum / median. Frames of 108 to 100 000
 atoms in distribution, references and levels as above; rows are the part of the descriptor. Atoms above: their number
-grows with the frame, since ten held-out frames promise no level for 100 000 atoms. Peak memory: beyond that of
-the process with reference and search structure. Of frames up to 1000 atoms all decisions were compared with float64."""
+grows with the frame, since ten held-out frames promise no level for 100 000 atoms. Peak memory: what
+a check adds to that of the process with reference and search structure. All decisions about frames of up to 1000 atoms
+were compared with float64."""
 
 RUN = """\
 The share of a run that checks take: check / (interval x step + check), medians. The reference: frames of 1008 atoms,

@@ -33,29 +33,29 @@ __all__ = [
 #: Rounding units of float32 and float64.
 FLOAT32_UNIT, FLOAT64_UNIT = 2.0**-24, 2.0**-53
 
-#: Terms e^-40 of a sum do not matter: 1e9 of them are less than 1e-8 of it.
+#: Terms smaller than e^-40 of a sum do not matter: 1e9 of them are less than 1e-8 of the sum.
 MATTERS = 40.0
 
-#: Terms of at least e^-16 of a sum carry nearly all of it.
+#: Terms larger than e^-16 of a sum carry nearly all of the sum.
 CARRIES = 16.0
 
-#: Most that rounding does to a product, in units of unit |y||x|: errors behave like random numbers, and 5 to 6 is the
-#: most that was found, with columns of equal magnitude. The bound of the worst case grows with the columns instead.
+#: What rounding does to a product at most, as a multiple of unit |y||x|. Errors behave like random numbers: the largest
+#: multiples found were 5 to 6, with columns of equal magnitude. The proven bound is the number of columns instead.
 TYPICAL = 8.0
 
-#: Part of the tolerance that rounding of products may use up.
+#: Part of the promised tolerance of dH that rounding of products may use up.
 SHARE = 0.75
 
-#: A block whose errors weigh less than this part of what is allowed may have them.
+#: A block whose errors add less than this part of the tolerance to the sum is good enough, whatever its own errors.
 LITTLE = 0.01
 
-#: Sums from here on need not know their largest term: float32 has numbers 1e-25 of it.
+#: A sum above this needs no largest term to be taken out: float32 has numbers 1e-25 times as large.
 TINY = 1e-13
 
-#: Terms that a tile takes for 0 are smaller.
+#: A tile takes smaller terms for 0.
 VANISHED = 2.0**-126
 
-#: What can be shifted to 0 in float32 without loss.
+#: Exponents from here on can be shifted to 0 in float32 without loss.
 SHIFTED = -1e4
 
 #: Numbers down to which a row is halved on the way to its maximum: a plain reduction does not vectorise where NaN may
@@ -259,7 +259,7 @@ def take_nearest(
         largest = _largest(row, scratch.halves)
         closest = min(max(-(base + largest), 0.0), 0.5 * nearest.distance2[i] / (exact.bandwidth * exact.bandwidth))
         error = 0.0
-        for _ in range(3):  # the error is that of rows as near as the nearest one, error included
+        for _ in range(3):  # the error of rows as near as the nearest one, which may be nearer by the error
             error = _worst_error(k, asked, math.sqrt(2.0 * (closest + 2.0 * error)))
         lowest = -(closest + 2.2 * error) - base
         limit = np.float32(lowest - 1e-6 * abs(lowest))
@@ -287,7 +287,7 @@ def leave_out(products, query_groups, groups):
 
 @kernel
 def _absorb(k, exponent, added, asked, sums):
-    """Add added exp(exponent) to the sum of query k, unless its products are not good enough: whether they are not."""
+    """Add added exp(exponent) to the sum of query k, or return True: its products are not good enough."""
     i = asked.here[k]
     length, unit = asked.lengths[k], asked.unit
     peak = max(sums.top[i], exponent)
@@ -296,7 +296,7 @@ def _absorb(k, exponent, added, asked, sums):
     together = sums.total[i] * decay + added
     log_sum = peak + math.log(together)
     error = 0.0
-    for _ in range(2):  # that of rows that matter, if all exponents are wrong by as much
+    for _ in range(2):  # the error of the rows that matter, and which rows matter depends on the error
         error = _worst_error(k, asked, math.sqrt(2.0 * max(MATTERS - log_sum + 2.0 * error, 0.0)))
     reach = math.sqrt(2.0 * max(CARRIES - log_sum, 0.0))
     far = min(asked.radius, length + reach)

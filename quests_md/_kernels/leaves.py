@@ -13,13 +13,13 @@ from .tiles import PANEL, half_squares
 
 __all__ = ["FARTHEST", "Leaves", "decide"]
 
-#: Terms farther than log n + 7 nats beyond a level are less than e^-7 of what it takes, all n together.
+#: Terms more than log n + 7 nats below exp(-level) are, all n together, less than e^-7 of exp(-level).
 BEYOND = 7.0
 
 #: Bandwidths from the centre of a block up to which float32 is of use for sums.
 FARTHEST = 1e4
 
-#: Leaves after which the odds are weighed again.
+#: Leaves after which it is asked again whether the leaves still allowed can suffice.
 WINDOW = 8
 
 

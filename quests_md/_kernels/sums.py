@@ -22,13 +22,13 @@ NEGLIGIBLE_NATS = 60.0
 
 LOG2_E = np.float32(1.4426950408889634)
 
-#: Terms of 2^-126 and less count as that: float32 has nothing smaller.
+#: Terms below 2^-126 count as 2^-126: float32 has no smaller normal number.
 SMALLEST_POWER = np.float32(-126.0)
 
-#: Bias of a float32 exponent, and where it sits.
+#: Bias of the exponent of a float32, and the bit where the exponent begins.
 EXPONENT_BIAS, EXPONENT_SHIFT = np.int32(127), np.int32(23)
 
-#: Terms that are added in float32: a sum of n is wrong by n 2^-24 at worst.
+#: Terms that are added in float32 before float64 goes on: their sum is wrong by 128 2^-24 at worst.
 FLOAT32_TERMS = 128
 
 

@@ -8,7 +8,8 @@ A product is one chain of fused multiply-adds in the order of the d columns, so 
 most: each step rounds a partial sum, which is no larger than |y||x|. A tile with too few queries repeats its last one:
 all run the same machine code, and the bits of a query do not depend on those that are with it.
 
-Whatever calls an intrinsic is in its file, because numba's cache notices changes of a kernel's own file only.
+Kernels that call an intrinsic are in the file of the intrinsic: for a kernel, numba's cache notices changes of the
+kernel's own file only.
 """
 # mypy: allow-untyped-calls, disable-error-code="import-untyped, call-arg"
 
