@@ -21,7 +21,7 @@ __all__ = [
     "reference_lines",
 ]
 
-#: What `score` prints of each check, and how wide in a terminal.
+#: Fields of a check that `score` prints, and the width of their columns in a terminal.
 CHECK_COLUMNS = {
     "step": 7,
     "time_ps": 8,
@@ -35,7 +35,7 @@ CHECK_COLUMNS = {
     "alarms": 27,
 }
 
-#: What `events` prints of each event, and what it is called in a terminal.
+#: Fields of an event that `events` prints, and their names in a terminal.
 EVENT_COLUMNS = {
     "id": "id",
     "kind": "kind",
@@ -60,12 +60,12 @@ WORDS = ("kind", "phase", "state", "alarms")
 #: Letters of a phase in a terminal, and the least room for alarms.
 PHASE_WIDTH, ALARMS_WIDTH = 12, 11
 
-#: Events that are described in full besides the open ones, the latest.
+#: How many of the latest events are described in full besides the open ones.
 LATEST = 2
 
 
 def check_rows(checks: Iterable[Check], width: int | None) -> Iterator[tuple[str, Check | None]]:
-    """A row of text for each check, as they come, after one with the names; with it the check.
+    """A row of text for each check as it comes, with the check; before them a row with the names of the columns.
 
     Parameters
     ----------
@@ -76,7 +76,7 @@ def check_rows(checks: Iterable[Check], width: int | None) -> Iterator[tuple[str
     """
     columns = dict(CHECK_COLUMNS)
     if width is not None and width < sum(columns.values()) + len(columns):
-        del columns["alarms"]  # they are in the log, and events name theirs
+        del columns["alarms"]  # the log has them, and events name theirs
 
     def cell(value: Any) -> str:
         if isinstance(value, tuple):
@@ -97,15 +97,15 @@ def check_rows(checks: Iterable[Check], width: int | None) -> Iterator[tuple[str
 
 
 def event_rows(events: Sequence[Event], width: int | None) -> list[str]:
-    """A row of text for each event, after one with the names.
+    """A row of text for each event, after a row with the names of the columns.
 
     Parameters
     ----------
     events
         The events.
     width
-        Letters of the terminal: columns without content are left out, then those that a narrow one can do without,
-        and of the alarms as many are named as there is room for. None: tab-separated, all columns.
+        Letters of the terminal: columns without content are left out, then columns that a narrow terminal can do
+        without, and as many alarms are named as there is room for. None: tab-separated, all columns.
     """
     cells = {name: [_event_cell(event, name, exact=width is None) for event in events] for name in EVENT_COLUMNS}
     if width is None:
@@ -116,12 +116,12 @@ def event_rows(events: Sequence[Event], width: int | None) -> list[str]:
 
 
 def latest(events: Sequence[Event]) -> list[Event]:
-    """Those that matter first: the open and the latest ones."""
+    """The events to describe first: those that are open, and the latest ones."""
     return [event for event in events if event.is_open or event in events[-LATEST:]]
 
 
 def power_rows(calibration: Calibration, found: Sequence[Power], atoms: int | None) -> list[str]:
-    """What would be caught: a column per level in use, a row per disturbance."""
+    """What share of disturbed frames the levels would catch: a column per level in use, a row per disturbance."""
     numbers = calibration.typical_numbers(atoms or calibration.frame_atoms)
     levels = calibration.alarm_levels(numbers)
     columns = [["alarm by", "level", "kind", "rate", *(entry.disturbance for entry in found)]]

@@ -186,12 +186,6 @@ def test_a_log_without_checks_is_refused(log_of):
         timeline(log_of([]))
 
 
-@pytest.mark.parametrize("suffix", ["png", "pdf", "svg"])
-def test_pictures_can_be_written(log_of, tmp_path, suffix):
-    timeline(log_of(heated())).savefig(tmp_path / f"timeline.{suffix}")
-    assert (tmp_path / f"timeline.{suffix}").stat().st_size > 5000
-
-
 def test_no_window_and_no_pyplot(log_of, tmp_path):
     log_of([check(i) for i in range(3)])
     code = """
