@@ -59,6 +59,7 @@ def new_frames():
     return [thermal(5000 + i) for i in range(250)]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("values", ["full", "proven"])
 @pytest.mark.parametrize("source", ["apart", "held out"])
 def test_all_statistics_together_keep_the_rate(small, new_frames, source, values):

@@ -53,6 +53,7 @@ def test_other_frames_of_the_same_run_raise_no_event():
     assert sum(check.state == "out" for check in checks) <= 0.1 * len(checks)
 
 
+@pytest.mark.slow
 def test_md_that_stays_where_the_reference_was_raises_no_event(tmp_path):
     atoms = md_frames()[-1].copy()
     atoms.calc = EMT()
@@ -75,6 +76,7 @@ def test_fewer_checks_out_than_patience_raise_no_event():
 # alarms that must fire
 
 
+@pytest.mark.slow
 def test_a_crystal_that_is_molten_raises_one(tmp_path):
     atoms = md_frames()[-1].copy()
     atoms.calc = EMT()
@@ -210,6 +212,7 @@ def test_identities_are_ids_where_there_are_some():
     assert set(event.atoms) == set(ids[check.above])
 
 
+@pytest.mark.slow
 def test_the_history_of_a_long_event_is_thinned():
     with Monitor(cold_reference(), trigger=Trigger(patience=1), log=None) as monitor:
         frame = outside()
@@ -474,6 +477,7 @@ def test_checks_after_close_say_that_they_are_not_logged(tmp_path, caplog):
     assert caplog.text.count("no longer logged") == 1
 
 
+@pytest.mark.slow
 def test_a_dropped_monitor_frees_its_log(tmp_path):
     monitored(log=tmp_path / "run.jsonl")
     gc.collect()

@@ -210,6 +210,7 @@ GLOBAL_STATE = """
 """
 
 
+@pytest.mark.slow
 def test_import_attach_and_checks_leave_the_process_as_it_was(tmp_path):
     home = tmp_path / "home"
     home.mkdir()
@@ -225,6 +226,7 @@ def test_import_attach_and_checks_leave_the_process_as_it_was(tmp_path):
     assert done.stdout == ""
 
 
+@pytest.mark.slow
 def test_import_leaves_the_random_numbers_of_python_alone():
     code = "import random; random.seed(0); import quests_md; print(random.random())"
     out = subprocess.run([sys.executable, "-c", code], env=os.environ | {"PYTHONPATH": ROOT}, capture_output=True)

@@ -796,6 +796,7 @@ def watched(reference, calibration, frame):
 EXAMPLES = {"deadline": None, "derandomize": True, "suppress_health_check": list(HealthCheck)}
 
 
+@pytest.mark.slow
 @given(st.randoms(use_true_random=False))
 @settings(max_examples=150, **EXAMPLES)
 def test_a_damaged_reference_is_refused_or_of_use(folder, whole, rng):
@@ -858,6 +859,7 @@ WORDS += ['Lattice="0 0 0 0 0 0 0 0 0"', 'Lattice="1e-300 0 0 0 1 0 0 0 1"', 'pb
 WORDS += ["Properties=species:S:1:pos:R:3:momenta:S:1", "Properties=Z:I:1:pos:R:3", "energy=abc", "time_ps=nan"]
 
 
+@pytest.mark.slow
 @given(st.randoms(use_true_random=False), st.sampled_from(["xyz", "lammpstrj"]))
 @settings(max_examples=150, **EXAMPLES)
 def test_damaged_frames_are_refused_or_of_use(folder, reference, rng, kind):

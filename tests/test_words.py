@@ -115,6 +115,7 @@ def test_an_explosion_in_words(changes, means, atoms):
     assert not {"alarms", "peak", "size", "worst"} & set(found)
 
 
+@pytest.mark.slow
 @settings(max_examples=200, deadline=None)
 @given(records(Event), st.text(max_size=300), st.text(max_size=200))
 def test_no_line_of_words_is_longer_than_100_characters(event, text, source):

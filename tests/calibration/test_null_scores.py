@@ -209,6 +209,7 @@ def test_separate_frames_have_the_numbers_that_a_check_of_them_reports(reference
         np.testing.assert_allclose(null.scores, np.sort(largest), atol=1e-4)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("values", ["full", "proven"])
 def test_the_monitor_reports_the_numbers_of_the_calibration(references, values, small_sample, tmp_path):
     """Levels at the edge of the scores: of the frames of the calibration exactly those with the largest are out."""

@@ -1,3 +1,5 @@
+import pytest
+
 from quests_md import Calibration
 
 
@@ -25,6 +27,7 @@ def test_calibrate_states_the_level_for_another_size(quests_md):
     assert "counted as 10 frames" in out
 
 
+@pytest.mark.slow
 def test_calibrate_draws_the_null_distributions_of_all_statistics(quests_md, tmp_path):
     code, out, err = quests_md("calibrate", "train.safetensors", "--statistics", "all", "--plot", tmp_path / "n.png")
     assert (code, err) == (0, f"wrote {tmp_path / 'n.png'}\n")
@@ -36,6 +39,7 @@ def test_calibrate_draws_the_null_distributions_of_all_statistics(quests_md, tmp
     assert err.startswith("error: statistics: expected names among")
 
 
+@pytest.mark.slow
 def test_calibrate_takes_frames_for_a_reference_and_separate_frames(quests_md):
     code, out, err = quests_md("calibrate", "train.xyz@:12", "--frames", "train.xyz@12:18", "--frames", "train.xyz@18:")
     assert code == 0

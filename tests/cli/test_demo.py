@@ -72,6 +72,7 @@ def test_every_line_fits_a_terminal_and_the_course_is_shown(short_run):
     assert "overhead: 21 checks" in said
 
 
+@pytest.mark.slow
 def test_a_run_that_does_not_melt_is_not_said_to(tmp_path):
     said = []
     run_demo(tmp_path, said.append, Plan(size=2, hot_K=350.0, settle_steps=20, reference_steps=50, run_steps=30))
@@ -92,6 +93,7 @@ def test_atoms_off_their_sites_are_counted():
     assert share_off_site(atoms, sites) == pytest.approx(0.25, abs=0.02)
 
 
+@pytest.mark.slow
 def test_the_bath_reaches_its_temperature_and_pressure():
     atoms = copper(2, 600.0, np.random.default_rng(1))
     atoms.set_cell(atoms.cell.array * 0.98, scale_atoms=True)
@@ -121,6 +123,7 @@ def test_the_command_is_given_a_free_folder(quests_md, tmp_path, monkeypatch):
     assert asked == [tmp_path / "d-2"]
 
 
+@pytest.mark.slow
 def test_the_watched_run_is_the_same_without_the_monitor(short_run):
     # every frame of the log, by its digest, from MD alone
     atoms = copper(PLAN.size, 2 * PLAN.cold_K, np.random.default_rng(PLAN.seed))

@@ -15,6 +15,8 @@ import pytest
 
 from quests_md import read_log
 
+pytestmark = pytest.mark.slow
+
 QUESTS_MD = [sys.executable, "-m", "quests_md"]
 REFERENCE = ("-r", "train.safetensors")
 

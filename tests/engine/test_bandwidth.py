@@ -18,6 +18,7 @@ def likelihood(rows, groups, h):
     return np.mean(total) - rows.shape[1] * np.log(h)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("n", "width", "spread"), [(300, 1, 0.1), (200, 2, 0.05), (150, 8, 0.05)])
 def test_it_is_the_maximum_of_the_naive_likelihood(n, width, spread):
     rng = np.random.default_rng(n)
@@ -30,6 +31,7 @@ def test_it_is_the_maximum_of_the_naive_likelihood(n, width, spread):
     assert likelihood(rows, groups, found) >= max(values) - 1e-3
 
 
+@pytest.mark.slow
 def test_elements_are_compared_with_themselves():
     rng = np.random.default_rng(1)
     rows = rng.normal(scale=0.05, size=(240, 2))

@@ -400,6 +400,7 @@ def blas_threads():
     return [library["num_threads"] for library in threadpool_info() if library["user_api"] == "blas"]
 
 
+@pytest.mark.slow
 def test_thread_settings_of_blas_come_back():
     rng = np.random.default_rng(12)
     reference = reference_of(H * gauss(rng))

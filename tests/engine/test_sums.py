@@ -223,6 +223,7 @@ def test_float32_and_integer_rows_are_taken_at_their_value():
     assert_naive(rows, rows, 2.0)
 
 
+@pytest.mark.slow
 def test_arguments_are_left_as_they_were():
     rng = np.random.default_rng(19)
     rows, reference = rng.random((30, 63)), rng.random((40, 63))

@@ -168,6 +168,7 @@ sys.exit(pytest.main(["-q", "-p", "no:cacheprovider", sys.argv[1], "-k", "not pr
 """
 
 
+@pytest.mark.slow
 @compiled
 @pytest.mark.skipif(numba.config.CPU_FEATURES is not None, reason="is itself the run for another processor")
 @pytest.mark.skipif(platform.machine() not in ("x86_64", "AMD64") or not HAS_TILES, reason="needs AVX2")

@@ -83,6 +83,7 @@ def test_against_all_pairs_and_images(seed, n, edge, skew, pbc):
         assert most == limits[frozenset(atoms.numbers[[i, j]].tolist())]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("shuffled", [False, True])
 def test_the_count_is_exact_in_a_large_frame(shuffled):
     atoms = bulk("Cu", cubic=True) * 5
@@ -179,6 +180,7 @@ def test_the_texts_of_pairs_that_the_reference_has_not_seen_bonded():
     assert close_pairs(atoms, CU).reason == f"{text} (the reference has no such pair)"
 
 
+@pytest.mark.slow
 def test_antisites_of_an_ordered_alloy_are_no_explosion():
     reference = Reference.from_frames([alloy(2, seed=seed) for seed in range(6)])
     distances = reference.pair_distances()

@@ -143,6 +143,7 @@ def langevin(seed, calc):
     return Langevin(atoms, 2 * FS, temperature_K=300, friction=0.02 / FS, fixcm=False, rng=np.random.default_rng(seed))
 
 
+@pytest.mark.slow
 def test_an_attached_monitor_averages_the_run_itself_and_does_not_disturb_it():
     descriptor = TimeAveraged(samples=5, spacing_ps=0.004)
     reference = Reference.from_frames(

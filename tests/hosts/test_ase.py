@@ -168,6 +168,7 @@ def test_ase_a_calculator_may_recompute_when_info_changes():
 # attaching
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("interval", [1, 3, np.int64(5)])
 def test_checks_at_step_0_and_at_multiples_and_no_step_twice_over_two_runs(interval):
     monitor, dyn = recorder(), verlet(moving())
@@ -343,6 +344,7 @@ def test_another_system_on_the_same_monitor_is_checked_at_its_step_0():
     assert [c.frame for c in monitor.checks] == [0, 1, 2, 3]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("attach", ["own", "ase"])
 def test_a_dynamics_that_is_dropped_is_not_kept_alive(attach):
     """A loop that makes a new dynamics for each stretch must not fill the memory."""

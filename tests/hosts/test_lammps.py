@@ -21,6 +21,7 @@ from quests_md import Monitor, Trigger, read_log, save_frame
 from quests_md.hosts import lammps_ase as module
 from quests_md.hosts.lammps_ase import lammps_calculator, load_library, potential
 
+pytestmark = pytest.mark.slow
 needs_lammps = pytest.mark.skipif(find_spec("lammps") is None, reason="LAMMPS is not installed")
 
 ROOT = Path(quests_md.__file__).parent.parent

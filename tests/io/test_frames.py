@@ -429,6 +429,7 @@ def test_absurd_number_of_atoms_costs_no_memory(tmp_path):
     assert peak < 5e6
 
 
+@pytest.mark.slow
 def test_memory_does_not_grow_with_the_file(tmp_path):
     path = tmp_path / "long.xyz"
     frame = "100\n\n" + "Cu 0.000000000000 1.000000000000 2.000000000000\n" * 100

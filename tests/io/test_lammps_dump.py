@@ -456,6 +456,7 @@ def test_growing_file(tmp_path):
         assert [frame.index for frame in frames] == [1, 2]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("wanted", ["", "@1:"])
 def test_memory_does_not_follow_the_header_nor_the_file(wanted, tmp_path):
     path = tmp_path / "a.dump"
@@ -472,6 +473,7 @@ def test_memory_does_not_follow_the_header_nor_the_file(wanted, tmp_path):
     assert peak < 10e6
 
 
+@pytest.mark.slow
 def test_memory_does_not_follow_frames_that_are_not_wanted(tmp_path):
     path = tmp_path / "a.dump"
     text = dump("id element x y z", [f"{i} Cu 1.2345 2.3456 3.4567" for i in range(1, 250_001)])

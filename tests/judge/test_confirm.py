@@ -81,6 +81,7 @@ def vacancy(seed):
     return atoms
 
 
+@pytest.mark.slow
 def test_thermal_noise_is_called_off_and_defects_stand():
     frames = [warm(i) for i in range(4)] + [vacancy(i) for i in range(4)]
     with watch(None) as alone, watch(second()) as both:
@@ -99,6 +100,7 @@ def test_thermal_noise_is_called_off_and_defects_stand():
         assert (after.dh_max, after.n_above, after.excess) == (before.dh_max, before.n_above, before.excess)
 
 
+@pytest.mark.slow
 def test_what_the_second_says_is_what_its_own_monitor_would_say():
     with watch(second()) as both, Monitor(*second(), log=None, on_error="raise") as other:
         for atoms in (warm(1), vacancy(1)):
@@ -116,6 +118,7 @@ def test_force_calls_are_made_at_checks_with_alarms_alone():
         assert 0 < Asked.total - before <= 20
 
 
+@pytest.mark.slow
 def test_an_event_ends_when_its_alarms_are_called_off():
     with watch(second(), trigger=Trigger(patience=2)) as monitor:
         for atoms in (vacancy(0), vacancy(1), vacancy(2), warm(0), warm(1)):
@@ -123,6 +126,7 @@ def test_an_event_ends_when_its_alarms_are_called_off():
     assert [(event.onset_step, event.last_step, event.is_open) for event in monitor.events] == [(0, 2, False)]
 
 
+@pytest.mark.slow
 def test_the_run_is_not_disturbed():
     def run(monitor):
         atoms = copper(temperature_K=2000, seed=8, calc=CountingEMT())
@@ -190,6 +194,7 @@ def test_it_has_no_say_in_unknown_elements_and_explosions():
         assert check.confirm_excess is None
 
 
+@pytest.mark.slow
 def test_live_and_afterwards_are_the_same(tmp_path):
     frames = [warm(i) for i in range(3)] + [vacancy(i) for i in range(4)]
     with watch(second(), log=tmp_path / "live.jsonl") as monitor:
@@ -203,6 +208,7 @@ def test_live_and_afterwards_are_the_same(tmp_path):
         assert again.events == monitor.events
 
 
+@pytest.mark.slow
 def test_a_log_goes_on_with_the_same_second_reference_only(tmp_path):
     frames = [warm(0), vacancy(1), warm(2), vacancy(3), vacancy(4), vacancy(5)]
     whole = tmp_path / "whole.jsonl"

@@ -54,6 +54,7 @@ def naive_ratios(atoms, without=None, groups=None):
     return np.array([np.mean(ratios[[i, *near]]) for i, (_, _, near) in enumerate(found)])
 
 
+@pytest.mark.slow
 def test_labels_are_those_of_averaged_ratios_above_the_threshold():
     both = phases()
     threshold = both.thresholds["cold"]
@@ -73,6 +74,7 @@ def test_labels_are_those_of_averaged_ratios_above_the_threshold():
     assert (labels[is_cold] == 1).mean() > (labels[~is_cold] == 1).mean() + 0.4
 
 
+@pytest.mark.slow
 def test_held_out_parents_are_rarely_assigned_to_the_product():
     both = phases()
     shares = []
@@ -147,6 +149,7 @@ def test_control_frames_only_raise_thresholds():
     assert control.settings["control_frames"] == 24
 
 
+@pytest.mark.slow
 def test_thresholds_of_control_frames_keep_their_rate_on_average():
     # single thresholds do not always: shares scatter from frame to frame
     new = [copper(3, seed=3000 + i, rattle=0.19) for i in range(40)]
@@ -170,6 +173,7 @@ def test_the_threshold_is_a_third_of_the_way_to_the_products_own_environments():
     assert phases().thresholds["cold"] == pytest.approx(edge + gap / 3)
 
 
+@pytest.mark.slow
 def test_levels_of_clusters_come_from_frames_that_set_no_threshold():
     both = Phases(references(), rate=0.2, control=[warm(500 + i) for i in range(2)])
     ratios, held_out = compare(references(), "warm", None)

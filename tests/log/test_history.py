@@ -64,6 +64,7 @@ def runs(draw):
     return lines
 
 
+@pytest.mark.slow
 @settings(max_examples=150, deadline=None)
 @given(runs(), st.sampled_from([(200, 200), (100, 1000), (1 << 12, 1 << 18)]))
 def test_the_final_history_is_what_rewinds_leave(tmp_path_factory, lines, sizes):

@@ -23,6 +23,7 @@ def path(tmp_path):
     return tmp_path / "run.jsonl"
 
 
+@pytest.mark.slow
 @settings(max_examples=60, deadline=None)
 @given(st.lists(records(Check), max_size=4), st.lists(records(Event), max_size=4, unique_by=lambda event: event.id))
 def test_records_come_back_as_they_were_from_strict_json(tmp_path_factory, checks, events):

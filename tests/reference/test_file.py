@@ -207,6 +207,7 @@ def test_an_interrupted_save_keeps_the_older_file(tmp_path, saved, cu, monkeypat
     assert list(tmp_path.iterdir()) == [saved]
 
 
+@pytest.mark.slow
 def test_a_process_killed_while_saving_leaves_the_older_file(saved, nial):
     code = textwrap.dedent(
         f"""

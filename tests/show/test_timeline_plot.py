@@ -186,6 +186,7 @@ def test_a_log_without_checks_is_refused(log_of):
         timeline(log_of([]))
 
 
+@pytest.mark.slow
 def test_no_window_and_no_pyplot(log_of, tmp_path):
     log_of([check(i) for i in range(3)])
     code = """
@@ -204,6 +205,7 @@ def test_no_window_and_no_pyplot(log_of, tmp_path):
 # events of several kinds, phases, other statistics
 
 
+@pytest.mark.slow
 def test_every_panel_has_its_numbers_and_levels(log_of):
     log = freezing(log_of)
     figure = timeline(log)

@@ -31,6 +31,7 @@ def simulate(budget, n_calls, check_s, call_s):
     return spent / total, np.array(at)
 
 
+@pytest.mark.slow
 @given(
     share=st.floats(0.001, 0.5),
     check=st.floats(1e-4, 1.0),
@@ -72,6 +73,7 @@ def test_what_is_no_share_is_refused(share):
         Budget(share)
 
 
+@pytest.mark.slow
 def test_a_real_run_keeps_its_budget_notes_changes_and_can_be_replayed(tmp_path):
     reference = Reference.from_frames([copper(seed=i) for i in range(4)])
     calibration = level_at(reference, 5.0)

@@ -98,6 +98,7 @@ class Droplets:
         return [self.names[rng.permutation(sorted(droplet))] for droplet in shown]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("seed", range(3))
 def test_tracks_of_small_clusters_are_those_of_whole_sets(seed):
     droplets = Droplets(np.random.default_rng(seed), 300, MOST_ANCHORS)
@@ -114,6 +115,7 @@ def test_tracks_of_small_clusters_are_those_of_whole_sets(seed):
     assert naive.n_tracks > 100
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("seed", range(2))
 def test_tracks_of_large_clusters_are_nearly_always_those_of_whole_sets(seed):
     """At each check both start from the same past: one different choice would otherwise be counted for ever."""
@@ -146,6 +148,7 @@ LISTS = st.lists(
 )
 
 
+@pytest.mark.slow
 @settings(max_examples=60, deadline=None)
 @given(LISTS, st.randoms(use_true_random=False), st.integers(0, 12))
 def test_what_holds_of_any_course(course, random, at):

@@ -62,6 +62,7 @@ SETTINGS = st.fixed_dictionaries(
 )
 
 
+@pytest.mark.slow
 @settings(max_examples=300, deadline=None)
 @given(SETTINGS, STREAM_WITH_NAN)
 def test_states_excess_and_onset_equal_the_docstring_restated(chosen, values):

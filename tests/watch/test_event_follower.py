@@ -123,6 +123,7 @@ triggers = st.builds(
 common = settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 
 
+@pytest.mark.slow
 @common
 @given(stretches=STRETCHES, seed=st.integers(0, 99), cut=st.floats(0, 1), baseline=st.booleans(), trigger=triggers)
 def test_a_state_that_has_been_in_a_file_brings_the_same_later_lines(stretches, seed, cut, baseline, trigger):
@@ -138,6 +139,7 @@ def test_a_state_that_has_been_in_a_file_brings_the_same_later_lines(stretches, 
     ends(second, whole)
 
 
+@pytest.mark.slow
 @common
 @given(
     stretches=STRETCHES,

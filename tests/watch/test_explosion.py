@@ -65,6 +65,7 @@ def test_a_usable_time_step_is_none(dt, distances):
     assert exploding(dt, 300, distances) == {}
 
 
+@pytest.mark.slow
 def test_a_heating_ramp_is_none(distances):
     atoms = copper(2, seed=3, temperature_K=300, calc=EMT())
     dyn = Langevin(atoms, 5 * FS, temperature_K=300, friction=0.05 / FS, fixcm=False, rng=np.random.default_rng(0))
@@ -81,6 +82,7 @@ def test_a_heating_ramp_is_none(distances):
     assert closest < 0.95 * distances[29, 29][0]  # hotter than the reference, and still none
 
 
+@pytest.mark.slow
 def test_a_relaxation_that_is_heated_then_is_none():
     atoms = copper(2, rattle=0.1, calc=EMT())
     explosion, found = Explosion(), []

@@ -242,6 +242,7 @@ def test_without_permission_the_run_does_not_start(tmp_path):
         monitor_of(tmp_path / "run.jsonl")
 
 
+@pytest.mark.slow
 def test_a_second_process_is_refused_while_the_first_lives(tmp_path):
     path = tmp_path / "run.jsonl"
     script = (

@@ -198,6 +198,7 @@ NO_COMPILATION = """
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("values", ["full", "proven"])
 @pytest.mark.parametrize(
     ("start", "source"), [("valid", "memory"), ("valid", "file"), ("valid", "mmap"), ("invalid", "memory")]

@@ -431,6 +431,7 @@ def test_an_extended_reference_goes_on_and_is_noted(whole, folder):
 # the state that comes back
 
 
+@pytest.mark.slow
 def test_a_baseline_goes_on_where_it_was(whole, folder):
     options = {"baseline_ps": 0.18, "fewest": 2}  # until step 60; short as it is it shall judge
     for begin, end in [(0, 30), (21, 50), (42, 90), (75, 110)]:
@@ -576,6 +577,7 @@ def forked(work, *args):
         os._exit(code)
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
 def test_processes_that_are_killed_anywhere_leave_the_same_history(whole, folder):
     expected = whole()

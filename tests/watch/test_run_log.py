@@ -131,6 +131,7 @@ KILLED = """
 """
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not hasattr(signal, "SIGKILL"), reason="no SIGKILL here")
 def test_the_log_of_a_killed_run_opens_with_every_completed_line(tmp_path):
     path = tmp_path / "run.jsonl"
@@ -411,6 +412,7 @@ def test_keyboard_interrupt_passes(monkeypatch, tmp_path):
     assert len(read_log(tmp_path / "run.jsonl")) == 2
 
 
+@pytest.mark.slow
 def test_messages_reach_stderr_where_no_logging_is_set_up(tmp_path):
     code = """
         import sys, systems

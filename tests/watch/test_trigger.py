@@ -63,6 +63,7 @@ SETTINGS = st.fixed_dictionaries(
 STREAM = st.lists(st.tuples(EXCESS, st.sampled_from([0.0, 0.25, 0.5, 1.0])), max_size=40)
 
 
+@pytest.mark.slow
 @settings(max_examples=400)
 @given(SETTINGS, STREAM)
 def test_states_equal_the_docstring_restated(chosen, stream):
