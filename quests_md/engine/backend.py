@@ -1,5 +1,6 @@
 """Which search structure is built: the one place that knows what there is to choose from."""
 
+from collections.abc import Callable
 from copy import copy
 
 import numpy as np
@@ -8,7 +9,6 @@ from numpy.typing import NDArray
 from quests_md._kernels.tiles import HAS_TILES
 
 from .cpu_blas import BlasIndex
-from .cpu_index import CpuIndex
 from .cpu_tiles import TileIndex
 from .index import Index
 from .joined import JoinedIndex
@@ -16,8 +16,8 @@ from .joined import JoinedIndex
 __all__ = ["best_backend", "build_index"]
 
 
-def best_backend() -> type[CpuIndex]:
-    """The fastest implementation of `Index` that runs here, by the features of the processor."""
+def best_backend() -> Callable[[NDArray[np.float64], float], Index]:
+    """What makes the fastest `Index` that runs here from rows and a bandwidth, by the features of the processor."""
     return TileIndex if HAS_TILES else BlasIndex
 
 

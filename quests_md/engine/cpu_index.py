@@ -3,6 +3,7 @@
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable
+from typing import NamedTuple, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -29,7 +30,7 @@ from quests_md._threads import for_ranges, one_blas_thread
 from .index import Sums
 from .tree import build_blocks, build_tree, principal_axes
 
-__all__ = ["Batch", "CpuIndex"]
+__all__ = ["Batch", "CpuIndex", "NearQueries"]
 
 #: Queries that pass the blocks, or the leaves, together: what one thread takes at a time.
 BATCH = 256
@@ -57,6 +58,18 @@ SUM_ROUNDING = 1e-12
 
 #: What rotations are wrong by, as a part of the numbers that are rotated.
 ROTATION_ERROR = 1e-12
+
+
+#: Products (k, n) of queries and the rows of a block, norms (n,) of the rows, and what the kernels know of the queries.
+Products: TypeAlias = tuple[NDArray[np.float32], NDArray[np.float32], BlockQueries]
+
+
+class NearQueries(NamedTuple):
+    """Queries of a batch that are near a block, in bandwidths relative to its centre; overwritten for the next block."""
+
+    here: NDArray[np.int64]  #: (k,) places in the batch.
+    rounded: NDArray[np.float32]  #: (k, width) coordinates along the principal axes.
+    lengths: NDArray[np.float64]  #: (k,) distances from the centre.
 
 
 class CpuIndex(ABC):
@@ -89,9 +102,9 @@ class CpuIndex(ABC):
         """Write the products of queries (k, width) and panels of rows (p, width, PANEL) to (k, p PANEL)."""
 
     def add_block(
-        self, batch: "Batch", b: int, near: NDArray[np.int64], sums: RunningSums, refused: NDArray[np.bool_]
+        self, batch: "Batch", b: int, near: NearQueries, sums: RunningSums, refused: NDArray[np.bool_]
     ) -> None:
-        """Add block b in float32 to the sums of the near ones of `Batch.divide`, or refuse those it is too bad for."""
+        """Add block b in float32 to the sums of near queries, or refuse queries for which float32 is not good enough."""
         absorb_products(*batch.products(b, near), sums, refused, batch.scratch)
 
     def decide(self, queries: NDArray[np.float64], levels: NDArray[np.float64], threads: int) -> NDArray[np.int8]:
@@ -136,9 +149,9 @@ class CpuIndex(ABC):
                 surely = sums.top + np.log(sums.total) - np.log1p(sums.worst / sums.total)
                 here = np.flatnonzero(~(batch.bounds[:, b] > left_out - surely))
                 near, far = batch.divide(b, here, FARTHEST)
-                if len(near):
+                if len(near.here):
                     self.add_block(batch, b, near, sums, refused)
-                    far = np.concatenate([far, near[refused[: len(near)]]])
+                    far = np.concatenate([far, near.here[refused[: len(near.here)]]])
                 if len(far):
                     absorb_products(*batch.exact_products(b, far), sums, refused, batch.scratch)
             is_any = sums.total > 0
@@ -164,7 +177,7 @@ class CpuIndex(ABC):
                 here = np.flatnonzero(~(batch.bounds[:, b] > so_far * (1 + SUM_ROUNDING)))
                 exact = ExactRows(batch.queries, self.rows, self.tree.order[self.blocks.inside(b)], self.bandwidth)
                 near, far = batch.divide(b, here, FARTHEST_NEAREST)
-                if len(near):
+                if len(near.here):
                     take_nearest(*batch.products(b, near), exact, nearest, batch.scratch)
                 if len(far):
                     take_nearest(*batch.exact_products(b, far), exact, nearest, batch.scratch)
@@ -245,53 +258,45 @@ class Batch:
             powers=np.empty(longest, np.int32),
             fractions=np.empty(longest, np.float32),
         )
-        # the near ones of `divide`, relative to the centre of their block
         self._rounded, self._lengths = np.zeros((m, width), np.float32), np.empty(m)
 
     def nearest_first(self) -> NDArray[np.int64]:
         """The blocks, those nearest to most queries first."""
         return np.argsort(np.minimum(self.bounds, 1e6).sum(axis=0), kind="stable")
 
-    def divide(self, b: int, here: NDArray[np.int64], farthest: float) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    def divide(self, b: int, here: NDArray[np.int64], farthest: float) -> tuple[NearQueries, NDArray[np.int64]]:
         """Divide queries `here` (k,) into those nearer than `farthest` to the centre of block b, and the others.
 
-        All are far if the block is too large for float32. The methods below answer for the latest division.
+        All are far if the block is too large for float32.
         """
         rounded, lengths = self._rounded[: len(here)], self._lengths[: len(here)]
         centre_and_round(self._rotated, here, self.index.blocks.rotated_centres[b], rounded, lengths)
         is_near = lengths < farthest
         if is_near.all():
-            return here, here[:0]
+            return NearQueries(here, rounded, lengths), here[:0]
         # those that stay move to the front
         n = int(is_near.sum())
         self._rounded[:n], self._lengths[:n] = rounded[is_near], lengths[is_near]
-        return here[is_near], here[~is_near]
+        return NearQueries(here[is_near], self._rounded[:n], self._lengths[:n]), here[~is_near]
 
-    def near(self, b: int, here: NDArray[np.int64]) -> tuple[NDArray[np.float32], BlockQueries]:
-        """The near ones of `divide`, relative to the centre of block b."""
-        lengths = self._lengths[: len(here)]
-        radius, width = self.index.blocks.radii[b], self.queries.shape[1]
-        blur = ROTATION_ERROR * self._sizes[here]
-        return self._rounded[: len(here)], BlockQueries(
-            here, -0.5 * lengths**2, lengths, blur, radius, FLOAT32_UNIT, width + 3.0
-        )
+    def asked(self, b: int, near: NearQueries) -> BlockQueries:
+        """What the kernels have to know of queries near block b."""
+        blur, terms = ROTATION_ERROR * self._sizes[near.here], self.queries.shape[1] + 3.0
+        radius = self.index.blocks.radii[b]
+        return BlockQueries(near.here, -0.5 * near.lengths**2, near.lengths, blur, radius, FLOAT32_UNIT, terms)
 
-    def products(
-        self, b: int, here: NDArray[np.int64]
-    ) -> tuple[NDArray[np.float32], NDArray[np.float32], BlockQueries]:
-        """Products (k, n) of the near ones of `divide` with the rows of block b in float32, and norms (n,) of these."""
+    def products(self, b: int, near: NearQueries) -> Products:
+        """Products of near queries with the rows of block b in float32."""
         panels, places = self.index.blocks.places(b)
-        rounded, asked = self.near(b, here)
-        products = self.scratch.products[: len(here) * (places.stop - places.start)].reshape(len(here), -1)
-        self.index.multiply(rounded, self.index.blocks.panels[panels], products)
+        k = len(near.here)
+        products = self.scratch.products[: k * (places.stop - places.start)].reshape(k, -1)
+        self.index.multiply(near.rounded, self.index.blocks.panels[panels], products)
         if self.own is not None and self.groups is not None:
-            leave_out(products, self.own[here], self.groups[places])
-        return products, self.index.blocks.norms[places], asked
+            leave_out(products, self.own[near.here], self.groups[places])
+        return products, self.index.blocks.norms[places], self.asked(b, near)
 
-    def exact_products(
-        self, b: int, here: NDArray[np.int64]
-    ) -> tuple[NDArray[np.float32], NDArray[np.float32], BlockQueries]:
-        """As `products`, of any queries, from products in float64: half as fast."""
+    def exact_products(self, b: int, here: NDArray[np.int64]) -> Products:
+        """Products of queries `here` (k,) with the rows of block b in float64: half as fast."""
         index, inside, centre = self.index, self.index.blocks.inside(b), self.index.blocks.centres[b]
         rows = (index.rows[index.tree.order[inside]] - centre) / index.bandwidth
         centred = (self.queries[here] - centre) / index.bandwidth

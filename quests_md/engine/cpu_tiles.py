@@ -6,7 +6,7 @@ from numpy.typing import NDArray
 from quests_md._kernels.dense import RunningSums, absorb_panels
 from quests_md._kernels.tiles import multiply
 
-from .cpu_index import Batch, CpuIndex
+from .cpu_index import Batch, CpuIndex, NearQueries
 
 __all__ = ["TileIndex"]
 
@@ -20,22 +20,19 @@ class TileIndex(CpuIndex):
         """See `CpuIndex.multiply`."""
         multiply(queries, panels, products)
 
-    def add_block(
-        self, batch: Batch, b: int, near: NDArray[np.int64], sums: RunningSums, refused: NDArray[np.bool_]
-    ) -> None:
+    def add_block(self, batch: Batch, b: int, near: NearQueries, sums: RunningSums, refused: NDArray[np.bool_]) -> None:
         """See `CpuIndex.add_block`."""
         panels, places = self.blocks.places(b)
         own = groups = None
         if batch.own is not None and batch.groups is not None:
-            own, groups = batch.own[near], batch.groups[places]
-        queries, asked = batch.near(b, near)
+            own, groups = batch.own[near.here], batch.groups[places]
         absorb_panels(
-            queries,
+            near.rounded,
             self.blocks.panels[panels],
             self.blocks.norms[places],
             own,
             groups,
-            asked,
+            batch.asked(b, near),
             sums,
             refused,
             batch.scratch,

@@ -22,14 +22,14 @@ COMPONENTS = 8
 #: Boxes that a box holds, and most boxes by whose middles queries are sorted.
 BOX_FAN, MOST_MIDDLES = 16, 256
 
-#: Principal axes are taken from so many rows, without those more than so many times as far from the median as nine rows
-#: out of ten.
+#: Principal axes are taken from about so many rows, without outliers: rows more than ten times as far from the median
+#: as nine rows out of ten are.
 AXES_ROWS, AXES_OUTLIER = 8192, 10.0
 
 #: Rows that are rotated together.
 ROTATED_ROWS = 2048
 
-#: Bandwidths from the mean beyond which the square of a distance may leave float32.
+#: Bandwidths. Of a block with a larger radius float32 is not tried: squares of distances would leave its range.
 MOST_RADIUS = 1e15
 
 
