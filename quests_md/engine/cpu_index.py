@@ -65,7 +65,7 @@ Products: TypeAlias = tuple[NDArray[np.float32], NDArray[np.float32], BlockQueri
 
 
 class NearQueries(NamedTuple):
-    """Queries of a batch that are near a block, in bandwidths relative to its centre; overwritten for the next block."""
+    """Queries of a batch near a block, in bandwidths from its centre; overwritten for the next block."""
 
     here: NDArray[np.int64]  #: (k,) places in the batch.
     rounded: NDArray[np.float32]  #: (k, width) coordinates along the principal axes.
@@ -104,7 +104,7 @@ class CpuIndex(ABC):
     def add_block(
         self, batch: "Batch", b: int, near: NearQueries, sums: RunningSums, refused: NDArray[np.bool_]
     ) -> None:
-        """Add block b in float32 to the sums of near queries, or refuse queries for which float32 is not good enough."""
+        """Add block b in float32 to the sums of near queries; refuse those for which float32 is not good enough."""
         absorb_products(*batch.products(b, near), sums, refused, batch.scratch)
 
     def decide(self, queries: NDArray[np.float64], levels: NDArray[np.float64], threads: int) -> NDArray[np.int8]:
