@@ -9,8 +9,7 @@ import pytest
 from scipy import stats
 from systems import null_of
 
-from quests_md.calibration.levels import NullScores, level_of
-from quests_md.calibration.statistics import STATISTICS, check_statistics
+from quests_md.calibration import level_of
 from quests_md.calibration.tails import FARTHEST, FEWEST_SCORES, pareto_level, pareto_quantile
 
 SIZES = ("extreme", "mean", "quantile", "same")
@@ -225,32 +224,3 @@ def test_frames_of_several_times_the_size_keep_the_rate():
         realised.append(1 - stats.norm.cdf(level.value) ** 250)
     assert np.mean(realised) <= 0.1 + 3 * np.std(realised) / math.sqrt(300)
     assert np.mean(realised) > 0.05
-
-
-def test_nulls_are_not_compared_by_value():
-    a, b = null_of([1.0, 2.0]), null_of([1.0, 2.0])
-    assert a != b
-    assert "scores" not in repr(a)
-    assert isinstance(a, NullScores)
-
-
-def test_the_statistics_are_fields_of_a_check():
-    from quests_md.records import CHECK_FIELDS
-
-    assert set(STATISTICS) <= set(CHECK_FIELDS)
-    for name, statistic in STATISTICS.items():
-        assert statistic.name == name
-        assert statistic.size in SIZES
-    assert {name for name, s in STATISTICS.items() if s.sides == ("above", "below")} == {"dh_mean", "frame_entropy"}
-
-
-def test_names_of_statistics_are_checked():
-    assert check_statistics(["dh_mean", "dh_max", "dh_mean"]) == ("dh_mean", "dh_max")
-    for empty in ((), []):
-        with pytest.raises(ValueError, match=r"statistics: expected names among dh_max, .*, got none"):
-            check_statistics(empty)
-    with pytest.raises(ValueError, match=r"statistics: .*'dh_min'"):
-        check_statistics(("dh_max", "dh_min"))
-    for bad in ("dh_max", None, 3):
-        with pytest.raises(TypeError, match=r"statistics: expected a tuple of names"):
-            check_statistics(bad)
