@@ -50,6 +50,7 @@ def scores(calibration, statistic="dh_max"):
     return only
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("groups", [None, "frame", "file", "labels"])
 @pytest.mark.parametrize("match", ["element", "any"])
 def test_the_level_is_the_rank_of_naive_group_maxima(tmp_path, groups, match):
@@ -105,6 +106,7 @@ def reference_of(rng, n):
     return Reference.from_frames(frames, descriptor=Given(), bandwidth=0.5, groups="frame", threads=1)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("a", "n"), [(0.1, 19), (0.2, 14)])
 def test_new_frames_keep_the_promise(a, n):
     def rate(rng):
@@ -118,6 +120,7 @@ def test_new_frames_keep_the_promise(a, n):
     assert mean > a / 3  # a level that never fires would keep any promise
 
 
+@pytest.mark.slow
 def test_new_frames_twice_as_large_keep_the_promise():
     def rate(rng):
         reference = reference_of(rng, 29)
@@ -131,6 +134,7 @@ def test_new_frames_twice_as_large_keep_the_promise():
     assert mean > 0.1 / 4
 
 
+@pytest.mark.slow
 def test_frames_apart_keep_the_promise_closely():
     def rate(rng):
         reference = reference_of(rng, 8)
@@ -144,6 +148,7 @@ def test_frames_apart_keep_the_promise_closely():
     assert abs(mean - 0.1) <= 4 * error  # exact for a continuous distribution: 2 of 20 ranks
 
 
+@pytest.mark.slow
 def test_the_honest_rate_of_too_few_groups_is_kept():
     def rate(rng):
         reference = reference_of(rng, 9)
@@ -295,6 +300,7 @@ def two_elements(rng, n_quiet=1, n_noisy=6, noise=1.0):
     return carrying(rows, [79] * n_quiet + [29] * n_noisy)
 
 
+@pytest.mark.slow
 def test_each_element_has_its_own_level_and_the_quiet_minority_is_seen():
     rng = np.random.default_rng(1)
     frames = [two_elements(rng) for _ in range(60)]
@@ -319,6 +325,7 @@ def test_each_element_has_its_own_level_and_the_quiet_minority_is_seen():
     assert check.state == "in"  # hidden by the noise of the others
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("noise", [0.2, 1.0])
 def test_the_rate_is_kept_with_elements_of_their_own(noise):
     def rate(rng):
@@ -366,6 +373,7 @@ def test_times_of_frames_make_the_blocks(tmp_path):
         assert calibrate(reference).times == BlockTimes()
 
 
+@pytest.mark.slow
 def test_a_run_of_correlated_frames_keeps_its_rate():
     """Blocks of five correlated frames; a run of ten blocks checked at every frame is ten looks."""
 

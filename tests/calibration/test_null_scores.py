@@ -9,15 +9,10 @@ from ase import Atoms
 from ase.data import chemical_symbols
 from systems import H, alloy, copper
 
-import quests_md.calibration.calibration
-import quests_md.calibration.null_scores
-import quests_md.calibration.sampling
-import quests_md.judge.judge
 from quests_md import Monitor, Reference, calibrate, entropy
-from quests_md.calibration.sampling import SAMPLE_ATOMS, sample
-from quests_md.calibration.statistics import STATISTICS
-from quests_md.environments.connectivity import LINK
-from quests_md.judge.judge import Judge
+from quests_md.calibration import SAMPLE_ATOMS, SEED, SKETCH_ROWS, STATISTICS, frame_entropy, sample
+from quests_md.environments import largest_cluster
+from quests_md.judge import Judge
 
 #: Frames that are alike but for two of other sizes, three to a group of the reference.
 FRAMES = [*(alloy(seed=i) for i in range(22)), alloy(1, seed=50), alloy(3, seed=51)]
@@ -27,18 +22,6 @@ GROUPS = np.repeat(range(8), 3)
 @pytest.fixture(scope="module")
 def references():
     return {m: Reference.from_frames(FRAMES, bandwidth=H, match=m, groups=GROUPS) for m in ("element", "any")}
-
-
-@pytest.fixture
-def small_sample(monkeypatch):
-    for module in (
-        quests_md.calibration.sampling,
-        quests_md.calibration.null_scores,
-        quests_md.calibration.calibration,
-    ):
-        monkeypatch.setattr(module, "SAMPLE_ATOMS", 12)
-    for module in (quests_md.calibration.null_scores, quests_md.judge.judge):
-        monkeypatch.setattr(module, "SKETCH_ROWS", 90)
 
 
 def frame_rows(reference, i):
@@ -60,21 +43,6 @@ def naive_dh(rows, numbers, reference, without=None, of=None):
         if of is not None:
             out[i] -= math.log(everything.sum() / like.sum())
     return out
-
-
-def naive_cluster(atoms, flagged, pair_distances):
-    """Size of the largest set of flagged atoms joined by distances up to 1.3 times the usual one of their elements."""
-    left, largest = set(np.flatnonzero(flagged)), 0
-    distances = atoms.get_all_distances(mic=True)
-    while left:
-        cluster = [left.pop()]
-        for i in cluster:
-            pairs = [(j, tuple(sorted((int(atoms.numbers[i]), int(atoms.numbers[j]))))) for j in left]
-            joined = [j for j, pair in pairs if distances[i, j] <= LINK * pair_distances[pair][1]]
-            cluster += joined
-            left -= set(joined)
-        largest = max(largest, len(cluster))
-    return largest
 
 
 def extremes(values, groups, sizes, choose=max):
@@ -110,7 +78,7 @@ def naive_nulls(dh, entropies, frames, groups, match, pair_distances):
         d > np.array([levels[int(z) if match == "element" else 0] for z in atoms.numbers])
         for d, atoms in zip(dh, frames, strict=True)
     ]
-    clusters = [naive_cluster(atoms, h, pair_distances) for atoms, h in zip(frames, high, strict=True)]
+    clusters = [largest_cluster(atoms, h, pair_distances) for atoms, h in zip(frames, high, strict=True)]
     counted = [i for i in range(len(frames)) if not sets[i]]
     for name, values in (("n_tail", [h.mean() for h in high]), ("tail_cluster", clusters)):
         chosen = ([x[i] for i in counted] for x in (values, groups, sizes))
@@ -149,37 +117,47 @@ def test_held_out_frames_have_the_naive_numbers(references, match, given):
     assert any(v > 0 for v, _ in expected["n_tail", None, "above"])
 
 
-@pytest.mark.parametrize("match", ["element", "any"])
-def test_the_sample_and_the_sketch_have_the_naive_numbers(references, match, small_sample):
-    reference = references[match]
-    sketch = reference.sketch(90, 0)
-    expected = {}
-    sampled, entropies, sizes = [], [], []
-    for i in range(len(FRAMES)):
-        rows, numbers = frame_rows(reference, i)
-        chosen = sample(np.arange(len(rows), dtype=np.uint64), 0)
-        sampled.append(naive_dh(rows[chosen], numbers[chosen], reference, without=GROUPS[i], of=sketch))
-        entropies.append(naive.entropy(rows[chosen], H))
-        sizes.append(len(chosen))
-    assert max(sizes) == 12
-    for name, values in (
-        ("dh_mean", [d.mean() for d in sampled]),
-        ("dh_q99", [np.percentile(d, 99) for d in sampled]),
-        ("frame_entropy", entropies),
-    ):
-        expected[name, None, "above"] = extremes(values, GROUPS, sizes)
-    expected["frame_entropy", None, "below"] = extremes(entropies, GROUPS, sizes, min)
-    calibration = calibrate(reference)
-    names = ("dh_mean", "dh_q99", "frame_entropy")
-    assert_alike(calibration, expected, "proven", names)
-    full = {n.statistic: n.scores for n in calibration.nulls if n.values == "full" and n.side == "above"}
-    assert set(full) == set(names)
-    assert not any(np.allclose(full[name], [v for v, _ in expected[name, None, "above"]]) for name in names)
+@pytest.fixture(scope="module")
+def large():
+    """More rows than the sketch has, in frames of more atoms than the sample has."""
+    return Reference.from_frames([alloy(8, seed=i) for i in range(9)], bandwidth=H, groups="frame")
+
+
+def naive_sample(reference, rows, numbers, without=None):
+    """Mean and quantile of dH of the sample with respect to the sketch, and its entropy."""
+    chosen = sample(np.arange(len(rows), dtype=np.uint64), SEED)
+    assert len(chosen) == SAMPLE_ATOMS < len(rows)
+    sketch = reference.sketch(SKETCH_ROWS, SEED)
+    dh = naive_dh(rows[chosen], numbers[chosen], reference, without, of=sketch)
+    return {"dh_mean": dh.mean(), "dh_q99": np.percentile(dh, 99), "frame_entropy": naive.entropy(rows[chosen], H)}
+
+
+def scores_of(calibration, values):
+    return {n.statistic: n for n in calibration.nulls if n.values == values and n.side == "above"}
+
+
+@pytest.mark.slow
+def test_the_sample_and_the_sketch_have_the_naive_numbers(large):
+    """In both ways of scoring and in a check, for one frame each."""
+    assert large.n_environments > SKETCH_ROWS
+    held_out = scores_of(calibrate(large), "proven")
+    for name, value in naive_sample(large, *frame_rows(large, 4), without=4).items():
+        assert np.abs(held_out[name].scores - value).min() < 1e-4, name
+        assert set(held_out[name].sizes) == {SAMPLE_ATOMS}
+    atoms = alloy(6, seed=50, rattle=0.06)
+    apart = calibrate(large, frames=[atoms, alloy(6, seed=51)], groups="frame", statistics=tuple(STATISTICS))
+    proven, full = (scores_of(apart, values) for values in ("proven", "full"))
+    judge = Judge(large, apart, values="proven")
+    check = judge.judge(atoms, step=0, frame=0).check
+    for name, value in naive_sample(large, large.descriptor(atoms), atoms.numbers).items():
+        assert getattr(check, name) == pytest.approx(value, abs=1e-4)
+        assert np.abs(proven[name].scores - getattr(check, name)).min() < 1e-4
+        assert np.abs(full[name].scores - getattr(check, name)).min() > 1e-4
 
 
 @pytest.mark.parametrize("match", ["element", "any"])
 @pytest.mark.parametrize("mode", ["full", "proven"])
-def test_separate_frames_have_the_numbers_that_a_check_of_them_reports(references, match, mode, small_sample):
+def test_separate_frames_have_the_numbers_that_a_check_of_them_reports(references, match, mode):
     reference = references[match]
     apart = [alloy(seed=i, rattle=0.06) for i in range(100, 120)]
     calibration = calibrate(reference, frames=apart, groups="frame", statistics=tuple(STATISTICS))
@@ -196,7 +174,7 @@ def test_separate_frames_have_the_numbers_that_a_check_of_them_reports(reference
         assert sides == {"above", "below"} if STATISTICS[name].sides == ("above", "below") else sides == {"above"}
         for null in by_statistic[name]:
             np.testing.assert_allclose(null.scores, reported, atol=1e-4, err_msg=name)
-            assert set(null.sizes) == {32 if mode == "full" else 12}
+            assert set(null.sizes) == {32}
     for name in ("n_tail", "tail_cluster"):
         (null,) = by_statistic[name]
         reported = [getattr(check, name) for i, check in enumerate(checks) if i % 4]  # the others set the atom level
@@ -211,7 +189,7 @@ def test_separate_frames_have_the_numbers_that_a_check_of_them_reports(reference
 
 @pytest.mark.slow
 @pytest.mark.parametrize("values", ["full", "proven"])
-def test_the_monitor_reports_the_numbers_of_the_calibration(references, values, small_sample, tmp_path):
+def test_the_monitor_reports_the_numbers_of_the_calibration(references, values):
     """Levels at the edge of the scores: of the frames of the calibration exactly those with the largest are out."""
     reference = references["element"]
     apart = [alloy(seed=i, rattle=0.06) for i in range(200, 220)]
@@ -275,37 +253,6 @@ def test_atoms_of_an_element_of_one_group_count_in_nothing():
     assert [level.rate for level in levels if level.element == "Ag"] == [1.0]
 
 
-def test_rows_without_a_group_and_shares_of_a_sketch(references):
-    reference = references["element"]
-    atoms = alloy(seed=77)
-    rows = naive.rows(atoms)
-    own = np.arange(len(atoms)) % 9 - 1  # -1: nothing is left out
-    found = reference.delta_entropy_without(rows, atoms.numbers, own)
-    expected = [naive_dh(rows[i : i + 1], atoms.numbers[i : i + 1], reference, own[i])[0] for i in range(len(rows))]
-    np.testing.assert_allclose(found, expected, atol=1e-6)
-    np.testing.assert_allclose(
-        found[own == -1], reference.delta_entropy(rows, numbers=atoms.numbers)[own == -1], atol=1e-4
-    )
-    frames = np.arange(reference.n_frames)
-    by_frame = reference.delta_entropy_without(rows, atoms.numbers, own, frames)
-    assert (by_frame <= found + 1e-9).all()  # fewer rows are left out
-    strange = reference.delta_entropy_without(rows[:1], np.array([47]), np.array([-1]))
-    assert np.isposinf(strange).all()
-    sketch = reference.sketch(90, 0)
-    shares = reference.known.log_shares(sketch.known, np.array([29, 79, 47]))
-    counts = [[(r.numbers == z).sum() for z in (29, 79)] for r in (reference, sketch)]
-    np.testing.assert_allclose(shares, [*np.log(np.divide(*counts)), 0.0])
-
-
-def test_a_frame_of_the_reference_is_the_one_it_was_made_of(references):
-    for i in (0, 22, 23):
-        frame = references["element"].frame(i)
-        np.testing.assert_array_equal(frame.numbers, FRAMES[i].numbers)
-        np.testing.assert_allclose(frame.positions, FRAMES[i].positions, atol=1e-5)
-        np.testing.assert_allclose(frame.cell.array, FRAMES[i].cell.array, atol=1e-5)
-        assert frame.pbc.all()
-
-
 def naive_order(identity, seed):
     """SplitMix64 with Python's integers."""
     x = (identity + (seed + 1) * 0x9E3779B97F4A7C15) % 2**64
@@ -329,12 +276,8 @@ def test_frames_of_an_empty_file_have_no_numbers(references):
     assert (calibration.levels(Atoms("CuAu")) == 0.0).all()
 
 
-def test_the_entropy_of_a_large_frame_is_that_of_all_pairs(monkeypatch):
+def test_the_entropy_of_a_large_frame_is_that_of_all_pairs():
     rng = np.random.default_rng(0)
-    rows = rng.normal(size=(300, 63)) * 0.01 + 0.1 * rng.integers(0, 2, size=(300, 1))
-    exact = entropy(rows, bandwidth=H)
-    assert quests_md.calibration.sampling.frame_entropy(rows, H, 1) == exact
-    monkeypatch.setattr(quests_md.calibration.sampling, "LARGE", 100)
-    for these in (rows, np.zeros((300, 63)), np.concatenate([rows, rows + 1e6])):
-        expected = entropy(these, bandwidth=H)
-        assert quests_md.calibration.sampling.frame_entropy(these, H, 1) == pytest.approx(expected, abs=1e-5)
+    rows = rng.normal(size=(2100, 63)) * 0.01 + 0.1 * rng.integers(0, 2, size=(2100, 1))
+    for these in (rows[:300], rows, np.zeros((2100, 63)), np.concatenate([rows[:1050], rows[:1050] + 1e6])):
+        assert frame_entropy(these, H, 1) == pytest.approx(entropy(these, bandwidth=H), abs=1e-5)

@@ -45,9 +45,20 @@ class Asked(CountingEMT):
         super().calculate(*args, **kwargs)
 
 
-class Broken(EMT):
+class Moody(EMT):
+    """Fails as often as it is told to; counts its instances."""
+
+    failures = made = 0
+
+    def __init__(self):
+        super().__init__()
+        type(self).made += 1
+
     def calculate(self, *args, **kwargs):
-        raise RuntimeError("no licence left")
+        if type(self).failures:
+            type(self).failures -= 1
+            raise RuntimeError("no licence left")
+        super().calculate(*args, **kwargs)
 
 
 @functools.cache
@@ -147,14 +158,12 @@ def test_the_run_is_not_disturbed():
 
 
 def test_alarms_stand_if_the_second_cannot_answer(tmp_path, caplog):
-    reference, calibration = second()
-    with watch((reference, calibration), log=tmp_path / "run.jsonl") as monitor:
+    with watch(second(Moody), log=tmp_path / "run.jsonl") as monitor:
         monitor.check(copper(rattle=0.01))
-        reference.descriptor._calculator = Broken()
-        checks = [monitor.check(warm(0))]
-        reference.descriptor._calculator = Broken()
-        checks += [monitor.check(warm(1)), monitor.check(warm(2))]
-    assert [check.state for check in checks] == ["out", "out", "in"]  # a new calculator was made after each failure
+        Moody.made, Moody.failures = 0, 2
+        checks = [monitor.check(warm(i)) for i in range(3)]
+    assert [check.state for check in checks] == ["out", "out", "in"]
+    assert Moody.made == 2  # a new one after each failure
     assert [check.confirm_excess is None for check in checks] == [True, True, False]
     log = read_log(tmp_path / "run.jsonl")
     errors = [note["message"] for note in log.notes if note["level"] == "error"]
@@ -165,9 +174,9 @@ def test_alarms_stand_if_the_second_cannot_answer(tmp_path, caplog):
 
 
 def test_a_calculator_that_cannot_be_used_is_found_before_the_run():
-    reference, calibration = second()
-    reference.descriptor._calculator = Broken()
-    with watch((reference, calibration)) as monitor, pytest.raises(RuntimeError, match="no licence left"):
+    confirm = second(Moody)
+    Moody.failures = 1
+    with watch(confirm) as monitor, pytest.raises(RuntimeError, match="no licence left"):
         monitor.attach(verlet(copper(temperature_K=300, calc=EMT())), 3)
 
 

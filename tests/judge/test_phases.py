@@ -15,6 +15,7 @@ from systems import H, alloy, copper, null_of
 
 from quests_md import MismatchError, Phases, Reference
 from quests_md.calibration.levels import level_of
+from quests_md.environments import largest_cluster
 from quests_md.environments.connectivity import LINK
 from quests_md.judge.phase_ratios import compare
 from quests_md.judge.phase_thresholds import learn, threshold_of
@@ -178,8 +179,8 @@ def test_levels_of_clusters_come_from_frames_that_set_no_threshold():
     both = Phases(references(), rate=0.2, control=[warm(500 + i) for i in range(2)])
     ratios, held_out = compare(references(), "warm", None)
     rule = replace(learn(held_out, "warm", 0.2), thresholds=both.thresholds)
-    frames, link = held_out["warm"], LINK * ratios.pair_distances[29, 29][1]
-    expected = [naive_cluster(frames.frames[i], rule.labels(frames.ratios[i]) == 1, link) for i in range(1, 10, 2)]
+    frames, pairs = held_out["warm"], ratios.pair_distances
+    expected = [largest_cluster(frames.frames[i], rule.labels(frames.ratios[i]) == 1, pairs) for i in range(1, 10, 2)]
     assert max(expected) > 2
     own = level_of(null_of(expected, 108, "phase_cluster"), "extreme", 108, 0.2, 1)
     level = both.cluster_level("cold", 108, 0.2)
@@ -195,19 +196,6 @@ def test_levels_of_clusters_come_from_frames_that_set_no_threshold():
 def largest_of(phases, atoms, product):
     """Atoms in the largest cluster of a product."""
     return phases.clusters(atoms, phases.assign(atoms))[product]
-
-
-def naive_cluster(atoms, flagged, link):
-    left, largest = set(np.flatnonzero(flagged).tolist()), 0
-    near = [set(j.tolist()) for _, _, j in naive.neighbours(atoms, link)]
-    while left:
-        cluster, edge = set(), {left.pop()}
-        while edge:
-            cluster |= edge
-            edge = {j for i in edge for j in near[i]} & left
-            left -= edge
-        largest = max(largest, len(cluster))
-    return largest
 
 
 def test_three_phases_are_told_apart():
