@@ -340,10 +340,8 @@ def phases() -> None:
         ("two", Phases(two)),
         ("three", Phases(two | {"other": other}, parent="liquid", rate=0.02)),
         ("control", Phases(two, control=control)),
-        ("later", Phases(two).with_control(control, groups="frame")),
     ):
-        ratio = made.log_ratio(liquid.descriptor(run[7]), run[7].numbers, "solid")
-        numbers = {"thresholds": np.array(list(made.thresholds.values())), "confusion": made.confusion, "ratio": ratio}
+        numbers = {"thresholds": np.array(list(made.thresholds.values())), "confusion": made.confusion}
         labels = np.array([made.assign(atoms) for atoms in run])
         keep(f"{name} phases", repr(made), made.describe(), made.settings, labels=labels, **numbers)
         watch(name, run, liquid, levels, phases=made, actions=[save_frame(f"{name}.extxyz")])

@@ -1,17 +1,8 @@
 """A frame, atom by atom: descriptor rows, neighbours, connected clusters, atoms that are too near."""
 
-from .atom_ids import element_symbol, hashed, identities
-from .connectivity import bare, clusters, coordination, largest_cluster, links
-from .contacts import close_pairs
+from .contacts import bare, close_pairs, clusters, coordination, largest_cluster, links
 from .descriptor import Descriptor, DescriptorLike, check_center_rows, describe, is_center, is_neighbor
-from .host_numbers import (
-    cached_energy,
-    cached_results,
-    frame_digest,
-    non_finite_atoms,
-    temperature_K,
-    volume_per_atom,
-)
+from .facts import FrameFacts, element_symbol, frame_digest, frame_facts, hashed, identities
 from .minimised import Minimised
 from .neighbours import MAX_COORDINATE, PairDistances, frame_grid, linked_pairs, nearest_by_element, wrapped_positions
 from .time_averaged import TimeAveraged
@@ -21,13 +12,12 @@ __all__ = [
     "MAX_COORDINATE",
     "Descriptor",
     "DescriptorLike",
+    "FrameFacts",
     "Minimised",
     "PairDistances",
     "TimeAveraged",
     "Window",
     "bare",
-    "cached_energy",
-    "cached_results",
     "check_center_rows",
     "close_pairs",
     "clusters",
@@ -35,6 +25,7 @@ __all__ = [
     "describe",
     "element_symbol",
     "frame_digest",
+    "frame_facts",
     "frame_grid",
     "hashed",
     "identities",
@@ -44,8 +35,5 @@ __all__ = [
     "linked_pairs",
     "links",
     "nearest_by_element",
-    "non_finite_atoms",
-    "temperature_K",
-    "volume_per_atom",
     "wrapped_positions",
 ]

@@ -17,7 +17,7 @@ from quests_md._threads import available_threads, for_ranges
 from quests_md.engine import announce_compilation
 from quests_md.errors import UnsuitableFrameError
 
-from .atom_ids import element_symbol
+from .facts import element_symbol
 from .neighbours import frame_grid
 
 __all__ = ["Descriptor", "DescriptorLike", "check_center_rows", "describe", "is_center", "is_neighbor"]

@@ -27,18 +27,14 @@ from quests_md.calibration import (
 from quests_md.environments import (
     MAX_COORDINATE,
     Descriptor,
+    FrameFacts,
     PairDistances,
     bare,
-    cached_energy,
     close_pairs,
     describe,
     element_symbol,
-    frame_digest,
-    identities,
+    frame_facts,
     largest_cluster,
-    non_finite_atoms,
-    temperature_K,
-    volume_per_atom,
     wrapped_positions,
 )
 from quests_md.errors import FrameError, UnsuitableFrameError
@@ -203,9 +199,14 @@ class Judge:
         """
         start = time.perf_counter()
         seen = atoms if averaged is None else averaged
-        check = self._begun(atoms, step, frame, time_ps, interval)
+        facts = frame_facts(atoms)
+        check = self._begun(facts, np.asarray(atoms.numbers), step, frame, time_ps, interval)
+        centers = np.flatnonzero(self.reference.is_center(atoms.numbers))
         try:
-            rows = self._rows(atoms, seen)
+            _require_centers(len(atoms), len(centers))
+            if not isinstance(self.reference.descriptor, Descriptor):
+                wrapped_positions(atoms)  # a descriptor of one's own may not look
+            rows = describe(self.reference.descriptor, seen, self.threads)
             crowded = close_pairs(atoms, self._cache.pair_distances)
         except UnsuitableFrameError:  # the reference is not for such frames: nothing has exploded
             raise
@@ -214,28 +215,40 @@ class Judge:
             check = replace(check, elapsed_us=_microseconds_since(start))
             return Judged(check, None, str(exc), offenders=tuple(lost.tolist()))
         # atoms that are no centers have no dH and count in nothing, not in the size of the frame either
-        centers = np.flatnonzero(self.reference.is_center(atoms.numbers))
-        levels = self.frame_levels(np.asarray(atoms.numbers)[centers], self.mode(len(atoms)))
-        found = self._evaluate(seen, rows, centers, levels)
-        numbers = found.numbers
-        values: dict[str, Any] = {name: statistic.of(numbers) for name, statistic in STATISTICS.items()}
-        excesses = self._excesses(numbers, values, levels, check.n_unknown)
-        broken, not_finite = non_finite_atoms(atoms)
-        explosion = crowded.reason or not_finite
-        opinion = Opinion()
-        if not explosion and not check.n_unknown:
-            opinion, excesses = self._confirmed(atoms, excesses, step, frame)
-        phases = self._phases_of(seen, rows, len(centers))
+        numbers = np.asarray(seen.numbers)[centers]
+        levels = self.frame_levels(numbers, self.mode(len(atoms)))
+        is_all = len(centers) == len(atoms)
+        environments = Environments(
+            atoms=seen if is_all else bare(seen, centers),
+            identities=facts.identities[centers],
+            rows=rows if is_all else rows[centers],
+            known=self.reference.is_known(numbers),
+            levels=self.calibration.dh_levels(levels, numbers),
+            atom_levels=self.calibration.atom_level(numbers),
+            pair_distances=self._cache.pair_distances,
+        )
+        found = self._evaluate(environments, self.mode(len(atoms)))
+        values: dict[str, Any] = {name: statistic.of(found.numbers) for name, statistic in STATISTICS.items()}
+        excesses = self._excesses(found.numbers, values, levels, check.n_unknown)
+        explosion = crowded.reason or facts.not_finite
+        opinion, doubted = Opinion(), self._doubted(excesses)
+        if self.confirm is not None and doubted and not explosion and not check.n_unknown:
+            opinion = opinion_of(partial(self.confirm.judge, atoms, step=step, frame=frame))
+            excesses |= called_off(doubted, opinion)
+        phases = _PhasesFound({})
+        if self.phases is not None:
+            labels = self.phases.assign(seen, rows, threads=self.threads)
+            phases = self._phases_found(self.phases, labels, self.phases.clusters(seen, labels), len(centers))
         ruling = verdict(excesses | phases.excesses)
-        worst, tail = _worst(numbers), numbers.tail if self.calibration.counts_tail else None
+        worst, tail = _worst(found.numbers), found.numbers.tail if self.calibration.counts_tail else None
         check = replace(
             check,
             **values,
             n_above=int(found.above.sum()),
-            largest_cluster=largest_cluster(numbers.atoms, found.above, self._cache.pair_distances),
-            excess=float(numbers.excess.max()),
+            largest_cluster=largest_cluster(environments.atoms, found.above, self._cache.pair_distances),
+            excess=float(found.numbers.excess.max()),
             worst_atom=None if worst is None else int(centers[worst]),
-            worst_element=None if worst is None else element_symbol(int(numbers.atoms.numbers[worst])),
+            worst_element=None if worst is None else element_symbol(int(numbers[worst])),
             alarms=ruling.alarms,
             excesses=ruling.excesses,
             trigger_excess=ruling.trigger_excess,
@@ -245,14 +258,14 @@ class Judge:
             explosion=explosion,
             confirm_excess=opinion.excess,
             elapsed_us=_microseconds_since(start),
-            delta_entropy=_of_all(centers, numbers.dh, len(atoms), math.nan),
+            delta_entropy=_of_all(centers, found.numbers.dh, len(atoms), math.nan),
             above=_of_all(centers, found.above, len(atoms), False),
         )
         return Judged(
             check,
             rows,
             tail=None if tail is None else _of_all(centers, tail, len(atoms), False),
-            offenders=tuple(dict.fromkeys(crowded.atoms.ravel().tolist())) or broken,
+            offenders=tuple(dict.fromkeys(crowded.atoms.ravel().tolist())) or facts.not_finite_atoms,
             product=phases.is_product,
             product_phase=phases.product,
             unanswered=opinion.unanswered,
@@ -289,54 +302,37 @@ class Judge:
         """DH of every atom, whatever the mode; NaN for atoms that are no centers."""
         return self.reference.delta_entropy(rows, numbers=atoms.numbers, threads=self.threads)
 
-    def _begun(self, atoms: Atoms, step: int, frame: int, time_ps: float | None, interval: int | None) -> Check:
+    def _begun(
+        self,
+        facts: FrameFacts,
+        numbers: NDArray[np.int64],
+        step: int,
+        frame: int,
+        time_ps: float | None,
+        interval: int | None,
+    ) -> Check:
         """The check with what is known of the frame before it is judged."""
-        numbers = atoms.numbers
         return Check.invalid(
             step=step,
             frame=frame,
             # to 1e-9 ps, so that it does not depend on how it was added up
             time_ps=None if time_ps is None else round(time_ps, 9),
-            n_atoms=len(atoms),
+            n_atoms=len(numbers),
             n_unknown=int((self.reference.is_center(numbers) & ~self.reference.is_known(numbers)).sum()),
-            temperature_K=temperature_K(atoms),
-            volume_per_atom=volume_per_atom(atoms),
-            energy_per_atom=cached_energy(atoms),
+            temperature_K=facts.temperature_K,
+            volume_per_atom=facts.volume_per_atom,
+            energy_per_atom=facts.energy_per_atom,
             interval=interval,
-            digest=frame_digest(atoms),
+            digest=facts.digest,
         )
 
-    def _rows(self, atoms: Atoms, seen: Atoms) -> NDArray[np.float64]:
-        """Descriptor rows of all atoms, (n_atoms, width); FrameError if the frame has none."""
-        if len(atoms) == 0:
-            raise FrameError("the frame has no atoms")
-        if not self.reference.is_center(atoms.numbers).any():
-            raise FrameError("the frame has no atom of the elements that are centers of environments")
-        if not isinstance(self.reference.descriptor, Descriptor):
-            wrapped_positions(atoms)  # a descriptor of one's own may not look
-        return describe(self.reference.descriptor, seen, self.threads)
-
-    def _evaluate(
-        self, seen: Atoms, rows: NDArray[np.float64], centers: NDArray[np.int64], levels: tuple[Level, ...]
-    ) -> Evaluated:
-        """The numbers of the frame by the mode for its size."""
-        numbers = np.asarray(seen.numbers)[centers]
-        is_all = len(centers) == len(seen)
-        these = Environments(
-            atoms=seen if is_all else bare(seen, centers),
-            identities=identities(seen)[centers],
-            rows=rows if is_all else rows[centers],
-            known=self.reference.is_known(numbers),
-            levels=self.calibration.dh_levels(levels, numbers),
-            atom_levels=self.calibration.atom_level(numbers),
-            pair_distances=self._cache.pair_distances,
-        )
-        if self.mode(len(seen)) == "full":
+    def _evaluate(self, these: Environments, mode: Mode) -> Evaluated:
+        if mode == "full":
             return evaluate_full(self.reference, these, self.threads)
-        sketch = self._sketch_of_reference()
-        return evaluate_proven(
-            self.reference, sketch, these, self.threads, margin=self.margin, counts_tail=self.calibration.counts_tail
-        )
+        if self._cache.sketch is None:
+            self._cache.sketch = self.reference.sketch(SKETCH_ROWS, SEED)
+        sketch, counts_tail = self._cache.sketch, self.calibration.counts_tail
+        return evaluate_proven(self.reference, sketch, these, self.threads, margin=self.margin, counts_tail=counts_tail)
 
     def _excesses(
         self, frame: FrameNumbers, values: Mapping[str, float | None], levels: tuple[Level, ...], n_unknown: int
@@ -345,23 +341,15 @@ class Judge:
         in_use = dict.fromkeys((*self.calibration.statistics, *(["dh_max"] if n_unknown else [])))
         return {name: excess_of(STATISTICS[name], frame, values[name], levels, self.release) for name in in_use}
 
-    def _confirmed(
-        self, atoms: Atoms, excesses: dict[str, float], step: int, frame: int
-    ) -> tuple[Opinion, dict[str, float]]:
-        """The opinion of the second judge, if there are alarms to ask it about, and the excesses after that."""
+    def _doubted(self, excesses: Mapping[str, float]) -> dict[str, float]:
+        """The excesses about which the second judge is asked; empty: none of them is an alarm."""
         doubted = {name: value for name, value in excesses.items() if name not in self.not_confirmed}
-        if self.confirm is None or not max(doubted.values(), default=-math.inf) > 0:
-            return Opinion(), excesses
-        opinion = opinion_of(partial(self.confirm.judge, atoms, step=step, frame=frame))
-        return opinion, excesses | called_off(doubted, opinion)
+        return doubted if max(doubted.values(), default=-math.inf) > 0 else {}
 
-    def _phases_of(self, seen: Atoms, rows: NDArray[np.float64], n_centers: int) -> _PhasesFound:
-        """The labelled phases of the frame, whose parent is judged as a frame of so many centers."""
-        phases = self.phases
-        if phases is None:
-            return _PhasesFound({})
-        labels = phases.assign(seen, rows, threads=self.threads)
-        clusters = phases.clusters(seen, labels)
+    def _phases_found(
+        self, phases: Phases, labels: NDArray[np.int64], clusters: dict[str, int], n_centers: int
+    ) -> _PhasesFound:
+        """What labels and clusters of phases mean in a frame whose parent is judged as one of so many centers."""
         levels = self.phase_levels(n_centers)
         own = {name: count_excess(clusters[name], level, self.release) for name, level in levels.items()}
         product = max(own, key=lambda name: own[name])
@@ -373,10 +361,12 @@ class Judge:
             is_product=labels == phases.names.index(product),
         )
 
-    def _sketch_of_reference(self) -> Reference:
-        if self._cache.sketch is None:
-            self._cache.sketch = self.reference.sketch(SKETCH_ROWS, SEED)
-        return self._cache.sketch
+
+def _require_centers(n_atoms: int, n_centers: int) -> None:
+    if n_atoms == 0:
+        raise FrameError("the frame has no atoms")
+    if n_centers == 0:
+        raise UnsuitableFrameError("the frame has no atom of the elements that are centers of environments")
 
 
 def _worst(frame: FrameNumbers) -> int | None:

@@ -8,7 +8,7 @@ from ase.neighborlist import neighbor_list
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from quests_md.environments.connectivity import LINK, UNKNOWN_LINK, clusters, coordination, largest_cluster
+from quests_md.environments.contacts import LINK, UNKNOWN_LINK, clusters, coordination, largest_cluster
 
 CU = {(29, 29): (2.2, 2.0)}
 MIXED = {(13, 13): (1.0, 1.4), (13, 28): (1.0, 2.0), (28, 28): (1.0, 2.9)}

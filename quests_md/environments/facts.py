@@ -1,0 +1,121 @@
+"""What a frame says before its environments are looked at: who its atoms are, and numbers of its simulation."""
+
+import hashlib
+import math
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+import numpy as np
+from ase import Atoms
+from ase.data import chemical_symbols
+from numpy.typing import NDArray
+
+__all__ = ["FrameFacts", "element_symbol", "frame_digest", "frame_facts", "hashed", "identities"]
+
+
+class FrameFacts(NamedTuple):
+    """What a frame says; of a calculator only results that it has for exactly this frame are read."""
+
+    identities: NDArray[np.uint64]
+    """(n_atoms,) identity of each atom, see `identities`."""
+    digest: str
+    """See `frame_digest`."""
+    temperature_K: float | None
+    """Kinetic temperature in K; None for frames without momenta."""
+    volume_per_atom: float | None
+    """Å^3 per atom; None unless the cell is finite and periodic in three directions."""
+    energy_per_atom: float | None
+    """eV per atom; None where the calculator has no energy."""
+    not_finite: str
+    """Which of momenta, forces and energy are not finite, in words; empty: all are."""
+    not_finite_atoms: tuple[int, ...]
+    """The atoms whose momenta or forces are not finite."""
+
+
+def frame_facts(atoms: Atoms) -> FrameFacts:
+    """The facts of a frame, which is not changed; no calculation is started."""
+    results = _cached_results(atoms)
+    at, what = _not_finite(atoms, results)
+    return FrameFacts(
+        identities=identities(atoms),
+        digest=frame_digest(atoms),
+        temperature_K=_temperature_K(atoms),
+        volume_per_atom=_volume_per_atom(atoms),
+        energy_per_atom=_energy_per_atom(results.get("energy"), len(atoms)),
+        not_finite=what,
+        not_finite_atoms=at,
+    )
+
+
+def identities(atoms: Atoms) -> NDArray[np.uint64]:
+    """(n_atoms,) the numbers that stay with the atoms: `arrays["id"]` where present, else their indices."""
+    return np.asarray(atoms.arrays.get("id", np.arange(len(atoms)))).astype(np.uint64)
+
+
+def hashed(identities: NDArray[np.uint64], seed: int) -> NDArray[np.uint64]:
+    """(n,) numbers that look random and are always the same for an identity, so that a sample of atoms stays the same.
+
+    References
+    ----------
+    splitmix64: Steele, Lea, Flood, OOPSLA (2014), doi:10.1145/2714064.2660195.
+    """
+    # arrays of integers wrap around silently, as wanted here; numpy's integers would warn
+    x = identities + np.uint64((seed * 0x9E3779B97F4A7C15 + 0x9E3779B97F4A7C15) % 2**64)
+    x = (x ^ (x >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+    x = (x ^ (x >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+    return np.asarray(x ^ (x >> np.uint64(31)), dtype=np.uint64)
+
+
+def element_symbol(number: int) -> str:
+    """Chemical symbol of an atomic number; the number itself as text where there is no such element."""
+    return str(chemical_symbols[number]) if 0 <= number < len(chemical_symbols) else str(number)
+
+
+def frame_digest(atoms: Atoms) -> str:
+    """Checksum of positions, cell and atomic numbers, 16 hexadecimal digits."""
+    digest = hashlib.blake2b(digest_size=8)
+    for array in (atoms.positions, atoms.cell.array, atoms.numbers):
+        digest.update(np.ascontiguousarray(array).data)
+    return digest.hexdigest()
+
+
+def _cached_results(atoms: Atoms) -> dict[str, Any]:
+    """What the calculator has computed for exactly this frame; never starts a calculation."""
+    results = getattr(atoms.calc, "results", None)
+    try:
+        if not isinstance(results, dict) or atoms.calc.calculation_required(atoms, ["energy"]):
+            return {}
+    except Exception:  # a foreign calculator that cannot answer must not stop a run
+        return {}
+    return results
+
+
+def _energy_per_atom(energy: Any, n_atoms: int) -> float | None:
+    try:
+        return None if energy is None or n_atoms == 0 else float(energy) / n_atoms
+    except Exception:  # a foreign calculator may hold anything
+        return None
+
+
+def _not_finite(atoms: Atoms, results: Mapping[str, Any]) -> tuple[tuple[int, ...], str]:
+    arrays = {"momenta": atoms.arrays.get("momenta"), "forces": results.get("forces")}
+    for name, array in arrays.items():
+        if array is not None and np.shape(array) == (len(atoms), 3) and not np.isfinite(array).all():
+            found = np.flatnonzero(~np.isfinite(array).all(axis=1))
+            return tuple(found.tolist()), f"the {name} of {len(found)} atoms are not finite, of atom {found[0]} first"
+    energy = results.get("energy")
+    if isinstance(energy, float | np.floating) and not math.isfinite(energy):
+        return (), "the energy is not finite"
+    return (), ""
+
+
+def _temperature_K(atoms: Atoms) -> float | None:
+    if not atoms.has("momenta") or atoms.get_number_of_degrees_of_freedom() <= 0:
+        return None
+    return float(atoms.get_temperature())
+
+
+def _volume_per_atom(atoms: Atoms) -> float | None:
+    if len(atoms) == 0 or not atoms.pbc.all() or not np.isfinite(atoms.cell.array).all():
+        return None
+    return abs(float(atoms.cell.volume)) / len(atoms)
