@@ -10,16 +10,9 @@ from ase.data import chemical_symbols
 from systems import H, alloy, copper
 
 from quests_md import Monitor, Reference, calibrate, entropy
-<<<<<<< HEAD
 from quests_md.calibration import SAMPLE_ATOMS, SEED, SKETCH_ROWS, STATISTICS, frame_entropy, sample
 from quests_md.environments import largest_cluster
 from quests_md.judge import Judge
-=======
-from quests_md.calibration.sampling import SAMPLE_ATOMS, sample
-from quests_md.calibration.statistics import STATISTICS
-from quests_md.environments.contacts import LINK
-from quests_md.judge.judge import Judge
->>>>>>> 1722036 (A frame goes a shorter way: its facts in one record, contacts and clusters in one module, judge calls each once)
 
 #: Frames that are alike but for two of other sizes, three to a group of the reference.
 FRAMES = [*(alloy(seed=i) for i in range(22)), alloy(1, seed=50), alloy(3, seed=51)]

@@ -27,13 +27,8 @@ from systems import (
 
 from quests_md import Descriptor, MismatchError, Reference, calibrate
 from quests_md.environments import frame_digest
-<<<<<<< HEAD
-from quests_md.judge import Judge
-=======
-from quests_md.environments.facts import identities
 from quests_md.errors import UnsuitableFrameError
-from quests_md.judge.judge import Judge
->>>>>>> 1722036 (A frame goes a shorter way: its facts in one record, contacts and clusters in one module, judge calls each once)
+from quests_md.judge import Judge
 from quests_md.records import CHECK_FIELDS
 
 #: Fields that may differ between equal checks.
