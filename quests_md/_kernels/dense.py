@@ -98,7 +98,6 @@ class ExactRows(NamedTuple):
 
     queries: NDArray[np.float64]  #: (m, d) of the batch, 1/Å.
     rows: NDArray[np.float64]  #: (n, d) of all blocks, 1/Å.
-    order: NDArray[np.int64]  #: Numbers of the rows of the block.
     bandwidth: float  #: 1/Å.
 
 
@@ -239,13 +238,15 @@ def take_nearest(
     products: NDArray[np.float32],
     norms: NDArray[np.float32],
     asked: BlockQueries,
+    order: NDArray[np.int64],
     exact: ExactRows,
     nearest: NearestRows,
-    scratch: Scratch,
+    halves: NDArray[np.float32],
 ) -> None:
     """The nearest row so far of each query, by float64 differences where products leave a doubt; the first of equals.
 
-    products (k, n) and norms (n,) may have places for more rows than the block has. Products are changed.
+    order: numbers of the rows of the block; products (k, n) and norms (n,) may have places for more. halves (n,): to
+    work in. Products are changed.
     """
     for k in range(products.shape[0]):
         i = asked.here[k]
@@ -256,17 +257,18 @@ def take_nearest(
         row = products[k]
         for j in range(row.shape[0]):
             row[j] += norms[j]
-        largest = _largest(row, scratch.halves)
+        largest = _largest(row, halves)
         closest = min(max(-(base + largest), 0.0), 0.5 * nearest.distance2[i] / (exact.bandwidth * exact.bandwidth))
         error = 0.0
         for _ in range(3):  # the error of rows as near as the nearest one, which may be nearer by the error
-            error = _worst_error(k, asked, math.sqrt(2.0 * (closest + 2.0 * error)))
+            reach = math.sqrt(2.0 * (closest + 2.0 * error))
+            error = _worst_error(asked.lengths[k], asked.radius, reach, asked.unit, asked.terms, asked.blur[k])
         lowest = -(closest + 2.2 * error) - base
         limit = np.float32(lowest - 1e-6 * abs(lowest))
-        for j in range(exact.order.shape[0]):
+        for j in range(order.shape[0]):
             if row[j] < limit:
                 continue
-            number = exact.order[j]
+            number = order[j]
             d2 = 0.0
             for c in range(exact.queries.shape[1]):
                 difference = exact.queries[i, c] - exact.rows[number, c]
@@ -297,7 +299,8 @@ def _absorb(k, exponent, added, asked, sums):
     log_sum = peak + math.log(together)
     error = 0.0
     for _ in range(2):  # the error of the rows that matter, and which rows matter depends on the error
-        error = _worst_error(k, asked, math.sqrt(2.0 * max(MATTERS - log_sum + 2.0 * error, 0.0)))
+        reach = math.sqrt(2.0 * max(MATTERS - log_sum + 2.0 * error, 0.0))
+        error = _worst_error(length, asked.radius, reach, unit, asked.terms, asked.blur[k])
     reach = math.sqrt(2.0 * max(CARRIES - log_sum, 0.0))
     far = min(asked.radius, length + reach)
     likely = unit * (TYPICAL * (length * far + 0.5 * far * far) + (length + far) * reach)
@@ -315,16 +318,15 @@ def _absorb(k, exponent, added, asked, sums):
 
 
 @kernel
-def _worst_error(k, asked, reach):
-    """Bound of the error of the exponents of query k and of rows at most `reach` from it, or much farther away.
+def _worst_error(length, radius, reach, unit, terms, blur):
+    """Bound of the error of the exponents of a query and of rows at most `reach` from it, or much farther away.
 
     Rows that are no more than `reach` away have |x| <= |y| + reach. Where |x| > 2 |y|, the distance is above |x| / 2,
     so that an error of some unit |x|^2 leaves a large exponent large. A product of n numbers is wrong by n unit |y||x|,
     half the square of the norm by unit |x|^2, coordinates by unit and blur; norms are sums in float64.
     """
-    length, unit, terms = asked.lengths[k], asked.unit, asked.terms
-    far = min(asked.radius, length + max(reach, length))
-    shift = unit * (length + far) + asked.blur[k]
+    far = min(radius, length + max(reach, length))
+    shift = unit * (length + far) + blur
     norms = FLOAT64_UNIT * terms * (length * length + far * far)
     return 1.01 * (unit * (terms * length * far + far * far) + shift * (reach + shift) + norms)
 

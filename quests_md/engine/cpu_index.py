@@ -170,17 +170,18 @@ class CpuIndex(ABC):
 
         def work(these: NDArray[np.int64]) -> None:
             batch = Batch(self, queries[these])
+            exact = ExactRows(batch.queries, self.rows, self.bandwidth)
             nearest = NearestRows(np.full(len(these), np.inf), np.full(len(these), -1))
             for b in batch.nearest_first():
                 so_far = 0.5 * nearest.distance2 / self.bandwidth**2
                 # boxes touch where rows are equal
                 here = np.flatnonzero(~(batch.bounds[:, b] > so_far * (1 + SUM_ROUNDING)))
-                exact = ExactRows(batch.queries, self.rows, self.tree.order[self.blocks.inside(b)], self.bandwidth)
+                order = self.tree.order[self.blocks.inside(b)]
                 near, far = batch.divide(b, here, FARTHEST_NEAREST)
                 if len(near.here):
-                    take_nearest(*batch.products(b, near), exact, nearest, batch.scratch)
+                    take_nearest(*batch.products(b, near), order, exact, nearest, batch.scratch.halves)
                 if len(far):
-                    take_nearest(*batch.exact_products(b, far), exact, nearest, batch.scratch)
+                    take_nearest(*batch.exact_products(b, far), order, exact, nearest, batch.scratch.halves)
             rows[these] = nearest.row
 
         self._in_batches(work, queries, threads)
