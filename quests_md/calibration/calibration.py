@@ -18,7 +18,7 @@ from .levels import ANY_ELEMENT, GUESS, Kind, Level, Mode, NullScores, kind_of, 
 from .rate import BlockTimes, Per, check_checks, n_looks
 from .sampling import SAMPLE_ATOMS
 from .statistics import STATISTICS, check_statistics
-from .words import description
+from .words import level_line, many_groups, of_elements, promise_line
 
 __all__ = ["Calibration"]
 
@@ -187,16 +187,18 @@ class Calibration:
         else:
             numbers = np.asarray(atoms)
         levels = self.alarm_levels(numbers, checks, check_ps=check_ps, mode=mode)
-        return description(
-            levels,
-            n_atoms=len(numbers),
-            false_alarms=self.false_alarms,
-            per=self.per,
-            looks=self.looks(checks, check_ps),
-            n_groups=self.n_groups,
-            atom_levels=self.atom_levels if self.counts_tail else None,
-            how=self.how,
-        )
+        unit, looks = {"check": "check", "ns": "nanosecond", "run": "run"}[self.per], self.looks(checks, check_ps)
+        of = f"{unit} of {len(numbers)} atoms" + (f" ({looks} looks)" if looks > 1 else "")
+        lines = [promise_line(levels, f"{self.false_alarms:.2g} false alarms per {of}")]
+        lines += [f"  {level_line(level, len(numbers), self.n_groups)}" for level in levels]
+        if self.n_groups < 2:
+            lines.append(f"{many_groups(self.n_groups)} could be held out: add frames, or give frames= to calibrate")
+        if self.counts_tail:
+            values = of_elements(self.atom_levels)
+            lines.append(f"atom level, which 1 % of the environments exceed: dH = {values} nats")
+        lines.append(f"from {self.how}")
+        lines.append("valid for new groups of frames like these, not for another temperature, phase or composition")
+        return "\n".join(lines)
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write the calibration to a JSON file, whole or not at all."""

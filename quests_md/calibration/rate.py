@@ -26,21 +26,10 @@ class BlockTimes:
 
 
 def n_looks(per: Per, checks: int, check_ps: float | None, times: BlockTimes) -> int:
-    """Looks that share the rate: checks, or blocks of correlated checks if the blocks are fewer.
+    """Looks that share the rate of so many checks, `check_ps` ps apart: checks, or blocks of correlated ones if fewer.
 
     A block of calibration frames was scored by its most extreme frame, so checks at its spacing within its time are
     one look; denser checks are as many interleaved series of them.
-
-    Parameters
-    ----------
-    per
-        What the rate counts.
-    checks
-        Checks in the ns or run.
-    check_ps
-        Time between checks in ps, of use with per="run".
-    times
-        Of the frames of the calibration.
     """
     if per == "check":
         return 1

@@ -8,51 +8,9 @@ from ase.data import chemical_symbols
 from quests_md._words import many
 
 from .levels import ANY_ELEMENT, Level, kind_of, rate_of
-from .rate import Per
 from .statistics import STATISTICS
 
-__all__ = ["description", "many_groups"]
-
-
-def description(
-    levels: Sequence[Level],
-    *,
-    n_atoms: int,
-    false_alarms: float,
-    per: Per,
-    looks: int,
-    n_groups: int,
-    atom_levels: Mapping[int, float] | None,
-    how: str,
-) -> str:
-    """The text of `Calibration.describe`.
-
-    Parameters
-    ----------
-    levels
-        The levels in use of a frame.
-    n_atoms
-        Its atoms.
-    false_alarms, per, looks
-        The asked rate, what it counts, and the looks that share it.
-    n_groups
-        Groups that were held out.
-    atom_levels
-        The atom level per atomic number, nats; None where no level in use needs it.
-    how
-        How the scores were made.
-    """
-    unit = {"check": "check", "ns": "nanosecond", "run": "run"}[per]
-    of = f"{unit} of {n_atoms} atoms" + (f" ({looks} looks)" if looks > 1 else "")
-    lines = [_promise(levels, f"{false_alarms:.2g} false alarms per {of}")]
-    lines += [f"  {_level_text(level, n_atoms, n_groups)}" for level in levels]
-    if n_groups < 2:
-        lines.append(f"{many_groups(n_groups)} could be held out: add frames, or give frames= to calibrate")
-    if atom_levels is not None:
-        lines.append(f"atom level, which 1 % of the environments exceed: dH = {_of_elements(atom_levels)} nats")
-    lines.append(f"from {how}")
-    lines.append("valid for new groups of frames like these, not for another temperature, phase or composition")
-    return "\n".join(lines)
+__all__ = ["level_line", "many_groups", "of_elements", "promise_line"]
 
 
 def many_groups(n: int) -> str:
@@ -60,8 +18,8 @@ def many_groups(n: int) -> str:
     return many(n, "group") if n else "no groups"
 
 
-def _promise(levels: Sequence[Level], asked: str) -> str:
-    """The joint promise in a line."""
+def promise_line(levels: Sequence[Level], asked: str) -> str:
+    """What the levels promise together, in a line; `asked`: the rate that was asked."""
     kind, rate = kind_of(levels), rate_of(levels)
     if kind == "conformal":
         return f"promise: at most {asked}"
@@ -72,13 +30,14 @@ def _promise(levels: Sequence[Level], asked: str) -> str:
     return f"promise: {asked} were asked, {rate:.2g} can be promised"
 
 
-def _of_elements(values: Mapping[int, float]) -> str:
+def of_elements(values: Mapping[int, float]) -> str:
+    """Numbers with the element that each is for."""
     texts = (f"{x:.2f}" + (f" ({chemical_symbols[z]})" if z != ANY_ELEMENT else "") for z, x in values.items())
     return ", ".join(texts)
 
 
-def _level_text(level: Level, n_atoms: int, n_groups: int) -> str:
-    """One level in a line."""
+def level_line(level: Level, n_atoms: int, n_groups: int) -> str:
+    """One level for frames of `n_atoms` in a line, of a calibration with `n_groups`."""
     name = level.statistic + (f" of {level.element}" if level.element else "")
     statistic = STATISTICS[level.statistic]
     value = statistic.in_frame(level.value, n_atoms)

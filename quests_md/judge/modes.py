@@ -1,6 +1,7 @@
 """The two modes of evaluation: dH of every environment, or only of those where it decides something."""
 
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 from ase import Atoms
@@ -44,8 +45,7 @@ class Environments:
         return excess
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class Evaluated:
+class Evaluated(NamedTuple):
     """A frame evaluated in one of the modes."""
 
     numbers: FrameNumbers
@@ -82,20 +82,10 @@ def evaluate_proven(
     margin: float,
     counts_tail: bool,
 ) -> Evaluated:
-    """Evaluate the environments that may be above their level minus `margin`; averages come from a fixed sample.
+    """Evaluate the environments that decide something; averages come from a fixed sample against the sketch.
 
-    Parameters
-    ----------
-    reference, sketch
-        The reference, and the fixed part of its rows that the sample is compared with.
-    these
-        The environments.
-    threads
-        Threads to use; never changes the result.
-    margin
-        Nats below its level down to which dH of an environment is given; below it is NaN.
-    counts_tail
-        Whether a statistic in use counts the environments above the atom level, which is lower and dearer to prove.
+    DH of an environment is given down to `margin` nats below its level. `counts_tail`: whether a statistic in use needs
+    the environments above the atom level, which is lower than the level and dearer to prove.
     """
     numbers, known = these.numbers, these.known
     near = these.levels - margin

@@ -1,7 +1,6 @@
 """A second reference that is asked about alarms: of minimised frames, with EMT."""
 
 import functools
-import json
 import math
 
 import numpy as np
@@ -243,21 +242,6 @@ def test_a_log_goes_on_with_the_same_second_reference_only(tmp_path):
     header = found[0].header["confirm"]
     assert header["reference"] == second()[0].fingerprint
     assert header["statistics"] == ["dh_max"]
-
-
-def test_a_log_of_before_has_no_such_column(tmp_path):
-    name = tmp_path / "run.jsonl"
-    with watch(None, log=name) as monitor:
-        monitor.check(warm(0))
-    lines = [json.loads(line) for line in name.read_text().splitlines()]
-    for line in lines:
-        line.pop("confirm_excess", None)
-        line.pop("confirm", None)
-    name.write_text("".join(json.dumps(line) + "\n" for line in lines))
-    assert np.isnan(read_log(name).confirm_excess).all()
-    with watch(None, log=name, resume=True) as monitor:
-        monitor.check(warm(0))
-    assert len(read_log(name)) == 1
 
 
 def test_the_preflight_names_it(capsys):
