@@ -1,7 +1,5 @@
 import itertools
 import math
-import warnings
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -9,7 +7,6 @@ from ase import Atoms
 from ase.build import bulk
 from ase.calculators.emt import EMT
 from ase.data import covalent_radii
-from ase.io import read
 from ase.md.langevin import Langevin
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -18,9 +15,6 @@ from systems import FS, alloy
 from quests_md import FrameError, Reference
 from quests_md.environments import close_pairs
 from quests_md.environments.contacts import CLOSE
-
-DATA = Path(__file__).resolve().parents[3] / "shared" / "data"
-needs_data = pytest.mark.skipif(not DATA.is_dir(), reason="../shared/data is absent")
 
 CU = {(29, 29): (2.2, 2.5)}
 WATER = {(1, 1): (1.45, 1.55), (1, 8): (0.9, 0.97), (8, 8): (2.45, 2.8)}
@@ -201,33 +195,3 @@ def test_an_unlike_pair_known_only_cold_takes_the_mean_of_the_like_ones():
     hot = {(41, 41): (2.1, 2.8), (41, 42): (2.75, 2.8), (42, 42): (2.2, 2.7)}
     assert limit("NbMo", hot) == pytest.approx(0.8 * 2.15)
     assert limit("Nb2", hot) == pytest.approx(0.8 * 2.1)
-
-
-SETS = {
-    "Cu": ("mlearn/Cu_train.xyz", ["mlearn/Cu_test.xyz"]),
-    "Ni": ("mlearn/Ni_train.xyz", ["mlearn/Ni_test.xyz"]),
-    "Li": ("mlearn/Li_train.xyz", ["mlearn/Li_test.xyz"]),
-    "Mo": ("mlearn/Mo_train.xyz", ["mlearn/Mo_test.xyz"]),
-    "NbMoTaW": ("NbMoTaW/train.xyz", ["NbMoTaW/test.xyz"]),
-    "acac": (
-        "acac/train_300K.xyz",
-        [f"acac/{name}.xyz" for name in ("test_MD_300K", "test_MD_600K", "test_dihedral", "test_H_transfer")],
-    ),
-}
-
-
-@needs_data
-@pytest.mark.parametrize("name", SETS)
-def test_real_frames_are_none(name):
-    train, tests = SETS[name]
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", UserWarning)  # isolated atoms
-        frames = read(DATA / train, ":")
-        distances = Reference.from_frames(frames).pair_distances()
-    for path in tests:
-        for atoms in read(DATA / path, ":"):
-            assert close_pairs(atoms, distances).reason == ""
-    for atoms in frames[:: len(frames) // 10]:
-        atoms.positions *= 0.5
-        atoms.set_cell(atoms.cell * 0.5)
-        assert len(atoms) == 1 or close_pairs(atoms, distances).n_pairs

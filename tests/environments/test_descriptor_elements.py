@@ -2,7 +2,6 @@
 
 import itertools
 import re
-from pathlib import Path
 
 import naive
 import numpy as np
@@ -10,14 +9,12 @@ import pytest
 from ase import Atoms
 from ase.build import bulk, make_supercell
 from ase.data import atomic_numbers
-from ase.io import read
 from ase.spacegroup import crystal
 from cells import PBC, close, random_frame, same_however_described, small_cell
 
 from quests_md import Descriptor, Reference
 from quests_md.errors import FrameError, MismatchError
 
-ALLOYS = Path(__file__).resolve().parents[3] / "shared" / "data" / "NbMoTaW"
 ELEMENTS = ("Nb", "Mo", "Ta", "W")
 H = 0.015
 
@@ -418,25 +415,3 @@ def test_soap_serves_as_descriptor(tmp_path):
     swapped = frames[3].copy()
     swapped.symbols[[0, -1]] = swapped.symbols[[-1, 0]]
     assert loaded.delta_entropy(swapped).max() > loaded.delta_entropy(frames[3]).max() + 5
-
-
-@pytest.mark.skipif(not ALLOYS.is_dir(), reason=f"needs the data set in {ALLOYS}")
-def test_quaternary_alloys_leave_elements_and_binaries():
-    train = read(ALLOYS / "train.xyz", "::4")
-    test = read(ALLOYS / "test.xyz", ":")
-    share = {}
-    for name, descriptor, h in (("plain", Descriptor(), H), ("elements", Descriptor(elements=ELEMENTS), 2 * H)):
-        reference = Reference.from_frames(train, descriptor=descriptor, bandwidth=h, groups="frame")
-        known, unseen = (
-            np.concatenate(
-                [
-                    reference.delta_entropy(atoms)
-                    for atoms in test
-                    if (atoms.info["config_type"] == "Multinary_Test") == multinary
-                ]
-            )
-            for multinary in (False, True)
-        )
-        share[name] = float((unseen > np.quantile(known, 0.95)).mean())
-    assert share["plain"] < 0.3
-    assert share["elements"] > 0.9

@@ -19,8 +19,6 @@ from ase.io.trajectory import Trajectory
 from quests_md.errors import FileFormatError
 from quests_md.io.frames import Frame, count_frames, expand_sources, iter_frames
 
-DATA = Path(__file__).resolve().parents[3] / "shared" / "data"
-
 
 def make_frames(n, natoms=4):
     rng = np.random.default_rng(0)
@@ -520,10 +518,3 @@ def test_frames_that_are_not_wanted_are_not_parsed(tmp_path):
     with warnings.catch_warnings():
         warnings.simplefilter("error")  # nor does counting warn of a file that comes twice
         assert count_frames([path, path, f"{path}@:-1"]) == 5
-
-
-@pytest.mark.skipif(not DATA.is_dir(), reason="../shared/data is absent")
-def test_published_data():
-    path = DATA / "mlearn" / "Cu_test.xyz"
-    assert_same(list(iter_frames(path)), ase.io.read(path, ":"))
-    assert count_frames(path) == len(ase.io.read(path, ":"))

@@ -1,16 +1,13 @@
-"""Phases against naive ones on rattled copper, and on copper that freezes."""
+"""Phases against naive ones on rattled copper."""
 
 import functools
 import json
-import math
 from dataclasses import replace
-from pathlib import Path
 
 import naive
 import numpy as np
 import pytest
 from ase.build import bulk
-from ase.io import read
 from systems import H, alloy, copper, null_of
 
 from quests_md import MismatchError, Phases, Reference
@@ -19,8 +16,6 @@ from quests_md.environments import largest_cluster
 from quests_md.environments.contacts import LINK
 from quests_md.judge.phase_ratios import compare
 from quests_md.judge.phase_thresholds import learn, threshold_of
-
-DATA = Path(__file__).resolve().parents[3] / "shared" / "data" / "nucleation"
 
 
 def cold(seed):
@@ -232,19 +227,3 @@ def test_what_cannot_be_used_is_refused():
     single = Reference.from_frames([cold(1), cold(2)], bandwidth=H, groups=[0, 0])
     with pytest.raises(ValueError, match="the reference of 'cold' has one group of frames"):
         Phases({"warm": warm_, "cold": single})
-
-
-@pytest.mark.skipif(not DATA.is_dir(), reason="../shared/data is absent")
-def test_copper_that_freezes():
-    ramp = read(DATA / "cu864_liquid_ramp1600_800.extxyz", "::3")
-    run = read(DATA / "cu864_T700_s1.extxyz", ":")
-    known = {"liquid": Reference.from_frames(ramp), "solid": Reference.from_frames(run[-8:], groups="frame")}
-    both, control = Phases(known), Phases(known, control=run[:16:2])
-    assert both.n_rows == 4096
-    sizes = np.array([largest_of(control, atoms, "solid") for atoms in [*run[20:40:5], *run[70:76]]])
-    level = control.cluster_level("solid", 864, 0.01)
-    assert math.isfinite(level.value)
-    # frames 71 to 76: a third of the atoms are crystal by polyhedral template matching, before frame 64 none is
-    assert sizes[-6:].min() > 3 * level.value
-    others = read(DATA / "cu864_liquid_ramp1600_800.extxyz", "1::16")
-    assert max(largest_of(both, atoms, "solid") for atoms in others) < 40
