@@ -4,7 +4,7 @@ from .contacts import bare, close_pairs, clusters, coordination, largest_cluster
 from .descriptor import Descriptor, DescriptorLike, check_center_rows, describe, is_center, is_neighbor
 from .facts import FrameFacts, element_symbol, frame_digest, frame_facts, hashed, identities
 from .minimised import Minimised
-from .neighbours import MAX_COORDINATE, PairDistances, frame_grid, linked_pairs, nearest_by_element, wrapped_positions
+from .neighbours import MAX_COORDINATE, PairDistances, linked_pairs, nearest_by_element, wrapped_positions
 from .time_averaged import TimeAveraged
 from .window import Window
 
@@ -26,7 +26,6 @@ __all__ = [
     "element_symbol",
     "frame_digest",
     "frame_facts",
-    "frame_grid",
     "hashed",
     "identities",
     "is_center",
