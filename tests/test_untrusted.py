@@ -546,6 +546,7 @@ def test_a_line_without_an_end_is_not_unpacked(folder, name, start):
     assert peak_of(lambda: refused(path, lambda path: list(iter_frames(path)))) < 2**26
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["b.xyz.gz", "b.xyz.xz", "b.lammpstrj.gz"])
 def test_a_frame_without_an_end_is_not_unpacked(folder, name, monkeypatch):
     monkeypatch.setattr(quests_md.io.xyz, "LARGEST_FRAME", 2**22)

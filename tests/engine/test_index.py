@@ -213,6 +213,7 @@ def test_the_nearest_environments_of_many_atoms_are_told_by_frame_and_atom():
     assert divmod(10, 100) == (found.frame[len(queries) - 1], found.atom[len(queries) - 1])
 
 
+@pytest.mark.slow
 @settings(max_examples=60, deadline=None)
 @given(
     seed=st.integers(0, 2**31),
@@ -338,6 +339,7 @@ def test_elements_are_judged_by_their_own_and_any_by_all():
             np.testing.assert_array_equal(covered, (exact <= levels) & (exact < np.inf))
 
 
+@pytest.mark.slow
 def test_answers_depend_on_no_companions_order_or_threads():
     rng = np.random.default_rng(9)
     reference = reference_of(H * clusters(rng))
@@ -459,6 +461,7 @@ def test_a_reference_is_pickled_and_saved_without_its_index(tmp_path):
         np.testing.assert_array_equal(other.is_covered(queries, 0.0), covered)
 
 
+@pytest.mark.slow
 def test_memory_of_an_index():
     rows = H * gauss(np.random.default_rng(14), n=40_000)
     queries = rows[:256].copy()

@@ -49,6 +49,7 @@ def naive_close_pairs(atoms, limits):
     return found
 
 
+@pytest.mark.slow
 @settings(max_examples=150, deadline=None)
 @given(
     seed=st.integers(0, 2**31),

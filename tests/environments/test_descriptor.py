@@ -231,6 +231,7 @@ def test_equal_to_naive_with_hundreds_of_candidates():
     close(Descriptor()(atoms), naive.rows(atoms))
 
 
+@pytest.mark.slow
 def test_equal_to_naive_in_a_dense_cluster():
     rng = np.random.default_rng(4)
     atoms = Atoms("Cu120", positions=rng.uniform(0, 6, (120, 3)))

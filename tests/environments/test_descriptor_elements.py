@@ -144,6 +144,7 @@ def test_rows_do_not_depend_on_threads_or_call():
     assert np.array_equal(descriptor(atoms, threads=1), descriptor(atoms, threads=2), equal_nan=True)
 
 
+@pytest.mark.slow
 def test_an_antisite_pair_is_seen():
     atoms = bulk("NbMo", "cesiumchloride", a=3.22) * 4
     swapped = atoms.copy()

@@ -193,6 +193,7 @@ def test_damage_in_the_middle_is_an_error_after_the_frames_before_it(tmp_path, w
     assert len(read_log(log)) == 4
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("workers", [1, 3])
 def test_leaving_early_is_fine(workers, tmp_path):
     frames = [inside(i) for i in range(20)]
@@ -207,6 +208,7 @@ def test_leaving_early_is_fine(workers, tmp_path):
     assert len(read_log(tmp_path / "log.jsonl")) == 3
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("workers", [1, 3])
 def test_stop_ends_the_scoring(workers):
     frames = [inside(0), inside(1), outside(2), outside(3), outside(4), outside(5), *[inside(i) for i in range(9)]]

@@ -371,6 +371,7 @@ def test_early_stop_does_not_see_the_torn_frame(torn):
     assert count_frames(torn) is None
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("compress", "suffix"), [(gzip.compress, "gz"), (lambda data: bz2.compress(data, 1), "bz2"), (lzma.compress, "xz")]
 )

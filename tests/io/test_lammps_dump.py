@@ -486,6 +486,7 @@ def test_memory_does_not_follow_frames_that_are_not_wanted(tmp_path):
     assert peak < 10e6
 
 
+@pytest.mark.slow
 @settings(max_examples=150, deadline=1000, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(data=st.data())
 def test_damage_anywhere_is_an_error_with_a_place_or_another_frame(data, tmp_path):

@@ -242,6 +242,7 @@ def test_a_header_that_does_not_reach_the_disk_is_not_in_the_file(path, monkeypa
     assert strict_lines(path) == [HEADER]
 
 
+@pytest.mark.slow
 def test_a_line_too_long_to_be_read_is_not_written(path):
     writer = LogWriter(path)
     writer.write(HEADER)

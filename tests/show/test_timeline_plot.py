@@ -262,6 +262,7 @@ def test_the_beginning_that_judges_is_shaded_and_levels_of_the_reference_are_not
     assert_legible(figure)
 
 
+@pytest.mark.slow
 def test_a_level_far_below_the_largest_count_is_not_squeezed(log_of):
     checks = [check(i, tail_cluster=0 if i < 20 else 4000, n_atoms=5000) for i in range(40)]
     figure = timeline(log_of(checks, statistics=("dh_max", "tail_cluster"), levels=[level("tail_cluster", 6.0)]))

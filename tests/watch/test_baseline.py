@@ -281,6 +281,7 @@ def watch(monitor, frames, start=0):
     return [monitor.check(atoms, step=10 * i, time_ps=0.1 * i) for i, atoms in enumerate(frames, start)]
 
 
+@pytest.mark.slow
 def test_a_steady_run_elsewhere_is_out_during_the_baseline_and_in_after(tmp_path, reference):
     calibration = calibrate(reference, false_alarms=0.01, statistics=("dh_mean",))
     steady = [warm(100 + i, 1.025) for i in range(60)]
@@ -415,6 +416,7 @@ def test_optimizers_have_no_time_for_a_baseline(reference):
             monitor.attach(dyn, 1)
 
 
+@pytest.mark.slow
 def test_a_dynamics_gives_its_time(tmp_path, reference):
     path = tmp_path / "run.jsonl"
     dyn = verlet(copper(temperature_K=600, rattle=0.02, calc=EMT()))

@@ -170,6 +170,7 @@ def test_a_longer_run_length_raises_the_threshold_and_what_it_takes_to_find_a_sh
     assert (thresholds, lengths) == (sorted(thresholds), sorted(lengths))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("shift", "n_runs"), [(0.0, 2000), (0.5, 2000), (1.0, 4000)])
 def test_simulated_run_lengths_are_the_stated_ones(shift, n_runs):
     test = Cusum(3.0, 0.5, shift=1.0, run_length=200)

@@ -192,6 +192,7 @@ def test_a_temperature_without_bounds_survives_the_log():
     assert math.isnan(event.onset_time_ps)
 
 
+@pytest.mark.slow
 def test_a_state_is_bounded_however_long_the_run():
     run = follower(False, Trigger(patience=1), snapshot_every=200)
     sizes = []

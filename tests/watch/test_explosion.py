@@ -153,6 +153,7 @@ def test_heating_and_cooling_are_none(values):
     assert not any(run_of(Explosion(), values))
 
 
+@pytest.mark.slow
 def test_few_atoms_are_not_judged_by_the_median():
     rng = np.random.default_rng(0)
     for n_atoms in (2, 3, 8):

@@ -96,6 +96,7 @@ def small_disk(tmp_path):
     subprocess.run(["umount", "-l", str(disk)], check=True)
 
 
+@pytest.mark.slow
 def test_on_a_full_disk_the_run_goes_on_and_says_so_once(small_disk, caplog):
     disk, fill = small_disk
     with monitor_of(disk / "run.jsonl") as monitor:
@@ -267,6 +268,7 @@ def test_a_second_process_is_refused_while_the_first_lives(tmp_path):
     assert_whole(path)
 
 
+@pytest.mark.slow
 def test_monitors_of_one_process_do_not_mix(tmp_path):
     paths = [tmp_path / f"{i}.jsonl" for i in range(3)]
     with contextlib.ExitStack() as stack:
@@ -317,6 +319,7 @@ def test_a_monitor_cannot_be_sent_to_another_process(tmp_path, duplicate):
             pickle.dumps(monitor.check)
 
 
+@pytest.mark.slow
 def test_threads_that_check_together_lose_and_double_nothing(tmp_path):
     path = tmp_path / "run.jsonl"
     found, failures = [], []

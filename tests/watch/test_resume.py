@@ -203,6 +203,7 @@ def test_a_run_taken_up_between_checks_needs_its_step(whole, folder, how, died, 
     assert_same(again, whole(how))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("snapshot", [1, 5, 1000])
 def test_it_may_die_again_and_again(whole, folder, snapshot):
     for begin, end in [(0, 50), (30, 33), (33, 70), (9, 20), (19, 80), (77, 90), (60, 60), (60, 101)]:
@@ -443,6 +444,7 @@ def test_a_baseline_goes_on_where_it_was(whole, folder):
     assert np.isfinite(log.excesses["frame_entropy"]).any()
 
 
+@pytest.mark.slow
 def test_labelled_phases_go_on_where_they_were(whole, folder):
     options = {"phases": phases()}
     left = killed(folder, 0, 50, **options)
@@ -450,6 +452,7 @@ def test_labelled_phases_go_on_where_they_were(whole, folder):
     assert_same(again, whole(**options))
 
 
+@pytest.mark.slow
 def test_events_before_the_kill_are_known_again(whole, folder):
     for snapshot in (4, 1000):
         target = folder / str(snapshot)
@@ -487,6 +490,7 @@ def test_flagged_frames_of_others_are_kept_and_missing_ones_said(folder):
     assert any("flagged frames are missing" in note for note in notes)
 
 
+@pytest.mark.slow
 def test_a_sentinel_stands_after_the_run_was_taken_up(folder):
     def options():
         return {"level": -9.0, "actions": [sentinel("event.json"), save_frame("flagged.extxyz")]}
