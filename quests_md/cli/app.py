@@ -14,12 +14,8 @@ import typer
 from quests_md._version import __version__
 from quests_md.errors import QuestsMDError
 
-from .calibrate import set_levels
+from .commands import ExitCode, build, info, list_events, merge, score_frames, set_levels, tell
 from .demo import show_demo
-from .events import list_events
-from .output import ExitCode, tell
-from .reference import build, info, merge
-from .score import score_frames
 
 __all__ = ["app", "main"]
 

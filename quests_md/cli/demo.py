@@ -2,16 +2,18 @@
 
 import itertools
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
 
 import numpy as np
 import typer
-from ase import Atoms
+from ase import Atoms, units
+from ase.build import bulk
 from ase.calculators.emt import EMT
 from ase.md.nvtberendsen import NVTBerendsen
+from numpy.typing import NDArray
 
 from quests_md._progress import track
 from quests_md.log import read_log
@@ -21,9 +23,16 @@ from quests_md.reference import Reference
 from quests_md.show import timeline
 from quests_md.watch import save_frame
 
-from .heated_copper import INTERVAL, TIME_STEP_FS, copper, heat_bath, share_off_site
+__all__ = ["INTERVAL", "TIME_STEP_FS", "Plan", "copper", "free_folder", "heat_bath", "run_demo", "share_off_site"]
 
-__all__ = ["Plan", "free_folder", "run_demo", "show_demo"]
+#: fs; copper is heavy.
+TIME_STEP_FS = 5.0
+
+#: Steps between checks; the cell follows the pressure at the same rhythm.
+INTERVAL = 10
+
+#: fs, relaxation times of temperature and pressure; bulk modulus of copper.
+TAU_T_FS, TAU_P_FS, BULK_MODULUS = 100.0, 200.0, 140 * units.GPa
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,23 +66,15 @@ def show_demo(
     run_demo(free_folder(folder), typer.echo)
 
 
-def run_demo(folder: Path, say: Callable[[str], None] = print, plan: Plan | None = None) -> list[Event]:
-    """Run real MD of copper in about a minute; write reference, log, flagged frames and a timeline.
+def free_folder(folder: Path) -> Path:
+    """The folder, or the first of folder-2, folder-3, ... that does not exist."""
+    if not folder.exists():
+        return folder
+    return next(f for i in itertools.count(2) if not (f := folder.with_name(f"{folder.name}-{i}")).exists())
 
-    Parameters
-    ----------
-    folder
-        Where the files go; made if absent.
-    say
-        Takes every line for the reader.
-    plan
-        Size and heating; default: `Plan()`.
 
-    Returns
-    -------
-    events
-        What the monitor saw.
-    """
+def run_demo(folder: Path, say: Callable[[str], None], plan: Plan | None = None) -> list[Event]:
+    """Run real MD of copper; write reference, log, flagged frames and a timeline to the folder; return the events."""
     plan = plan or Plan()
     folder.mkdir(parents=True, exist_ok=True)
     start = time.perf_counter()
@@ -82,7 +83,11 @@ def run_demo(folder: Path, say: Callable[[str], None] = print, plan: Plan | None
     say(f"1. Crystal: {len(atoms)} Cu atoms, EMT potential, {heating}")
     _drain(heat_bath(atoms, plan.cold_K, plan.cold_K, plan.settle_steps), plan.settle_steps, "settling")
     cold = atoms.copy()
-    reference = _reference(atoms, plan)
+    frames: list[Atoms] = []
+    warming = heat_bath(atoms, plan.cold_K, plan.warm_K, plan.reference_steps)
+    warming.attach(lambda: frames.append(atoms.copy()), 5)
+    _drain(warming, plan.reference_steps, "warming")
+    reference = Reference.from_frames(frames)
     reference.save(folder / "reference.safetensors")
     say(f"2. Reference: {reference.n_environments} environments in {reference.n_frames} frames of that run")
     heating = f"{plan.hot_K:.0f} K in {plan.heat_steps} steps, {plan.run_steps} in all"
@@ -98,20 +103,41 @@ def run_demo(folder: Path, say: Callable[[str], None] = print, plan: Plan | None
     return events
 
 
-def free_folder(folder: Path) -> Path:
-    """The folder, or the first of folder-2, folder-3, ... that does not exist."""
-    if not folder.exists():
-        return folder
-    return next(f for i in itertools.count(2) if not (f := folder.with_name(f"{folder.name}-{i}")).exists())
+def copper(size: int, temperature_K: float, rng: np.random.Generator) -> Atoms:
+    """Make a perfect crystal of 4 size^3 atoms with the EMT potential and Maxwell-Boltzmann momenta without drift."""
+    atoms: Atoms = bulk("Cu", cubic=True) * (size, size, size)
+    atoms.calc = EMT()
+    momenta = rng.standard_normal((len(atoms), 3)) * np.sqrt(atoms.get_masses() * units.kB * temperature_K)[:, None]
+    atoms.set_momenta(momenta - momenta.mean(axis=0))
+    return atoms
 
 
-def _reference(atoms: Atoms, plan: Plan) -> Reference:
-    """Warm the crystal and learn every fifth frame."""
-    frames: list[Atoms] = []
-    warming = heat_bath(atoms, plan.cold_K, plan.warm_K, plan.reference_steps)
-    warming.attach(lambda: frames.append(atoms.copy()), 5)
-    _drain(warming, plan.reference_steps, "warming")
-    return Reference.from_frames(frames)
+def heat_bath(atoms: Atoms, first_K: float, last_K: float, steps: int) -> NVTBerendsen:
+    """MD near zero pressure whose bath goes linearly from first_K to last_K in so many steps and stays there.
+
+    The cell is scaled (Berendsen) every INTERVAL steps only: at every step, EMT would look for neighbours twice.
+    """
+    dyn = NVTBerendsen(atoms, TIME_STEP_FS * units.fs, temperature_K=first_K, taut=TAU_T_FS * units.fs)
+    relax = INTERVAL * TIME_STEP_FS / TAU_P_FS
+
+    def follow() -> None:
+        dyn.set_temperature(temperature_K=first_K + (last_K - first_K) * min(1.0, dyn.nsteps / steps))
+        pressure = -float(atoms.get_stress(include_ideal_gas=True)[:3].mean())
+        atoms.set_cell(atoms.cell.array * (1 + relax * pressure / BULK_MODULUS) ** (1 / 3), scale_atoms=True)
+
+    dyn.attach(follow, INTERVAL)
+    return dyn
+
+
+def share_off_site(atoms: Atoms, sites: NDArray[np.float64]) -> float:
+    """Share of the atoms farther from their lattice site, in (n_atoms, 3) scaled coordinates, than half a bond length.
+
+    An independent witness of melting: in a hot crystal without defects the share is 0, in a liquid it goes to 1.
+    """
+    shift = atoms.get_scaled_positions(wrap=False) - sites
+    distance = np.linalg.norm((shift - shift.mean(axis=0)) @ atoms.cell.array, axis=1)
+    neighbours = (np.sqrt(2) * atoms.get_volume() / len(atoms)) ** (1 / 3)
+    return float(np.mean(distance > neighbours / 2))
 
 
 def _watched_run(
@@ -133,10 +159,22 @@ def _watched_run(
         dyn.attach(lambda: say(_progress(monitor, course[-1][2])), 50)
         dyn.run(plan.run_steps)
         events, overhead = monitor.events, monitor.overhead
-    say("")
     melted = next(((step, kelvin) for step, kelvin, off_site in course if off_site > 0.5), None)
-    for line in _summary(events, melted, course[-1][2], plan):
-        say(line)
+    say("")
+    for event in events:
+        say(event.describe())
+    if not events:
+        say("no event: the run stayed inside the reference")
+    at_end = f"at the end {course[-1][2]:.0%}"
+    if melted is None:
+        say(f"melting: not seen; {at_end} of the atoms had left their lattice sites")
+    else:
+        step, kelvin = melted
+        say(f"melted by step {step} ({step * TIME_STEP_FS / 1000:.2f} ps, {kelvin:.0f} K): half of the atoms had left")
+        say(f"  their lattice sites; {at_end}")
+        if events and (earlier := step - events[0].onset_step) > 0:
+            say(f"  The event began {earlier} steps earlier: the reference ends at {plan.warm_K:.0f} K,")
+            say("  and a crystal hotter than that is new to it already.")
     say(
         f"overhead: {overhead.checks} checks, {overhead.seconds:.1f} s, {overhead.share:.1%} of the run, "
         f"{overhead.us_per_atom:.0f} us per atom and check"
@@ -160,23 +198,6 @@ def _progress(monitor: Monitor, off_site: float) -> str:
     )
 
 
-def _summary(events: Sequence[Event], melted: tuple[int, float] | None, off_site: float, plan: Plan) -> list[str]:
-    lines = [event.describe() for event in events] or ["no event: the run stayed inside the reference"]
-    if melted is None:
-        return [*lines, f"melting: not seen; at the end {off_site:.0%} of the atoms had left their lattice sites"]
-    step, kelvin = melted
-    lines += [
-        f"melted by step {step} ({step * TIME_STEP_FS / 1000:.2f} ps, {kelvin:.0f} K): half of the atoms had left",
-        f"  their lattice sites; at the end {off_site:.0%}",
-    ]
-    if events and (earlier := step - events[0].onset_step) > 0:
-        lines += [
-            f"  The event began {earlier} steps earlier: the reference ends at {plan.warm_K:.0f} K,",
-            "  and a crystal hotter than that is new to it already.",
-        ]
-    return lines
-
-
 def _draw(folder: Path, melted: tuple[int, float] | None, plan: Plan) -> None:
     """Draw the timeline with what only the demo knows: what the reference covers, and when the crystal melted."""
     figure = timeline(read_log(folder / "run.jsonl"))
@@ -186,10 +207,8 @@ def _draw(folder: Path, melted: tuple[int, float] | None, plan: Plan) -> None:
     middle, across = (plan.cold_K + plan.warm_K) / 2, panel.get_yaxis_transform()
     panel.text(0.99, middle, covered, transform=across, ha="right", va="center", fontsize=9)
     if melted is not None:
-        time_ps = melted[0] * TIME_STEP_FS / 1000
+        time_ps, text = melted[0] * TIME_STEP_FS / 1000, " melted: half of the atoms\n off their lattice sites"
         for axis in figure.axes:
             axis.axvline(time_ps, color="0.3", ls=":", lw=1.2)
-        panel.text(
-            time_ps, plan.warm_K, " melted: half of the atoms\n off their lattice sites", va="bottom", fontsize=9
-        )
+        panel.text(time_ps, plan.warm_K, text, va="bottom", fontsize=9)
     figure.savefig(folder / "timeline.png", dpi=130)

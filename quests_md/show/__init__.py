@@ -3,8 +3,7 @@
 from .figures import PICTURE_SUFFIXES
 from .growth_plot import cluster_growth
 from .null_plot import null_distributions
-from .tables import check_rows, event_rows, latest, power_rows, reference_lines
-from .terminal import fold, terminal_width
+from .tables import check_rows, event_rows, fold, latest, power_rows, reference_lines, terminal_width
 from .timeline_plot import timeline
 from .words import log_summary, run_summary
 

@@ -22,7 +22,6 @@ __all__ = [
     "dots",
     "new_figure",
     "phase_colours",
-    "positive",
     "put_title",
     "tidy",
     "write_at",
@@ -34,7 +33,7 @@ PICTURE_SUFFIXES = (".png", ".pdf", ".svg", ".jpg")
 #: Checks up to which each is marked with a dot.
 FEW_CHECKS = 60
 
-#: Letters of a title of the largest size that fit into a line.
+#: Letters of a title in the largest size that fit into a line.
 LINE = 72
 
 
@@ -129,11 +128,6 @@ def phase_colours(log: Log) -> dict[str, Colour]:
     return {name: palette[i % len(palette)] for i, name in enumerate(log.phases)}
 
 
-def positive(values: NDArray[Any]) -> NDArray[np.float64]:
-    """The values that a logarithmic axis can show, NaN in the place of others."""
-    return np.where(values > 0, values, np.nan).astype(float)
-
-
 def dots(log: Log, values: NDArray[np.float64] | None = None) -> str:
-    """The marker of a line: a dot where checks are few, or gaps beside a check would hide it."""
+    """The marker of a line: a dot where checks are few, or where a line would hide a check between two gaps."""
     return "." if len(log) <= FEW_CHECKS or (values is not None and np.isnan(values).any()) else ""

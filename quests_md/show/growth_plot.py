@@ -1,7 +1,7 @@
 """The picture of how many atoms the events of a run have."""
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -10,20 +10,8 @@ from quests_md._words import many
 from quests_md.log import Log
 from quests_md.records import Event
 
-from .event_spans import Span, event_spans
-from .figures import (
-    EVENT_COLOURS,
-    FEW_CHECKS,
-    Abscissa,
-    Colour,
-    dots,
-    new_figure,
-    phase_colours,
-    positive,
-    put_title,
-    tidy,
-)
-from .log_levels import levels_of, statistics_in_use
+from .figures import EVENT_COLOURS, FEW_CHECKS, Abscissa, Colour, dots, new_figure, phase_colours, put_title, tidy
+from .log_facts import Span, event_spans, levels_of, statistics_in_use
 from .words import growth_sentence
 
 if TYPE_CHECKING:  # importing matplotlib takes half a second, which a monitor need not spend
@@ -36,41 +24,17 @@ __all__ = ["cluster_growth"]
 MOST_NAMED = 6
 
 
-class Top(NamedTuple):
-    """Where the line of an event is highest."""
-
-    size: float
-    x: float
-    event: Event
-
-
 def cluster_growth(log: Log, title: str | None = None) -> "Figure":
     """Draw how many atoms the events of a run have, on a logarithmic axis over time.
 
-    Behind them are the numbers of every check: the largest cluster of atoms in the tail with its level, where that is
-    in use, and the largest clusters of the phases that grow.
-
-    Parameters
-    ----------
-    log
-        From `read_log`.
-    title
-        Default: a sentence on the largest event.
-
-    Returns
-    -------
-    figure
-        A matplotlib figure that belongs to no window.
-
-    Raises
-    ------
-    ValueError
-        If the log has no event with a size.
+    Behind the events are the numbers of every check: the largest cluster of atoms in the tail with its level, where
+    this level is in use, and the largest clusters of the phases that grow. The title, unless one is given, is a
+    sentence on the largest event. A log in which no event has a size raises ValueError.
     """
     found = [
         (event, span)
-        for event, span in zip(log.events, event_spans(log), strict=True)
-        if span is not None and event.kind != "exploded" and any(size > 0 for _, size in event.size_history)
+        for event, span in event_spans(log)
+        if event.kind != "exploded" and any(size > 0 for _, size in event.size_history)
     ]
     if not found:
         raise ValueError("log: expected an event with atoms whose number can be drawn, got none")
@@ -90,7 +54,7 @@ def cluster_growth(log: Log, title: str | None = None) -> "Figure":
 
 
 def _draw_clusters(axis: "Axes", over: Abscissa, log: Log, phases: set[str | None]) -> None:
-    """Draw the largest clusters at every check with their levels: of atoms in the tail, and of the phases that grow."""
+    """Draw the largest clusters at every check, of atoms in the tail and of the phases that grow, with their levels."""
     phase_levels = (log.header.get("phases") or {}).get("levels", {})
     clusters: list[tuple[str, NDArray[Any], str, list[float]]] = [
         (f"of {name}", log.phase_clusters[name], colour, [float(phase_levels.get(name, {}).get("value", np.nan))])
@@ -101,32 +65,27 @@ def _draw_clusters(axis: "Axes", over: Abscissa, log: Log, phases: set[str | Non
         clusters.insert(0, ("in the tail", log.tail_cluster, Colour.SKY, levels_of(log.header, "tail_cluster")))
     for where, sizes, colour, levels in clusters:
         label = f"largest cluster {where}"
-        axis.plot(over.x, positive(sizes), color=colour, label=label, lw=0.9, marker=dots(log), ms=3, zorder=1)
+        axis.plot(over.x, _positive(sizes), color=colour, label=label, lw=0.9, marker=dots(log), ms=3, zorder=1)
         for level in levels:
             if np.isfinite(level) and level > 0:
                 axis.axhline(level, color=colour, ls="--", lw=1.2, label=f"its level, {level:g} atoms")
 
 
-def _draw_events(axis: "Axes", over: Abscissa, log: Log, found: Sequence[tuple[Event, Span]]) -> list[Top]:
-    """Draw a line for each event; the legend names each kind of line once."""
-    tops: list[Top] = []
+def _draw_events(
+    axis: "Axes", over: Abscissa, log: Log, found: Sequence[tuple[Event, Span]]
+) -> list[tuple[float, float, Event]]:
+    """Draw a line for each event, each kind of line once in the legend; return size and place of the tops of lines."""
+    tops = []
     named: set[str] = set()
     for event, span in found:
         steps, sizes = np.array(event.size_history, dtype=float).T
         x = np.interp(steps, log.step[span.first : span.end], over.x[span.first : span.end])
         name = f"{event.kind}, atoms {'in the cluster' if event.is_cluster else 'above their level'}"
-        axis.plot(
-            x,
-            positive(sizes),
-            label=None if name in named else name,
-            color=EVENT_COLOURS[event.kind],
-            lw=2.0,
-            marker="o" if len(x) <= FEW_CHECKS else "",
-            ms=3.5,
-            zorder=3,
-        )
+        label, marker = None if name in named else name, "o" if len(x) <= FEW_CHECKS else ""
+        colour = EVENT_COLOURS[event.kind]
+        axis.plot(x, _positive(sizes), label=label, color=colour, lw=2.0, marker=marker, ms=3.5, zorder=3)
         named.add(name)
-        tops.append(Top(float(sizes.max()), float(x[np.argmax(sizes)]), event))
+        tops.append((float(sizes.max()), float(x[np.argmax(sizes)]), event))
     return tops
 
 
@@ -142,16 +101,16 @@ def _make_logarithmic(axis: "Axes") -> None:
     axis.set_ylabel("atoms")
 
 
-def _name(axis: "Axes", tops: Sequence[Top]) -> None:
+def _name(axis: "Axes", tops: Sequence[tuple[float, float, Event]]) -> None:
     """Name events where they are largest, the largest first, where there is room."""
     to_panel = (axis.transScale + axis.transLimits).transform
     taken: list[tuple[float, float]] = []
-    for size, x, event in sorted(tops, key=lambda top: -top.size)[:MOST_NAMED]:
+    for size, x, event in sorted(tops, key=lambda top: -top[0])[:MOST_NAMED]:
         text = f"event {event.id}{f': {event.phase}' if event.phase else ''}, {many(round(size), 'atom')}"
         left, height = (float(v) for v in to_panel((x, size)))
         is_left = left > 0.8
         left -= 0.19 if is_left else 0.0
-        if any(abs(left - a) < 0.19 and abs(height - b) < 0.06 for a, b in taken):  # a name of usual length, a line
+        if any(abs(left - a) < 0.19 and abs(height - b) < 0.06 for a, b in taken):  # width and height of a usual name
             continue
         taken.append((left, height))
         axis.annotate(
@@ -166,3 +125,8 @@ def _name(axis: "Axes", tops: Sequence[Top]) -> None:
             bbox={"facecolor": "white", "edgecolor": "none", "alpha": 0.75, "pad": 1.0},
             zorder=4,
         )
+
+
+def _positive(values: NDArray[Any]) -> NDArray[np.float64]:
+    """The values that a logarithmic axis can show, NaN in the place of others."""
+    return np.where(values > 0, values, np.nan).astype(float)

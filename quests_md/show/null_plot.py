@@ -4,7 +4,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from quests_md.calibration import STATISTICS, Calibration, Level, NullScores, kind_of
+from quests_md.calibration import STATISTICS, Calibration, Level, kind_of
 
 from .figures import Colour, new_figure, tidy, write_at
 
@@ -15,39 +15,22 @@ if TYPE_CHECKING:  # importing matplotlib takes half a second, which a monitor n
 __all__ = ["null_distributions"]
 
 
-def null_distributions(calibration: Calibration, atoms: int | None = None, checks: int | None = None) -> "Figure":
+def null_distributions(calibration: Calibration, atoms: int | None = None) -> "Figure":
     """Draw where the numbers of frames in distribution lie, and the levels that they hardly ever exceed.
 
-    One panel per level in use: each held-out group of frames counts once, with its most extreme frame.
-
-    Parameters
-    ----------
-    calibration
-        From `calibrate`.
-    atoms, checks
-        Size of the system and checks per ns or run, as in `Calibration.describe`.
-
-    Returns
-    -------
-    figure
-        A matplotlib figure that belongs to no window.
-
-    Raises
-    ------
-    ValueError
-        If no level rests on held-out groups of frames.
+    One panel per level in use, for a system of so many atoms: each held-out group of frames counts once, with its most
+    extreme frame. A calibration whose levels rest on no held-out groups raises ValueError.
     """
     numbers = calibration.typical_numbers(calibration.frame_atoms if atoms is None else atoms)
-    levels = [level for level in calibration.alarm_levels(numbers, checks) if np.isfinite(level.value)]
-    levels = [level for level in levels if level.n_groups]
+    levels = [level for level in calibration.alarm_levels(numbers) if np.isfinite(level.value) and level.n_groups]
     if not levels:
         raise ValueError("calibration: expected held-out groups of frames to draw, got none")
     columns = min(len(levels), 2)
     rows = -(-len(levels) // columns)
     figure = new_figure(4.8 * columns, 2.9 * rows + 0.8)
-    panels = np.atleast_1d(figure.subplots(rows, columns, squeeze=False)).ravel()
+    panels = figure.subplots(rows, columns, squeeze=False).ravel()
     for axis, level in zip(panels, levels, strict=False):
-        _draw_null(axis, _null_of(calibration, level), level, len(numbers))
+        _draw_null(axis, calibration, level, len(numbers))
     for axis in panels[len(levels) :]:
         axis.set_visible(False)
     rate = f"{calibration.false_alarms:g} false alarms per {calibration.per}"
@@ -58,19 +41,12 @@ def null_distributions(calibration: Calibration, atoms: int | None = None, check
     return figure
 
 
-def _null_of(calibration: Calibration, level: Level) -> NullScores:
-    """The null distribution, of "full" values, that a level comes from."""
-    return next(
-        null
-        for null in calibration.nulls
-        if (null.statistic, null.element, null.side) == (level.statistic, level.element, level.side)
-        and null.values in ("full", "both")
-    )
-
-
-def _draw_null(axis: "Axes", null: NullScores, level: Level, n_atoms: int) -> None:
-    """Draw a null distribution, and its level as a vertical line that is named on its inner side."""
+def _draw_null(axis: "Axes", calibration: Calibration, level: Level, n_atoms: int) -> None:
+    """Draw a level as a vertical line that is named on its inner side, and the null distribution it comes from."""
     statistic = STATISTICS[level.statistic]
+    wanted = (level.statistic, level.element, level.side)
+    of_level = [null for null in calibration.nulls if (null.statistic, null.element, null.side) == wanted]
+    null = next(null for null in of_level if null.values in ("full", "both"))
     scores, value = statistic.in_frame(null.scores, n_atoms), statistic.in_frame(level.value, n_atoms)
     axis.hist(scores, bins=min(max(int(np.sqrt(len(scores)) * 1.5), 5), 40), color=Colour.BLUE, alpha=0.65)
     axis.axvline(value, color=Colour.VERMILLION, ls="--", lw=1.4)

@@ -1,9 +1,12 @@
-"""Tables that the command line prints: of checks, events, levels and references."""
+"""Text for a terminal: tables of checks, events, levels and references, and lines folded to its width."""
 
 import math
+import shutil
+import textwrap
 from collections.abc import Iterable, Iterator, Sequence
-from typing import Any
+from typing import Any, TextIO
 
+import numpy as np
 from ase.data import chemical_symbols
 
 from quests_md._words import many
@@ -12,13 +15,14 @@ from quests_md.records import Check, Event
 from quests_md.reference import Reference
 
 __all__ = [
-    "CHECK_COLUMNS",
     "EVENT_COLUMNS",
     "check_rows",
     "event_rows",
+    "fold",
     "latest",
     "power_rows",
     "reference_lines",
+    "terminal_width",
 ]
 
 #: Fields of a check that `score` prints, and the width of their columns in a terminal.
@@ -64,15 +68,26 @@ PHASE_WIDTH, ALARMS_WIDTH = 12, 11
 LATEST = 2
 
 
-def check_rows(checks: Iterable[Check], width: int | None) -> Iterator[tuple[str, Check | None]]:
-    """A row of text for each check as it comes, with the check; before them a row with the names of the columns.
+def fold(text: str, stream: TextIO, indent: int = 2) -> str:
+    """Wrap lines at the width of the terminal; what goes elsewhere keeps its lines whole."""
+    width = terminal_width(stream)
+    if width is None:
+        return text
+    wrapper = textwrap.TextWrapper(
+        max(width, indent + 20), subsequent_indent=" " * indent, break_long_words=False, break_on_hyphens=False
+    )
+    return "\n".join(wrapper.fill(line) for line in text.split("\n"))
 
-    Parameters
-    ----------
-    checks
-        The checks.
-    width
-        Letters of the terminal, None: tab-separated.
+
+def terminal_width(stream: TextIO) -> int | None:
+    """Letters in a line of the terminal; None where the stream goes elsewhere."""
+    return shutil.get_terminal_size().columns if stream.isatty() else None
+
+
+def check_rows(checks: Iterable[Check], width: int | None) -> Iterator[tuple[str, Check | None]]:
+    """The names of the columns, then a row of text for each check as it comes, with the check.
+
+    Rows are columns for a terminal of that width, or tab-separated where the width is None.
     """
     columns = dict(CHECK_COLUMNS)
     if width is not None and width < sum(columns.values()) + len(columns):
@@ -97,15 +112,9 @@ def check_rows(checks: Iterable[Check], width: int | None) -> Iterator[tuple[str
 
 
 def event_rows(events: Sequence[Event], width: int | None) -> list[str]:
-    """A row of text for each event, after a row with the names of the columns.
+    """The names of the columns, then a row of text for each event; tab-separated where the width is None.
 
-    Parameters
-    ----------
-    events
-        The events.
-    width
-        Letters of the terminal: columns without content are left out, then columns that a narrow terminal can do
-        without, and as many alarms are named as there is room for. None: tab-separated, all columns.
+    In a terminal columns without content are left out, then DISPENSABLE ones, and as many alarms are named as fit.
     """
     cells = {name: [_event_cell(event, name, exact=width is None) for event in events] for name in EVENT_COLUMNS}
     if width is None:
@@ -145,18 +154,16 @@ def power_rows(calibration: Calibration, found: Sequence[Power], atoms: int | No
 def reference_lines(reference: Reference, calibration: Calibration) -> list[str]:
     """What a reference holds and what level it supports, each line after a name of up to 11 letters."""
     origin, settings = reference.provenance, reference.settings
+    elements = zip(*np.unique(reference.numbers, return_counts=True), strict=True)
+    left_out = origin.get("left_out", {})
     lines: dict[str, Any] = {
         "fingerprint": reference.fingerprint,
         "content": f"{many(reference.n_environments, 'environment')} in {many(reference.n_frames, 'frame')}",
-        "elements": ", ".join(
-            f"{symbol} {int((reference.numbers == z).sum())}"
-            for symbol, z in zip(reference.elements, sorted(set(reference.numbers.tolist())), strict=True)
-        ),
+        "elements": ", ".join(f"{chemical_symbols[z]} {count}" for z, count in elements),
         "settings": ", ".join(f"{key} = {value}" for key, value in settings.items()),
         "sources": ", ".join(reference.sources[:5]) + (" ..." if len(reference.sources) > 5 else ""),
         "groups": origin.get("groups"),
-        "left out": ", ".join(f"{many(n, 'frame')}: {why}" for why, n in origin.get("left_out", {}).items())
-        or "nothing",
+        "left out": ", ".join(f"{many(n, 'frame')}: {why}" for why, n in left_out.items()) or "nothing",
         "nearest": ", ".join(
             f"{chemical_symbols[a]}-{chemical_symbols[b]} {low:.2f} Å (median {middle:.2f})"
             for (a, b), (low, middle) in list(reference.pair_distances().items())[:10]
@@ -205,9 +212,8 @@ def _fitting(cells: dict[str, list[str]], alarms: Sequence[Sequence[str]], width
 def _aligned(columns: Sequence[Sequence[str]], is_left: Sequence[bool]) -> list[str]:
     """The rows of a table whose columns have equal widths; words begin at the left, numbers end at the right."""
     forms = [f"{'<' if left else '>'}{max(map(len, column))}" for column, left in zip(columns, is_left, strict=True)]
-    return [
-        "  ".join(f"{cell:{form}}" for cell, form in zip(row, forms, strict=True)) for row in zip(*columns, strict=True)
-    ]
+    rows = zip(*columns, strict=True)
+    return ["  ".join(f"{cell:{form}}" for cell, form in zip(row, forms, strict=True)) for row in rows]
 
 
 def _named(names: Sequence[str], room: int) -> str:

@@ -8,8 +8,7 @@ from quests_md._words import many
 from quests_md.log import Log
 from quests_md.records import KINDS, Event
 
-from .event_spans import short_outliers
-from .log_levels import level_of_largest
+from .log_facts import level_of_largest, short_outliers
 
 __all__ = ["growth_sentence", "log_summary", "reference_and_level", "run_sentence", "run_summary"]
 

@@ -8,8 +8,7 @@ from ase.io import read
 from systems import cold_reference
 
 from quests_md import Monitor, Reference, read_log
-from quests_md.cli.demo import Plan, free_folder, run_demo
-from quests_md.cli.heated_copper import INTERVAL, TIME_STEP_FS, copper, heat_bath, share_off_site
+from quests_md.cli.demo import INTERVAL, TIME_STEP_FS, Plan, copper, free_folder, heat_bath, run_demo, share_off_site
 
 PLAN = Plan(size=2, hot_K=5000.0, settle_steps=20, reference_steps=150, heat_steps=80, run_steps=200)
 

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 from logs import check, checks_of, event, log_of
 
-from quests_md.show.event_spans import Span, event_spans, short_outliers
+from quests_md.show.log_facts import Span, event_spans, short_outliers
 
 __all__ = ["log_of"]
 
@@ -18,33 +18,32 @@ def outliers_one_by_one(text, events):
     return (count - 1, since) if before else (count, None)
 
 
-def test_closed_and_open_events_have_their_checks(log_of):
-    checks = checks_of("iiooooiiiooo")  # the line on the open event is older than the last check
-    log = log_of(checks, [event(checks, 2, 5), event(checks, 9, 10, id=2, is_open=True)])
-    assert event_spans(log) == [Span(2, 5, 6), Span(9, 11, 12)]
-
-
-def test_hysteresis_belongs_to_the_event_but_is_not_out(log_of):
-    checks = checks_of("iioooiii")
-    assert event_spans(log_of(checks, [event(checks, 2, 4, n_checks=5)])) == [Span(2, 4, 7)]
-
-
-def test_events_of_two_kinds_may_overlap(log_of):
-    checks = checks_of("iioooooooo")
-    both = [event(checks, 2, 9, is_open=True), event(checks, 2, 5, id=2, kind="transition")]
-    assert event_spans(log_of(checks, both)) == [Span(2, 9, 10), Span(2, 5, 6)]
-
-
-def test_events_of_one_kind_follow_each_other_where_steps_repeat(log_of):
-    checks = [check(i, 5.0 if i % 10 > 5 else 0.0, step=i % 10) for i in range(30)]
-    events = [event(checks, first, first + 3, id=i) for i, first in enumerate((6, 16, 26), 1)]
-    assert event_spans(log_of(checks, events)) == [Span(6, 9, 10), Span(16, 19, 20), Span(26, 29, 30)]
-
-
-def test_an_event_whose_onset_is_not_in_the_log_has_no_checks(log_of):
-    checks = checks_of("iioo")
-    assert event_spans(log_of(checks, [event(checks, 2, 3, onset_step=7)])) == [None]
-    assert event_spans(log_of(checks[:2], [event(checks, 2, 3)])) == [None]
+@pytest.mark.parametrize(
+    ("checks", "events", "spans"),
+    [
+        # the line on an open event is older than the last check
+        (checks_of("iiooooiiiooo"), [(2, 5, {}), (9, 10, {"is_open": True})], [Span(2, 5, 6), Span(9, 11, 12)]),
+        # checks back in before the event closes belong to the event but are not out
+        (checks_of("iioooiii"), [(2, 4, {"n_checks": 5})], [Span(2, 4, 7)]),
+        # events of two kinds may overlap
+        (
+            checks_of("iioooooooo"),
+            [(2, 9, {"is_open": True}), (2, 5, {"kind": "transition"})],
+            [Span(2, 9, 10), Span(2, 5, 6)],
+        ),
+        # events of one kind follow each other where steps repeat
+        (
+            [check(i, 5.0 if i % 10 > 5 else 0.0, step=i % 10) for i in range(30)],
+            [(6, 9, {}), (16, 19, {}), (26, 29, {})],
+            [Span(6, 9, 10), Span(16, 19, 20), Span(26, 29, 30)],
+        ),
+        # the log lacks the onset
+        (checks_of("iioo"), [(2, 3, {"onset_step": 7})], []),
+    ],
+)
+def test_events_have_their_checks(log_of, checks, events, spans):
+    made = [event(checks, first, last, id=i, **changes) for i, (first, last, changes) in enumerate(events, 1)]
+    assert [span for _, span in event_spans(log_of(checks, made))] == spans
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,458 @@
+"""The commands but for the demo: each checks its options, calls one function of the library, and prints or writes."""
+
+import inspect
+import os
+import sys
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from enum import IntEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from quests_md._arguments import check_bandwidth, check_folder, check_integer
+from quests_md._json import dumps
+from quests_md._progress import track
+from quests_md._words import many
+from quests_md.calibration import DEFAULT_STATISTICS, STATISTICS, Calibration, calibrate, power
+from quests_md.engine import BANDWIDTH
+from quests_md.environments import Descriptor
+from quests_md.hosts import score_trajectory
+from quests_md.io import count_frames, expand_sources
+from quests_md.log import Log, read_log, require_new_log
+from quests_md.monitor import Monitor
+from quests_md.records import KINDS, Check, Event
+from quests_md.reference import Reference
+from quests_md.show import (
+    PICTURE_SUFFIXES,
+    check_rows,
+    cluster_growth,
+    event_rows,
+    fold,
+    latest,
+    log_summary,
+    null_distributions,
+    power_rows,
+    reference_lines,
+    run_summary,
+    terminal_width,
+    timeline,
+)
+from quests_md.watch import Trigger, save_frame, sentinel
+
+if TYPE_CHECKING:  # importing matplotlib takes half a second
+    from matplotlib.figure import Figure
+
+__all__ = ["ExitCode", "build", "info", "list_events", "merge", "score_frames", "set_levels", "tell"]
+
+#: How the name of a reference file ends.
+REFERENCE_SUFFIX = ".safetensors"
+
+FailOption = Annotated[
+    bool,
+    typer.Option("--fail-on-event", help="Exit with 3 after an event (novel or transition), 4 after an explosion."),
+]
+ThreadsOption = Annotated[int | None, typer.Option(help="Threads; default: the cores there are.")]
+StatisticsOption = Annotated[
+    str | None,
+    typer.Option(
+        help=f"Numbers that raise alarms: 'all', or some of {','.join(STATISTICS)}; "
+        f"default: {','.join(DEFAULT_STATISTICS)}."
+    ),
+]
+FramesArgument = Annotated[
+    list[str],
+    typer.Argument(metavar="FRAMES", help="Files ASE can read, globs, slices: train.xyz 'run*.traj@::10'."),
+]
+
+
+class ExitCode(IntEnum):
+    """How a command ended, unless all was fine (0)."""
+
+    BROKEN_PIPE = 1
+    BAD_INPUT = 2
+    EVENT = 3
+    EXPLODED = 4
+    INTERRUPTED = 130
+
+
+def _default(function: Callable[..., Any], argument: str) -> Any:
+    """The default that a function of the library has for an argument, so that the command line does not repeat it."""
+    return inspect.signature(function).parameters[argument].default
+
+
+#: Rate of false alarms that is asked for unless another one is given.
+FALSE_ALARMS: float = _default(calibrate, "false_alarms")
+
+
+def build(
+    frames: FramesArgument,
+    output: Annotated[Path, typer.Option("--output", "-o", help="Reference file to write.")] = Path(
+        "reference.safetensors"
+    ),
+    k: Annotated[int, typer.Option(help="Neighbours per environment.")] = Descriptor().k,
+    cutoff: Annotated[float, typer.Option(help="Cutoff radius in Å.")] = Descriptor().cutoff,
+    elements: Annotated[str | None, typer.Option(help="Resolve neighbours by these elements: Nb,Mo.")] = None,
+    centers: Annotated[str | None, typer.Option(help="Only environments of these elements: O.")] = None,
+    neighbors: Annotated[str | None, typer.Option(help="Only neighbours of these elements: O.")] = None,
+    bandwidth: Annotated[str, typer.Option(help="Bandwidth h in 1/Å, or 'auto'.")] = str(BANDWIDTH),
+    match: Annotated[str, typer.Option(help="'element': compare like with like; 'any': geometry alone.")] = _default(
+        Reference.from_frames, "match"
+    ),
+    groups: Annotated[
+        str | None, typer.Option(help="Independent groups: 'frame', 'file' or a key of info; default: blocks.")
+    ] = None,
+    threads: ThreadsOption = None,
+) -> None:
+    """Build a reference from frames. Environments are held out to set levels; both go to one file."""
+    _check_output("--output", output, (REFERENCE_SUFFIX,))
+    _check_frames(frames, "expected frames; references are merged by `quests-md reference merge`")
+    names = {"elements": _split_names(elements), "centers": _split_names(centers), "neighbors": _split_names(neighbors)}
+    reference = Reference.from_frames(
+        frames,
+        descriptor=Descriptor(k=k, cutoff=cutoff, **names),
+        bandwidth="auto" if bandwidth == "auto" else check_bandwidth(bandwidth),
+        match=match,  # type: ignore[arg-type]  # checked there
+        groups=groups,
+        threads=threads,
+    )
+    _save_with_scores(reference, output, threads)
+
+
+def info(
+    file: Annotated[Path, typer.Argument(metavar="FILE", help="Reference file.")],
+    verify: Annotated[bool, typer.Option("--verify", help="Compare the content with its checksums.")] = False,
+) -> None:
+    """Say what a reference file holds and what level it supports."""
+    if verify:
+        Reference.verify(file)
+    reference = Reference.load(file)
+    _print_reference(reference)
+    auto = reference.auto_bandwidth()
+    found = f"{auto} 1/Å" if auto else "none between 0.003 and 0.3 1/Å: copies among the groups, or too few of them"
+    typer.echo(fold(f"likeliest h {found} (--bandwidth auto)", sys.stdout, indent=12))
+    if verify:
+        typer.echo("content     equals the checksums written at save")
+
+
+def merge(
+    files: Annotated[list[Path], typer.Argument(metavar="FILES", help="Reference files with equal settings.")],
+    output: Annotated[Path, typer.Option("--output", "-o", help="Reference file to write.")],
+) -> None:
+    """Merge reference files into a new one."""
+    _check_output("--output", output, (REFERENCE_SUFFIX,))
+    _save_with_scores(Reference.merge([Reference.load(file) for file in files]), output)
+
+
+def set_levels(
+    reference: Annotated[
+        Path, typer.Argument(metavar="REFERENCE", help="Reference file (.safetensors), or frames to build one from.")
+    ],
+    output: Annotated[Path | None, typer.Option("--output", "-o", help="Calibration file to write (JSON).")] = None,
+    false_alarms: Annotated[
+        float, typer.Option(help="Asked rate of false alarms, above 0 and below 1.")
+    ] = FALSE_ALARMS,
+    per: Annotated[str, typer.Option(help="What the rate counts: check, ns or run.")] = _default(calibrate, "per"),
+    statistics: StatisticsOption = None,
+    checks: Annotated[int | None, typer.Option(help="Checks in a run (or ns), with --per run (or ns).")] = None,
+    groups: Annotated[str | None, typer.Option(help="'frame' or 'file'; default: the groups of the reference.")] = None,
+    frames: Annotated[
+        list[str] | None,
+        typer.Option(metavar="FRAMES", help="In-distribution frames that are not in the reference; may be repeated."),
+    ] = None,
+    atoms: Annotated[int | None, typer.Option(help="Size of the system to state the level for.")] = None,
+    plot: Annotated[Path | None, typer.Option(help="Draw the null distributions and levels to this file.")] = None,
+    seed: Annotated[int, typer.Option(help="Chooses groups where there are very many.")] = 0,
+    threads: ThreadsOption = None,
+) -> None:
+    """Set the levels for a rate of false alarms. Says what they promise, what not, and what they would catch."""
+    _check_output("--output", output)
+    _check_output("--plot", plot, PICTURE_SUFFIXES)
+    check_integer("--seed", seed, 0)
+    for option, value in {"--checks": checks, "--atoms": atoms, "--threads": threads}.items():
+        if value is not None:
+            check_integer(option, value, 1)
+    known = _open_reference(reference, threads)
+    calibration = calibrate(
+        known,
+        false_alarms=false_alarms,
+        per=per,  # type: ignore[arg-type]  # checked there
+        statistics=_statistic_names(statistics) or DEFAULT_STATISTICS,
+        checks=checks,
+        groups=groups,
+        frames=frames,
+        rng=seed,
+        threads=threads,
+    )
+    typer.echo(fold(calibration.describe(atoms), sys.stdout))
+    typer.echo()
+    for row in power_rows(calibration, power(known, calibration, n_atoms=atoms, rng=seed, threads=threads), atoms):
+        typer.echo(row)
+    if output is not None:
+        calibration.save(output)
+        tell(f"wrote {output}")
+    if plot is not None:
+        _save_picture(null_distributions(calibration, atoms), plot)
+
+
+def score_frames(
+    trajectory: FramesArgument,
+    reference: Annotated[
+        Path, typer.Option("--reference", "-r", help="Reference file (.safetensors), or frames to build one from.")
+    ],
+    calibration: Annotated[
+        Path | None, typer.Option("--calibration", "-c", help="Calibration file; default: calibrate the reference.")
+    ] = None,
+    false_alarms: Annotated[
+        float | None,
+        typer.Option(help=f"Asked rate of false alarms per check, without --calibration; default: {FALSE_ALARMS:g}."),
+    ] = None,
+    statistics: StatisticsOption = None,
+    baseline_ps: Annotated[
+        float | None, typer.Option(help="Judge mean dH and frame entropy by the first so many ps of the run itself.")
+    ] = None,
+    max_temperature: Annotated[
+        float | None, typer.Option(metavar="K", help="A hotter frame counts as exploded; five times the median always.")
+    ] = None,
+    phase: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="NAME=FILE", help="Labelled phases, first that of the start: liquid=l.safetensors; repeat it."
+        ),
+    ] = None,
+    types: Annotated[
+        str | None, typer.Option(help="Elements of the types of a LAMMPS dump that does not name them: Cu,Zr.")
+    ] = None,
+    log: Annotated[Path | None, typer.Option(help="Log to write (JSON lines); must not hold a run yet.")] = None,
+    save: Annotated[Path | None, typer.Option(help="Append flagged frames to this extended XYZ file.")] = None,
+    sentinel_file: Annotated[
+        Path | None,
+        typer.Option("--sentinel", metavar="FILE", help="Write the gravest event to this file, once there is one."),
+    ] = None,
+    plot: Annotated[Path | None, typer.Option(help="Draw the timeline to this file; needs --log.")] = None,
+    patience: Annotated[int, typer.Option(help="Checks out in a row that open an event.")] = _default(
+        Trigger, "patience"
+    ),
+    values: Annotated[
+        str, typer.Option(help="'full': dH of every atom; 'proven': who is above, faster; 'auto': by size.")
+    ] = _default(Monitor, "values"),
+    at: Annotated[
+        Path | None, typer.Option(help="Check only the steps of this log: what the monitor saw live.")
+    ] = None,
+    workers: Annotated[int, typer.Option(help="Frames judged at the same time.")] = _default(
+        score_trajectory, "workers"
+    ),
+    threads: ThreadsOption = None,
+    fail_on_event: FailOption = False,
+) -> None:
+    """Score the frames of a trajectory. Prints a line per frame (dH in nats), tab-separated if not in a terminal.
+
+    Events and messages go to stderr.
+    """
+    if plot is not None and log is None:
+        raise ValueError("--plot: needs the log; give --log run.jsonl too")
+    if calibration is not None and false_alarms is not None:
+        raise ValueError("--false-alarms: the calibration file states its own rate; give one of the two")
+    _check_output("--log", log)
+    _check_output("--save", save)
+    _check_output("--sentinel", sentinel_file)
+    if sentinel_file is not None and sentinel_file.exists():
+        raise FileExistsError(f"--sentinel: {sentinel_file} is there from an earlier run; remove it")
+    _check_output("--plot", plot, PICTURE_SUFFIXES)
+    if threads is not None:
+        check_integer("--threads", threads, 1)
+    _check_frames(trajectory, "expected frames; a reference is given by --reference")
+    if log is not None:
+        require_new_log(log)
+    steps = None if at is None else read_log(at).step.tolist()
+    phase_files = _files_by_name("--phase", phase or [])
+    known = _open_reference(reference, threads)
+    phases = {name: _open_reference(file, threads) for name, file in phase_files.items()}
+    if calibration is not None:
+        levels = Calibration.load(calibration)
+    else:
+        levels = calibrate(known, false_alarms=FALSE_ALARMS if false_alarms is None else false_alarms, threads=threads)
+    actions = [] if save is None else [save_frame(save)]
+    with Monitor(
+        known,
+        levels,
+        statistics=_statistic_names(statistics),
+        baseline_ps=baseline_ps,
+        max_temperature_K=max_temperature,
+        phases=phases or None,
+        trigger=Trigger(patience=patience),
+        log=log,
+        actions=actions if sentinel_file is None else [*actions, sentinel(sentinel_file)],
+        values=values,  # type: ignore[arg-type]  # checked there
+        on_error="raise",
+        threads=threads,
+    ) as monitor:
+        tell(fold(monitor.calibration.describe(), sys.stderr))
+        elements = _split_names(types)
+        checks = score_trajectory(trajectory, known, monitor=monitor, workers=workers, steps=steps, types=elements)
+        counts = _print_checks(checks, trajectory)
+        events = monitor.events
+    tell(f"{many(sum(counts.values()), 'frame')}: {run_summary(counts, events)}")
+    for event in latest(events):
+        tell(fold(event.describe(), sys.stderr, indent=11))
+    if n_more := len(events) - len(latest(events)):
+        tell(f"and {many(n_more, 'event')} before: `quests-md events` lists all of a log")
+    if plot is not None and log is not None:
+        _save_picture(timeline(read_log(log)), plot)
+    _exit_after(events, fail_on_event)
+
+
+def list_events(
+    log: Annotated[
+        Path, typer.Argument(metavar="LOG", help="Log of a run, also of one that still goes on or was killed.")
+    ],
+    kind: Annotated[
+        str | None, typer.Option(help=f"Only events of these kinds: {','.join(KINDS)}; exit codes follow them.")
+    ] = None,
+    details: Annotated[
+        bool,
+        typer.Option("--details", help="Describe every event; else, in a terminal, the open and the latest ones."),
+    ] = False,
+    as_json: Annotated[
+        bool, typer.Option("--json", help="A JSON list with one event per line, all that is known of it.")
+    ] = False,
+    plot: Annotated[Path | None, typer.Option(help="Draw the timeline to this file.")] = None,
+    growth: Annotated[
+        Path | None, typer.Option(help="Draw to this file how many atoms the events have, over time.")
+    ] = None,
+    fail_on_event: FailOption = False,
+) -> None:
+    """List the events of a log.
+
+    A line each, tab-separated if not in a terminal. Messages go to stderr.
+    """
+    _check_output("--plot", plot, PICTURE_SUFFIXES)
+    _check_output("--growth", growth, PICTURE_SUFFIXES)
+    kinds = _split_names(kind) or KINDS
+    if unknown := [name for name in kinds if name not in KINDS]:
+        raise ValueError(f"--kind: expected some of {','.join(KINDS)}, got {unknown[0]!r}")
+    content = read_log(log)
+    events = [event for event in content.events if event.kind in kinds]
+    if as_json:
+        typer.echo("[" + ",\n ".join(map(dumps, events)) + "]")
+    else:
+        _print_events(content, events, details)
+    if plot is not None:
+        _save_picture(timeline(content), plot)
+    if growth is not None:
+        try:
+            _save_picture(cluster_growth(content), growth)
+        except ValueError as exc:  # a quiet run is no misuse
+            tell(f"warning: --growth: {exc}")
+    _exit_after(events, fail_on_event)
+
+
+def tell(text: str) -> None:
+    """Print a message on stderr; stdout is for data."""
+    print(text, file=sys.stderr, flush=True)
+
+
+def _check_output(option: str, path: Path | None, suffixes: Sequence[str] = ()) -> None:
+    """Refuse a name at the start of the work if no file of that name could be written at its end."""
+    if path is None:
+        return
+    if suffixes and path.suffix.lower() not in suffixes:
+        raise ValueError(f"{option}: expected a name that ends in {', '.join(suffixes)}, got {path}")
+    if path.is_dir():
+        raise IsADirectoryError(f"{option}: {path} is a folder; name a file in it")
+    check_folder(option, path)
+    if not os.access(path if path.exists() else path.parent, os.W_OK):
+        raise PermissionError(f"{option}: {path} cannot be written (no permission); choose another name")
+
+
+def _check_frames(files: list[str], advice: str) -> None:
+    """Refuse reference files in the place of frames, with advice, and files that do not exist."""
+    with warnings.catch_warnings(action="ignore"):  # the same warnings come when the frames are read
+        found = expand_sources(files)
+    references = [file for file in found if file.endswith(REFERENCE_SUFFIX)]
+    if references:
+        raise ValueError(f"{', '.join(references)}: {advice}")
+
+
+def _open_reference(path: Path, threads: int | None) -> Reference:
+    """Load a reference file, or build a reference from a file of frames."""
+    if path.suffix == REFERENCE_SUFFIX:
+        return Reference.load(path)
+    tell(f"building a reference from {path}; `quests-md reference build` keeps it")
+    return Reference.from_frames(str(path), threads=threads)
+
+
+def _split_names(text: str | None) -> tuple[str, ...] | None:
+    """The names in a text such as "Nb,Mo"; None for None."""
+    return None if text is None else tuple(name.strip() for name in text.split(","))
+
+
+def _statistic_names(text: str | None) -> tuple[str, ...] | None:
+    """The names of statistics in a text, where "all" stands for every statistic; None for None."""
+    return tuple(STATISTICS) if text == "all" else _split_names(text)
+
+
+def _files_by_name(option: str, texts: Sequence[str]) -> dict[str, Path]:
+    """The files of an option that is given as NAME=FILE, once or more often."""
+    files: dict[str, Path] = {}
+    for text in texts:
+        name, equals, file = text.partition("=")
+        if not (name and equals and file):
+            raise ValueError(f"{option}: expected NAME=FILE such as fcc=fcc.safetensors, got {text!r}")
+        if name in files:
+            raise ValueError(f"{option}: {name!r} is given twice; give each phase another name")
+        files[name] = Path(file)
+    return files
+
+
+def _save_with_scores(reference: Reference, output: Path, threads: int | None = None) -> None:
+    """Write the reference with its held-out scores, from which levels come."""
+    reference = reference.with_held_out_scores(threads=threads)
+    reference.save(output)
+    _print_reference(reference)
+    tell(f"wrote {output}")
+
+
+def _print_reference(reference: Reference) -> None:
+    for line in reference_lines(reference, calibrate(reference)):
+        typer.echo(fold(line, sys.stdout, indent=12))
+
+
+def _print_checks(checks: Iterator[Check], trajectory: list[str]) -> dict[str, int]:
+    """Print the checks as they come: in columns on a terminal, else tab-separated; count their states."""
+    counts = {"in": 0, "out": 0, "invalid": 0}
+    width = terminal_width(sys.stdout)
+    if width is None and sys.stderr.isatty():  # in a terminal the lines themselves show how far it is
+        checks = track(checks, "scoring frames", count_frames(trajectory))
+    for row, check in check_rows(checks, width):
+        if check is not None:
+            counts[check.state] += 1
+        typer.echo(row)
+    return counts
+
+
+def _print_events(log: Log, events: Sequence[Event], details: bool) -> None:
+    """Print a table of the events, descriptions of some or all of them, and the warnings of the run."""
+    tell(fold(log_summary(log), sys.stderr))
+    width = terminal_width(sys.stdout)
+    if events or width is None:
+        typer.echo("\n".join(event_rows(events, width)))
+    for event in events if details else latest(events) if width is not None else ():
+        typer.echo("\n" + fold(event.describe(), sys.stdout, indent=11))
+    for note in log.notes:
+        if note.get("level") in ("warning", "error"):
+            at = "" if note.get("step") is None else f" at step {note['step']}"
+            tell(f"{note['level']}{at}: {str(note.get('message')).partition(chr(10))[0]}")
+
+
+def _save_picture(figure: "Figure", path: Path) -> None:
+    """Write a picture and say so."""
+    figure.savefig(path, dpi=130)
+    tell(f"wrote {path}")
+
+
+def _exit_after(events: Sequence[Event], fail_on_event: bool) -> None:
+    """End with the exit code that --fail-on-event promises, if the option was given and there are events."""
+    if events and fail_on_event:
+        raise typer.Exit(ExitCode.EXPLODED if any(event.kind == "exploded" for event in events) else ExitCode.EVENT)
