@@ -12,7 +12,7 @@ from quests_md.hosts import AseAttachment
 from quests_md.judge import Judge, Phases, Values
 from quests_md.records import Check, Event
 from quests_md.reference import Reference
-from quests_md.watch import Action, OnError, Overhead, RunSettings, Trigger, Watch
+from quests_md.watch import Action, GivenAction, OnError, Overhead, RunSettings, Trigger, Watch
 
 __all__ = ["Action", "Monitor", "Overhead"]
 
@@ -101,7 +101,7 @@ class Monitor:
         trigger: Trigger | None = None,
         confirm: Reference | tuple[Reference, Calibration] | None = None,
         log: str | os.PathLike[str] | None = "quests-md.jsonl",
-        actions: Sequence[Action] = (),
+        actions: Sequence[GivenAction] = (),
         values: Values = "auto",
         budget: float | None = None,
         on_error: OnError = "log",

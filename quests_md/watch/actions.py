@@ -1,11 +1,11 @@
 """What is done about an event: saved frames, a sentinel, the end of the run, callables of one's own."""
 
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar, Protocol
+from typing import Any, Protocol
 
 import numpy as np
 from ase import Atoms
@@ -20,6 +20,7 @@ from quests_md.records import KINDS, Event, EventKind
 
 __all__ = [
     "Action",
+    "GivenAction",
     "SaveFrame",
     "Sentinel",
     "action_files",
@@ -44,7 +45,14 @@ class Action(Protocol):
         """Act on an event, once it opens; `frame`: a copy of the flagged frame. It may raise `StopRun`."""
 
 
-def checked_actions(actions: Sequence[Action] | Action) -> tuple[Action, ...]:
+#: What may be given as an action: also `save_frame` itself, without a call.
+GivenAction = Action | Callable[[], "SaveFrame"]
+
+#: Where `save_frame` writes if nothing else is said.
+FLAGGED = "flagged.extxyz"
+
+
+def checked_actions(actions: Sequence[GivenAction] | Action) -> tuple[Action, ...]:
     """The actions, one or several; TypeError if they cannot be called."""
     try:
         chosen: tuple[Any, ...] = (actions,) if callable(actions) else tuple(actions)
@@ -53,7 +61,8 @@ def checked_actions(actions: Sequence[Action] | Action) -> tuple[Action, ...]:
     for action in chosen:
         if not callable(action):
             raise TypeError(f"actions: expected callables action(event, atoms), got {action!r}")
-    return tuple(_save_first_frame if action is save_frame else action for action in chosen)
+    once = SaveFrame(Path(FLAGGED), repeats=False)
+    return tuple(once if action is save_frame else action for action in chosen)
 
 
 def is_repeated(action: Action) -> bool:
@@ -80,7 +89,8 @@ class SaveFrame:
 
     path: Path
     """The file: a run taken up again cuts it back to where the log stands."""
-    repeats: ClassVar[bool] = True
+    repeats: bool = True
+    """Whether it is called again at the 2nd, 4th, 8th, ... check of an event."""
 
     def __call__(self, event: Event, frame: Atoms, /) -> None:
         """Append the frame, unless it has exploded."""
@@ -88,7 +98,7 @@ class SaveFrame:
             append_frame(self.path, frame)
 
 
-def save_frame(path: str | os.PathLike[str] = "flagged.extxyz") -> SaveFrame:
+def save_frame(path: str | os.PathLike[str] = FLAGGED) -> SaveFrame:
     """Make an action that appends flagged frames to an extended XYZ file.
 
     Every frame carries ``delta_entropy`` and ``above`` per atom, energy and forces if the run had them, and step, time
@@ -107,11 +117,6 @@ def save_frame(path: str | os.PathLike[str] = "flagged.extxyz") -> SaveFrame:
         If the folder does not exist.
     """
     return SaveFrame(check_folder("path", path))
-
-
-def _save_first_frame(event: Event, frame: Atoms) -> None:
-    """What `save_frame` does where it is given without a call."""
-    save_frame()(event, frame)
 
 
 class Sentinel:

@@ -1,7 +1,7 @@
-"""The first stretch of a run as the null distribution of numbers that do not transfer between temperatures."""
+"""The first stretch of a run as judge of numbers whose levels do not hold at another temperature."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -10,11 +10,13 @@ from numpy.typing import NDArray
 from scipy.stats import t as student
 
 from quests_md._arguments import check_positive
-from quests_md.calibration import as_released
+from quests_md.calibration import NullScores, as_released, level_of
+from quests_md.judge import GROWN, GROWTH
+from quests_md.records import Check
 
 from .cusum import RUN_LENGTHS, Cusum
 
-__all__ = ["Baseline", "n_independent"]
+__all__ = ["Baseline", "OwnClusters", "n_independent"]
 
 #: Fewest independent checks that say anything about scatter.
 FEWEST = 10
@@ -51,24 +53,9 @@ class Baseline:
     degrees of freedom. A slow drift is looked for with `Cusum` on means of blocks of checks; the reference value of
     `Cusum` is widened by twice the standard error of the baseline's mean. Level and drift take half of the rate each.
 
-    Parameters
-    ----------
-    statistics
-        Names of the statistics.
-    duration_ps
-        Length of the baseline, ps.
-    rate
-        Rate of checks out by mistake, by all statistics together; `n_checks` checks share it.
-    release
-        Nats below its level at which the trigger counts a statistic as back; values half of the way from level to mean
-        are given as back, too.
-    fewest
-        Independent checks that a baseline must have to judge a statistic.
-
-    Raises
-    ------
-    ValueError
-        If `duration_ps` is not a positive number.
+    `rate` is that of checks out by mistake, by all statistics together. The trigger counts a statistic as back
+    `release` nats below its level; values half of the way from the level to the mean are given as back, too. A
+    statistic with less than `fewest` independent checks is not judged.
     """
 
     def __init__(
@@ -98,13 +85,10 @@ class Baseline:
         return Baseline(self.statistics, self.duration_ps, self.rate, self.release, fewest=self.fewest)
 
     def update(self, values: Mapping[str, float | None], time_ps: float) -> dict[str, float]:
-        """Take the statistics of one check; return how far each is beyond its level, and its drift too.
+        """Take the statistics of one check; return how far each is beyond its level, above 0 where it is out.
 
-        Returns
-        -------
-        excesses
-            By the name of the statistic in nats, and by its name with "_drift" in deviations of block means; above 0 is
-            out. Empty during the baseline; without the statistics that it could not judge.
+        By the name of a statistic in nats, by its name with "_drift" in deviations of block means. Empty during the
+        baseline, and without the statistics that it could not judge.
         """
         if self._start_ps is None:
             self._start_ps = time_ps
@@ -194,6 +178,38 @@ class Baseline:
         self.text = "; ".join(lines)
 
 
+class OwnClusters:
+    """Levels for the largest cluster of each labelled phase from the first stretch of the run itself."""
+
+    def __init__(self, false_alarms: float) -> None:
+        self.false_alarms = false_alarms
+        self._sizes: dict[str, list[int]] = {}
+        self._levels: dict[str, float] = {}
+
+    def update(self, check: Check, *, is_over: bool) -> dict[str, float]:
+        """How far each cluster is above its level, log of the ratio; NaN during the first stretch."""
+        clusters = check.phase_clusters or {}
+        if not is_over:
+            for name, size in clusters.items():
+                self._sizes.setdefault(name, []).append(size)
+            return {f"phase:{name}": math.nan for name in clusters}
+        if self._sizes:
+            rate = self.false_alarms / len(self._sizes)
+            self._levels = {name: _own_level(sizes, check.n_atoms, rate) for name, sizes in self._sizes.items()}
+            self._sizes = {}
+        levels = {name: self._levels.get(name, 0.0) for name in clusters}
+        return {f"phase:{name}": math.log((clusters[name] + 1) / (level + 1)) for name, level in levels.items()}
+
+    def state(self) -> dict[str, Any]:
+        """All there is to know, in plain types."""
+        return {"sizes": {name: list(sizes) for name, sizes in self._sizes.items()}, "levels": dict(self._levels)}
+
+    def restore(self, state: Mapping[str, Any]) -> None:
+        """Continue where `state` was taken."""
+        self._sizes = {name: list(sizes) for name, sizes in state["sizes"].items()}
+        self._levels = dict(state["levels"])
+
+
 def n_independent(x: NDArray[np.float64]) -> float:
     """Number of independent values in a correlated series: n / (1 + 2 sum of the autocorrelation until it vanishes)."""
     n = len(x)
@@ -210,3 +226,9 @@ def n_independent(x: NDArray[np.float64]) -> float:
             break
         inefficiency += 2 * c
     return n / inefficiency
+
+
+def _own_level(sizes: Sequence[int], n_atoms: int, rate: float) -> float:
+    scores = np.sort(np.array(sizes, dtype=np.float64))
+    null = NullScores("phase_cluster", None, "above", "both", scores, np.full(len(scores), n_atoms))
+    return max(GROWTH * level_of(null, "extreme", n_atoms, rate, 1).value, GROWN)

@@ -1,10 +1,14 @@
-"""How often a run may be checked if checks are to take no more than a share of its time; knows no clock."""
+"""What checks cost, and how often a run may be checked if they are to take no more than a share of its time."""
 
 import math
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
 
 from quests_md._arguments import check_share
 
-__all__ = ["Budget"]
+__all__ = ["Budget", "Cost", "Overhead"]
 
 #: Weight of the newest measurement in the running averages of times.
 NEWEST = 0.2
@@ -13,22 +17,61 @@ NEWEST = 0.2
 GROW, SHRINK = 1.05, 0.7
 
 
+@dataclass(frozen=True, slots=True)
+class Overhead:
+    """What the checks cost."""
+
+    seconds: float
+    """Wall time spent in checks and actions, s."""
+    share: float
+    """Part of the wall time since the first check, 0 to 1."""
+    us_per_atom: float
+    """Mean time per checked atom, microseconds."""
+    checks: int
+    """Number of checks."""
+
+
+class Cost:
+    """Adds up the wall time of the checks of a run."""
+
+    def __init__(self) -> None:
+        self.seconds = 0.0
+        """Wall time in checks so far, s."""
+        self.n_atoms = 0
+        """Atoms checked so far."""
+        self.last_start = self.last_end = 0.0
+        """Start and end of the last check, s of `time.perf_counter`."""
+        self._started: float | None = None
+
+    @contextmanager
+    def measured(self, before_s: float = 0.0) -> Iterator[None]:
+        """Measure the work inside as one check; `before_s`: seconds of it that were spent earlier, elsewhere."""
+        start = time.perf_counter()
+        if self._started is None:
+            self._started = start - before_s
+        try:
+            yield
+        finally:
+            self.last_start, self.last_end = start, time.perf_counter()
+            self.seconds += before_s + self.last_end - start
+
+    def overhead(self, n_checks: int) -> Overhead:
+        """What so many checks have cost."""
+        wall = 0.0 if self._started is None else self.last_end - self._started
+        return Overhead(
+            seconds=self.seconds,
+            share=self.seconds / wall if wall > 0 else 0.0,
+            us_per_atom=self.seconds * 1e6 / self.n_atoms if self.n_atoms else 0.0,
+            checks=n_checks,
+        )
+
+
 class Budget:
     """Chooses at every how many calls of an observer a check is made.
 
     With c the time of a check and s the time between two calls without one, checks at every m-th call take the share
     c / (c + m s) of the run: m is the smallest number that keeps this share below the budget. c and s are running
-    averages. The first check does not count, since it may load libraries.
-
-    Parameters
-    ----------
-    share
-        Largest part of the wall time of the run that checks may take, between 0 and 1.
-
-    Raises
-    ------
-    ValueError
-        If `share` is not between 0 and 1.
+    averages. The first check does not count, since it may load libraries. A budget has no clock: it is told the times.
     """
 
     def __init__(self, share: float) -> None:
@@ -48,15 +91,7 @@ class Budget:
         return False
 
     def take(self, check_s: float, since_last_s: float) -> bool:
-        """Take the time of a check and the time since the end of the check before; return whether `every` has changed.
-
-        Parameters
-        ----------
-        check_s
-            Wall time of this check, s.
-        since_last_s
-            Wall time from the end of the check before to the start of this one, s; any number at the first check.
-        """
+        """Take the wall time of a check, s, and that since the end of the check before; True if `every` has changed."""
         calls, self._skipped = self._skipped + 1, 0
         self._n_taken += 1
         if self._n_taken == 1:

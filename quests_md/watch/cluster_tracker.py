@@ -90,20 +90,10 @@ class ClusterTracker:
         return sorted(seen, key=lambda track: (-track.size, track.first_atom))
 
     def update(self, step: int, clusters: Sequence[NDArray[np.uint64]] | Sequence[NDArray[np.int64]]) -> list[Track]:
-        """Take the clusters of the next check.
+        """Take the clusters of the next check and return `tracks`.
 
-        Parameters
-        ----------
-        step
-            Step of the check.
-        clusters
-            Identities of the atoms of each cluster, which must stay the same through time; the order of neither atoms
-            nor clusters matters.
-
-        Returns
-        -------
-        tracks
-            Of the clusters that are followed, the largest first; of equals, that of the smallest identity.
+        A cluster is given by the identities of its atoms, which must stay the same through time; the order of neither
+        atoms nor clusters matters.
         """
         named = (np.asarray(cluster).astype(np.uint64) for cluster in clusters if len(cluster) >= FEWEST_ATOMS)
         new = sorted(named, key=lambda cluster: (-len(cluster), int(cluster.min())))[:MOST_CLUSTERS]

@@ -2,63 +2,27 @@
 
 from collections import deque
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields
-from typing import Any, Protocol
+from dataclasses import fields
+from typing import Any
 
 from quests_md._json import from_mapping, number, to_mapping
-from quests_md.records import Check, Environment, Event, EventKind, NearestEnvironment
+from quests_md.records import Check, Event, EventKind
 
 from .cluster_tracker import ClusterTracker
+from .findings import CLUSTER_ALARM, Findings, Peak
 
-__all__ = ["CLUSTER_ALARM", "MOST_ATOMS", "EventCourse", "Findings", "Peak"]
+__all__ = ["EventCourse"]
 
-#: Most atoms an event names, and most entries of its size history.
-MOST_ATOMS = 1000
+#: Most entries of an event's size history.
 MOST_HISTORY = 128
 
-#: A cluster grows and stays if the smallest of its last sizes is this many times the largest of its first, each of so
-#: many checks, it holds at least so many atoms, and ever since so much of all that are more than thermal motion gives.
+#: A cluster has grown if the smallest of its last GROWTH_CHECKS sizes is GROWTH times the largest of its first
+#: GROWTH_CHECKS sizes, and it holds at least GROWN atoms. Whenever it is that large, it must hold the share COMPACT of
+#: the atoms that all clusters could have beyond those that thermal motion gives.
 GROWTH, GROWTH_CHECKS, GROWN, COMPACT = 2.0, 3, 20, 0.5
 
-#: The alarm by which an event is a cluster, and not atoms each of which is above its level.
-CLUSTER_ALARM = "tail_cluster"
-
-#: It must be a part of the frame when this is found: where all atoms leave the reference, nothing grows in anything.
+#: Largest share of the frame that a grown cluster may be: where all atoms leave the reference, nothing grows in it.
 MOST_PART = 0.5
-
-
-@dataclass(frozen=True, slots=True)
-class Peak:
-    """The worst check of an event so far and the atoms that made it: fields as in `Event`."""
-
-    peak_excess: float
-    peak_step: int
-    n_atoms: int
-    atoms: tuple[int, ...]
-    centroid: tuple[float, float, float] | None
-    worst_atom: int | None
-    worst_element: str | None
-    nearest: NearestEnvironment | None
-    environments: tuple[Environment, ...]
-
-
-class Findings(Protocol):
-    """What a check found beyond its numbers: computed from the frame, or read back from the log."""
-
-    def changed(self, channel: EventKind, state: str) -> None:
-        """Keep that the trigger of a channel has changed its state."""
-
-    def reason(self, channel: EventKind) -> tuple[str, str | None]:
-        """Why an event is open, where the check's numbers do not say it, and the phase that grows."""
-
-    def size(self, channel: EventKind) -> tuple[int, int]:
-        """Atoms of an event, and how many its clusters could have, less those that thermal motion gives."""
-
-    def track(self, channel: EventKind, tracker: ClusterTracker) -> None:
-        """Let the tracker see the clusters of the frame that concern an event."""
-
-    def peak(self, channel: EventKind, excess: float) -> Peak:
-        """The frame as the peak of an event."""
 
 
 class EventCourse:
@@ -95,7 +59,7 @@ class EventCourse:
         return self.confirmed_step is not None
 
     def add(self, check: Check, excess: float, findings: Findings, alarms: Sequence[str] = ()) -> None:
-        """Take the next check of the event, with what of its alarms concerns it."""
+        """Take the next check of the event, with the alarms that concern the event."""
         size, of_all = findings.size(self.channel)
         if self.channel != "exploded":
             findings.track(self.channel, self._tracker)

@@ -12,11 +12,10 @@ from quests_md.judge import Judged
 from quests_md.records import Check, Event, EventKind
 from quests_md.reference import Reference
 
-from .baseline import Baseline
-from .event_course import EventCourse, Findings
+from .baseline import Baseline, OwnClusters
+from .event_course import EventCourse
 from .explosion import Explosion
-from .findings import FrameFindings, LoggedFindings
-from .own_clusters import OwnClusters
+from .findings import Findings, FrameFindings, LoggedFindings
 from .run_log import NoteLevel
 from .trigger import Trigger
 
@@ -28,8 +27,7 @@ RECENT_EVENTS = 1000
 #: Checks between two lines of the log that hold the whole state, so that a resumed run reads no more than these.
 SNAPSHOT = 1000
 
-#: EventKinds with a trigger each, whose events wait for the trigger's patience: "novel" for what the reference judges,
-#: "transition" for what the run's own beginning or the labelled phases judge. The third, "exploded", opens at once.
+#: Kinds of events with a trigger each, for whose patience they wait. The third kind, "exploded", opens at once.
 PATIENT: tuple[EventKind, ...] = ("novel", "transition")
 
 
@@ -51,7 +49,7 @@ class Followed:
 
 @dataclass(frozen=True, slots=True)
 class _Outcome:
-    """What a check brings about; outcomes of several channels add up."""
+    """Lines, events and the end of a run that a check brings about; outcomes of several channels add up."""
 
     lines: tuple[dict[str, Any], ...] = ()
     events: tuple[tuple[Event, bool], ...] = ()
@@ -68,24 +66,8 @@ class EventFollower:
     beginning or the labelled phases judge; each has a trigger of the same settings. An explosion opens at once.
 
     `follow` takes a check with its frame, `replay` takes it with the lines that `follow` returned for the log, so that
-    the log alone brings a run back.
-
-    Parameters
-    ----------
-    reference
-        What is known.
-    trigger
-        Settings of the triggers.
-    baseline
-        The run's own beginning as judge of some statistics; None: it judges nothing.
-    explosion
-        Watches temperature and volume.
-    false_alarms
-        Rate of false alarms by the largest cluster of each labelled phase, where a baseline judges that.
-    snapshot_every
-        Checks between two lines of the log that hold the whole state.
-    recent_events
-        Closed events that are kept in memory.
+    the log alone brings a run back. `false_alarms` is the rate of false alarms by the largest cluster of each labelled
+    phase, where a baseline judges that.
     """
 
     def __init__(

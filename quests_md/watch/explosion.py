@@ -3,14 +3,13 @@
 import math
 import sys
 from collections import deque
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
 from statistics import median
 from typing import Any
 
 from quests_md._arguments import check_positive
 
-__all__ = ["Explosion", "RunningMedian"]
+__all__ = ["Explosion"]
 
 #: A temperature or volume of more than so many times its running median has exploded, and a volume of less than one
 #: over so many times.
@@ -28,31 +27,6 @@ AT_REST, COLD = 50.0, 200.0
 FEWEST_ATOMS = 8
 
 
-class RunningMedian:
-    """Median of the last 101 values that were added."""
-
-    def __init__(self) -> None:
-        self._values: deque[float] = deque(maxlen=WINDOW)
-
-    def add(self, value: float) -> None:
-        """Take one finite value."""
-        self._values.append(value)
-
-    @property
-    def value(self) -> float | None:
-        """The median; None while there are fewer than 3 values."""
-        return median(self._values) if len(self._values) >= FEWEST else None
-
-    def state(self) -> list[float]:
-        """The values."""
-        return list(self._values)
-
-    def restore(self, state: Iterable[float]) -> None:
-        """Continue where `state` was called."""
-        self._values = deque(state, maxlen=WINDOW)
-
-
-@dataclass(slots=True)
 class Explosion:
     """Tells from temperature and volume whether a run has exploded.
 
@@ -65,16 +39,6 @@ class Explosion:
     relaxed, quenched and heated again. In systems of fewer than 8 atoms thermal motion alone exceeds five times the
     median, and only `max_temperature_K` applies. NaN and None are passed over.
 
-    Parameters
-    ----------
-    max_temperature_K
-        Temperature in K above which the run has exploded; None: only the running median counts.
-
-    Raises
-    ------
-    ValueError
-        If `max_temperature_K` is not a positive number.
-
     Examples
     --------
     >>> explosion = Explosion()
@@ -84,47 +48,34 @@ class Explosion:
     'the temperature of 2000 K is more than 5 times its running median of 305 K'
     """
 
-    max_temperature_K: float | None = None
-    n_atoms: int | None = field(default=None, init=False, repr=False)
-    temperatures: RunningMedian = field(default_factory=RunningMedian, init=False, repr=False)
-    volumes: RunningMedian = field(default_factory=RunningMedian, init=False, repr=False)
-
-    def __post_init__(self) -> None:
-        if self.max_temperature_K is not None:
-            check_positive("max_temperature_K", self.max_temperature_K, "temperature in K, or None")
+    def __init__(self, max_temperature_K: float | None = None) -> None:
+        if max_temperature_K is not None:
+            check_positive("max_temperature_K", max_temperature_K, "temperature in K, or None")
+        self.max_temperature_K = max_temperature_K
+        self._n_atoms: int | None = None
+        self._temperatures: deque[float] = deque(maxlen=WINDOW)
+        self._volumes: deque[float] = deque(maxlen=WINDOW)
 
     def update(self, temperature_K: float | None, volume_per_atom: float | None, n_atoms: int | None = None) -> str:
-        """Take the numbers of the next check.
+        """Take the numbers of the next check, K and Å^3; return why the run has exploded, empty if it has not.
 
-        Parameters
-        ----------
-        temperature_K
-            Kinetic temperature in K; None where atoms have no momenta.
-        volume_per_atom
-            In Å^3; None unless the cell is periodic in three directions.
-        n_atoms
-            Atoms in the frame; None: enough for the running median.
-
-        Returns
-        -------
-        reason
-            Why the run has exploded, in words; empty if it has not.
+        Without a number of atoms there are enough of them for the running median.
         """
-        if n_atoms != self.n_atoms:  # the volume per atom jumps
-            self.n_atoms = n_atoms
-            self.volumes.restore(())
+        if n_atoms != self._n_atoms:  # the volume per atom jumps
+            self._n_atoms = n_atoms
+            self._volumes.clear()
         reasons = (self._judge_temperature(temperature_K, n_atoms), self._judge_volume(volume_per_atom))
         return "; ".join(reason for reason in reasons if reason)
 
     def state(self) -> dict[str, Any]:
         """What it has seen, in plain types, for `restore`: at most 203 numbers."""
-        return {"n_atoms": self.n_atoms, "temperatures": self.temperatures.state(), "volumes": self.volumes.state()}
+        return {"n_atoms": self._n_atoms, "temperatures": list(self._temperatures), "volumes": list(self._volumes)}
 
     def restore(self, state: Mapping[str, Any]) -> None:
         """Continue where `state` was called."""
-        self.n_atoms = state["n_atoms"]
-        self.temperatures.restore(state["temperatures"])
-        self.volumes.restore(state["volumes"])
+        self._n_atoms = state["n_atoms"]
+        self._temperatures = deque(state["temperatures"], maxlen=WINDOW)
+        self._volumes = deque(state["volumes"], maxlen=WINDOW)
 
     def _judge_temperature(self, value: float | None, n_atoms: int | None) -> str:
         if value is None or math.isnan(value):
@@ -132,7 +83,7 @@ class Explosion:
         value = float(value)
         if self.max_temperature_K is not None and value > self.max_temperature_K:
             return f"the temperature of {value:.4g} K is above max_temperature_K = {self.max_temperature_K:g}"
-        middle = self.temperatures.value if n_atoms is None or n_atoms >= FEWEST_ATOMS else None
+        middle = _running_median(self._temperatures) if n_atoms is None or n_atoms >= FEWEST_ATOMS else None
         if middle is not None and value > FACTOR * max(middle, COLD):
             return (
                 f"the temperature of {value:.4g} K is more than {FACTOR:g} times its running median of {middle:.4g} K"
@@ -140,18 +91,23 @@ class Explosion:
         if value > sys.float_info.max:
             return "the temperature is infinite"
         if value >= AT_REST:
-            self.temperatures.add(value)
+            self._temperatures.append(value)
         return ""
 
     def _judge_volume(self, value: float | None) -> str:
         if value is None or math.isnan(value):
             return ""
-        value, middle = float(value), self.volumes.value
+        value, middle = float(value), _running_median(self._volumes)
         text = f"the volume of {value:.4g} Å^3 per atom is"
         if middle is not None and value > FACTOR * middle:
             return f"{text} more than {FACTOR:g} times its running median of {middle:.4g} Å^3"
         if middle is not None and value < middle / FACTOR:
             return f"{text} less than 1/{FACTOR:g} of its running median of {middle:.4g} Å^3"
         if 0 < value < math.inf:
-            self.volumes.add(value)
+            self._volumes.append(value)
         return ""
+
+
+def _running_median(values: Sequence[float]) -> float | None:
+    """The median; None of too few values."""
+    return median(values) if len(values) >= FEWEST else None

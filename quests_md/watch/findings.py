@@ -29,12 +29,32 @@ from quests_md.records import Environment, EventKind, NearestEnvironment
 from quests_md.reference import Reference
 
 from .cluster_tracker import ClusterTracker
-from .event_course import CLUSTER_ALARM, MOST_ATOMS, Peak
 
-__all__ = ["FrameFindings", "LoggedFindings"]
+__all__ = ["CLUSTER_ALARM", "Findings", "FrameFindings", "LoggedFindings", "Peak"]
+
+#: Most atoms an event names.
+MOST_ATOMS = 1000
+
+#: The alarm by which an event is a cluster, and not atoms each of which is above its level.
+CLUSTER_ALARM = "tail_cluster"
 
 #: Atoms of an event whose environments are described.
 EXPLAINED = 3
+
+
+@dataclass(frozen=True, slots=True)
+class Peak:
+    """The worst check of an event so far and the atoms that made it: fields as in `Event`."""
+
+    peak_excess: float
+    peak_step: int
+    n_atoms: int
+    atoms: tuple[int, ...]
+    centroid: tuple[float, float, float] | None
+    worst_atom: int | None
+    worst_element: str | None
+    nearest: NearestEnvironment | None
+    environments: tuple[Environment, ...]
 
 
 @dataclass(slots=True)
@@ -50,11 +70,11 @@ class FrameFindings:
     """The answers given so far, in plain types: the state line of the log."""
 
     def changed(self, channel: EventKind, state: str) -> None:
-        """See `Findings`."""
+        """Keep that the trigger of a channel has changed its state."""
         self.used.setdefault("trigger", {})[channel] = state
 
     def reason(self, channel: EventKind) -> tuple[str, str | None]:
-        """See `Findings`."""
+        """Why an event is open, where the check's numbers do not say it, and the phase that grows."""
         judged, check = self.judged, self.judged.check
         reason, phase = judged.reason or check.explosion if channel == "exploded" else "", None
         if channel == "transition":
@@ -71,7 +91,7 @@ class FrameFindings:
         return reason, phase
 
     def size(self, channel: EventKind) -> tuple[int, int]:
-        """See `Findings`."""
+        """Atoms of an event, and how many its clusters could have, less those that thermal motion gives."""
         judged = self.judged
         if self._is_of_phase(channel):
             size = of_all = (judged.check.phase_clusters or {}).get(judged.product_phase or "", 0)
@@ -83,7 +103,7 @@ class FrameFindings:
         return size, of_all
 
     def track(self, channel: EventKind, tracker: ClusterTracker) -> None:
-        """See `Findings`."""
+        """Let the tracker see the clusters of the frame that concern an event."""
         tail = self.judged.tail
         chosen = self._chosen(channel) if self._is_of_phase(channel) or tail is None else tail
         names = identities(self.atoms)
@@ -92,7 +112,7 @@ class FrameFindings:
         self.used.setdefault("tracks", {})[channel] = tracker.state()
 
     def peak(self, channel: EventKind, excess: float) -> Peak:
-        """See `Findings`."""
+        """The frame as the peak of an event."""
         check, frame = self.judged.check, self.atoms
         chosen = np.flatnonzero(self._chosen(channel))
         if self._is_of_phase(channel):
@@ -184,25 +204,29 @@ class LoggedFindings:
     found: Mapping[str, Any]
 
     def changed(self, channel: EventKind, state: str) -> None:
-        """See `Findings`."""
+        """As in `FrameFindings`."""
 
     def reason(self, channel: EventKind) -> tuple[str, str | None]:
-        """See `Findings`."""
+        """As in `FrameFindings`."""
         reason, phase = self.found["reason"][channel]
         return reason, phase
 
     def size(self, channel: EventKind) -> tuple[int, int]:
-        """See `Findings`."""
+        """As in `FrameFindings`."""
         size, of_all = self.found["sizes"][channel]
         return int(size), int(of_all)
 
     def track(self, channel: EventKind, tracker: ClusterTracker) -> None:
-        """See `Findings`."""
+        """As in `FrameFindings`."""
         tracker.restore(self.found["tracks"][channel])
 
     def peak(self, channel: EventKind, excess: float) -> Peak:
-        """See `Findings`."""
+        """As in `FrameFindings`."""
         return from_mapping(Peak, self.found["peaks"][channel])
+
+
+#: What a check found beyond its numbers, from either source.
+Findings = FrameFindings | LoggedFindings
 
 
 def _centroid(frame: Atoms, chosen: NDArray[np.int64]) -> tuple[float, float, float] | None:

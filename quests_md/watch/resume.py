@@ -59,21 +59,11 @@ def find_place(
     start_step: int | None,
     is_kept: bool = False,
 ) -> Place:
-    """Find the frame that a run begins with.
+    """Find the frame that a run begins with, by the step that host or user give, else by its digest.
 
-    Parameters
-    ----------
-    history
-        The log.
-    digest, n_atoms
-        Of the frame.
-    own_step
-        What the host says its step is; None if it cannot know: a new dynamics begins at 0 wherever its atoms are from.
-    start_step
-        What the user says.
-    is_kept
-        Where the frame was checked, that check is kept, since it cannot be repeated: the host will not show the frame
-        again, and its energy is not known yet, or the check took earlier frames too.
+    `own_step` is None for a host that cannot know its step: a new dynamics begins at 0 wherever its atoms are from.
+    With `is_kept` a check of this frame is kept, since it cannot be repeated: the host will not show the frame again,
+    and its energy is not known yet, or the check took earlier frames too.
 
     Raises
     ------
@@ -112,9 +102,10 @@ def header_at(history: LogHistory, place: Place) -> dict[str, Any]:
 
 
 def bring_back(follower: EventFollower, history: LogHistory, place: Place) -> tuple[Check | None, Place]:
-    """Bring a follower to where it was at a place of the log; returns the last check before it, and the place.
+    """Bring a follower to where it was at a place of the log; returns the last check before that place, and the place.
 
-    A power cut can leave the last check without the lines that were written with it. That check is then given up.
+    A power cut can leave the last check without the lines that were written with it. That check is then given up, and
+    the place is another.
 
     Raises
     ------
@@ -166,13 +157,7 @@ def _replayed(follower: EventFollower, history: LogHistory, last: Line) -> Check
 
 
 def cut_files(history: LogHistory, place: Place, actions: Sequence[Any]) -> list[str]:
-    """Cut the files of actions back to what they were before the first check that is superseded.
-
-    Returns
-    -------
-    warnings
-        What could not be done.
-    """
+    """Cut the files of actions back to what they were before the first superseded check; returns what went wrong."""
     names = action_files(actions)
     if not names:
         return []

@@ -22,7 +22,7 @@ from quests_md.log import require_new_log
 from quests_md.records import Check, Event
 
 from .actions import Action, action_files, flagged_frame, is_repeated
-from .cost import Cost
+from .budget import Cost
 from .event_follower import EventFollower
 from .explosion import Explosion
 from .preflight import preflight_text, warm_up
@@ -34,17 +34,7 @@ __all__ = ["Run", "Watch"]
 
 
 class Run:
-    """The state of a run that is being watched, of which its first frame has been seen; the log has begun.
-
-    Parameters
-    ----------
-    settings
-        With what it is watched.
-    log
-        Where its checks are written.
-    cost
-        Where their wall time is added up.
-    """
+    """The state of a run that is being watched, once its first frame has been seen and its log has begun."""
 
     def __init__(self, settings: RunSettings, log: RunLog, cost: Cost) -> None:
         baseline, judge = settings.baseline, settings.judge
@@ -63,7 +53,7 @@ class Run:
         self.stopped = False
         """Whether the trigger or an action has asked for the end of the run."""
         self.stop_now = False
-        """Whether this check has: a run that is taken up again goes on."""
+        """Whether the last check has: a dynamics may be run on after a stop."""
         self.resumed_at: Place | None = None
         """Where the run stood in its log when it was taken up; None for a new run."""
         self._own_offset = self._given_offset = 0  # of steps that the monitor counts, and of steps it is given
@@ -119,18 +109,9 @@ class Run:
     ) -> None:
         """Bring the run back to where it stands in its log with these atoms; supersede what the log has after that.
 
-        Parameters
-        ----------
-        header
-            The header that the log would have if the run began here.
-        atoms
-            The first frame.
-        host
-            The dynamics; None in a loop of the user's own.
-        step
-            Step of the frame as the loop of the user gives it; None: the monitor counts.
-        start
-            Step of the frame as the user says it; None: the log is asked.
+        `header` is what the log would begin with if the run began here. `step` is that of the frame in a loop of the
+        user's own, which has no host; None: the monitor counts. `start` is the step that the user says; None: the log
+        is asked.
 
         Raises
         ------
@@ -249,19 +230,8 @@ class Run:
 class Watch:
     """A run to be watched, from before its first frame to its end: what Monitor and the hosts drive.
 
-    Parameters
-    ----------
-    resolve
-        Returns the settings; called once the log is known to be free, since a calibration may take a while.
-    log, on_error, resume, start_step
-        As in `Monitor`.
-
-    Raises
-    ------
-    LogExistsError
-        If the log already holds a run, or another monitor has it open.
-    ValueError, TypeError, OSError
-        If an argument is not usable or the log cannot be written.
+    Arguments and errors are those of `Monitor`. `resolve` returns the settings; it is called once the log is known to
+    be free, since a calibration may take a while.
     """
 
     def __init__(
@@ -286,14 +256,10 @@ class Watch:
         self.log = RunLog(log, on_error, resume=resume)
         self.run: Run | None = None
         """The run, once its first frame has been seen."""
-        self._cost = Cost()
+        self.cost = Cost()
+        """Wall time of the checks so far."""
         self._start_step = None if start_step is None else int(start_step)
         self._lock = threading.RLock()  # an action may close the monitor
-
-    @property
-    def cost(self) -> Cost:
-        """Wall time of the checks so far."""
-        return self._cost
 
     @property
     def events(self) -> list[Event]:
@@ -308,14 +274,7 @@ class Watch:
     def begin(self, atoms: Atoms, *, host: Host | None = None, step: int | None = None) -> Run:
         """The run, which its first frame begins: with the header of a new log, or at its place in a log to be resumed.
 
-        Parameters
-        ----------
-        atoms
-            The first frame, or any later one.
-        host
-            The dynamics that it comes from, if it is one.
-        step
-            Its step in a loop of the user's own.
+        `host` is the dynamics that the frame comes from; without one, `step` is that in a loop of the user's own.
 
         Raises
         ------
@@ -325,7 +284,7 @@ class Watch:
         with self._lock:
             if self.run is None:
                 header = self.settings.header(atoms)
-                run = Run(self.settings, self.log, self._cost)
+                run = Run(self.settings, self.log, self.cost)
                 if self.log.history is None:
                     self.log.begin(header)
                 else:
@@ -348,7 +307,7 @@ class Watch:
         averaged: Atoms | None = None,
     ) -> Check:
         """Check a frame, arguments as in `Run.check_next`; if that fails and on_error="log": an "invalid" check."""
-        with self._lock, self._cost.measured():
+        with self._lock, self.cost.measured():
             begin = partial(self.begin, atoms, step=step)
             # that the log is of another run is for the user, whatever on_error says
             run = begin() if self.log.history is not None else self.log.guarded(begin)
@@ -362,7 +321,7 @@ class Watch:
 
     def accept(self, judged: Judged, atoms: Atoms) -> Check:
         """Take a frame judged elsewhere (by `settings.judge`, on another thread) as the next one of the run."""
-        with self._lock, self._cost.measured(judged.check.elapsed_us * 1e-6):
+        with self._lock, self.cost.measured(judged.check.elapsed_us * 1e-6):
             return self.begin(atoms, step=judged.check.step).accept_next(judged, atoms)
 
     def accept_failure(

@@ -33,7 +33,7 @@ from quests_md.judge import Judge, Phases, Values
 from quests_md.log import SCHEMA
 from quests_md.reference import Reference
 
-from .actions import Action, action_files, checked_actions
+from .actions import Action, GivenAction, action_files, checked_actions
 from .baseline import Baseline
 from .budget import Budget
 from .event_follower import RECENT_EVENTS, SNAPSHOT
@@ -95,22 +95,15 @@ class RunSettings:
         max_temperature_K: float | None = None,
         trigger: Trigger | None = None,
         confirm: Reference | tuple[Reference, Calibration] | None = None,
-        actions: Sequence[Action] | Action = (),
+        actions: Sequence[GivenAction] | Action = (),
         values: Values = "auto",
         budget: float | None = None,
         threads: int | None = None,
         stacklevel: int = 2,
     ) -> Self:
-        """Settings from the arguments of a Monitor, which says what each is; calibrates where no calibration is given.
+        """Settings from the arguments of a Monitor, which says what each is and what errors there are.
 
-        `stacklevel` is that of warnings, 2 for the caller.
-
-        Raises
-        ------
-        TypeError, ValueError
-            If an argument is not usable.
-        MismatchError
-            If the calibration belongs to another reference, or phases have other settings.
+        Calibrates where no calibration is given. `stacklevel` is that of warnings, 2 for the caller.
         """
         require_types(reference, calibration, trigger)
         available_threads(threads)
@@ -198,18 +191,9 @@ class RunSettings:
     def require_same(self, before: Mapping[str, Any], now: Mapping[str, Any], log: str) -> list[str]:
         """Make sure that checks with these settings may follow those of a log.
 
-        Parameters
-        ----------
-        before, now
-            The header of the log, and that of these settings, both as a log has them.
-        log
-            Name of the log, for the error.
-
-        Returns
-        -------
-        chain
-            Fingerprints on the way from the reference of the log to this one, which `extend` or `merge` made from it;
-            empty if the reference is the same.
+        `before` is the header of the log, `now` that of these settings, both as a log has them. Returns the
+        fingerprints on the way from the reference of the log to this one, which `extend` or `merge` made from it; none
+        if the reference is the same.
 
         Raises
         ------

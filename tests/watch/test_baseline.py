@@ -161,10 +161,7 @@ def test_drift_is_looked_for_in_means_of_independent_blocks():
     per_block = math.ceil(2 * 400 / m)
     s = np.std(series) * math.sqrt(m / (m - 1))
     expected = Cusum(
-        series.mean(),
-        s * math.sqrt(400 / m / per_block),
-        shift=1 + 4 / math.sqrt(m),
-        run_length=2 / (0.01 / 2),
+        series.mean(), s * math.sqrt(400 / m / per_block), shift=1 + 4 / math.sqrt(m), run_length=2 / (0.01 / 2)
     )
     later = 0.8 + ar1(20 * per_block, 0.6, 2)
     found = excesses(baseline, later)[:, 1]

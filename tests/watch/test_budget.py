@@ -32,11 +32,7 @@ def simulate(budget, n_calls, check_s, call_s):
 
 
 @pytest.mark.slow
-@given(
-    share=st.floats(0.001, 0.5),
-    check=st.floats(1e-4, 1.0),
-    call=st.floats(1e-4, 1.0),
-)
+@given(share=st.floats(0.001, 0.5), check=st.floats(1e-4, 1.0), call=st.floats(1e-4, 1.0))
 def test_the_share_is_kept_and_not_left_unused(share, check, call):
     budget = Budget(share)
     got, at = simulate(budget, 20_000, lambda _: check, lambda _: call)

@@ -1,3 +1,4 @@
+import copy
 import json
 import math
 
@@ -25,7 +26,7 @@ from quests_md import (
     score_trajectory,
 )
 from quests_md.environments import close_pairs
-from quests_md.watch.explosion import Explosion, RunningMedian
+from quests_md.watch.explosion import Explosion
 
 
 @pytest.fixture(scope="module")
@@ -191,14 +192,15 @@ def test_restored_it_goes_on_the_same(values, at):
     assert at >= len(values) or other.state() == one.state()
 
 
-def test_running_median():
-    rng = np.random.default_rng(0)
-    values = rng.normal(size=300).tolist()
-    running = RunningMedian()
-    for i, value in enumerate(values):
-        running.add(value)
-        expected = np.median(values[max(0, i - 100) : i + 1])
-        assert running.value == (None if i < 2 else pytest.approx(expected, abs=1e-15))
+def test_the_running_median_is_that_of_the_last_101_values():
+    volumes = np.random.default_rng(0).uniform(8, 30, size=300).tolist()
+    explosion = Explosion()
+    for i, volume in enumerate(volumes):
+        explosion.update(None, volume)
+        middle = np.median(volumes[max(0, i - 100) : i + 1])
+        for factor, explodes in ((4.999, False), (5.001, i > 1)):
+            probe = copy.deepcopy(explosion)
+            assert bool(probe.update(None, factor * middle)) == explodes
 
 
 @pytest.mark.parametrize("broken", ["momenta", "forces", "energy"])
