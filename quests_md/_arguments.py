@@ -48,13 +48,13 @@ def check_integer(argument: str, value: Any, least: int) -> int:
 
 
 def check_positive_integer(
-    argument: str, value: Any, *, most: int | None = None, wrong_type: type[Exception] = ValueError
+    argument: str, value: Any, *, most: float = math.inf, wrong_type: type[Exception] = ValueError
 ) -> int:
     """An integer from 1 to `most`; ValueError for other integers, `wrong_type` for what is no integer."""
     if not is_integer(value):
         raise wrong_type(f"{argument}: expected a positive integer, got {value!r}")
-    if value < 1 or (most is not None and value > most):
-        bound = "" if most is None else f" of at most {most}"
+    if not 1 <= value <= most:
+        bound = "" if most == math.inf else f" of at most {most}"
         raise ValueError(f"{argument}: expected a positive integer{bound}, got {value!r}")
     return int(value)
 

@@ -19,9 +19,8 @@ def replacing(path: str | os.PathLike[str]) -> Iterator[Path]:
     try:
         temporary.touch()
     except OSError as exc:
-        raise type(exc)(
-            exc.errno, f"cannot be written ({exc.strerror}); create its folder or choose another name", str(path)
-        ) from None
+        text = f"cannot be written ({exc.strerror}); create its folder or choose another name"
+        raise type(exc)(exc.errno, text, str(path)) from None
     mode = temporary.stat().st_mode
     try:
         yield temporary

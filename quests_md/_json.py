@@ -60,12 +60,8 @@ _decode = json.JSONDecoder(parse_constant=_refuse).decode
 def loads(raw: bytes) -> Any:
     """The value that a piece of strict JSON holds; inf and NaN stay texts.
 
-    Raises
-    ------
-    ValueError
-        If it is not JSON (json.JSONDecodeError), not UTF-8 (UnicodeDecodeError), or holds NaN or Infinity.
-    RecursionError
-        If it is nested too deeply.
+    Raises ValueError if the piece is not JSON (json.JSONDecodeError), not UTF-8 (UnicodeDecodeError), or holds NaN or
+    Infinity; RecursionError if it is nested too deeply.
     """
     return _decode(raw.decode())
 
@@ -84,13 +80,8 @@ def from_mapping(record: Callable[..., Record], mapping: Mapping[str, Any]) -> R
     """The dataclass whose fields `to_mapping` or a line of JSON holds; fields with a default may be missing.
 
     Integers must fit into 64 bits, a float may be an integer, and a Literal any text: later versions may know more.
-
-    Raises
-    ------
-    KeyError
-        If a field without a default is missing.
-    TypeError
-        If a field does not hold what its annotation says; names the field.
+    Raises KeyError if a field without a default is missing, TypeError, which names the field, if a field does not hold
+    what its annotation says.
     """
     if not isinstance(mapping, Mapping):
         raise TypeError(f"expected the fields of a {record.__name__}, got {reprlib.repr(mapping)}")

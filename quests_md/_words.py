@@ -9,11 +9,8 @@ if TYPE_CHECKING:
 
 __all__ = ["describe_event", "many"]
 
-#: Letters of a line of words.
-WIDTH = 100
-
-#: Atoms of an explosion that are named.
-MOST_NAMED = 8
+#: Letters of a line of words, and atoms of an explosion that are named.
+WIDTH, MOST_NAMED = 100, 8
 
 
 def many(count: int, noun: str) -> str:

@@ -11,16 +11,7 @@ from numpy.typing import NDArray
 from ._json import from_mapping, to_mapping
 from ._words import describe_event
 
-__all__ = [
-    "CHECK_FIELDS",
-    "KINDS",
-    "Check",
-    "Environment",
-    "Event",
-    "EventKind",
-    "NearestEnvironment",
-    "complete_line",
-]
+__all__ = ["CHECK_FIELDS", "KINDS", "Check", "Environment", "Event", "EventKind", "NearestEnvironment", "complete_line"]
 
 #: Kinds of events, see `Event.kind`.
 EventKind = Literal["novel", "transition", "exploded"]
@@ -112,63 +103,32 @@ class Check:
     def from_line(cls, line: Mapping[str, Any]) -> "Check":
         """The record of a log line, without the arrays per atom.
 
-        Raises
-        ------
-        KeyError
-            If a field is missing that the first release wrote already.
-        TypeError
-            If a field does not hold what its annotation says.
+        Raises KeyError if a field is missing that the first release wrote already, TypeError if a field does not hold
+        what its annotation says.
         """
         line = complete_line(line)
         return from_mapping(cls, {name: line[name] for name in CHECK_FIELDS})
 
     @classmethod
-    def invalid(
-        cls,
-        *,
-        step: int,
-        frame: int,
-        time_ps: float | None,
-        n_atoms: int,
-        n_unknown: int = 0,
-        temperature_K: float | None = None,
-        volume_per_atom: float | None = None,
-        energy_per_atom: float | None = None,
-        interval: int | None = None,
-        digest: str = "",
-        elapsed_us: float = 0.0,
-    ) -> "Check":
-        """The check of a frame that could not be judged: what is known without a judgement, nothing else."""
-        return cls(
-            step=step,
-            frame=frame,
-            time_ps=time_ps,
-            n_atoms=n_atoms,
-            dh_max=None,
-            dh_mean=None,
-            dh_q99=None,
-            n_above=0,
-            largest_cluster=None,
-            frame_entropy=None,
-            excess=math.nan,
-            worst_atom=None,
-            worst_element=None,
-            n_unknown=n_unknown,
-            temperature_K=temperature_K,
-            volume_per_atom=volume_per_atom,
-            energy_per_atom=energy_per_atom,
-            interval=interval,
-            state="invalid",
-            digest=digest,
-            elapsed_us=elapsed_us,
-        )
+    def invalid(cls, *, step: int, frame: int, time_ps: float | None, n_atoms: int, **known: Any) -> "Check":
+        """The check of a frame that could not be judged: `known` are fields that need no judgement."""
+        nothing: dict[str, Any] = dict.fromkeys(name for name in CHECK_FIELDS if name not in _DEFAULTS)
+        nothing |= {
+            "n_above": 0,
+            "n_unknown": 0,
+            "excess": math.nan,
+            "state": "invalid",
+            "digest": "",
+            "elapsed_us": 0.0,
+        }
+        return cls(**(nothing | {"step": step, "frame": frame, "time_ps": time_ps, "n_atoms": n_atoms} | known))
 
 
 #: The fields of a check that go to the log.
 CHECK_FIELDS = tuple(f.name for f in fields(Check) if f.name not in ("delta_entropy", "above"))
 
-#: Fields that logs may lack, since earlier versions did not write them, with what stands for them.
-LATER_FIELDS = {f.name: f.default for f in fields(Check) if f.name in CHECK_FIELDS and f.default is not MISSING}
+#: The fields that earlier versions did not write, with what stands for them in a log that lacks them.
+_DEFAULTS = {f.name: f.default for f in fields(Check) if f.default is not MISSING} | {"excesses": {}}
 
 
 @dataclass(frozen=True, slots=True)
@@ -277,4 +237,4 @@ class Event:
 def complete_line(line: Mapping[str, Any]) -> dict[str, Any]:
     """A check line with the fields that the first release did not write: the largest dH was all that raised alarms."""
     alarms = ["dh_max"] if line["state"] == "out" else []
-    return LATER_FIELDS | {"alarms": alarms, "trigger_excess": line["excess"], "excesses": {}} | dict(line)
+    return _DEFAULTS | {"alarms": alarms, "trigger_excess": line["excess"]} | dict(line)

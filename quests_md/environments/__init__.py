@@ -5,8 +5,7 @@ from .descriptor import Descriptor, DescriptorLike, check_center_rows, describe,
 from .facts import FrameFacts, element_symbol, frame_digest, frame_facts, hashed, identities
 from .minimised import Minimised
 from .neighbours import MAX_COORDINATE, PairDistances, linked_pairs, nearest_by_element, wrapped_positions
-from .time_averaged import TimeAveraged
-from .window import Window
+from .time_averaged import TimeAveraged, Window
 
 __all__ = [
     "MAX_COORDINATE",

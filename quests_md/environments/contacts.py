@@ -68,19 +68,8 @@ def close_pairs(atoms: Atoms, pair_distances: PairDistances) -> ClosePairs:
     distance from each other than the mean of the distances that each keeps from itself: the reference may know the
     like pairs hot and the unlike pair cold.
 
-    Of more than 10 000 pairs, the nearest of any 10 000 are listed. A reference without pairs sets no limit.
-
-    Parameters
-    ----------
-    atoms
-        The frame.
-    pair_distances
-        (smallest, median) nearest-neighbour distance in Å by pair of atomic numbers (a <= b).
-
-    Raises
-    ------
-    FrameError
-        If a position or a periodic cell vector is not finite, or the periodic vectors are zero or dependent.
+    Of more than 10 000 pairs, the nearest of any 10 000 are listed. A reference without pairs sets no limit. Raises
+    FrameError as `frame_grid` does.
     """
     elements, species = np.unique(atoms.numbers, return_inverse=True)
     species = species.astype(np.int64)
@@ -100,24 +89,16 @@ def close_pairs(atoms: Atoms, pair_distances: PairDistances) -> ClosePairs:
     first = np.lexsort((pairs[:, 1], pairs[:, 0], distances))[:MOST_LISTED]
     pairs, distances = pairs[first], distances[first]
     below = limits[species[pairs[:, 0]], species[pairs[:, 1]]]
-    return ClosePairs(
-        n_pairs, pairs, distances, below, _reason(atoms, n_pairs, pairs, distances, below, pair_distances)
-    )
+    reason = _reason(atoms, pairs[0], distances[0], below[0], pair_distances) if n_pairs else ""
+    if n_pairs > 1:
+        reason = f"{reason}; {many(n_pairs - 1, 'more pair')} too near"
+    return ClosePairs(n_pairs, pairs, distances, below, reason)
 
 
 def clusters(atoms: Atoms, flagged: NDArray[np.bool_], pair_distances: PairDistances) -> list[NDArray[np.int64]]:
     """All connected clusters of flagged atoms: indices in ascending order, the largest cluster first.
 
-    Of clusters of one size, the one with the smallest index comes first.
-
-    Parameters
-    ----------
-    atoms
-        The frame.
-    flagged
-        (n_atoms,) whether an atom is flagged.
-    pair_distances
-        (smallest, median) nearest-neighbour distance in Å by pair of atomic numbers (a <= b).
+    Of clusters of one size, the one with the smallest index comes first. `flagged` (n_atoms,) says which atoms are.
     """
     chosen = np.flatnonzero(flagged)
     if len(chosen) < 2:
@@ -144,23 +125,9 @@ def largest_cluster(atoms: Atoms, flagged: NDArray[np.bool_], pair_distances: Pa
 
 
 def coordination(atoms: Atoms, index: int, pair_distances: PairDistances) -> int:
-    """Number of neighbours of one atom: atoms that would be linked to it in a cluster.
+    """Number of neighbours of one atom: atoms that would be linked to it in a cluster; IndexError without the atom.
 
     Every periodic image counts as a neighbour, images of the atom itself too: 12 in the primitive cell of fcc.
-
-    Parameters
-    ----------
-    atoms
-        The frame.
-    index
-        Index of the atom.
-    pair_distances
-        As for `clusters`.
-
-    Raises
-    ------
-    IndexError
-        If the frame has no such atom.
     """
     if not 0 <= index < len(atoms):
         raise IndexError(f"index: expected an atom from 0 to {len(atoms) - 1}, got {index}")
@@ -250,18 +217,10 @@ def _distances(steps: NDArray[np.float64], periods: NDArray[np.float64]) -> NDAr
     return shortest
 
 
-def _reason(
-    atoms: Atoms,
-    n_pairs: int,
-    pairs: NDArray[np.int64],
-    distances: NDArray[np.float64],
-    limits: NDArray[np.float64],
-    pair_distances: PairDistances,
-) -> str:
-    if n_pairs == 0:
-        return ""
+def _reason(atoms: Atoms, pair: NDArray[np.int64], distance: float, limit: float, pair_distances: PairDistances) -> str:
+    """The pair in words."""
     names = np.asarray(atoms.arrays.get("id", np.arange(len(atoms))))
-    (i, j), limit = pairs[0], float(limits[0])
+    i, j = pair
     a, b = sorted((int(atoms.numbers[i]), int(atoms.numbers[j])))
     who = f"atom {names[i]} and its own image" if i == j else f"atoms {names[i]} and {names[j]}"
     smallest = pair_distances.get((a, b), (math.nan,))[0]
@@ -271,6 +230,5 @@ def _reason(
         verdict = f"below {limit:.2f} Å counts as exploded (the reference has them no nearer than {smallest:.2f} Å)"
     else:
         verdict = f"below {limit:.2f} Å counts as exploded (the reference has no such pair)"
-    pair = f"{element_symbol(atoms.numbers[i])}-{element_symbol(atoms.numbers[j])}"
-    reason = f"{who} ({pair}) are {distances[0]:.2f} Å apart; {verdict}"
-    return reason if n_pairs == 1 else f"{reason}; {many(n_pairs - 1, 'more pair')} too near"
+    symbols = f"{element_symbol(atoms.numbers[i])}-{element_symbol(atoms.numbers[j])}"
+    return f"{who} ({symbols}) are {distance:.2f} Å apart; {verdict}"

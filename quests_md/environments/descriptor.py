@@ -20,7 +20,7 @@ from quests_md.errors import UnsuitableFrameError
 from .facts import element_symbol
 from .neighbours import frame_grid
 
-__all__ = ["Descriptor", "DescriptorLike", "check_center_rows", "describe", "is_center", "is_neighbor"]
+__all__ = ["Descriptor", "DescriptorLike", "Wrapped", "check_center_rows", "describe", "is_center", "is_neighbor"]
 
 #: Atoms per piece of work, a millisecond: two halves of a piece take longer in two threads than the piece in one.
 PIECE = 256
@@ -103,10 +103,8 @@ class Descriptor:
         for argument in ("elements", "centers", "neighbors"):
             object.__setattr__(self, argument, _checked_symbols(argument, getattr(self, argument)))
         if self.elements and self.neighbors and self.elements != self.neighbors:
-            raise ValueError(
-                f"neighbors: expected the same as elements, {self.elements!r}, got {self.neighbors!r}; neighbours that "
-                "are seen are resolved, so name in `elements` what shall be seen"
-            )
+            what = f"expected the same as elements, {self.elements!r}, got {self.neighbors!r}; neighbours that"
+            raise ValueError(f"neighbors: {what} are seen are resolved, so name in `elements` what shall be seen")
         if self.width > WIDEST_ROW:
             raise ValueError(f"k: expected at most {WIDEST_ROW} numbers per row, got {self.width} with k = {self.k}")
 
@@ -126,12 +124,9 @@ class Descriptor:
     @property
     def fingerprint(self) -> str:
         """Short text that is equal exactly for descriptors that give equal rows."""
-        text = "quests " + " ".join(
-            f"{name}={','.join(value) if isinstance(value, list) else repr(value)}"
-            for name, value in self.settings.items()
-        )
-        digest = hashlib.blake2b(text.encode(), digest_size=6)
-        return f"quests-{digest.hexdigest()}"
+        values = {name: ",".join(x) if isinstance(x, list) else repr(x) for name, x in self.settings.items()}
+        text = "quests " + " ".join(f"{name}={value}" for name, value in values.items())
+        return f"quests-{hashlib.blake2b(text.encode(), digest_size=6).hexdigest()}"
 
     def is_center(self, numbers: ArrayLike) -> NDArray[np.bool_]:
         """Whether atoms of each atomic number have a row."""
@@ -213,6 +208,28 @@ class Descriptor:
                 f"of the descriptor, or ignore it on purpose by neighbors={self.elements!r}"
             )
         return kinds
+
+
+class Wrapped:
+    """What descriptors share that describe another frame than the given one by a `Descriptor`, which they hold."""
+
+    def __init__(self, descriptor: Descriptor | None) -> None:
+        if descriptor is not None and not isinstance(descriptor, Descriptor):
+            raise TypeError(f"descriptor: expected a Descriptor, got {descriptor!r}")
+        self.descriptor = Descriptor() if descriptor is None else descriptor
+
+    @property
+    def width(self) -> int:
+        """See `Descriptor`, as for the methods."""
+        return self.descriptor.width
+
+    def is_center(self, numbers: ArrayLike) -> NDArray[np.bool_]:
+        """Whether atoms of each atomic number have a row."""
+        return self.descriptor.is_center(numbers)
+
+    def is_neighbor(self, numbers: ArrayLike) -> NDArray[np.bool_]:
+        """Whether atoms of each atomic number are seen as neighbours."""
+        return self.descriptor.is_neighbor(numbers)
 
 
 class DescriptorLike(Protocol):

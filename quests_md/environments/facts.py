@@ -16,10 +16,8 @@ __all__ = ["FrameFacts", "element_symbol", "frame_digest", "frame_facts", "hashe
 class FrameFacts(NamedTuple):
     """What a frame says; of a calculator only results that it has for exactly this frame are read."""
 
-    identities: NDArray[np.uint64]
-    """(n_atoms,) identity of each atom, see `identities`."""
+    identities: NDArray[np.uint64]  # (n_atoms,)
     digest: str
-    """See `frame_digest`."""
     temperature_K: float | None
     """Kinetic temperature in K; None for frames without momenta."""
     volume_per_atom: float | None

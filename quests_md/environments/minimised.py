@@ -12,8 +12,7 @@ from numpy.typing import NDArray
 from quests_md._arguments import check_integer, check_positive
 from quests_md.errors import FrameError
 
-from .descriptor import Descriptor
-from .wrapped import Wrapped
+from .descriptor import Descriptor, Wrapped
 
 __all__ = ["Minimised"]
 
@@ -109,13 +108,7 @@ class Minimised(Wrapped):
         return f"{self.descriptor.fingerprint} of frames minimised with {how}"
 
     def __call__(self, atoms: Atoms) -> NDArray[np.float64]:
-        """Rows of the minimised copy, (n_atoms, width) in 1/Å.
-
-        Raises
-        ------
-        FrameError
-            As `minimised`, or if the copy cannot be described.
-        """
+        """Rows of the minimised copy, (n_atoms, width) in 1/Å; raises as `minimised` and as `Descriptor`."""
         return self.descriptor(self.minimised(atoms))
 
     def minimised(self, atoms: Atoms) -> Atoms:
@@ -156,10 +149,7 @@ class Minimised(Wrapped):
 
 
 def _minimise(atoms: Atoms, steps: int, fmax: float) -> None:
-    """Minimise with FIRE.
-
-    ASE's FIRE limits the norm of a step over all atoms together: a large frame would hardly come anywhere.
-    """
+    """Minimise with FIRE; that of ASE limits the norm of a step over all atoms: a large frame would hardly move."""
     velocities = np.zeros((len(atoms), 3))
     time_step, mixing, n_downhill = FIRST_TIME_STEP, MIXING, 0
     for step in range(steps):

@@ -54,12 +54,10 @@ class FrameGrid:
 def frame_grid(atoms: Atoms, cutoff: float) -> FrameGrid:
     """Sort a frame into bins so that all neighbours within the cutoff of an atom are in the 27 bins around the atom.
 
-    Raises
-    ------
-    FrameError
-        If a position or a periodic cell vector is not finite, or the periodic vectors are zero or dependent.
+    Raises FrameError if a position or a periodic cell vector is not finite, or the periodic vectors are zero or
+    dependent.
     """
-    positions, vectors, inverse = _wrapped(atoms)
+    positions, vectors, inverse = wrapped_positions(atoms)
     points, source = _with_images(positions, vectors, inverse, cutoff)
     return FrameGrid(*bin_points(points, source, len(positions), cutoff))
 
@@ -87,17 +85,11 @@ def linked_pairs(atoms: Atoms, links: NDArray[np.float64], species: NDArray[np.i
         capacity = n_pairs
 
 
-def wrapped_positions(atoms: Atoms) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Positions wrapped along the periodic directions, and the (n_periodic, 3) lattice vectors, reduced if skewed.
+def wrapped_positions(atoms: Atoms) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]:
+    """Positions wrapped along the periodic directions, and the lattice vectors (n_periodic, 3), reduced if skewed.
 
-    Raises FrameError as `frame_grid` does.
+    Also the (3, n_periodic) matrix that turns coordinates into fractions of the vectors. Raises as `frame_grid` does.
     """
-    positions, vectors, _ = _wrapped(atoms)
-    return positions, vectors
-
-
-def _wrapped(atoms: Atoms) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]:
-    """As `wrapped_positions`, and the (3, n_periodic) matrix that turns coordinates into fractions of the vectors."""
     positions = np.array(atoms.positions, dtype=np.float64)
     if not np.isfinite(positions).all():
         bad = np.flatnonzero(~np.isfinite(positions).all(axis=1))
@@ -110,19 +102,17 @@ def _wrapped(atoms: Atoms) -> tuple[NDArray[np.float64], NDArray[np.float64], ND
         return positions, vectors, np.empty((3, 0))
     if len(positions) and np.abs(positions).max() > MAX_COORDINATE:
         far = np.flatnonzero((np.abs(positions) > MAX_COORDINATE).any(axis=1))
-        raise FrameError(
-            f"positions: expected coordinates up to {MAX_COORDINATE:.0e} Å, got {positions[far[0]]} for atom {far[0]}"
-        )
+        got = f"got {positions[far[0]]} for atom {far[0]}"
+        raise FrameError(f"positions: expected coordinates up to {MAX_COORDINATE:.0e} Å, {got}")
     if not np.isfinite(vectors).all():
         raise FrameError(f"cell: expected finite numbers, got {cell.tolist()}")
     lengths = np.linalg.norm(vectors, axis=1)
     if not (lengths > 0).all():
         axes = ", ".join("abc"[i] for i in np.flatnonzero(pbc) if not np.any(cell[i]))
-        raise FrameError(
-            f"cell: expected a nonzero vector along every periodic direction, got zero for {axes}; "
-            "set the cell, or pbc=False along it"
-        )
-    flatness = _relative_volume(vectors / lengths[:, None])
+        expected = "expected a nonzero vector along every periodic direction"
+        raise FrameError(f"cell: {expected}, got zero for {axes}; set the cell, or pbc=False along it")
+    unit = vectors / lengths[:, None]
+    flatness = math.sqrt(max(np.linalg.det(unit @ unit.T), 0.0))  # relative volume: 1 orthogonal, 0 dependent vectors
     if flatness < 1e-10:
         raise FrameError(f"cell: its periodic vectors are linearly dependent: {vectors.tolist()}")
     if flatness < 0.3 and len(vectors) > 1:
@@ -131,11 +121,6 @@ def _wrapped(atoms: Atoms) -> tuple[NDArray[np.float64], NDArray[np.float64], ND
     inverse = np.asarray(np.linalg.inv(vectors) if len(vectors) == 3 else np.linalg.pinv(vectors), dtype=np.float64)
     positions -= np.floor(positions @ inverse) @ vectors
     return positions, vectors, inverse
-
-
-def _relative_volume(unit: NDArray[np.float64]) -> float:
-    """Volume spanned by unit vectors: 1 for orthogonal, 0 for dependent ones."""
-    return float(np.sqrt(max(np.linalg.det(unit @ unit.T), 0.0)))
 
 
 def _with_images(

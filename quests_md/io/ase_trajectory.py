@@ -20,15 +20,7 @@ __all__ = ["read_ase_trajectory"]
 
 
 def read_ase_trajectory(name: str, wanted: range) -> Iterator[tuple[int, Atoms | None]]:
-    """Yield (index, atoms) for every frame in order; atoms is None where the index is not wanted.
-
-    Raises
-    ------
-    FileFormatError
-        The file is damaged; names file and frame.
-    IncompleteError
-        The file ends in the middle of a frame.
-    """
+    """Yield (index, atoms) for every frame in order; atoms is None where the index is not wanted."""
     with Path(name).open("rb") as fd:
         try:
             offsets = read_header(fd)[-1]
@@ -50,8 +42,8 @@ def read_ase_trajectory(name: str, wanted: range) -> Iterator[tuple[int, Atoms |
             yield index, atoms
 
 
-#: Bytes that the arrays announced in the text of a frame may take, whatever the length of the text; and more for every
-#: byte of the text.
+# Bytes that the arrays announced in the text of a frame may take, whatever the length of the text; and more for every
+# byte of the text.
 _SMALL_ARRAYS, _BYTES_PER_CHARACTER = 2**20, 64
 
 
@@ -77,10 +69,9 @@ def _check_arrays(fd: IO[bytes], offsets: NDArray[np.int64], index: int) -> None
 
 def _is_torn_at_end(fd: IO[bytes], offsets: NDArray[np.int64], trajectory: Any) -> bool:
     """Whether the last frame cannot be read."""
-    last = len(trajectory) - 1
     try:
-        _check_arrays(fd, offsets, last)
-        trajectory[last]
+        _check_arrays(fd, offsets, len(trajectory) - 1)
+        trajectory[-1]
     except Exception:
         return True
     return False

@@ -23,16 +23,8 @@ def labelled_copy(
 ) -> Atoms:
     """A copy of a frame with the numbers of its check, dH per atom, and the energy and forces that it has already.
 
-    Parameters
-    ----------
-    atoms
-        The frame; it is not changed.
-    check, event
-        What was found in the frame, and the event that is open.
-    delta_entropy
-        (n_atoms,) dH per atom, nats; None: the frame could not be judged, the copy has neither dH nor `above`.
-    fingerprint
-        Of the reference.
+    `event` is the one that is open, `delta_entropy` (n_atoms,) in nats, `fingerprint` that of the reference. Without
+    `delta_entropy` (the frame could not be judged) the copy has neither dH nor `above`.
     """
     frame: Atoms = atoms.copy()
     frame.info = {key: value for key, value in frame.info.items() if _is_writable(key, value)}
@@ -62,13 +54,7 @@ def is_finite(frame: Atoms) -> bool:
 
 
 def append_frame(path: Path, frame: Atoms) -> None:
-    """Append a labelled copy to a file of extended XYZ, all of it or nothing.
-
-    Raises
-    ------
-    OSError
-        If it cannot be written; the file is then as it was, if that is possible.
-    """
+    """Append a labelled copy to a file of extended XYZ, all of it or nothing; OSError if it cannot be written."""
     text = io.StringIO()
     write(text, _for_extxyz(frame), format="extxyz")
     with path.open("ab", buffering=0) as out:  # one write, so that a kill leaves whole frames

@@ -24,7 +24,7 @@ from numpy.typing import NDArray
 
 from quests_md.errors import FileFormatError
 
-from .xyz import IncompleteError, Lines, reraise_system_error, shown
+from .xyz import MOST_COLUMNS, PORTION, IncompleteError, Lines, reraise_system_error, shown
 
 __all__ = ["check_types", "is_lammps_dump", "read_lammps_dump"]
 
@@ -50,21 +50,7 @@ def read_lammps_dump(
     heavy within 0.1 u. LAMMPS writes the element C where it was told none, so a column of nothing but C yields to
     `types` and masses, and counts for nothing in a frame of several types.
 
-    Parameters
-    ----------
-    name
-        The file; may be compressed.
-    wanted
-        Indices of the frames to parse.
-    types
-        A chemical symbol for each LAMMPS type, from type 1.
-
-    Raises
-    ------
-    FileFormatError
-        The file is damaged or does not say what is needed; names file, frame and line.
-    IncompleteError
-        The file ends in the middle of a frame. LAMMPS ends every line, so a last line without its end is incomplete.
+    LAMMPS ends every line, so the file ends in the middle of a frame (IncompleteError) if its last line has no end.
     """
     with _open(name) as fd:
         for snapshot in _split(name, Lines(name, fd), wanted):
@@ -72,7 +58,7 @@ def read_lammps_dump(
 
 
 def is_lammps_dump(name: str) -> bool:
-    """Tell whether a regular file begins as a LAMMPS text dump does."""
+    """Whether a regular file begins as a LAMMPS text dump does."""
     if not Path(name).is_file():
         return False
     try:
@@ -98,19 +84,19 @@ def check_types(types: Sequence[str]) -> tuple[str, ...]:
     return symbols
 
 
-#: Symbols of the elements, without ASE's X.
+# Symbols of the elements, without ASE's X.
 _SYMBOLS = frozenset(chemical_symbols[1:])
 
 
 class _Units(NamedTuple):
-    """What a style of units means."""
+    """What a style of units means: its length in Å, its time in ps, and whether its masses are in u."""
 
     length_A: float
     time_ps: float | None
     masses_in_u: bool
 
 
-#: https://docs.lammps.org/units.html; None where the file does not say. Velocities are lengths over times, those of
+# https://docs.lammps.org/units.html; None where the file does not say. Velocities are lengths over times, those of
 #: "electron" too, whatever that page says: LAMMPS moves atoms by v dt with dt in fs.
 _UNITS = {
     None: _Units(1.0, None, True),
@@ -124,12 +110,12 @@ _UNITS = {
     "nano": _Units(10.0, 1e3, False),
 }
 
-#: Columns of positions in the order in which they are looked for, and whether they are fractions of the box.
+# Columns of positions in the order in which they are looked for, and whether they are fractions of the box.
 _POSITIONS = {("x", "y", "z"): False, ("xu", "yu", "zu"): False, ("xs", "ys", "zs"): True, ("xsu", "ysu", "zsu"): True}
 _VELOCITIES = ("vx", "vy", "vz")
 _NUMBERS = frozenset(["id", "type", "mass", *_VELOCITIES, *(column for columns in _POSITIONS for column in columns)])
 
-#: u, by which a mass may differ from that of its element: rounded masses differ by less, neighbours in the periodic
+# u, by which a mass may differ from that of its element: rounded masses differ by less, neighbours in the periodic
 #: table by more, or both are refused.
 _MASS_TOLERANCE = 0.1
 
@@ -168,17 +154,11 @@ def _open(name: str) -> IO[Any]:
     return open_with_compression(name, "rb")
 
 
-#: Lines read at once: bounds the memory where a damaged header announces absurdly many atoms.
-_PORTION = 65_536
-
-
 def _split(name: str, lines: Lines, wanted: range) -> Iterator[_Snapshot]:
     """Yield frames, with the lines of their atoms only where wanted."""
     style = None
     for index in count():
-        header = lines.read(1)
-        while header and header[0].isspace():
-            header = lines.read(1)
+        header = lines.read_filled()
         if not header:
             break
         snapshot = _Snapshot(name, index, lines.number, style)
@@ -206,8 +186,8 @@ def _read_header(snapshot: _Snapshot, lines: Lines, line: bytes) -> None:
             for needed in ("TIMESTEP", "NUMBER OF ATOMS", "BOX BOUNDS"):
                 if needed not in seen:
                     raise snapshot.error(at, f"expected 'ITEM: {needed}' before the atoms; cut out this frame")
-            if len(words) > _MOST_COLUMNS:
-                raise snapshot.error(at, f"expected at most {_MOST_COLUMNS} columns, got {len(words)}")
+            if len(words) > MOST_COLUMNS:
+                raise snapshot.error(at, f"expected at most {MOST_COLUMNS} columns, got {len(words)}")
             snapshot.columns, snapshot.rows_at = words, at + 1
             return
         if item == "BOX BOUNDS":
@@ -224,10 +204,7 @@ def _read_header(snapshot: _Snapshot, lines: Lines, line: bytes) -> None:
     raise _torn(snapshot, lines)
 
 
-#: Columns that a header may name; numpy makes a field for each.
-_MOST_COLUMNS = 100_000
-
-#: A line of the header of a frame.
+# A line of the header of a frame.
 _ITEM = re.compile(r"ITEM: (UNITS|TIMESTEP|TIME|NUMBER OF ATOMS|BOX BOUNDS|ATOMS)(\s.*)", re.DOTALL)
 
 
@@ -268,7 +245,7 @@ def _read_rows(snapshot: _Snapshot, lines: Lines, *, keep: bool) -> None:
     n_atoms = missing = snapshot.n_atoms or 0
     start = lines.memory
     while missing:
-        portion = lines.read(min(missing, _PORTION))
+        portion = lines.read(min(missing, PORTION))
         for i, line in enumerate(portion, n_atoms - missing):
             if line.startswith(b"ITEM:"):
                 what = f"expected {n_atoms} atoms, got {i} and then {shown(line)}, as if a new frame began"

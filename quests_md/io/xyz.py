@@ -8,7 +8,7 @@ import io
 import json
 import zlib
 from bisect import bisect_left
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from functools import partial
 from itertools import count, islice
 from lzma import LZMAError
@@ -22,7 +22,16 @@ from ase.io.formats import open_with_compression
 
 from quests_md.errors import FileFormatError
 
-__all__ = ["IncompleteError", "Lines", "read_xyz", "reraise_system_error", "shown", "shown_error"]
+__all__ = [
+    "MOST_COLUMNS",
+    "PORTION",
+    "IncompleteError",
+    "Lines",
+    "read_xyz",
+    "reraise_system_error",
+    "shown",
+    "shown_error",
+]
 
 
 class IncompleteError(FileFormatError):
@@ -42,16 +51,19 @@ def reraise_system_error(error: Exception) -> None:
         raise error
 
 
-#: Bytes of a line of a header, which may hold arrays of its own, and of the line of an atom: more is no text of lines.
+# Bytes of a line of a header, which may hold arrays of its own, and of the line of an atom: more is no text of lines.
 _LONGEST_HEADER, _LONGEST_LINE = 2**24, 2**20
 
-#: Lines read before their bytes are counted, and bytes after which a portion ends.
+# Lines read before their bytes are counted, and bytes after which a portion ends.
 _FEW_LINES, _PORTION_BYTES = 256, 2**26
+
+#: Lines read at once: bounds the memory where a damaged first line announces absurdly many atoms.
+PORTION = 65_536
 
 #: Bytes that the lines of one frame of a compressed file may take, some 5 million atoms: it may unpack to any length.
 LARGEST_FRAME = 2**29
 
-#: Bytes that a line takes beside its text.
+# Bytes that a line takes beside its text.
 _LINE_OVERHEAD = 40
 
 
@@ -59,21 +71,14 @@ class Lines:
     """Lines of an XYZ file in portions; reading errors wait in `failure` until the lines before them are used up."""
 
     def __init__(self, name: str, fd: IO[Any]) -> None:
-        self.name, self.number = name, 0
-        self.fd = fd
+        self.name, self.number, self.fd = name, 0, fd
         self.failure: Exception | None = None
         self.is_compressed = not isinstance(fd, io.BufferedReader)
         self.memory = 0
         """Bytes that all lines so far would take."""
 
     def read(self, n: int) -> list[bytes]:
-        """Return the next n lines, fewer if they are long, none at the end of the file.
-
-        Raises
-        ------
-        FileFormatError
-            If a line is so long that this can be no text of lines.
-        """
+        """The next n lines, fewer if they are long, none at the end of the file."""
         lines: list[bytes] = []
         longest = _LONGEST_LINE if n > 1 else _LONGEST_HEADER
         size = 0
@@ -95,6 +100,13 @@ class Lines:
         self.memory += size + len(lines) * _LINE_OVERHEAD
         return lines
 
+    def read_filled(self) -> list[bytes]:
+        """The next line that is not blank; none at the end of the file."""
+        line = self.read(1)
+        while line and line[0].isspace():
+            line = self.read(1)
+        return line
+
     def check_size(self, index: int, start: int) -> None:
         """Raise FileFormatError if lines out of a compressed file take too much memory since it was `start`."""
         if self.is_compressed and self.memory - start > LARGEST_FRAME:
@@ -113,16 +125,12 @@ class Lines:
         raise kind(f"{self.name}: frame {index}: {what}") from self.failure
 
 
-#: Lines read at once: bounds the memory where a damaged first line announces absurdly many atoms.
-_PORTION = 65_536
-
-
 def _split_xyz(name: str, lines: Lines, wanted: range) -> Iterator[tuple[int, int, list[bytes]]]:
     """Yield frame index, number of its first line (from 1) and its lines, complete only where wanted."""
     header = lines.read(1)
     for index in count():
-        while header and header[0].isspace():
-            header = lines.read(1)
+        if header and header[0].isspace():
+            header = lines.read_filled()
         if not header:
             break
         at, start = lines.number, lines.memory
@@ -131,7 +139,7 @@ def _split_xyz(name: str, lines: Lines, wanted: range) -> Iterator[tuple[int, in
         missing = n_atoms
         torn = len(block) < 2
         while missing and not torn:
-            portion = lines.read(min(missing, _PORTION))
+            portion = lines.read(min(missing, PORTION))
             for i, line in enumerate(portion, n_atoms - missing):
                 if line.strip().isdigit() and line.endswith(b"\n"):
                     raise FileFormatError(
@@ -162,15 +170,13 @@ def _n_atoms(name: str, index: int, at: int, line: bytes) -> int:
     except ValueError:
         n_atoms = -1
     if n_atoms < 0:
-        what = f"expected the number of atoms, got {shown(line)}"
-        raise FileFormatError(
-            f"{name}: frame {index}, line {at}: {what}; no XYZ file, or the frame before is too long?"
-        )
+        what = f"expected the number of atoms, got {shown(line)}; no XYZ file, or the frame before is too long?"
+        raise FileFormatError(f"{name}: frame {index}, line {at}: {what}")
     return n_atoms
 
 
 def _is_cut(portion: list[bytes]) -> bool:
-    """Tell whether the last line lacks its end and has fewer columns than another of the frame."""
+    """Whether the last line lacks its end and has fewer columns than the first line."""
     return not portion[-1].endswith(b"\n") and len(portion[-1].split()) < len(portion[0].split())
 
 
@@ -204,10 +210,10 @@ def _from_text(text: str) -> Atoms:
     return atoms
 
 
-#: Columns that a comment may announce; ASE makes a field for each before it looks at an atom.
-_MOST_COLUMNS = 100_000
+#: Columns that a header may announce: ASE and numpy make a field for each before they look at an atom.
+MOST_COLUMNS = 100_000
 
-#: What ASE writes before a value in JSON, and what stands for it while ASE splits the comment: white space as well.
+# What ASE writes before a value in JSON, and what stands for it while ASE splits the comment: white space as well.
 _JSON, _HELD_BACK = "_JSON ", "_JSON\x1f"
 
 
@@ -216,8 +222,8 @@ def _parse_comment(line: str) -> dict[str, Any]:
     split = key_val_str_to_dict(line.replace(_JSON, _HELD_BACK))
     info = {key.replace(_HELD_BACK, _JSON): _comment_value(value) for key, value in split.items()}
     columns = str(info.get("Properties", "")).split(":")[2::3]
-    if sum(max(int(n), 0) for n in columns) > _MOST_COLUMNS:
-        raise ValueError(f"Properties: expected at most {_MOST_COLUMNS} columns")
+    if sum(max(int(n), 0) for n in columns) > MOST_COLUMNS:
+        raise ValueError(f"Properties: expected at most {MOST_COLUMNS} columns")
     return info
 
 
@@ -248,18 +254,14 @@ def _bad_line(block: list[bytes]) -> int | None:
         return None
 
     def fails(k: int) -> bool:
-        return _fails(lambda: _from_text(f"{k}\n" + b"".join(block[1 : 2 + k]).decode()))
+        try:
+            _from_text(f"{k}\n" + b"".join(block[1 : 2 + k]).decode())
+        except Exception:
+            return True
+        return False
 
     first = 0 if fails(0) else bisect_left(range(n_atoms + 1), True, key=fails)
     return first + 1 if first <= n_atoms else None
-
-
-def _fails(call: Callable[[], object]) -> bool:
-    try:
-        call()
-    except Exception:
-        return True
-    return False
 
 
 def shown(line: bytes) -> str:

@@ -1,9 +1,8 @@
 """The file of a run: written line by line, locked, read back."""
 
 from .history import LogHistory
-from .line_search import Line
+from .lines import SCHEMA, Line
 from .reader import Log, read_log
-from .schema import SCHEMA
 from .writer import LogWriter, require_new_log
 
 __all__ = ["SCHEMA", "Line", "Log", "LogHistory", "LogWriter", "read_log", "require_new_log"]

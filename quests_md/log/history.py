@@ -1,5 +1,6 @@
 """A log as it stands: which of its lines count after the run was taken up again."""
 
+import json
 import os
 import reprlib
 from collections.abc import Iterator
@@ -9,23 +10,20 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from quests_md._json import dumps
+from quests_md._json import dumps, loads
 from quests_md.errors import FileFormatError
 
-from .line_search import BLOCK, PAGE, Line, LineSearch
-from .schema import SCHEMA, is_torn_line
+from .lines import BLOCK, MAX_LINE_BYTES, PAGE, SCHEMA, Line, LineSearch
 
 __all__ = ["LogHistory"]
 
 
 @dataclass(slots=True)
 class _Stretch:
-    """Whole lines in a row that count."""
+    """Whole lines in a row that count: the offset of the first of them, and the offset after the last."""
 
     start: int
-    """Offset of the first of them."""
     end: int
-    """Offset after the last of them."""
 
 
 class LogHistory:
@@ -36,14 +34,8 @@ class LogHistory:
     line since the first of these checks, but for notes and other rewinds. The lines that no rewind has superseded are
     the final history: in it `frame` grows from check to check, perhaps with gaps.
 
-    The file may grow meanwhile; lines that were appended after the object was made are not seen.
-
-    Parameters
-    ----------
-    path
-        The log.
-    page, block
-        Bytes read at a time: at first, where little may be enough, and at most.
+    The file may grow meanwhile; lines that were appended after the object was made are not seen. `page` and `block` are
+    the bytes read at a time: at first, where little may be enough, and at most.
 
     Raises
     ------
@@ -74,7 +66,7 @@ class LogHistory:
             self.begin = file.line_end(0, self.end)
             self.header = _checked_header(self.path, file.parse(0, file.read(0, self.begin)))
             last = file.line_start(self.end - 1, 0)
-            if last > 0 and is_torn_line(file.read(last, self.end)):
+            if last > 0 and _is_torn(file.read(last, self.end)):
                 self.end = last
             self.is_torn = self.end < size
 
@@ -89,7 +81,7 @@ class LogHistory:
         """Every line after the header, and whether it belongs to the final history."""
         stretches = iter(self._stretches)
         stretch = next(stretches, _Stretch(self.end, self.end))
-        rewinds = {line.start for line in self._rewind_lines}
+        rewinds = {line.start for line in self.rewinds}
         with self._opened() as file:
             for line in file.lines(self.begin, self.end):
                 while line.start >= stretch.end < self.end:
@@ -127,26 +119,11 @@ class LogHistory:
         """The last check of the final history."""
         return next(self.of_type("check"), None)
 
-    @property
-    def rewinds(self) -> list[dict[str, Any]]:
-        """All rewind lines, also those before another one."""
-        return [line.content for line in self._rewind_lines]
-
     def since_snapshot(self, check: Line) -> tuple[Line | None, Iterator[Line]]:
-        """The way to the state of the run after a check.
+        """The way to the state of the run after a check of the final history.
 
-        Parameters
-        ----------
-        check
-            A check of the final history.
-
-        Returns
-        -------
-        snapshot
-            The last line of type "state" that has a "snapshot" and was written before the next check; None if there is
-            none.
-        lines
-            The lines of the final history from the snapshot (or the header) to the next check.
+        First the last line of type "state" that has a "snapshot" and was written before the next check, or None; then
+        the lines of the final history from this snapshot (or the header) to the next check.
         """
         end = self.end_after(check)
         for line in self._find_in_history(b'"snapshot"', end):
@@ -170,7 +147,8 @@ class LogHistory:
             return file.error(start, fault)
 
     @cached_property
-    def _rewind_lines(self) -> list[Line]:
+    def rewinds(self) -> list[Line]:
+        """All rewind lines, also those before another one."""
         with self._opened() as file:
             found = file.forward(b'"rewind"', self.begin, self.end)
             return [line for line in found if line.content["type"] == "rewind"]
@@ -182,7 +160,7 @@ class LogHistory:
         known: list[tuple[_Stretch, Line]] = []  # the stretches that have checks, each with its first check
         seen = self.begin
         with self._opened() as file:
-            for rewind in self._rewind_lines:
+            for rewind in self.rewinds:
                 frame = self._frame(rewind)
                 stretch = stretches[-1]
                 stretch.end = rewind.start
@@ -247,3 +225,15 @@ def _checked_header(path: Path, line: dict[str, Any]) -> dict[str, Any]:
         said = reprlib.repr(schema)
         raise FileFormatError(f"{path}: log schema {said}, this version reads up to {SCHEMA}; update quests_md")
     return line
+
+
+def _is_torn(raw: bytes) -> bool:
+    """Whether a line is not JSON, as what a power cut may leave."""
+    try:
+        if len(raw) <= MAX_LINE_BYTES:
+            loads(raw)
+    except (json.JSONDecodeError, UnicodeDecodeError):
+        return True
+    except (ValueError, RecursionError):  # JSON, but not of a log
+        return False
+    return False

@@ -18,8 +18,8 @@ from quests_md.errors import LogExistsError
 
 __all__ = ["LOOK_SECONDS", "Appender", "is_held"]
 
-#: Time between two looks at the file, s. A look is two system calls; on NFS it waits until the server has what was
-#: written so far, so it is not taken with every piece.
+#: Time in s between two looks at whether the file is still there and nobody else has changed it. A look is two system
+#: calls; on NFS it waits until the server has what was written so far, so it is not taken with every piece.
 LOOK_SECONDS = 5.0
 
 _open_files: "WeakSet[Appender]" = WeakSet()
@@ -35,13 +35,6 @@ class Appender:
 
     A file that was deleted, cut short, or changed by another process is never written again: every `append` raises.
     A file that was moved is followed. Forked children hold neither the file nor the lock, and cannot append.
-
-    Parameters
-    ----------
-    path
-        The file; it is created if it does not exist.
-    look_seconds
-        Time between two looks at whether the file is still there and nobody else has changed it, s.
 
     Raises
     ------
@@ -66,18 +59,15 @@ class Appender:
             flags = os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC | os.O_NONBLOCK
             self._fd = os.open(path, flags, 0o666)
         except OSError as exc:
-            raise type(exc)(
-                exc.errno,
-                f"log: cannot be written ({exc.strerror}); create its folder or choose another name",
-                str(path),
-            ) from None
+            text = f"log: cannot be written ({exc.strerror}); create its folder or choose another name"
+            raise type(exc)(exc.errno, text, str(path)) from None
         try:
             if not stat.S_ISREG(os.fstat(self._fd).st_mode):
                 raise OSError(errno.EINVAL, "log: expected a regular file; choose another name", str(path))
             self._host_lock = _lock(self._fd, fcntl.LOCK_EX)
             found = os.fstat(self._fd)
         except OSError:
-            self._release()
+            self.abandon()
             raise
         self._end, self._n_links = found.st_size, found.st_nlink
         _open_files.add(self)
@@ -101,18 +91,12 @@ class Appender:
     def append(self, piece: bytes, *, sync: bool = False) -> None:
         """Append a piece; with `sync`, force it to the disk.
 
-        Raises
-        ------
-        OSError
-            If it cannot be written; the file is then as it was, or will be before the next piece.
-        LogExistsError
-            If another process has written to the file.
+        Raises OSError if the piece cannot be written (the file is then as it was, or will be before the next piece),
+        LogExistsError if another process has written to the file.
         """
         if not self.is_mine:  # before the mutex, which a fork may have caught in use
-            text = (
-                f"log: it belongs to process {self._owner}; a forked process cannot write it, give it a log of its own"
-            )
-            raise OSError(errno.EPERM, text, str(self.path))
+            text = f"it belongs to process {self._owner}; a forked process cannot write it, give it a log of its own"
+            raise OSError(errno.EPERM, f"log: {text}", str(self.path))
         with self._mutex:
             if self._fd < 0:
                 raise OSError(errno.EBADF, "log: it is closed", str(self.path))
@@ -147,14 +131,10 @@ class Appender:
                         self._take_back()
                 os.fsync(self._fd)
             finally:
-                self._release()
-
-    def abandon(self) -> None:
-        """Close it without forcing anything to the disk."""
-        self._release()
+                self.abandon()
 
     def __del__(self) -> None:
-        self._release()  # dropped without close()
+        self.abandon()  # dropped without close()
 
     def __reduce__(self) -> NoReturn:
         raise TypeError("a log that is being written cannot be pickled or copied: give each process a log of its own")
@@ -192,7 +172,8 @@ class Appender:
         self._lost = failure
         raise failure
 
-    def _release(self) -> None:
+    def abandon(self) -> None:
+        """Close it without forcing anything to the disk."""
         fd, self._fd = getattr(self, "_fd", -1), -1
         if fd >= 0:
             if self._host_lock is not None:
@@ -249,9 +230,9 @@ def _lock_on_host(fd: int) -> socket.socket | None:
 @functools.cache
 def _watch_forks() -> None:
     """Let forked children close their copies: one that outlives its parent would hold the lock for ever."""
-    os.register_at_fork(after_in_child=_release_all)
+    os.register_at_fork(after_in_child=_abandon_all)
 
 
-def _release_all() -> None:
+def _abandon_all() -> None:
     for file in list(_open_files):
-        file._release()
+        file.abandon()

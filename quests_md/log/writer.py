@@ -10,8 +10,8 @@ from quests_md._json import dumps
 from quests_md.errors import FileFormatError, LogExistsError
 
 from .history import LogHistory
+from .lines import MAX_LINE_BYTES
 from .locked_file import Appender, is_held
-from .schema import MAX_LINE_BYTES, is_torn_header
 
 __all__ = ["LogWriter", "require_new_log"]
 
@@ -33,21 +33,8 @@ class LogWriter:
     The first lines (the header, or what is said when a run is taken up again) are forced to the disk, and all lines are
     when the log is closed. Forcing every line might halt the simulation for seconds. The system itself writes a line to
     the disk within half a minute or so: a power cut may cost the lines of the last half minute. Failures, second
-    writers and forks: see `Appender`.
-
-    Parameters
-    ----------
-    path
-        The log.
-    resume
-        Go on with a log that is there, if there is one: a torn last line is cut away, nothing else is changed.
-
-    Attributes
-    ----------
-    path
-        The log.
-    history
-        What the resumed log held; None for a new one.
+    writers and forks: see `Appender`. With `resume` the writer goes on with a log that is there, if there is one: a
+    torn last line is cut away, nothing else is changed.
 
     Raises
     ------
@@ -62,6 +49,7 @@ class LogWriter:
     def __init__(self, path: str | os.PathLike[str], resume: bool = False) -> None:
         self.path = Path(path)
         self.history: LogHistory | None = None
+        """What the resumed log held; None for a new one."""
         self._has_begun = False
         try:
             self._file = Appender(self.path)
@@ -74,21 +62,11 @@ class LogWriter:
             self._file.abandon()
             raise
 
-    @property
-    def is_mine(self) -> bool:
-        """Whether this process opened it; a forked child did not, and cannot write."""
-        return self._file.is_mine
-
     def write(self, *lines: Mapping[str, Any]) -> None:
         """Append lines, all of them whole, or raise and leave the file as it was.
 
-        Raises
-        ------
-        OSError
-            If they cannot be written. If the file was deleted, cut short or written by another process, this and every
-            later call raises, and the file is not touched again.
-        ValueError
-            If a line is longer than a reader accepts.
+        OSError: they cannot be written; if the file was deleted, cut short or written by another process, every later
+        call raises too, and the file is not touched again. ValueError: a line is longer than a reader accepts.
         """
         pieces = [dumps(line).encode() + b"\n" for line in lines]
         longest = max(map(len, pieces), default=0)
@@ -104,11 +82,20 @@ class LogWriter:
     def _take_up(self, resume: bool) -> None:
         if not resume:
             raise LogExistsError(_held_content(self.path))
-        if is_torn_header(self.path):
+        if _is_torn_header(self.path):
             self._file.cut(0)
             return
         self.history = LogHistory(self.path)
         self._file.cut(self.history.end)
+
+
+def _is_torn_header(path: Path) -> bool:
+    """Whether the file holds the beginning of a log's first line and nothing more."""
+    if path.stat().st_size > MAX_LINE_BYTES:
+        return False
+    raw = path.read_bytes()
+    start = b'{"type": "header"'
+    return b"\n" not in raw and raw[: len(start)] == start[: len(raw)]
 
 
 def _held_by(path: Path) -> str:

@@ -4,21 +4,193 @@ import math
 import numpy as np
 import pytest
 from ase import Atoms
-from ase.build import bulk
+from ase.build import bulk, fcc111
 from ase.calculators.emt import EMT
 from ase.data import covalent_radii
 from ase.md.langevin import Langevin
+from ase.neighborlist import neighbor_list
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from systems import FS, alloy
 
 from quests_md import FrameError, Reference
-from quests_md.environments import close_pairs
-from quests_md.environments.contacts import CLOSE
+from quests_md.environments.contacts import (
+    CLOSE,
+    LINK,
+    UNKNOWN_LINK,
+    close_pairs,
+    clusters,
+    coordination,
+    largest_cluster,
+)
 
 CU = {(29, 29): (2.2, 2.5)}
+SHORT = {(29, 29): (2.2, 2.0)}
 WATER = {(1, 1): (1.45, 1.55), (1, 8): (0.9, 0.97), (8, 8): (2.45, 2.8)}
 CU3AU = {(29, 29): (2.3, 2.6), (29, 79): (2.35, 2.65), (79, 79): (3.4, 3.75)}
+MIXED = {(13, 13): (1.0, 1.4), (13, 28): (1.0, 2.0), (28, 28): (1.0, 2.9)}
+
+
+def frame(seed, n, edge, skew, pbc, share, outside, elements):
+    """Atoms at random in a random cell, and which of them are flagged."""
+    rng = np.random.default_rng(seed)
+    cell = edge * (np.diag(rng.uniform(0.8, 1.5, 3)) + skew * np.triu(rng.uniform(-1, 1, (3, 3)), 1))
+    positions = rng.uniform(-1 if outside else 0, 2 if outside else 1, (n, 3)) @ cell
+    atoms = Atoms(rng.choice(elements, n), positions=positions, cell=cell, pbc=pbc)
+    return atoms, rng.uniform(size=n) < share
+
+
+PBC = st.tuples(st.booleans(), st.booleans(), st.booleans())
+FRAMES = st.tuples(
+    st.integers(0, 2**31),
+    st.integers(0, 24),
+    st.sampled_from([1.8, 3.0, 6.0, 10.0, 14.0]),
+    st.sampled_from([0.0, 0.3, 0.8]),
+    PBC,
+    st.sampled_from([0.0, 0.3, 0.7, 1.0]),
+    st.booleans(),
+)
+
+
+def image_distances(atoms):
+    """A function: distances from atom i to all images of atom j that could matter, but not to itself."""
+    ranges = [range(-7, 8) if periodic else range(1) for periodic in atoms.pbc]
+    shifts = np.array(list(itertools.product(*ranges))) @ atoms.cell.array
+    wrapped = atoms.positions.copy()
+    if atoms.pbc.any():
+        vectors = atoms.cell.array[atoms.pbc]
+        wrapped -= np.floor(wrapped @ np.linalg.pinv(vectors)) @ vectors
+
+    def distances(i, j):
+        r = np.linalg.norm(wrapped[j] - wrapped[i] + shifts, axis=1)
+        return r[np.abs(shifts).sum(axis=1) > 0] if i == j else r
+
+    return distances
+
+
+def naive_links(pair_distances):
+    """The link in Å of every pair of Al, Ni and Cu."""
+    medians = {pair: median for pair, (_, median) in pair_distances.items()}
+    longest = max(medians.values(), default=UNKNOWN_LINK / LINK)
+    return {(a, b): LINK * medians.get((min(a, b), max(a, b)), longest) for a in (13, 28, 29) for b in (13, 28, 29)}
+
+
+def naive_clusters(atoms, flagged, pair_distances):
+    """Flood fill over all pairs and all images that could matter, one pair at a time."""
+    distances, links, z = image_distances(atoms), naive_links(pair_distances), atoms.numbers.tolist()
+    left, found = set(np.flatnonzero(flagged).tolist()), []
+    while left:
+        frontier, members = [left.pop()], []
+        while frontier:
+            i = frontier.pop()
+            members.append(i)
+            reached = {j for j in left if distances(i, j).min() < links[z[i], z[j]]}
+            left -= reached
+            frontier += reached
+        found.append(sorted(members))
+    return sorted(found, key=lambda members: (-len(members), members[0]))
+
+
+def check_clusters(atoms, flagged, pair_distances):
+    before, mask = atoms.copy(), flagged.copy()
+    found = clusters(atoms, flagged, pair_distances)
+    expected = naive_clusters(atoms, flagged, pair_distances)
+    assert [cluster.tolist() for cluster in found] == expected
+    assert all(cluster.dtype == np.int64 for cluster in found)
+    assert largest_cluster(atoms, flagged, pair_distances) == max(map(len, expected), default=0)
+    assert atoms == before
+    np.testing.assert_array_equal(flagged, mask)
+
+
+@settings(max_examples=120, deadline=None)
+@given(FRAMES)
+def test_clusters_of_one_element_against_flood_fill(drawn):
+    check_clusters(*frame(*drawn, elements=[29]), SHORT)
+
+
+@settings(max_examples=120, deadline=None)
+@given(FRAMES, st.sampled_from([MIXED, {(13, 28): (1.0, 1.7)}, {}]))
+def test_clusters_of_two_elements_of_different_links_against_flood_fill(drawn, pair_distances):
+    check_clusters(*frame(*drawn, elements=[13, 28]), pair_distances)
+
+
+@pytest.mark.parametrize(
+    ("pbc", "expected"), [(True, 4), (False, 2), ((True, False, False), 4), ((False, True, True), 2)]
+)
+def test_clusters_reach_across_periodic_boundaries(pbc, expected):
+    atoms = Atoms("Cu4", [[x, 1, 1] for x in (0.5, 2.5, 17.5, 19.5)], cell=[20, 20, 20], pbc=pbc)
+    assert largest_cluster(atoms, np.ones(4, bool), SHORT) == expected
+
+
+def test_the_link_is_that_of_the_pair_or_else_the_longest_known_or_a_usual_one():
+    seen = {(13, 13): (2.0, 2.0), (13, 28): (2.0, 3.0), (28, 28): (2.0, 4.0)}
+    cases = [(symbols, seen, LINK * median) for symbols, median in (("Al2", 2), ("AlNi", 3), ("NiAl", 3), ("Ni2", 4))]
+    cases += [("AlNi", {(13, 13): (2.0, 2.0), (28, 28): (2.0, 4.0)}, LINK * 4.0), ("AlNi", {}, UNKNOWN_LINK)]
+    for symbols, distances, link in cases:
+        for r, expected in ((link - 1e-6, 2), (link + 1e-6, 1)):
+            atoms = Atoms(symbols, [[0, 0, 0], [0, 0, r]])
+            assert largest_cluster(atoms, np.ones(2, bool), distances) == expected
+
+
+def test_first_shells_of_metals_are_linked_and_second_shells_are_not():
+    for symbol, structure in (("Cu", "fcc"), ("Ta", "bcc"), ("Mg", "hcp")):
+        atoms = bulk(symbol, structure) * 6
+        nearest = np.sort(atoms.get_distances(0, range(1, len(atoms)), mic=True))[0]
+        z = int(atoms.numbers[0])
+        everything = largest_cluster(atoms, np.ones(len(atoms), bool), {(z, z): (nearest, nearest)})
+        assert everything == len(atoms)
+    fcc = bulk("Cu", cubic=True) * 4
+    distances = fcc.get_distances(0, range(len(fcc)), mic=True)
+    for r, expected in ((3.61 / 2**0.5, 2), (3.61, 1)):
+        flagged = np.zeros(len(fcc), bool)
+        flagged[[0, int(np.argmin(np.abs(distances - r)))]] = True
+        assert largest_cluster(fcc, flagged, {(29, 29): (2.55, 2.5527)}) == expected
+
+
+def test_many_linked_atoms_in_a_small_cell():
+    rng = np.random.default_rng(0)
+    atoms = Atoms("Cu300", positions=rng.uniform(0, 5, (300, 3)), cell=[5, 5, 5], pbc=True)
+    assert largest_cluster(atoms, np.ones(300, bool), SHORT) == 300
+
+
+@pytest.mark.parametrize(
+    ("atoms", "expected"),
+    [
+        (bulk("Cu"), 12),
+        (bulk("Cu", cubic=True) * 3, 12),
+        (bulk("Ta"), 14),  # both near shells
+        (bulk("Mg") * 2, 12),
+        (Atoms("Cu"), 0),
+        (Atoms("Cu2", [[0, 0, 0], [0, 0, 2.5]]), 1),
+        (Atoms("Cu", cell=[0, 0, 2.5], pbc=(False, False, True)), 2),
+    ],
+)
+def test_coordination_of_known_structures(atoms, expected):
+    z = int(atoms.numbers[0])
+    nearest = {29: 2.5527, 73: 2.8579, 12: 3.2}[z]
+    assert coordination(atoms, len(atoms) - 1, {(z, z): (nearest, nearest)}) == expected
+
+
+def test_coordination_at_a_surface():
+    slab = fcc111("Cu", (3, 3, 4), vacuum=8.0)
+    assert [coordination(slab, i, {(29, 29): (2.55, 2.5527)}) for i in (0, 10, 20, 30)] == [9, 12, 12, 9]
+
+
+@settings(max_examples=60, deadline=None)
+@given(FRAMES, st.sampled_from([MIXED, {(13, 28): (1.0, 1.7)}, {}]))
+def test_coordination_against_ase(drawn, pair_distances):
+    atoms, _ = frame(*drawn, elements=[13, 28])
+    links, z = naive_links(pair_distances), atoms.numbers.tolist()
+    i, j, r = neighbor_list("ijd", atoms, max(links.values()))
+    for atom in range(0, len(atoms), 5):
+        near = [r[k] < links[z[atom], z[j[k]]] for k in np.flatnonzero(i == atom)]
+        assert coordination(atoms, atom, pair_distances) == sum(near)
+
+
+@pytest.mark.parametrize("index", [-1, 4])
+def test_coordination_of_an_atom_that_is_not_there(index):
+    with pytest.raises(IndexError, match=f"index: expected an atom from 0 to 3, got {index}"):
+        coordination(bulk("Cu", cubic=True), index, CU)
 
 
 def limit(pair, distances):
@@ -31,41 +203,23 @@ def limit(pair, distances):
     return low
 
 
-def naive_close_pairs(atoms, limits):
-    """Distances and limits of the pairs that are too near: all pairs and all images that could matter, one by one."""
-    ranges = [range(-7, 8) if periodic else range(1) for periodic in atoms.pbc]
-    shifts = np.array(list(itertools.product(*ranges))) @ atoms.cell.array
-    scaled = atoms.positions.copy()
-    if atoms.pbc.any():
-        vectors = atoms.cell.array[atoms.pbc]
-        scaled -= np.floor(scaled @ np.linalg.pinv(vectors)) @ vectors
-    found = {}
-    for i, j in itertools.combinations_with_replacement(range(len(atoms)), 2):
-        r = np.linalg.norm(scaled[j] - scaled[i] + shifts, axis=1)
-        if i == j:
-            r = r[np.abs(shifts).sum(axis=1) > 0]
-        if len(r) and r.min() < limits[frozenset(atoms.numbers[[i, j]].tolist())]:
-            found[i, j] = r.min()
-    return found
-
-
 @pytest.mark.slow
 @settings(max_examples=150, deadline=None)
 @given(
-    seed=st.integers(0, 2**31),
-    n=st.integers(0, 20),
-    edge=st.sampled_from([1.5, 2.5, 4.0, 7.0]),
-    skew=st.sampled_from([0.0, 0.8, 2.5]),
-    pbc=st.tuples(st.booleans(), st.booleans(), st.booleans()),
+    st.integers(0, 2**31),
+    st.integers(0, 20),
+    st.sampled_from([1.5, 2.5, 4.0, 7.0]),
+    st.sampled_from([0, 0.8, 2.5]),
+    PBC,
 )
-def test_against_all_pairs_and_images(seed, n, edge, skew, pbc):
-    rng = np.random.default_rng(seed)
-    cell = edge * (np.diag(rng.uniform(0.8, 1.5, 3)) + skew * np.triu(rng.uniform(-1, 1, (3, 3)), 1))
-    atoms = Atoms(rng.choice([29, 79], n), positions=rng.uniform(-1, 2, (n, 3)) @ cell, cell=cell, pbc=pbc)
+def test_close_pairs_against_all_pairs_and_images(seed, n, edge, skew, pbc):
+    atoms, _ = frame(seed, n, edge, skew, pbc, share=0.0, outside=True, elements=[29, 79])
     distances = {(29, 29): (1.0, 2.0), (29, 79): (1.5, 2.0), (79, 79): (2.0, 2.5)}
-    limits = {frozenset(pair): CLOSE * smallest for pair, (smallest, _) in distances.items()}
-    before = atoms.copy()
-    expected = naive_close_pairs(atoms, limits)
+    before, of_images = atoms.copy(), image_distances(atoms)
+    pairs = itertools.combinations_with_replacement(range(n), 2)
+    nearest = {(i, j): of_images(i, j).min(initial=math.inf) for i, j in pairs}
+    limits = {pair: CLOSE * distances[tuple(sorted(atoms.numbers[list(pair)].tolist()))][0] for pair in nearest}
+    expected = {pair: r for pair, r in nearest.items() if r < limits[pair]}
     found = close_pairs(atoms, distances)
     assert atoms == before
     assert {tuple(pair) for pair in found.atoms.tolist()} <= set(expected)
@@ -75,7 +229,7 @@ def test_against_all_pairs_and_images(seed, n, edge, skew, pbc):
     np.testing.assert_allclose(found.distances, sorted(expected.values())[:100], atol=1e-9)
     for (i, j), r, most in zip(found.atoms.tolist(), found.distances, found.limits, strict=True):
         assert r == pytest.approx(expected[i, j], abs=1e-9)
-        assert most == limits[frozenset(atoms.numbers[[i, j]].tolist())]
+        assert most == limits[i, j]
 
 
 @pytest.mark.slow

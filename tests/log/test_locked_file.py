@@ -34,11 +34,6 @@ BEGIN = """
 """
 
 
-@pytest.fixture
-def path(tmp_path):
-    return tmp_path / "run.jsonl"
-
-
 def process(*codes):
     return [sys.executable, "-c", "".join(map(textwrap.dedent, codes))]
 
@@ -47,9 +42,6 @@ def run(code, path):
     done = subprocess.run([*process(BARE, BEGIN, code), path], capture_output=True, text=True, timeout=60)
     assert done.returncode == 0, done.stderr
     return done.stdout
-
-
-# one writer at a time
 
 
 HOLD = """
@@ -120,9 +112,6 @@ def test_of_two_new_files_where_nothing_locks_one_stops_at_its_first_piece(path,
         first.append(b"first\n")
     second.close()
     assert path.read_text() == "second\n"
-
-
-# processes that come out of the one that writes
 
 
 FORK = """
@@ -204,9 +193,6 @@ def test_a_file_that_is_written_cannot_be_pickled_or_copied(path):
     file.close()
 
 
-# what cannot be a log
-
-
 def test_a_file_in_a_folder_that_does_not_exist(tmp_path):
     missing = tmp_path / "missing" / "run.jsonl"
     with pytest.raises(FileNotFoundError, match="create its folder") as info:
@@ -245,9 +231,6 @@ def test_a_folder_without_permission(tmp_path, monkeypatch):
     monkeypatch.undo()
     tmp_path.chmod(0o700)
     assert list(tmp_path.iterdir()) == []
-
-
-# faults
 
 
 def failing(monkeypatch, name, code=errno.EIO):

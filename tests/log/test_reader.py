@@ -14,13 +14,8 @@ from logs import CHECK, EVENT, HEADER, check_line, event_line, note, records, st
 from quests_md import Check, Event, read_log
 from quests_md.errors import FileFormatError
 from quests_md.log import SCHEMA, LogWriter
-from quests_md.log.schema import MAX_LINE_BYTES
+from quests_md.log.lines import MAX_LINE_BYTES
 from quests_md.records import CHECK_FIELDS
-
-
-@pytest.fixture
-def path(tmp_path):
-    return tmp_path / "run.jsonl"
 
 
 @pytest.mark.slow
@@ -63,13 +58,6 @@ def test_the_latest_state_of_an_event_counts_and_events_come_in_order(path):
     assert read_log(path).events == [EVENT, second]
 
 
-def test_notes_are_kept_and_other_kinds_of_lines_skipped(path):
-    write(path, HEADER, {"type": "note", "text": "ä"}, {"type": "state"}, CHECK.to_line())
-    log = read_log(path)
-    assert log.notes == [{"type": "note", "text": "ä"}]
-    assert log.step.tolist() == [0]
-
-
 def test_file_names_of_any_kind_come_back(path):
     path = path.with_name("läuft-水.jsonl")
     names = ["Übung/水.xyz", "a\nb\u2028c.xyz", os.fsdecode(b"latin-\xe9.xyz"), "\U0001f9ca.xyz"]
@@ -89,60 +77,10 @@ def test_a_log_torn_at_any_byte_is_read_up_to_the_last_whole_line(path):
         log = read_log(path)
         assert len(log) == (length >= ends[1]) + (length >= ends[3])
         assert len(log.events) == (length >= ends[2])
-    for length in range(1, ends[0], 7):
+    for length in range(0, ends[0], 7):
         path.write_bytes(data[:length])
         with pytest.raises(FileFormatError, match="without a complete line"):
             read_log(path)
-
-
-@pytest.mark.parametrize(
-    "damage",
-    [
-        b'{"type": "check", "step"',
-        b"\x00\x00\x00",
-        b"\xff\xfe{}",
-        b"",
-        b"[1, 2]",
-        b"3",
-        b'{"step": 3}',
-        json.dumps({"type": "check", "step": 3}).encode(),
-        json.dumps(EVENT.to_line() | {"size_history": 3}).encode(),
-        json.dumps({k: v for k, v in EVENT.to_line().items() if k != "atoms"}).encode(),
-        json.dumps(EVENT.to_line() | {"nearest": "far"}).encode(),
-    ],
-)
-def test_a_damaged_line_in_the_middle_is_named(path, damage):
-    write(path, HEADER, CHECK.to_line(), CHECK.to_line())
-    lines = path.read_bytes().splitlines(keepends=True)
-    lines[1] = damage + b"\n"
-    path.write_bytes(b"".join(lines))
-    with pytest.raises(FileFormatError, match="line 2") as info:
-        read_log(path)
-    assert str(path) in str(info.value)
-
-
-@pytest.mark.parametrize(("name", "bad"), [("dh_max", "large"), ("step", "first"), ("dh_max", [1]), ("n_above", 2**70)])
-def test_a_check_of_wrong_types_is_refused(path, name, bad):
-    write(path, HEADER, CHECK.to_line() | {name: bad})
-    with pytest.raises(FileFormatError, match=r"run\.jsonl"):
-        read_log(path)
-
-
-@pytest.mark.parametrize(
-    "content",
-    [
-        b'2\nProperties="species:S:1:pos:R:3"\nCu 0 0 0\nCu 0 0 2\n',
-        b'{"a": 1}\n',
-        b"\x89PNG\r\n\x1a\n\x00\x00",
-        b'{"type": "check"}\n',
-        b"\n\n",
-        b"",
-    ],
-)
-def test_another_file_is_not_a_log(path, content):
-    path.write_bytes(content)
-    with pytest.raises(FileFormatError, match=r"run\.jsonl"):
-        read_log(path)
 
 
 def test_no_file(path):
@@ -189,13 +127,13 @@ def as_bytes(line):
         b'{"type": "rewind", "frame": true}',
         b'{"type": "rewind", "frame": 1e400}',
         b'{"type": "note", "message": "' + b"x" * MAX_LINE_BYTES + b'"}',
+        *(b'{"type": "check", "step"', b"\xff\xfe{}", b"", b"[1, 2]", b"3", b'{"step": 3}'),
+        as_bytes({"type": "check", "step": 3}),
         as_bytes({"type": "event"}),
+        as_bytes({name: value for name, value in event_line(1).items() if name != "atoms"}),
         *(as_bytes(check_line(0, **{name: 10**400})) for name in ("dh_max", "n_above", "time_ps")),
         *(as_bytes(check_line(0, **{name: True})) for name in ("dh_max", "n_above", "state", "digest")),
-        *(
-            as_bytes(check_line(0, **{name: [1]}))
-            for name in ("dh_max", "n_above", "worst_element", "phases", "alarms")
-        ),
+        *(as_bytes(check_line(0, **{name: [1]})) for name in ("dh_max", "worst_element", "phases", "alarms")),
         *(as_bytes(check_line(0, **{name: "1"})) for name in ("dh_max", "n_above", "phases", "excesses")),
         as_bytes(check_line(0, step=1.5)),
         as_bytes(check_line(0, alarms=None)),
@@ -207,7 +145,7 @@ def as_bytes(line):
         as_bytes(check_line(0, phase_clusters=MANY)),
         as_bytes(check_line(0, excesses=MANY)),
         *(as_bytes(event_line(1) | {name: 10**30}) for name in ("id", "peak_excess", "n_atoms", "onset_step")),
-        *(as_bytes(event_line(1) | {name: "x"}) for name in ("id", "peak_excess", "centroid", "environments")),
+        *(as_bytes(event_line(1) | {name: "x"}) for name in ("id", "peak_excess", "nearest", "environments")),
         *(as_bytes(event_line(1) | {name: None}) for name in ("id", "kind", "atoms", "alarms", "size_history")),
         *(as_bytes(event_line(1) | {name: [[1]]}) for name in ("id", "atoms", "size_history", "nearest", "is_open")),
         as_bytes(event_line(1) | {"size_history": [[1e400, 2]]}),

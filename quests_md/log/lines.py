@@ -1,4 +1,10 @@
-"""Lines of a file found by the bytes they hold: only the lines that are found are parsed."""
+"""What a line of a log is, and how lines are found by the bytes they hold: only the lines that are found are parsed.
+
+The first line is of type "header": with what the run is watched, see `watch.settings`. Then come lines of type "check"
+(`Check.to_line`), "event" (`Event.to_line`: an event has a line whenever it changes), "note" (a message), "state" (what
+the monitor needs to take the run up again), "rewind" (the run was taken up again at an earlier check: checks from its
+`frame` on no longer count) and "reference" (from here on another reference and its levels). Other types are skipped.
+"""
 
 import os
 import stat
@@ -8,17 +14,19 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from quests_md._json import loads
 from quests_md.errors import FileFormatError
 
-from .schema import MAX_LINE_BYTES, parse_line
+__all__ = ["BLOCK", "MAX_LINE_BYTES", "PAGE", "SCHEMA", "Line", "LineSearch", "parse_line"]
 
-__all__ = ["BLOCK", "PAGE", "Line", "LineSearch"]
+#: Version of the lines. A reader refuses a newer one.
+SCHEMA = 1
 
-#: Bytes read at first, where little may be enough.
-PAGE = 1 << 12
+#: Longest line that is written and read. Lines of a run have 1 kB, the longest some 100 kB.
+MAX_LINE_BYTES = 10_000_000
 
-#: Bytes read at a time at most.
-BLOCK = 1 << 18
+#: Bytes read at first, where little may be enough, and bytes read at a time at most.
+PAGE, BLOCK = 1 << 12, 1 << 18
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,13 +41,25 @@ class Line:
     """The line itself."""
 
 
+def parse_line(raw: bytes) -> dict[str, Any]:
+    """The content of a line; a ValueError says if it is too long, nested too deeply, not JSON or without a type."""
+    if len(raw) > MAX_LINE_BYTES:
+        raise ValueError(f"is longer than {MAX_LINE_BYTES} bytes")
+    try:
+        line = loads(raw)
+    except RecursionError:
+        raise ValueError("is nested too deeply") from None
+    except ValueError as exc:
+        raise ValueError(f"is not JSON: {exc}") from exc
+    if not isinstance(line, dict) or not isinstance(line.get("type"), str):
+        raise ValueError("has no type")
+    return line
+
+
 class LineSearch:
     """Searches an open file between two offsets at which lines begin or end; see `opened`.
 
-    Raises
-    ------
-    FileFormatError
-        From the methods, if the file gets shorter meanwhile, or a line they meet is damaged or too long.
+    The methods raise FileFormatError if the file gets shorter meanwhile, or a line they meet is damaged or too long.
     """
 
     def __init__(self, fd: int, path: Path, page: int, block: int) -> None:
@@ -108,9 +128,9 @@ class LineSearch:
             position += len(block)
             *whole, rest = (rest + block).split(b"\n")
             for raw in whole:
-                line = Line(start, start + len(raw) + 1, self.parse(start, raw))
-                yield line
-                start = line.end
+                end_of_line = start + len(raw) + 1
+                yield Line(start, end_of_line, self.parse(start, raw))
+                start = end_of_line
             if len(rest) > MAX_LINE_BYTES:
                 raise self._too_long(start)
 
