@@ -90,6 +90,8 @@ class Check:
     confirm_excess: float | None = None
     """The trigger excess that a second reference gives, see `confirm` of `Monitor`; up to 0 it has called the alarms of
     the first off: `alarms` and `excesses` are after that. None: it was not asked, or could not answer."""
+    further: Mapping[str, float] = field(default_factory=dict)
+    """Statistics in use that have no field of their own, by name."""
     delta_entropy: NDArray[np.float64] | None = field(default=None, repr=False, compare=False)
     """(n_atoms,) dH per atom, nats; in "proven" mode NaN where only "not above" was proven. Not in the log."""
     above: NDArray[np.bool_] | None = field(default=None, repr=False, compare=False)
@@ -97,7 +99,8 @@ class Check:
 
     def to_line(self) -> dict[str, Any]:
         """The record as a log line."""
-        return {"type": "check"} | {name: getattr(self, name) for name in CHECK_FIELDS}
+        line = {"type": "check"} | {name: getattr(self, name) for name in CHECK_FIELDS}
+        return line | ({"further": dict(self.further)} if self.further else {})
 
     @classmethod
     def from_line(cls, line: Mapping[str, Any]) -> "Check":
@@ -107,7 +110,13 @@ class Check:
         what its annotation says.
         """
         line = complete_line(line)
-        return from_mapping(cls, {name: line[name] for name in CHECK_FIELDS})
+        further = {"further": line["further"]} if "further" in line else {}
+        return from_mapping(cls, {name: line[name] for name in CHECK_FIELDS} | further)
+
+    def statistic(self, name: str) -> float | None:
+        """The value of a statistic; None where the frame has none."""
+        value: float | None = getattr(self, name) if name in CHECK_FIELDS else self.further.get(name)
+        return value
 
     @classmethod
     def invalid(cls, *, step: int, frame: int, time_ps: float | None, n_atoms: int, **known: Any) -> "Check":
@@ -124,8 +133,8 @@ class Check:
         return cls(**(nothing | {"step": step, "frame": frame, "time_ps": time_ps, "n_atoms": n_atoms} | known))
 
 
-#: The fields of a check that go to the log.
-CHECK_FIELDS = tuple(f.name for f in fields(Check) if f.name not in ("delta_entropy", "above"))
+#: The fields that every check line of a log has; `further` is there only if it holds something.
+CHECK_FIELDS = tuple(f.name for f in fields(Check) if f.name not in ("further", "delta_entropy", "above"))
 
 #: The fields that earlier versions did not write, with what stands for them in a log that lacks them.
 _DEFAULTS = {f.name: f.default for f in fields(Check) if f.default is not MISSING} | {"excesses": {}}

@@ -38,7 +38,7 @@ from quests_md.environments import (
     wrapped_positions,
 )
 from quests_md.errors import FrameError, UnsuitableFrameError
-from quests_md.records import Check
+from quests_md.records import CHECK_FIELDS, Check
 from quests_md.reference import Reference, require_equal_settings
 
 from .confirm import Opinion, called_off, opinion_of
@@ -228,7 +228,9 @@ class Judge:
             pair_distances=self._cache.pair_distances,
         )
         found = self._evaluate(environments, self.mode(len(atoms)))
-        values: dict[str, Any] = {name: statistic.of(found.numbers) for name, statistic in STATISTICS.items()}
+        values = {name: statistic.of(found.numbers) for name, statistic in STATISTICS.items()}
+        own: dict[str, Any] = {name: value for name, value in values.items() if name in CHECK_FIELDS}
+        further = {name: values[name] for name in self.calibration.statistics if name not in own}
         excesses = self._excesses(found.numbers, values, levels, check.n_unknown)
         explosion = crowded.reason or facts.not_finite
         opinion, doubted = Opinion(), self._doubted(excesses)
@@ -243,7 +245,7 @@ class Judge:
         worst, tail = _worst(found.numbers), found.numbers.tail if self.calibration.counts_tail else None
         check = replace(
             check,
-            **values,
+            **own,
             n_above=int(found.above.sum()),
             largest_cluster=largest_cluster(environments.atoms, found.above, self._cache.pair_distances),
             excess=float(found.numbers.excess.max()),
@@ -257,6 +259,7 @@ class Judge:
             phase_clusters=phases.clusters,
             explosion=explosion,
             confirm_excess=opinion.excess,
+            further={name: value for name, value in further.items() if value is not None},
             elapsed_us=_microseconds_since(start),
             delta_entropy=_of_all(centers, found.numbers.dh, len(atoms), math.nan),
             above=_of_all(centers, found.above, len(atoms), False),

@@ -30,7 +30,12 @@ HELD_LINES, HELD_BYTES = 100, 4_000_000
 # All fields that are named in neither of these hold a number, NaN where there is none.
 _TEXTS = {"state", "digest", "worst_element", "explosion"}
 _INTEGERS = {"step", "frame", "n_atoms", "n_above", "n_tail", "worst_atom", "n_unknown", "phases", "phase_clusters"}
-_MAPPINGS = {"excesses": math.nan, "phases": -1, "phase_clusters": -1}  # and what stands where there is no number
+# Mappings, and what stands where there is no number.
+_MAPPINGS = {"excesses": math.nan, "phases": -1, "phase_clusters": -1, "further": math.nan}
+
+# The fields of a line in the order of a row; every line has all but the last.
+_FIELDS = (*CHECK_FIELDS, "further")
+_every_field = itemgetter(*CHECK_FIELDS)
 
 # What the conversion of damaged lines raises.
 _FAULTS = (TypeError, ValueError, OverflowError, AttributeError)
@@ -42,8 +47,8 @@ class Log:
 
     Checks and events are those of the final history: checks that were made again after the run was taken up at an
     earlier step are left out. `frame` grows, perhaps with gaps. `alarms` holds the names of the statistics with a space
-    between them; texts are cut at 200 characters; `excesses` holds an array per statistic, `phases` and
-    `phase_clusters` one array per phase.
+    between them; texts are cut at 200 characters; `excesses` and `further` hold an array per statistic, `phases` and
+    `phase_clusters` one per phase.
     """
 
     header: dict[str, Any]
@@ -83,12 +88,19 @@ class Log:
     phase_clusters: dict[str, NDArray[np.int64]]
     explosion: NDArray[np.str_]
     confirm_excess: NDArray[np.float64]
+    further: dict[str, NDArray[np.float64]]
     state: NDArray[np.str_]
     digest: NDArray[np.str_]
     elapsed_us: NDArray[np.float64]
 
     def __len__(self) -> int:
         return len(self.step)
+
+    def statistic(self, name: str) -> NDArray[Any]:
+        """(n_checks,) values of a statistic; NaN where the log has none."""
+        if name in CHECK_FIELDS:
+            return np.asarray(getattr(self, name))
+        return self.further.get(name, np.full(len(self), np.nan))
 
 
 def read_log(path: str | os.PathLike[str]) -> Log:
@@ -188,7 +200,7 @@ class _CheckColumns:
     def __init__(self) -> None:
         self._held: list[tuple[Line, tuple[Any, ...]]] = []  # with the fields of the line
         self._n_checks = 0
-        self._columns: dict[str, dict[str, _Column]] = {field: {} for field in CHECK_FIELDS}
+        self._columns: dict[str, dict[str, _Column]] = {field: {} for field in _FIELDS}
 
     def add(self, line: Line) -> None:
         """Take a check line."""
@@ -213,12 +225,12 @@ class _CheckColumns:
         """Put the lines that are held into the columns."""
         rows = [row for _, row in self._held]
         try:
-            for field, values in zip(CHECK_FIELDS, zip(*rows, strict=True), strict=False):
+            for field, values in zip(_FIELDS, zip(*rows, strict=True), strict=False):
                 self._extend(field, _pieces(field, values))
         except _FAULTS as fault:
             for line, row in self._held:
                 try:
-                    for field, value in zip(CHECK_FIELDS, row, strict=True):
+                    for field, value in zip(_FIELDS, row, strict=True):
                         _pieces(field, (value,))
                 except _FAULTS as exc:
                     raise _BadLineError(line, exc) from exc
@@ -239,7 +251,8 @@ class _CheckColumns:
             known[name].extend(np.full(len(self._held), _MAPPINGS[field]))
 
 
-_fields = itemgetter(*CHECK_FIELDS)
+def _fields(content: dict[str, Any]) -> tuple[Any, ...]:
+    return (*_every_field(content), content.get("further"))
 
 
 def _pieces(field: str, values: Sequence[Any]) -> dict[str, NDArray[Any]]:

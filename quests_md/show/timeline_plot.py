@@ -114,7 +114,7 @@ def _panels(log: Log, lanes: int) -> list[tuple[float, Callable[["Axes", Absciss
         panels.append((0.25 + 0.2 * len(alarms), partial(_draw_alarms, alarms=alarms)))
     for name in _known(log):  # neither dH nor a count of atoms
         statistic = STATISTICS[name]
-        if statistic.unit == "nats" and not statistic.needs_reference and np.isfinite(getattr(log, name)).any():
+        if statistic.unit == "nats" and not statistic.needs_reference and np.isfinite(log.statistic(name)).any():
             panels.append((1.3, partial(_draw_statistic, name=name)))
     if log.phases:
         panels.append((1.5, _draw_phases))
@@ -173,7 +173,7 @@ def _draw_dh(axis: "Axes", over: Abscissa, log: Log, lanes: int) -> None:
     shown = [np.array([level])]  # what sets the range of the panel
     is_partial = bool((np.isnan(log.dh_max) & (log.state == "in")).any())
     for name in names:
-        values, is_largest = _finite(getattr(log, name)), name == "dh_max"
+        values, is_largest = _finite(log.statistic(name)), name == "dh_max"
         if np.isfinite(values).any() and name in (*ALWAYS, *statistics_in_use(log.header)):
             text = _line(name).name + (", where above its level" if is_largest and is_partial else "")
             marker = dots(log, values if is_largest else None)
@@ -207,7 +207,7 @@ def _draw_atoms(axis: "Axes", over: Abscissa, log: Log) -> None:
     is_whole = _is_whole(log)
     tops, levels = [float(log.n_above[is_whole].max())], []
     for name in reversed([name for name in _known(log) if STATISTICS[name].unit == "atoms"]):
-        values = np.asarray(getattr(log, name), dtype=float)
+        values = np.asarray(log.statistic(name), dtype=float)
         values[values < 0] = np.nan
         if not np.isfinite(values).any():
             continue
@@ -245,7 +245,7 @@ def _draw_alarms(axis: "Axes", over: Abscissa, _log: Log, alarms: Mapping[str, N
 def _draw_statistic(axis: "Axes", over: Abscissa, log: Log, name: str) -> None:
     """Draw a statistic that is neither dH nor a count of atoms, with its levels."""
     line = _line(name)
-    axis.plot(over.x, _finite(getattr(log, name)), color=line.colour, lw=1.4, marker=dots(log), label=line.name)
+    axis.plot(over.x, _finite(log.statistic(name)), color=line.colour, lw=1.4, marker=dots(log), label=line.name)
     levels = levels_of(log.header, name)
     _draw_levels(axis, levels, line.colour)
     axis.set_ylabel(f"{line.name}\n({STATISTICS[name].unit})")

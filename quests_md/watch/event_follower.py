@@ -277,4 +277,4 @@ def _is_power_of_two(n: int) -> bool:
 
 
 def _values(baseline: Baseline, check: Check) -> dict[str, float | None]:
-    return {name: getattr(check, name) for name in baseline.statistics}
+    return {name: check.statistic(name) for name in baseline.statistics}
