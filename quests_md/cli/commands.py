@@ -9,7 +9,7 @@ from enum import IntEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
-import typer
+from typer import Argument, Exit, Option, echo
 
 from quests_md._arguments import check_bandwidth, check_folder, check_integer
 from quests_md._json import dumps
@@ -50,20 +50,18 @@ __all__ = ["ExitCode", "build", "info", "list_events", "merge", "score_frames", 
 REFERENCE_SUFFIX = ".safetensors"
 
 FailOption = Annotated[
-    bool,
-    typer.Option("--fail-on-event", help="Exit with 3 after an event (novel or transition), 4 after an explosion."),
+    bool, Option("--fail-on-event", help="Exit with 3 after an event (novel or transition), 4 after an explosion.")
 ]
-ThreadsOption = Annotated[int | None, typer.Option(help="Threads; default: the cores there are.")]
+ThreadsOption = Annotated[int | None, Option(help="Threads; default: the cores there are.")]
 StatisticsOption = Annotated[
     str | None,
-    typer.Option(
+    Option(
         help=f"Numbers that raise alarms: 'all', or some of {','.join(STATISTICS)}; "
         f"default: {','.join(DEFAULT_STATISTICS)}."
     ),
 ]
 FramesArgument = Annotated[
-    list[str],
-    typer.Argument(metavar="FRAMES", help="Files ASE can read, globs, slices: train.xyz 'run*.traj@::10'."),
+    list[str], Argument(metavar="FRAMES", help="Files ASE can read, globs, slices: train.xyz 'run*.traj@::10'.")
 ]
 
 
@@ -88,20 +86,18 @@ FALSE_ALARMS: float = _default(calibrate, "false_alarms")
 
 def build(
     frames: FramesArgument,
-    output: Annotated[Path, typer.Option("--output", "-o", help="Reference file to write.")] = Path(
-        "reference.safetensors"
-    ),
-    k: Annotated[int, typer.Option(help="Neighbours per environment.")] = Descriptor().k,
-    cutoff: Annotated[float, typer.Option(help="Cutoff radius in Å.")] = Descriptor().cutoff,
-    elements: Annotated[str | None, typer.Option(help="Resolve neighbours by these elements: Nb,Mo.")] = None,
-    centers: Annotated[str | None, typer.Option(help="Only environments of these elements: O.")] = None,
-    neighbors: Annotated[str | None, typer.Option(help="Only neighbours of these elements: O.")] = None,
-    bandwidth: Annotated[str, typer.Option(help="Bandwidth h in 1/Å, or 'auto'.")] = str(BANDWIDTH),
-    match: Annotated[str, typer.Option(help="'element': compare like with like; 'any': geometry alone.")] = _default(
+    output: Annotated[Path, Option("--output", "-o", help="Reference file to write.")] = Path("reference.safetensors"),
+    k: Annotated[int, Option(help="Neighbours per environment.")] = Descriptor().k,
+    cutoff: Annotated[float, Option(help="Cutoff radius in Å.")] = Descriptor().cutoff,
+    elements: Annotated[str | None, Option(help="Resolve neighbours by these elements: Nb,Mo.")] = None,
+    centers: Annotated[str | None, Option(help="Only environments of these elements: O.")] = None,
+    neighbors: Annotated[str | None, Option(help="Only neighbours of these elements: O.")] = None,
+    bandwidth: Annotated[str, Option(help="Bandwidth h in 1/Å, or 'auto'.")] = str(BANDWIDTH),
+    match: Annotated[str, Option(help="'element': compare like with like; 'any': geometry alone.")] = _default(
         Reference.from_frames, "match"
     ),
     groups: Annotated[
-        str | None, typer.Option(help="Independent groups: 'frame', 'file' or a key of info; default: blocks.")
+        str | None, Option(help="Independent groups: 'frame', 'file' or a key of info; default: blocks.")
     ] = None,
     threads: ThreadsOption = None,
 ) -> None:
@@ -121,8 +117,8 @@ def build(
 
 
 def info(
-    file: Annotated[Path, typer.Argument(metavar="FILE", help="Reference file.")],
-    verify: Annotated[bool, typer.Option("--verify", help="Compare the content with its checksums.")] = False,
+    file: Annotated[Path, Argument(metavar="FILE", help="Reference file.")],
+    verify: Annotated[bool, Option("--verify", help="Compare the content with its checksums.")] = False,
 ) -> None:
     """Say what a reference file holds and what level it supports."""
     if verify:
@@ -131,14 +127,14 @@ def info(
     _print_reference(reference)
     auto = reference.auto_bandwidth()
     found = f"{auto} 1/Å" if auto else "none between 0.003 and 0.3 1/Å: copies among the groups, or too few of them"
-    typer.echo(fold(f"likeliest h {found} (--bandwidth auto)", sys.stdout, indent=12))
+    echo(fold(f"likeliest h {found} (--bandwidth auto)", sys.stdout, indent=12))
     if verify:
-        typer.echo("content     equals the checksums written at save")
+        echo("content     equals the checksums written at save")
 
 
 def merge(
-    files: Annotated[list[Path], typer.Argument(metavar="FILES", help="Reference files with equal settings.")],
-    output: Annotated[Path, typer.Option("--output", "-o", help="Reference file to write.")],
+    files: Annotated[list[Path], Argument(metavar="FILES", help="Reference files with equal settings.")],
+    output: Annotated[Path, Option("--output", "-o", help="Reference file to write.")],
 ) -> None:
     """Merge reference files into a new one."""
     _check_output("--output", output, (REFERENCE_SUFFIX,))
@@ -147,23 +143,21 @@ def merge(
 
 def set_levels(
     reference: Annotated[
-        Path, typer.Argument(metavar="REFERENCE", help="Reference file (.safetensors), or frames to build one from.")
+        Path, Argument(metavar="REFERENCE", help="Reference file (.safetensors), or frames to build one from.")
     ],
-    output: Annotated[Path | None, typer.Option("--output", "-o", help="Calibration file to write (JSON).")] = None,
-    false_alarms: Annotated[
-        float, typer.Option(help="Asked rate of false alarms, above 0 and below 1.")
-    ] = FALSE_ALARMS,
-    per: Annotated[str, typer.Option(help="What the rate counts: check, ns or run.")] = _default(calibrate, "per"),
+    output: Annotated[Path | None, Option("--output", "-o", help="Calibration file to write (JSON).")] = None,
+    false_alarms: Annotated[float, Option(help="Asked rate of false alarms, above 0 and below 1.")] = FALSE_ALARMS,
+    per: Annotated[str, Option(help="What the rate counts: check, ns or run.")] = _default(calibrate, "per"),
     statistics: StatisticsOption = None,
-    checks: Annotated[int | None, typer.Option(help="Checks in a run (or ns), with --per run (or ns).")] = None,
-    groups: Annotated[str | None, typer.Option(help="'frame' or 'file'; default: the groups of the reference.")] = None,
+    checks: Annotated[int | None, Option(help="Checks in a run (or ns), with --per run (or ns).")] = None,
+    groups: Annotated[str | None, Option(help="'frame' or 'file'; default: the groups of the reference.")] = None,
     frames: Annotated[
         list[str] | None,
-        typer.Option(metavar="FRAMES", help="In-distribution frames that are not in the reference; may be repeated."),
+        Option(metavar="FRAMES", help="In-distribution frames that are not in the reference; may be repeated."),
     ] = None,
-    atoms: Annotated[int | None, typer.Option(help="Size of the system to state the level for.")] = None,
-    plot: Annotated[Path | None, typer.Option(help="Draw the null distributions and levels to this file.")] = None,
-    seed: Annotated[int, typer.Option(help="Chooses groups where there are very many.")] = 0,
+    atoms: Annotated[int | None, Option(help="Size of the system to state the level for.")] = None,
+    plot: Annotated[Path | None, Option(help="Draw the null distributions and levels to this file.")] = None,
+    seed: Annotated[int, Option(help="Chooses groups where there are very many.")] = 0,
     threads: ThreadsOption = None,
 ) -> None:
     """Set the levels for a rate of false alarms. Says what they promise, what not, and what they would catch."""
@@ -185,10 +179,9 @@ def set_levels(
         rng=seed,
         threads=threads,
     )
-    typer.echo(fold(calibration.describe(atoms), sys.stdout))
-    typer.echo()
-    for row in power_rows(calibration, power(known, calibration, n_atoms=atoms, rng=seed, threads=threads), atoms):
-        typer.echo(row)
+    echo(fold(calibration.describe(atoms), sys.stdout))
+    found = power(known, calibration, n_atoms=atoms, rng=seed, threads=threads)
+    echo("\n" + "\n".join(power_rows(calibration, found, atoms)))
     if output is not None:
         calibration.save(output)
         tell(f"wrote {output}")
@@ -199,50 +192,42 @@ def set_levels(
 def score_frames(
     trajectory: FramesArgument,
     reference: Annotated[
-        Path, typer.Option("--reference", "-r", help="Reference file (.safetensors), or frames to build one from.")
+        Path, Option("--reference", "-r", help="Reference file (.safetensors), or frames to build one from.")
     ],
     calibration: Annotated[
-        Path | None, typer.Option("--calibration", "-c", help="Calibration file; default: calibrate the reference.")
+        Path | None, Option("--calibration", "-c", help="Calibration file; default: calibrate the reference.")
     ] = None,
     false_alarms: Annotated[
         float | None,
-        typer.Option(help=f"Asked rate of false alarms per check, without --calibration; default: {FALSE_ALARMS:g}."),
+        Option(help=f"Asked rate of false alarms per check, without --calibration; default: {FALSE_ALARMS:g}."),
     ] = None,
     statistics: StatisticsOption = None,
     baseline_ps: Annotated[
-        float | None, typer.Option(help="Judge mean dH and frame entropy by the first so many ps of the run itself.")
+        float | None, Option(help="Judge mean dH and frame entropy by the first so many ps of the run itself.")
     ] = None,
     max_temperature: Annotated[
-        float | None, typer.Option(metavar="K", help="A hotter frame counts as exploded; five times the median always.")
+        float | None, Option(metavar="K", help="A hotter frame counts as exploded; five times the median always.")
     ] = None,
     phase: Annotated[
         list[str] | None,
-        typer.Option(
-            metavar="NAME=FILE", help="Labelled phases, first that of the start: liquid=l.safetensors; repeat it."
-        ),
+        Option(metavar="NAME=FILE", help="Labelled phases, first that of the start: liquid=l.safetensors; repeat it."),
     ] = None,
     types: Annotated[
-        str | None, typer.Option(help="Elements of the types of a LAMMPS dump that does not name them: Cu,Zr.")
+        str | None, Option(help="Elements of the types of a LAMMPS dump that does not name them: Cu,Zr.")
     ] = None,
-    log: Annotated[Path | None, typer.Option(help="Log to write (JSON lines); must not hold a run yet.")] = None,
-    save: Annotated[Path | None, typer.Option(help="Append flagged frames to this extended XYZ file.")] = None,
+    log: Annotated[Path | None, Option(help="Log to write (JSON lines); must not hold a run yet.")] = None,
+    save: Annotated[Path | None, Option(help="Append flagged frames to this extended XYZ file.")] = None,
     sentinel_file: Annotated[
         Path | None,
-        typer.Option("--sentinel", metavar="FILE", help="Write the gravest event to this file, once there is one."),
+        Option("--sentinel", metavar="FILE", help="Write the gravest event to this file, once there is one."),
     ] = None,
-    plot: Annotated[Path | None, typer.Option(help="Draw the timeline to this file; needs --log.")] = None,
-    patience: Annotated[int, typer.Option(help="Checks out in a row that open an event.")] = _default(
-        Trigger, "patience"
-    ),
+    plot: Annotated[Path | None, Option(help="Draw the timeline to this file; needs --log.")] = None,
+    patience: Annotated[int, Option(help="Checks out in a row that open an event.")] = _default(Trigger, "patience"),
     values: Annotated[
-        str, typer.Option(help="'full': dH of every atom; 'proven': who is above, faster; 'auto': by size.")
+        str, Option(help="'full': dH of every atom; 'proven': who is above, faster; 'auto': by size.")
     ] = _default(Monitor, "values"),
-    at: Annotated[
-        Path | None, typer.Option(help="Check only the steps of this log: what the monitor saw live.")
-    ] = None,
-    workers: Annotated[int, typer.Option(help="Frames judged at the same time.")] = _default(
-        score_trajectory, "workers"
-    ),
+    at: Annotated[Path | None, Option(help="Check only the steps of this log: what the monitor saw live.")] = None,
+    workers: Annotated[int, Option(help="Frames judged at the same time.")] = _default(score_trajectory, "workers"),
     threads: ThreadsOption = None,
     fail_on_event: FailOption = False,
 ) -> None:
@@ -304,23 +289,18 @@ def score_frames(
 
 
 def list_events(
-    log: Annotated[
-        Path, typer.Argument(metavar="LOG", help="Log of a run, also of one that still goes on or was killed.")
-    ],
+    log: Annotated[Path, Argument(metavar="LOG", help="Log of a run, also of one that still goes on or was killed.")],
     kind: Annotated[
-        str | None, typer.Option(help=f"Only events of these kinds: {','.join(KINDS)}; exit codes follow them.")
+        str | None, Option(help=f"Only events of these kinds: {','.join(KINDS)}; exit codes follow them.")
     ] = None,
     details: Annotated[
-        bool,
-        typer.Option("--details", help="Describe every event; else, in a terminal, the open and the latest ones."),
+        bool, Option("--details", help="Describe every event; else, in a terminal, the open and the latest ones.")
     ] = False,
     as_json: Annotated[
-        bool, typer.Option("--json", help="A JSON list with one event per line, all that is known of it.")
+        bool, Option("--json", help="A JSON list with one event per line, all that is known of it.")
     ] = False,
-    plot: Annotated[Path | None, typer.Option(help="Draw the timeline to this file.")] = None,
-    growth: Annotated[
-        Path | None, typer.Option(help="Draw to this file how many atoms the events have, over time.")
-    ] = None,
+    plot: Annotated[Path | None, Option(help="Draw the timeline to this file.")] = None,
+    growth: Annotated[Path | None, Option(help="Draw to this file how many atoms the events have, over time.")] = None,
     fail_on_event: FailOption = False,
 ) -> None:
     """List the events of a log.
@@ -335,7 +315,7 @@ def list_events(
     content = read_log(log)
     events = [event for event in content.events if event.kind in kinds]
     if as_json:
-        typer.echo("[" + ",\n ".join(map(dumps, events)) + "]")
+        echo("[" + ",\n ".join(map(dumps, events)) + "]")
     else:
         _print_events(content, events, details)
     if plot is not None:
@@ -416,7 +396,7 @@ def _save_with_scores(reference: Reference, output: Path, threads: int | None = 
 
 def _print_reference(reference: Reference) -> None:
     for line in reference_lines(reference, calibrate(reference)):
-        typer.echo(fold(line, sys.stdout, indent=12))
+        echo(fold(line, sys.stdout, indent=12))
 
 
 def _print_checks(checks: Iterator[Check], trajectory: list[str]) -> dict[str, int]:
@@ -428,7 +408,7 @@ def _print_checks(checks: Iterator[Check], trajectory: list[str]) -> dict[str, i
     for row, check in check_rows(checks, width):
         if check is not None:
             counts[check.state] += 1
-        typer.echo(row)
+        echo(row)
     return counts
 
 
@@ -437,9 +417,9 @@ def _print_events(log: Log, events: Sequence[Event], details: bool) -> None:
     tell(fold(log_summary(log), sys.stderr))
     width = terminal_width(sys.stdout)
     if events or width is None:
-        typer.echo("\n".join(event_rows(events, width)))
+        echo("\n".join(event_rows(events, width)))
     for event in events if details else latest(events) if width is not None else ():
-        typer.echo("\n" + fold(event.describe(), sys.stdout, indent=11))
+        echo("\n" + fold(event.describe(), sys.stdout, indent=11))
     for note in log.notes:
         if note.get("level") in ("warning", "error"):
             at = "" if note.get("step") is None else f" at step {note['step']}"
@@ -455,4 +435,4 @@ def _save_picture(figure: "Figure", path: Path) -> None:
 def _exit_after(events: Sequence[Event], fail_on_event: bool) -> None:
     """End with the exit code that --fail-on-event promises, if the option was given and there are events."""
     if events and fail_on_event:
-        raise typer.Exit(ExitCode.EXPLODED if any(event.kind == "exploded" for event in events) else ExitCode.EVENT)
+        raise Exit(ExitCode.EXPLODED if any(event.kind == "exploded" for event in events) else ExitCode.EVENT)

@@ -8,12 +8,12 @@ from pathlib import Path
 from typing import Annotated
 
 import numpy as np
-import typer
 from ase import Atoms, units
 from ase.build import bulk
 from ase.calculators.emt import EMT
 from ase.md.nvtberendsen import NVTBerendsen
 from numpy.typing import NDArray
+from typer import Option, echo
 
 from quests_md._progress import track
 from quests_md.log import read_log
@@ -58,12 +58,12 @@ class Plan:
 
 
 def show_demo(
-    folder: Annotated[Path, typer.Option(help="Where the files go; a number is added if it exists.")] = Path(
+    folder: Annotated[Path, Option(help="Where the files go; a number is added if it exists.")] = Path(
         "quests-md-demo"
     ),
 ) -> None:
     """Melt copper under the monitor. Real MD, about a minute; writes a log, flagged frames and a picture."""
-    run_demo(free_folder(folder), typer.echo)
+    run_demo(free_folder(folder), echo)
 
 
 def free_folder(folder: Path) -> Path:
