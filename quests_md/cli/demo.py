@@ -1,6 +1,5 @@
 """`quests-md demo`: copper heated until it melts, watched against a reference of its cold crystal."""
 
-import itertools
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -23,7 +22,7 @@ from quests_md.reference import Reference
 from quests_md.show import timeline
 from quests_md.watch import save_frame
 
-__all__ = ["INTERVAL", "TIME_STEP_FS", "Plan", "copper", "free_folder", "heat_bath", "run_demo", "share_off_site"]
+__all__ = ["INTERVAL", "TIME_STEP_FS", "Plan", "copper", "heat_bath", "run_demo", "share_off_site", "show_demo"]
 
 #: fs; copper is heavy.
 TIME_STEP_FS = 5.0
@@ -63,14 +62,11 @@ def show_demo(
     ),
 ) -> None:
     """Melt copper under the monitor. Real MD, about a minute; writes a log, flagged frames and a picture."""
-    run_demo(free_folder(folder), echo)
-
-
-def free_folder(folder: Path) -> Path:
-    """The folder, or the first of folder-2, folder-3, ... that does not exist."""
-    if not folder.exists():
-        return folder
-    return next(f for i in itertools.count(2) if not (f := folder.with_name(f"{folder.name}-{i}")).exists())
+    free, count = folder, 1
+    while free.exists():
+        count += 1
+        free = folder.with_name(f"{folder.name}-{count}")
+    run_demo(free, echo)
 
 
 def run_demo(folder: Path, say: Callable[[str], None], plan: Plan | None = None) -> list[Event]:

@@ -8,7 +8,7 @@ from ase.io import read
 from systems import cold_reference
 
 from quests_md import Monitor, Reference, read_log
-from quests_md.cli.demo import INTERVAL, TIME_STEP_FS, Plan, copper, free_folder, heat_bath, run_demo, share_off_site
+from quests_md.cli.demo import INTERVAL, TIME_STEP_FS, Plan, copper, heat_bath, run_demo, share_off_site
 
 PLAN = Plan(size=2, hot_K=5000.0, settle_steps=20, reference_steps=150, heat_steps=80, run_steps=200)
 
@@ -106,20 +106,15 @@ def test_the_bath_reaches_its_temperature_and_pressure():
     assert abs(atoms.get_stress(include_ideal_gas=True)[:3].mean()) < 0.3 * squeezed
 
 
-def test_a_folder_that_exists_is_left_alone(tmp_path):
-    wanted = tmp_path / "quests.md demo"
-    assert free_folder(wanted) == wanted
-    wanted.mkdir()
-    (tmp_path / "quests.md demo-2").write_text("a file\n")
-    assert free_folder(wanted) == tmp_path / "quests.md demo-3"
-
-
-def test_the_command_is_given_a_free_folder(quests_md, tmp_path, monkeypatch):
+def test_a_folder_that_exists_is_left_alone(quests_md, tmp_path, monkeypatch):
     asked = []
     monkeypatch.setattr("quests_md.cli.demo.run_demo", lambda folder, say: asked.append(folder))
-    (tmp_path / "d").mkdir()
-    assert quests_md("demo", "--folder", tmp_path / "d")[0] == 0
-    assert asked == [tmp_path / "d-2"]
+    wanted = tmp_path / "quests.md demo"
+    assert quests_md("demo", "--folder", wanted)[0] == 0
+    wanted.mkdir()
+    (tmp_path / "quests.md demo-2").touch()
+    assert quests_md("demo", "--folder", wanted)[0] == 0
+    assert asked == [wanted, tmp_path / "quests.md demo-3"]
 
 
 @pytest.mark.slow

@@ -17,15 +17,14 @@ from quests_md import read_log
 
 pytestmark = pytest.mark.slow
 
-QUESTS_MD = [sys.executable, "-m", "quests_md"]
-REFERENCE = ("-r", "train.safetensors")
+KNOWN = ("-r", "train.safetensors")
 
 
-def start(*arguments, cwd, **options):
-    environment = os.environ | {"TERM": "xterm-256color", "PYTHONUNBUFFERED": ""}
-    environment.pop("COLUMNS", None)
-    return subprocess.Popen([*QUESTS_MD, *map(str, arguments)], cwd=cwd, env=environment | options.pop("env", {}),
-                            stdin=subprocess.DEVNULL, **options)  # fmt: skip
+def start(*arguments, cwd, stdout=subprocess.PIPE, stderr=subprocess.PIPE, **variables):
+    environment = {name: value for name, value in os.environ.items() if name != "COLUMNS"}
+    environment |= {"TERM": "xterm-256color", "PYTHONUNBUFFERED": ""} | variables
+    command = [sys.executable, "-m", "quests_md", *map(str, arguments)]
+    return subprocess.Popen(command, cwd=cwd, env=environment, stdin=subprocess.DEVNULL, stdout=stdout, stderr=stderr)
 
 
 @pytest.fixture
@@ -39,19 +38,19 @@ def fed(folder, tmp_path):
     return path, frames
 
 
-def pseudo_terminal(columns):
-    ours, theirs = pty.openpty()
-    fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 24, columns, 0, 0))
-    return ours, theirs
-
-
 class Screen(threading.Thread):
-    """Takes what a process writes to a pseudo-terminal, as it comes, until the process ends."""
+    """A pseudo-terminal, and what a process writes to it, taken as it comes until the process ends."""
 
-    def __init__(self, ours):
+    def __init__(self, columns):
         super().__init__(daemon=True)
-        self.ours, self.pieces = ours, []
-        self.start()
+        self.pieces = []
+        self.ours, self.end = pty.openpty()
+        fcntl.ioctl(self.end, termios.TIOCSWINSZ, struct.pack("HHHH", 24, columns, 0, 0))
+
+    def start(self):
+        """Once the process has the other end."""
+        os.close(self.end)
+        super().start()
 
     def run(self):
         try:
@@ -63,11 +62,22 @@ class Screen(threading.Thread):
 
     def text(self):
         self.join(60)
-        return b"".join(self.pieces).decode()
+        return b"".join(self.pieces).decode().replace("\r\n", "\n")
+
+
+def shown_on_a_terminal(*arguments, cwd, columns=80, **variables):
+    """What a command that succeeds writes where both stdout and stderr are a terminal."""
+    screen = Screen(columns)
+    process = start(*arguments, cwd=cwd, stdout=screen.end, stderr=screen.end, **variables)
+    screen.start()
+    text = screen.text()
+    assert process.wait(timeout=60) == 0
+    assert "\t" not in text
+    return text
 
 
 def test_a_torn_trajectory_is_scored_up_to_the_tear_with_one_line_of_warning(folder):
-    process = start("score", "torn.xyz", *REFERENCE, cwd=folder, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    process = start("score", "torn.xyz", *KNOWN, cwd=folder)
     out, err = (text.decode() for text in process.communicate(timeout=60))
     assert process.returncode == 0
     assert out.count("\n") == 1 + 11
@@ -79,7 +89,7 @@ def test_a_torn_trajectory_is_scored_up_to_the_tear_with_one_line_of_warning(fol
 def test_a_reader_that_leaves_is_not_an_error(folder):
     ours, theirs = os.pipe()
     os.close(ours)
-    process = start("score", "run.xyz", *REFERENCE, cwd=folder, stdout=theirs, stderr=subprocess.PIPE)
+    process = start("score", "run.xyz", *KNOWN, cwd=folder, stdout=theirs)
     os.close(theirs)
     _, err = process.communicate(timeout=60)
     assert process.returncode == 1
@@ -90,7 +100,7 @@ def test_a_reader_that_leaves_is_not_an_error(folder):
 def test_an_interrupt_is_exit_code_130_and_keeps_the_log(folder, fed, tmp_path):
     path, frames = fed
     log = tmp_path / "log.jsonl"
-    process = start("score", path, *REFERENCE, "--log", log, cwd=folder, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    process = start("score", path, *KNOWN, "--log", log, cwd=folder)
     with path.open("w", encoding="utf-8") as feed:
         feed.write("".join(frames[:5]))
         feed.flush()
@@ -112,48 +122,32 @@ def feed_slowly(path, frames):
                 time.sleep(1.2)
 
 
-def test_the_bar_is_on_a_terminal_and_the_data_in_the_pipe(folder, fed):
+@pytest.mark.parametrize("is_terminal", [True, False])
+def test_the_bar_is_on_a_terminal_and_the_data_in_the_pipe(folder, fed, is_terminal):
     path, frames = fed
-    ours, theirs = pseudo_terminal(80)
-    process = start("score", path, *REFERENCE, cwd=folder, stdout=subprocess.PIPE, stderr=theirs)
-    os.close(theirs)
-    screen = Screen(ours)
+    screen = Screen(80) if is_terminal else None
+    process = start("score", path, *KNOWN, cwd=folder, stderr=screen.end if is_terminal else subprocess.PIPE)
+    if is_terminal:
+        screen.start()
     feed_slowly(path, frames)
-    out = process.communicate(timeout=60)[0].decode()
-    shown = screen.text()
-    assert process.wait(timeout=60) == 0
-    assert out.count("\n") == 1 + 12
-    assert "\x1b" not in out
-    assert "scoring frames" in shown
+    out, err = process.communicate(timeout=60)
+    shown = screen.text() if is_terminal else err.decode()
+    assert process.returncode == 0
+    assert out.count(b"\n") == 1 + 12
+    assert b"\x1b" not in out
+    assert ("scoring frames" in shown) == ("\x1b" in shown) == is_terminal
     assert shown.replace("\r", "").rpartition("\x1b")[2].count("event 1: novel") == 1  # the bar has gone before
-
-
-def test_there_is_no_bar_without_a_terminal(folder, fed):
-    path, frames = fed
-    process = start("score", path, *REFERENCE, cwd=folder, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
-    feed_slowly(path, frames)
-    out, err = (text.decode() for text in process.communicate(timeout=60))
-    assert out.count("\n") == 1 + 12
-    assert "scoring frames" not in err
-    assert "\x1b" not in err
 
 
 @pytest.mark.parametrize("terminal", ["xterm-256color", "dumb"])
 def test_a_terminal_gets_columns_and_folded_lines(folder, terminal):
-    ours, theirs = pseudo_terminal(80)
-    process = start(
-        "score", folder / "run.xyz", *REFERENCE, cwd=folder, stdout=theirs, stderr=theirs, env={"TERM": terminal}
-    )
-    os.close(theirs)
-    shown = Screen(ours).text().replace("\r\n", "\n")
-    assert process.wait(timeout=60) == 0
+    shown = shown_on_a_terminal("score", folder / "run.xyz", *KNOWN, cwd=folder, TERM=terminal)
     assert "scoring frames" not in shown  # the lines show how far it is
     lines = shown.splitlines()
     [first] = [i for i, line in enumerate(lines) if line.split()[:2] == ["step", "time_ps"]]
     rows = lines[first : first + 13]
     assert {len(line) for line in rows} == {len(lines[first])}
     assert len(lines[first]) <= 80
-    assert "\t" not in shown
     assert [line.split()[-1] for line in rows[1:]] == ["in"] * 7 + ["out"] * 5
     # a path may be longer than the terminal: it is not broken
     assert all(len(line) <= 80 or len(line.split()) == 1 for line in lines)
@@ -161,20 +155,10 @@ def test_a_terminal_gets_columns_and_folded_lines(folder, terminal):
 
 @pytest.mark.parametrize("columns", [80, 100])
 def test_events_in_a_terminal_are_a_table_with_the_open_and_latest_described(eventful, tmp_path, columns):
-    ours, theirs = pseudo_terminal(columns)
-    process = start("events", eventful, cwd=tmp_path, stdout=theirs, stderr=theirs)
-    os.close(theirs)
-    shown = Screen(ours).text().replace("\r\n", "\n")
-    assert process.wait(timeout=60) == 0
+    shown = shown_on_a_terminal("events", eventful, cwd=tmp_path, columns=columns)
     lines = shown.splitlines()
     [first] = [i for i, line in enumerate(lines) if line.split()[:2] == ["id", "kind"]]
-    assert [line.split()[:2] for line in lines[first + 1 : first + 4]] == [
-        ["1", "novel"],
-        ["2", "transition"],
-        ["3", "exploded"],
-    ]
-    assert "\t" not in shown
-    assert "\nevent 2: transition" in shown
-    assert "\nevent 3: exploded" in shown
-    assert "\nevent 1:" not in shown
+    rows = [line.split()[:2] for line in lines[first + 1 : first + 4]]
+    assert rows == [["1", "novel"], ["2", "transition"], ["3", "exploded"]]
+    assert [f"\nevent {i}: " in shown for i in (1, 2, 3)] == [False, True, True]
     assert all(len(line) <= columns for line in lines)

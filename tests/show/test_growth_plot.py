@@ -1,11 +1,9 @@
 import numpy as np
 import pytest
-from logs import check, event, log_of
+from logs import check, event
 from pictures import assert_legible, freezing, lines, texts
 
 from quests_md.show import cluster_growth
-
-__all__ = ["log_of"]
 
 
 def test_growth_is_drawn_over_time_with_the_levels(log_of):

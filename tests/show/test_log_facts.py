@@ -1,10 +1,8 @@
 import numpy as np
 import pytest
-from logs import check, checks_of, event, log_of
+from logs import check, checks_of, event
 
 from quests_md.show.log_facts import Span, event_spans, short_outliers
-
-__all__ = ["log_of"]
 
 
 def outliers_one_by_one(text, events):

@@ -5,14 +5,12 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from logs import INF, LEVEL, NAN, check, checks_of, event, invalid, log_of
+from logs import INF, LEVEL, NAN, check, checks_of, event, invalid
 from matplotlib.colors import to_rgb
 from pictures import ALL_IN_USE, assert_legible, freezing, level, lines, texts
 
 from quests_md.show import timeline
 from quests_md.show.figures import EVENT_COLOURS
-
-__all__ = ["log_of"]
 
 
 def heated(top=8.0):
@@ -55,23 +53,15 @@ def test_a_run_that_leaves_shows_dh_level_atoms_temperature_and_event(log_of):
     assert_legible(figure)
 
 
-def test_a_title_of_ones_own(log_of):
-    assert timeline(log_of([check(0)]), "my run").get_suptitle() == "my run"
-
-
 def test_a_quiet_run_has_no_span(log_of):
-    figure = timeline(log_of([check(i) for i in range(100)]))
+    checks = [check(i, time_ps=None if i == 3 else 0.1 * i) for i in range(100)]  # over steps: one time is not known
+    figure = timeline(log_of(checks), "my run")
+    assert figure.get_suptitle() == "my run"
     assert len(figure.axes) == 2
     assert figure.axes[-1].get_xlabel() == "step"
     assert texts(figure.axes[0]) == []
     assert spans(figure.axes[0], "novel") == []
     assert figure.axes[0].get_yscale() == "linear"
-    assert_legible(figure)
-
-
-def test_a_run_without_a_level(log_of):
-    figure = timeline(log_of([check(i) for i in range(10)], level=INF, n_groups=0, rate=1.0))
-    assert list(lines(figure.axes[0])) == ["most novel atom", "mean over atoms"]
     assert_legible(figure)
 
 
@@ -87,16 +77,21 @@ def test_an_invalid_frame_is_marked_and_breaks_the_lines(log_of):
     assert_legible(figure)
 
 
-def test_nothing_but_invalid_frames(log_of):
-    checks = checks_of("xxx")
-    figure = timeline(log_of(checks, [event(checks, 0, 2, kind="exploded", is_open=True)], level=INF))
-    assert list(lines(figure.axes[0])) == ["invalid frame"]
+@pytest.mark.parametrize(
+    ("letters", "legend"), [("iiii", ["most novel atom", "mean over atoms"]), ("xxx", ["invalid frame"])]
+)
+def test_without_a_level_none_is_drawn(log_of, letters, legend):
+    checks = checks_of(letters)
+    events = [event(checks, 0, 2, kind="exploded", is_open=True)] if letters == "xxx" else []
+    figure = timeline(log_of(checks, events, level=INF, n_groups=0, rate=1.0))
+    assert list(lines(figure.axes[0])) == legend
     assert_legible(figure)
 
 
 def test_two_events_have_two_spans_and_names(log_of):
     checks = checks_of("i" * 20 + "o" * 15 + "i" * 25 + "o" * 20 + "i" * 20)
-    figure = timeline(log_of(checks, [event(checks, 20, 34), event(checks, 60, 79, id=2)]))
+    # a span ends at the last check out, though the trigger keeps the event open for a while
+    figure = timeline(log_of(checks, [event(checks, 20, 34, n_checks=20), event(checks, 60, 79, id=2)]))
     assert texts(figure.axes[0]) == ["event 1", "event 2"]
     assert spans(figure.axes[1], "novel") == [pytest.approx((195, 345)), pytest.approx((595, 795))]
     assert_legible(figure)
@@ -109,12 +104,6 @@ def test_many_events_are_named_where_there_is_room(log_of):
     assert len(spans(figure.axes[0], "novel")) == 40
     assert 5 <= len(texts(figure.axes[0])) < 20
     assert_legible(figure)
-
-
-def test_the_span_of_an_event_ends_at_its_last_check_out(log_of):
-    checks = checks_of("i" * 20 + "o" * 10 + "i" * 30)  # the trigger's hysteresis keeps it open for a while
-    figure = timeline(log_of(checks, [event(checks, 20, 29, n_checks=16)]))
-    assert spans(figure.axes[0], "novel") == [pytest.approx((195, 295))]
 
 
 def test_one_check_is_drawn(log_of):
@@ -134,11 +123,6 @@ def test_steps_that_repeat_are_drawn_over_checks(log_of):
     figure = timeline(log_of(checks, [event(checks, 20, 29), event(checks, 50, 59, id=2)]))
     assert figure.axes[-1].get_xlabel() == "check"
     assert spans(figure.axes[0], "novel") == [pytest.approx((19.5, 29.5)), pytest.approx((49.5, 59.5))]
-
-
-def test_partly_known_times_fall_back_to_steps(log_of):
-    figure = timeline(log_of([check(i, time_ps=None if i == 3 else 0.1 * i) for i in range(6)]))
-    assert figure.axes[-1].get_xlabel() == "step"
 
 
 def test_an_unknown_element_is_marked_and_leaves_the_range_alone(log_of):

@@ -1,9 +1,7 @@
 import pytest
-from logs import INF, check, checks_of, event, log_of
+from logs import INF, check, checks_of, event
 
 from quests_md.show.words import growth_sentence, log_summary, reference_and_level, run_sentence, run_summary
-
-__all__ = ["log_of"]
 
 GROWN = {"kind": "transition"}
 TORN = {"kind": "exploded", "id": 2}

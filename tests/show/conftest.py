@@ -1,0 +1,3 @@
+from logs import log_of
+
+__all__ = ["log_of"]
