@@ -36,8 +36,6 @@ def folder(tmp_path_factory):
         trajectory.write(run[4])
     write(folder / "gold.xyz", [crystal(0.06, n, "Au") for n in range(4)])
     (folder / "torn.xyz").write_text((folder / "run.xyz").read_text(encoding="utf-8")[:-200], encoding="utf-8")
-    (folder / "empty.xyz").touch()
-    (folder / "empty.safetensors").touch()
     (folder / "text.xyz").write_text("no atoms here\n", encoding="utf-8")
     reference = Reference.from_frames(folder / "train.xyz", groups="frame")
     reference.save(folder / "train.safetensors")

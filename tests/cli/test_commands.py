@@ -273,12 +273,7 @@ def test_events_are_a_table_or_json_on_stdout_and_a_summary_on_stderr(quests_md)
 
 @pytest.mark.parametrize(
     ("kind", "ids", "code"),
-    [
-        (None, [1, 2, 3], 4),
-        ("novel", [1], 3),
-        ("novel, transition", [1, 2], 3),
-        ("exploded,novel", [1, 3], 4),
-    ],
+    [(None, [1, 2, 3], 4), ("novel", [1], 3), ("novel, transition", [1, 2], 3), ("exploded,novel", [1, 3], 4)],
 )
 def test_kinds_are_chosen_and_exit_codes_follow(quests_md, eventful, kind, ids, code):
     options = ["--fail-on-event"] + ([] if kind is None else ["--kind", kind])
