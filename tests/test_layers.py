@@ -25,8 +25,8 @@ LARGER = {
     "io.lammps_dump._Snapshot": "its fields are the items of a frame in a dump",
 }
 
-#: Names in doors for users alone: types of public attributes, to be named in annotations.
-FOR_USERS = {*quests_md.__all__, "Kind", "Nearest"}
+#: Names in doors for users alone: types of public attributes, to be named in annotations, and the version of a file.
+FOR_USERS = {*quests_md.__all__, "SCHEMA", "Kind", "Nearest"}
 
 #: Private names of other libraries, which have no public ones for it.
 FOREIGN = {"_exit", "_suptitle", "_left_title", "_commit"}

@@ -3,16 +3,25 @@
 from .calibrating import DEFAULT_STATISTICS, calibrate
 from .calibration import Calibration
 from .detection_power import Power, power
-from .excess import as_released, count_excess, excess_of
-from .levels import Kind, Level, Mode, NullScores, kind_of, level_of, rate_of
+from .file import SCHEMA
+from .levels import Kind, Level, Mode, NullScores, as_released, count_excess, kind_of, level_of, rate_of
 from .null_scores import TAIL_SHARE
-from .sampling import SAMPLE_ATOMS, SEED, SKETCH_ROWS, frame_entropy, sample
-from .statistics import BASELINE_STATISTICS, STATISTICS, FrameNumbers
+from .statistics import (
+    BASELINE_STATISTICS,
+    SAMPLE_ATOMS,
+    SEED,
+    SKETCH_ROWS,
+    STATISTICS,
+    FrameNumbers,
+    frame_entropy,
+    sample,
+)
 
 __all__ = [
     "BASELINE_STATISTICS",
     "DEFAULT_STATISTICS",
     "SAMPLE_ATOMS",
+    "SCHEMA",
     "SEED",
     "SKETCH_ROWS",
     "STATISTICS",
@@ -27,7 +36,6 @@ __all__ = [
     "as_released",
     "calibrate",
     "count_excess",
-    "excess_of",
     "frame_entropy",
     "kind_of",
     "level_of",

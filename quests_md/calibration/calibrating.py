@@ -7,13 +7,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from quests_md._arguments import check_choice, check_share
 from quests_md.reference import Reference, label_list
 
-from .calibration import Calibration
-from .null_scores import HeldOut, held_out_frames, separate_frames
-from .rate import BlockTimes, Per, check_checks, check_per, check_rate
+from .calibration import Calibration, check_checks, many_groups
+from .levels import PERS, BlockTimes, Per
+from .null_scores import held_out_frames, separate_frames
 from .statistics import STATISTICS, check_statistics
-from .words import many_groups
 
 __all__ = ["DEFAULT_STATISTICS", "calibrate"]
 
@@ -48,9 +48,9 @@ def calibrate(
     per
         What the rate counts. "ns" and "run" need the number of checks in one: a monitor knows that of a nanosecond.
     statistics
-        Which numbers of a frame raise alarms and share the rate: names of fields of `Check` such as "dh_max",
-        "dh_q99", "dh_mean", "n_tail", "tail_cluster" and "frame_entropy". A low mean counts only with `frames`:
-        leaving a group out says nothing of how low dH may be.
+        Which numbers of a frame raise alarms and share the rate: "dh_max", "dh_q99", "dh_mean", "n_tail",
+        "tail_cluster", "frame_entropy". A low mean counts only with `frames`: leaving a group out says nothing of how
+        low dH may be.
     checks
         Checks in a run, for per="run".
     groups
@@ -68,11 +68,12 @@ def calibrate(
     ValueError
         If `false_alarms` is outside (0, 1), or `per`, `statistics`, `checks` or `groups` is not usable.
     """
-    rate, per, statistics = check_rate(false_alarms), check_per(per), check_statistics(statistics)
+    rate = check_share("false_alarms", false_alarms, "rate between 0 and 1")
+    per, statistics = check_choice("per", per, PERS), check_statistics(statistics)
     check_checks(checks)
     if frames is None:
         source, (frame_groups, rule) = reference, _frame_groups(reference, groups)
-        held_out = held_out_frames(reference, None if groups is None else frame_groups, rng, threads=threads)
+        held_out = held_out_frames(reference, None if groups is None else frame_groups, rng, threads)
         n = sum(len(frame.dh) for frame in held_out.full)
         how = f"{n} held-out environments, leaving one group out at a time; groups: {rule}"
     else:
@@ -85,12 +86,14 @@ def calibrate(
             threads=threads,
         )
         frame_groups = source.arrays.frame_group
-        held_out = separate_frames(reference, source, threads=threads)
+        held_out = separate_frames(reference, source, threads)
         how = f"{source.n_frames} separate frames scored against the whole reference; {source.provenance['groups']}"
     unmatched = sum(int(np.isposinf(frame.dh).sum()) for frame in held_out.full)  # of an element that one group has
     if unmatched:
         how += f"; {unmatched} environments of elements without a counterpart left out"
     nulls, atom_levels = held_out.nulls()
+    numbers = [frame.atoms.numbers for frame in held_out.full]
+    composition = np.unique(np.concatenate([np.empty(0, int), *numbers]), return_counts=True)
     n_groups = max((len(null.scores) for null in nulls if STATISTICS[null.statistic].over != "tail"), default=0)
     if n_groups < 2:
         warnings.warn(
@@ -105,9 +108,9 @@ def calibrate(
         statistics=statistics,
         nulls=tuple(nulls),
         atom_levels=atom_levels,
-        composition=_composition(held_out),
+        composition={int(z): int(n) for z, n in zip(*composition, strict=True)},
         n_groups=n_groups,
-        frame_atoms=int(np.median([len(frame.dh) for frame in held_out.full])) if held_out.full else 0,
+        frame_atoms=int(np.median([len(z) for z in numbers])) if numbers else 0,
         how=how,
         checks=None if checks is None else int(checks),
         times=_times(source, frame_groups),
@@ -115,7 +118,7 @@ def calibrate(
 
 
 def _times(source: Reference, frame_groups: NDArray[np.int64]) -> BlockTimes:
-    """Time in ps that a typical group covers, and between its frames; None where times are not known."""
+    """The times of a typical group of frames."""
     times, files = source.arrays.frame_time, source.arrays.frame_source
     if len(times) < 2 or not np.isfinite(times).all():
         return BlockTimes()
@@ -127,23 +130,14 @@ def _times(source: Reference, frame_groups: NDArray[np.int64]) -> BlockTimes:
     return BlockTimes(spacing * float(np.median(frames_per_group)), spacing)
 
 
-def _composition(held_out: HeldOut) -> dict[int, int]:
-    """Environments of each atomic number."""
-    if not held_out.full:
-        return {}
-    z, counts = np.unique(np.concatenate([frame.atoms.numbers for frame in held_out.full]), return_counts=True)
-    return {int(a): int(n) for a, n in zip(z, counts, strict=True)}
-
-
 def _frame_groups(reference: Reference, groups: str | Sequence[Any] | None) -> tuple[NDArray[np.int64], str]:
     """(n_frames,) group of each frame of the reference, and by which rule."""
     if groups is None:
         return reference.arrays.frame_group, str(reference.provenance.get("groups", "unknown"))
     if isinstance(groups, str):
-        if groups == "frame":
-            return np.arange(reference.n_frames), "by 'frame'"
-        if groups == "file":
-            return reference.arrays.frame_source, "by 'file'"
+        own = {"frame": np.arange(reference.n_frames), "file": reference.arrays.frame_source}
+        if groups in own:
+            return own[groups], f"by '{groups}'"
         raise ValueError(f"groups: expected 'frame', 'file', or one label per frame, got {groups!r}")
     labels = label_list(groups)
     if len(labels) != reference.n_frames:

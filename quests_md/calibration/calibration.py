@@ -1,5 +1,6 @@
 """Calibration: levels with a stated rate of false alarms."""
 
+import math
 import os
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
@@ -10,17 +11,17 @@ from ase import Atoms
 from ase.data import atomic_numbers, chemical_symbols
 from numpy.typing import ArrayLike, NDArray
 
+from quests_md._words import many
 from quests_md.errors import MismatchError
 from quests_md.reference import Reference
 
 from .file import read, write
-from .levels import ANY_ELEMENT, GUESS, Kind, Level, Mode, NullScores, kind_of, level_of
-from .rate import BlockTimes, Per, check_checks, n_looks
-from .sampling import SAMPLE_ATOMS
-from .statistics import STATISTICS, check_statistics
-from .words import level_line, many_groups, of_elements, promise_line
+from .levels import ANY_ELEMENT, GUESS, BlockTimes, Kind, Level, Mode, NullScores, Per, kind_of, level_of, rate_of
+from .statistics import SAMPLE_ATOMS, STATISTICS, check_statistics
 
-__all__ = ["Calibration"]
+__all__ = ["Calibration", "check_checks", "many_groups"]
+
+PS_PER_NS = 1000.0
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -51,7 +52,7 @@ class Calibration:
     checks: int | None = None
     """Checks in a run, for per="run"."""
     times: BlockTimes = field(default_factory=BlockTimes)
-    """Simulated time that a group covers, and that between its frames."""
+    """Simulated time that a group covers, and between its frames."""
 
     @property
     def kind(self) -> Kind:
@@ -83,26 +84,18 @@ class Calibration:
 
     def dh_levels(self, levels: Iterable[Level], numbers: ArrayLike) -> NDArray[np.float64]:
         """The level of dH of each atom, (n_atoms,) in nats, out of the levels of a frame."""
-        of = {
-            ANY_ELEMENT if level.element is None else atomic_numbers[level.element]: level.value
-            for level in levels
-            if level.statistic == "dh_max"
-        }
+        own = [level for level in levels if level.statistic == "dh_max"]
+        of = {ANY_ELEMENT if level.element is None else atomic_numbers[level.element]: level.value for level in own}
         default = of.get(ANY_ELEMENT, max(of.values(), default=GUESS))  # of no consequence: unseen elements score inf
         return np.array([of.get(int(z), default) for z in np.asarray(numbers)], dtype=np.float64)
 
     def atom_level(self, numbers: ArrayLike) -> NDArray[np.float64]:
-        """DH in nats above which an atom counts in `n_tail`, for each atomic number."""
+        """DH in nats above which an atom counts in `n_tail`, (n,) for as many atomic numbers."""
         default = self.atom_levels.get(ANY_ELEMENT, GUESS)
         return np.array([self.atom_levels.get(int(z), default) for z in np.asarray(numbers)], dtype=np.float64)
 
     def frame_levels(
-        self,
-        numbers: ArrayLike,
-        checks: int | None = None,
-        *,
-        check_ps: float | None = None,
-        mode: Mode = "full",
+        self, numbers: ArrayLike, checks: int | None = None, *, check_ps: float | None = None, mode: Mode = "full"
     ) -> tuple[Level, ...]:
         """The levels of all statistics in use for frames of these atoms, and that of dH of each element in any case.
 
@@ -162,8 +155,17 @@ class Calibration:
         return 1 if self.per == "check" else self.n_checks(checks)
 
     def looks(self, checks: int | None = None, check_ps: float | None = None) -> int:
-        """Looks that share the rate: checks, or blocks of correlated checks if the blocks are fewer."""
-        return n_looks(self.per, self.n_checks(checks), check_ps, self.times)
+        """Looks that share the rate: checks, or blocks of correlated checks if the blocks are fewer.
+
+        A block of calibration frames was scored by its most extreme frame, so checks at its spacing within its time are
+        one look; denser checks are as many interleaved series of them.
+        """
+        n, times = self.n_sharing(checks), self.times
+        total_ps = PS_PER_NS if self.per == "ns" else None if check_ps is None else n * check_ps
+        if self.per == "check" or not total_ps or not times.block_ps or not times.spacing_ps:
+            return int(n)
+        interleaved = math.ceil(times.spacing_ps * n / total_ps - 1e-9)
+        return int(min(n, math.ceil(total_ps / times.block_ps) * max(1, interleaved)))
 
     def describe(
         self,
@@ -189,13 +191,16 @@ class Calibration:
         levels = self.alarm_levels(numbers, checks, check_ps=check_ps, mode=mode)
         unit, looks = {"check": "check", "ns": "nanosecond", "run": "run"}[self.per], self.looks(checks, check_ps)
         of = f"{unit} of {len(numbers)} atoms" + (f" ({looks} looks)" if looks > 1 else "")
-        lines = [promise_line(levels, f"{self.false_alarms:.2g} false alarms per {of}")]
-        lines += [f"  {level_line(level, len(numbers), self.n_groups)}" for level in levels]
+        lines = [_promise_line(levels, f"{self.false_alarms:.2g} false alarms per {of}")]
+        lines += [f"  {_level_line(level, len(numbers), self.n_groups)}" for level in levels]
         if self.n_groups < 2:
             lines.append(f"{many_groups(self.n_groups)} could be held out: add frames, or give frames= to calibrate")
         if self.counts_tail:
-            values = of_elements(self.atom_levels)
-            lines.append(f"atom level, which 1 % of the environments exceed: dH = {values} nats")
+            of_elements = (
+                f"{x:.2f}" + ("" if z == ANY_ELEMENT else f" ({chemical_symbols[z]})")
+                for z, x in self.atom_levels.items()
+            )
+            lines.append(f"atom level, which 1 % of the environments exceed: dH = {', '.join(of_elements)} nats")
         lines.append(f"from {self.how}")
         lines.append("valid for new groups of frames like these, not for another temperature, phase or composition")
         return "\n".join(lines)
@@ -224,3 +229,54 @@ class Calibration:
                 f"calibration: made for reference {self.fingerprint}, got reference {reference.fingerprint}; "
                 "calibrate again with this reference"
             )
+
+
+def check_checks(checks: int | None) -> None:
+    """ValueError unless it is a positive number or None."""
+    if checks is not None and (isinstance(checks, bool) or not checks >= 1):
+        raise ValueError(f"checks: expected a positive integer, got {checks!r}")
+
+
+def many_groups(n: int) -> str:
+    """So many groups."""
+    return many(n, "group") if n else "no groups"
+
+
+def _promise_line(levels: Sequence[Level], asked: str) -> str:
+    """What the levels promise together, in a line; `asked`: the rate that was asked."""
+    kind, rate = kind_of(levels), rate_of(levels)
+    if kind == "conformal":
+        return f"promise: at most {asked}"
+    if kind == "extrapolated":
+        return f"promise: about {asked}, if tails of scores go on as fitted"
+    if rate >= 1:
+        return f"promise: none; {asked} were asked"
+    return f"promise: {asked} were asked, {rate:.2g} can be promised"
+
+
+def _level_line(level: Level, n_atoms: int, n_groups: int) -> str:
+    """One level for frames of `n_atoms` in a line, of a calibration with `n_groups`."""
+    name = level.statistic + (f" of {level.element}" if level.element else "")
+    statistic = STATISTICS[level.statistic]
+    value = statistic.in_frame(level.value, n_atoms)
+    text = f"{name} {'<=' if level.side == 'above' else '>='} {value:.2f} {statistic.unit}: "
+    groups = many_groups(level.n_groups)
+    groups += "" if level.n_groups >= n_groups else f" of {n_groups} with fitting frames"
+    if level.kind == "conformal":
+        text += f"conformal, {groups}"
+    elif level.kind == "extrapolated":
+        interval = level.interval and sorted(statistic.in_frame(value, n_atoms) for value in level.interval)
+        text += f"extrapolated from {groups}" + (f" to {interval[0]:.2f} ... {interval[1]:.2f}" if interval else "")
+    elif math.isinf(level.value):
+        return f"{name}: not judged, no held-out frames of this size"
+    elif level.n_groups < 2:
+        text += "kind none, a guess"
+    elif level.interval:
+        text += f"kind none, extrapolated too far from {groups}"
+    else:
+        text += f"kind none, the most extreme of {groups}"
+    if level.pieces > 1:
+        text += f", counted as {level.pieces} frames"
+    if level.rate >= 1:
+        return text
+    return f"{text}; {'about' if level.kind == 'extrapolated' else 'at most'} {level.rate:.2g}"

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 from ase import Atoms
@@ -11,10 +12,7 @@ from quests_md.environments import describe
 from quests_md.reference import Reference
 
 from .calibration import Calibration
-from .excess import excess_of
-from .levels import Level
-from .sampling import frame_entropy
-from .statistics import STATISTICS, FrameNumbers, Statistic
+from .statistics import STATISTICS, FrameNumbers, frame_entropy
 
 __all__ = ["DISTURBANCES", "Power", "power"]
 
@@ -74,19 +72,14 @@ def power(
         return []
     found: list[Power] = []
     for name, disturb in track(DISTURBANCES.items(), "disturbing frames", len(DISTURBANCES)):
-        outs: list[dict[str, bool]] = []
-        for index in chosen:
-            atoms = disturb(reference.frame(index), generator)
-            if len(atoms):
-                outs.append(_out(reference, calibration, atoms, index, n_atoms, checks, threads))
-        found.append(
-            Power(
-                disturbance=name,
-                n_frames=len(outs),
-                share=float(np.mean([any(out.values()) for out in outs])) if outs else 0.0,
-                shares={s: float(np.mean([out[s] for out in outs])) if outs else 0.0 for s in calibration.statistics},
-            )
-        )
+        disturbed = [(i, disturb(reference.frame(i), generator)) for i in chosen]
+        outs = [
+            _out(reference, calibration, atoms, reference.arrays.frame_group[i], n_atoms, checks, threads)
+            for i, atoms in disturbed
+            if len(atoms)
+        ]
+        shares = {s: float(np.mean([out[s] for out in outs] or [False])) for s in calibration.statistics}
+        found.append(Power(name, len(outs), float(np.mean([any(out.values()) for out in outs] or [False])), shares))
     return found
 
 
@@ -108,54 +101,42 @@ def _out(
     reference: Reference,
     calibration: Calibration,
     atoms: Atoms,
-    index: int,
+    group: int,
     n_atoms: int | None,
     checks: int | None,
     threads: int | None,
 ) -> dict[str, bool]:
-    """Whether each statistic in use is beyond its level."""
+    """Whether each statistic in use is beyond its level for a frame of this group, whose rows are left out."""
     numbers = np.asarray(atoms.numbers)
     rows = describe(reference.descriptor, atoms, threads)
-    own = np.full(len(atoms), reference.arrays.frame_group[index])
-    dh = reference.delta_entropy_without(rows, numbers, own, threads=threads)
+    dh = reference.delta_entropy_without(rows, numbers, np.full(len(atoms), group), threads=threads)
     levels = calibration.frame_levels(numbers if n_atoms is None else np.resize(numbers, n_atoms), checks)
     known = np.isfinite(dh)
     frame = FrameNumbers(
         atoms=atoms,
         dh=dh,
         ranked=np.ones(len(dh), dtype=bool),
-        averaged=dh[known],
-        averaged_at=np.flatnonzero(known),
+        averaged=np.where(known, dh, np.nan),
         entropy=frame_entropy(rows, reference.bandwidth, threads),
         pair_distances=reference.pair_distances(),
         excess=dh - calibration.dh_levels(levels, numbers),
         tail=dh > calibration.atom_level(numbers),
     )
-    return {name: _is_beyond(STATISTICS[name], frame, levels) for name in calibration.statistics}
+    values = {name: STATISTICS[name].of(frame) for name in calibration.statistics}
+    # None: all atoms are unknown
+    return {s: v is None or STATISTICS[s].excess(frame, v, levels, release=0.0) > 0 for s, v in values.items()}
 
 
-def _is_beyond(statistic: Statistic, frame: FrameNumbers, levels: tuple[Level, ...]) -> bool:
-    """Whether a statistic of the frame is beyond its level, or does not exist since all atoms are unknown."""
-    value = statistic.of(frame)
-    return value is None or excess_of(statistic, frame, value, levels, release=0.0) > 0
+def _rattled(atoms: Atoms, rng: np.random.Generator, *, deviation: float) -> Atoms:
+    atoms.positions += rng.normal(scale=deviation, size=atoms.positions.shape)
+    return atoms
 
 
-def _rattled(deviation: float) -> Disturb:
-    def rattle(atoms: Atoms, rng: np.random.Generator) -> Atoms:
-        atoms.positions += rng.normal(scale=deviation, size=atoms.positions.shape)
-        return atoms
-
-    return rattle
-
-
-def _scaled(volume: float) -> Disturb:
-    def scale(atoms: Atoms, _: np.random.Generator) -> Atoms:
-        factor = volume ** (1 / 3)
-        atoms.positions *= factor
-        atoms.set_cell(atoms.cell.array * factor)
-        return atoms
-
-    return scale
+def _scaled(atoms: Atoms, _: np.random.Generator, *, volume: float) -> Atoms:
+    factor = volume ** (1 / 3)
+    atoms.positions *= factor
+    atoms.set_cell(atoms.cell.array * factor)
+    return atoms
 
 
 def _with_vacancy(atoms: Atoms, rng: np.random.Generator) -> Atoms:
@@ -170,9 +151,9 @@ def _as_they_are(atoms: Atoms, _: np.random.Generator) -> Atoms:
 #: What is done to frames, and its name in the table.
 DISTURBANCES: dict[str, Disturb] = {
     "as they are": _as_they_are,
-    "rattled 0.1 Å": _rattled(0.1),
-    "rattled 0.2 Å": _rattled(0.2),
-    "volume +5 %": _scaled(1.05),
-    "volume -5 %": _scaled(0.95),
+    "rattled 0.1 Å": partial(_rattled, deviation=0.1),
+    "rattled 0.2 Å": partial(_rattled, deviation=0.2),
+    "volume +5 %": partial(_scaled, volume=1.05),
+    "volume -5 %": partial(_scaled, volume=0.95),
     "a vacancy": _with_vacancy,
 }

@@ -4,17 +4,17 @@ import json
 import os
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 from ase.data import atomic_numbers, chemical_symbols
 
+from quests_md._arguments import check_choice, check_share
 from quests_md._files import replacing
 from quests_md.errors import FileFormatError
 from quests_md.reference import shortened
 
-from .levels import Mode, NullScores
-from .rate import BlockTimes, check_per, check_rate
+from .levels import PERS, BlockTimes, Mode, NullScores
 from .statistics import STATISTICS, check_statistics
 
 __all__ = ["SCHEMA", "read", "write"]
@@ -29,33 +29,26 @@ MOST_ATOMS = 10_000_000
 LARGEST = 1e100
 
 #: The modes of evaluation that scores are for, by their name in the file.
-MODES: dict[Mode | Literal["both"], tuple[Mode, ...]] = {
-    "full": ("full",),
-    "proven": ("proven",),
-    "both": ("full", "proven"),
-}
+MODES: dict[str, tuple[Mode, ...]] = {"full": ("full",), "proven": ("proven",), "both": ("full", "proven")}
+
+#: Fields of a calibration, and of its null distributions, that are in the file as they are.
+PLAIN = "fingerprint", "false_alarms", "per", "statistics", "n_groups", "frame_atoms", "how", "checks"
+NULL_PLAIN = "statistic", "element", "side", "values"
 
 
 def write(path: str | os.PathLike[str], fields: Mapping[str, Any]) -> None:
     """Write the fields of a calibration, by name, whole or not at all."""
-    plain = ("fingerprint", "false_alarms", "per", "statistics", "n_groups", "frame_atoms", "how", "checks")
     content = {
         "type": "quests_md calibration",
         "schema": SCHEMA,
-        **{name: fields[name] for name in plain},
+        **{name: fields[name] for name in PLAIN},
         "block_ps": fields["times"].block_ps,
         "spacing_ps": fields["times"].spacing_ps,
         "composition": {str(z): n for z, n in fields["composition"].items()},
         "atom_levels": {str(z): value for z, value in fields["atom_levels"].items()},
         "nulls": [
-            {
-                "statistic": null.statistic,
-                "element": null.element,
-                "side": null.side,
-                "values": null.values,
-                "scores": null.scores.tolist(),
-                "sizes": null.sizes.tolist(),
-            }
+            {name: getattr(null, name) for name in NULL_PLAIN}
+            | {"scores": null.scores.tolist(), "sizes": null.sizes.tolist()}
             for null in fields["nulls"]
         ],
     }
@@ -64,15 +57,7 @@ def write(path: str | os.PathLike[str], fields: Mapping[str, Any]) -> None:
 
 
 def read(path: str | os.PathLike[str]) -> dict[str, Any]:
-    """The fields of the calibration in a file, by name.
-
-    Raises
-    ------
-    FileNotFoundError
-        If there is no such file.
-    FileFormatError
-        If it is empty, torn, of another schema or not a calibration, or holds what no calibration does.
-    """
+    """The fields of the calibration in a file, by name; errors as in `Calibration.load`."""
     file = Path(path)
     if not file.is_file():
         raise FileNotFoundError(f"{path}: expected a calibration file, there is none; make it with Calibration.save")
@@ -88,7 +73,7 @@ def read(path: str | os.PathLike[str]) -> dict[str, Any]:
 
 
 def _fields(content: Any) -> dict[str, Any]:
-    """The fields that a JSON text of anyone tells of; raises many kinds of errors for what is no calibration."""
+    """The fields of a calibration out of a JSON text of anyone; raises many kinds of errors for what is none."""
     if content["type"] != "quests_md calibration":
         raise FileFormatError(f"expected a quests_md calibration, got {shortened(repr(content['type']))}")
     if content["schema"] != SCHEMA:
@@ -105,8 +90,8 @@ def _fields(content: Any) -> dict[str, Any]:
         raise ValueError("frame_atoms: expected a positive number, since there are scores, got 0")
     return {
         "fingerprint": _text("fingerprint", content["fingerprint"]),
-        "false_alarms": check_rate(content["false_alarms"]),
-        "per": check_per(content["per"]),
+        "false_alarms": check_share("false_alarms", content["false_alarms"], "rate between 0 and 1"),
+        "per": check_choice("per", content["per"], PERS),
         "statistics": check_statistics(content["statistics"]),
         "nulls": nulls,
         "atom_levels": {_atomic_number(z): _number(z, value) for z, value in content["atom_levels"].items()},
@@ -121,7 +106,7 @@ def _fields(content: Any) -> dict[str, Any]:
 
 def _read_null(content: Mapping[str, Any]) -> NullScores:
     """A null distribution out of a file."""
-    name, element, side, values = (content[key] for key in ("statistic", "element", "side", "values"))
+    name, element, side, values = (content[key] for key in NULL_PLAIN)
     if name not in STATISTICS or side not in ("above", "below") or values not in MODES:
         raise ValueError(f"nulls: expected scores of a known statistic, got {name!r}, {side!r}, {values!r}")
     if side == "below" and "below" not in STATISTICS[name].sides:

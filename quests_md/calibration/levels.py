@@ -10,10 +10,31 @@ from numpy.typing import NDArray
 
 from .tails import FARTHEST, FEWEST_SCORES, pareto_level, pareto_quantile
 
-__all__ = ["ANY_ELEMENT", "Kind", "Level", "Mode", "NullScores", "Side", "Size", "kind_of", "level_of", "rate_of"]
+__all__ = [
+    "ANY_ELEMENT",
+    "GUESS",
+    "PERS",
+    "BlockTimes",
+    "Kind",
+    "Level",
+    "Mode",
+    "NullScores",
+    "Per",
+    "Side",
+    "Size",
+    "as_released",
+    "count_excess",
+    "kind_of",
+    "level_of",
+    "rate_of",
+]
 
 Kind = Literal["conformal", "extrapolated", "none"]
 Side = Literal["above", "below"]
+
+#: What the rate counts: checks, nanoseconds or runs with a false alarm.
+Per = Literal["check", "ns", "run"]
+PERS: tuple[Per, ...] = ("check", "ns", "run")
 
 #: How a frame is evaluated: dH of every environment, or only of those where it decides something.
 Mode = Literal["full", "proven"]
@@ -67,6 +88,16 @@ class Level:
     """80 % interval of an extrapolated level."""
 
 
+@dataclass(frozen=True, slots=True)
+class BlockTimes:
+    """How simulated time is divided among the frames of a calibration; None where their times are not known."""
+
+    block_ps: float | None = None
+    """Time that a group covers, ps."""
+    spacing_ps: float | None = None
+    """Time between its frames, ps."""
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class NullScores:
     """The null distribution of a number: its most extreme value in each group of frames in distribution."""
@@ -86,11 +117,11 @@ class NullScores:
 
 
 def level_of(null: NullScores, size: Size, n_atoms: int, rate: float, count: int) -> Level:
-    """The level for frames of `n_atoms`, at the rate that `count` checks share.
+    """The level for frames of `n_atoms`, at the rate a = `rate` / `count` for each of the checks that share it.
 
     With n scores, one per exchangeable group, the ceil((1-a)(n+1))-th smallest is exceeded by a new group's score with
     a chance of at most a, without any assumption on the distribution. Which groups speak for a frame of N atoms
-    depends on the number:
+    depends on how the number depends on the size of a frame:
 
     - "extreme": a frame counts as ceil(N/n) frames of n atoms (union bound), and groups with frames of at least n
       atoms count; n is chosen, by sizes alone, where they can promise most.
@@ -105,17 +136,6 @@ def level_of(null: NullScores, size: Size, n_atoms: int, rate: float, count: int
     "extrapolated". Below a thirtieth the level is the same, but promises nothing (kind "none"). With fewer than 30
     groups the level is the most extreme score, and its rate says what the groups alone promise. With fewer than two
     groups the level is a guess, and low numbers are not judged.
-
-    Parameters
-    ----------
-    null
-        One score per group of frames in distribution.
-    size
-        How the number depends on the size of a frame, see above.
-    n_atoms
-        Atoms N of the frame.
-    rate, count
-        Rate of false alarms a that `count` checks share.
 
     References
     ----------
@@ -193,3 +213,26 @@ def _scores_for(
     middle = float(np.median(chosen))
     spread = np.sqrt(np.maximum(1.0, sizes[usable] / max(n_atoms, 1)))
     return np.sort(middle + (chosen - middle) * spread), 1, True
+
+
+def as_released(excess: float, gap: float, release: float) -> float:
+    """The excess of a number that scatters little, so that `release` closes its event half of the way to its middle.
+
+    `gap` is the way from the level to the middle of the number in distribution; at 0 or less the number counts as back.
+    """
+    if not excess <= 0:
+        return excess
+    if gap <= 0:
+        return min(excess, -release)
+    return excess * (release / (gap / 2)) if gap / 2 < release else excess
+
+
+def count_excess(value: float, level: Level, release: float, n_atoms: int = 1) -> float:
+    """Log of the ratio of a count to its level, for a level that is a share of so many atoms.
+
+    Counts may have no way from the level to the median.
+    """
+    # a share of the atoms back to their number, which k / n * n may miss by a hair
+    limit, middle = (max(round(x * n_atoms, 9), 0.0) for x in (level.value, level.middle))
+    beyond, gap = math.log((value + 1) / (limit + 1)), math.log((limit + 1) / (middle + 1))
+    return as_released(beyond, gap, release)

@@ -11,8 +11,7 @@ from quests_md._progress import track
 from quests_md.reference import Reference, near_largest
 
 from .levels import ANY_ELEMENT, GUESS, Mode, NullScores, Side
-from .sampling import SAMPLE_ATOMS, SEED, SKETCH_ROWS, frame_entropy, sample
-from .statistics import STATISTICS, FrameNumbers, Statistic
+from .statistics import SAMPLE_ATOMS, SEED, SKETCH_ROWS, STATISTICS, FrameNumbers, Statistic, frame_entropy, sample
 
 __all__ = ["TAIL_SHARE", "HeldOut", "held_out_frames", "separate_frames"]
 
@@ -49,7 +48,8 @@ class HeldOut:
             return [], {}
         groups = self.groups[kept]
         sets_level = np.isin(groups, np.unique(groups)[::ATOM_LEVEL_GROUPS])
-        elements = _elements(self.full) if self.by_element else [ANY_ELEMENT]
+        seen = {int(z) for frame in self.full for z in np.unique(frame.atoms.numbers)}
+        elements = sorted(seen) if self.by_element else [ANY_ELEMENT]
         atom_levels = _atom_levels([self.full[i] for i in kept[sets_level]], self.full, elements)
         full = [replace(self.full[i], tail=_above(self.full[i], atom_levels)) for i in kept]
         proven = [self.proven[i] for i in kept]
@@ -75,116 +75,70 @@ class HeldOut:
 
 
 def held_out_frames(
-    reference: Reference,
-    frame_groups: NDArray[np.int64] | None,
-    rng: int | np.random.Generator,
-    *,
-    threads: int | None = None,
+    reference: Reference, frame_groups: NDArray[np.int64] | None, rng: int | np.random.Generator, threads: int | None
 ) -> HeldOut:
     """Frames of the reference, each as if its group were not in it; whole groups up to 30 000 environments.
 
-    Parameters
-    ----------
-    reference
-        The reference.
-    frame_groups
-        (n_frames,) group of each frame; None: the groups of the reference.
-    rng
-        Seed or generator: chooses the groups.
-    threads
-        Threads to use; never changes the result.
+    `frame_groups`: (n_frames,) group of each frame; None: the groups of the reference.
     """
     rows, values = reference.held_out_scores(frame_groups, rng, threads=threads)
     dh = np.full(reference.n_environments, np.nan)
     dh[rows] = values
     groups = reference.arrays.frame_group if frame_groups is None else frame_groups
-    return _collect(reference, reference, dh, groups, is_separate=False, threads=threads)
+    return _collect(reference, reference, dh, groups, threads)
 
 
-def separate_frames(reference: Reference, apart: Reference, *, threads: int | None = None) -> HeldOut:
+def separate_frames(reference: Reference, apart: Reference, threads: int | None) -> HeldOut:
     """Frames that are not in the reference, judged against all of it."""
     dh = reference.known.evaluate(apart.rows, apart.numbers, threads=threads)
     top = near_largest(dh, apart.arrays.frame_elements)
     dh[top] = reference.known.evaluate(apart.rows[top], apart.numbers[top], float64=True, threads=threads)
-    return _collect(reference, apart, dh, apart.arrays.frame_group, is_separate=True, threads=threads)
+    return _collect(reference, apart, dh, apart.arrays.frame_group, threads)
 
 
 def _collect(
-    reference: Reference,
-    source: Reference,
-    dh: NDArray[np.float64],
-    frame_groups: NDArray[np.int64],
-    *,
-    is_separate: bool,
-    threads: int | None,
+    reference: Reference, source: Reference, dh: NDArray[np.float64], groups: NDArray[np.int64], threads: int | None
 ) -> HeldOut:
-    """Numbers of the frames of `source` whose dH is not NaN."""
+    """Numbers of the frames of `source` whose dH is not NaN.
+
+    DH of the sample of a frame is with respect to the sketch, for frames of the reference without their own group.
+    """
+    is_separate = source is not reference
     order = source.arrays.frame_order
     order = order[~np.isnan(dh[order])]
     frames, starts = np.unique(source.arrays.atom_frame[order], return_index=True)
     atoms_of = np.split(order, starts[1:]) if len(frames) else []
     chosen = [sample(source.arrays.atom_index[atoms].astype(np.uint64), SEED) for atoms in atoms_of]
-    sampled_dh = _sampled(
-        reference,
-        source,
-        dh,
-        [atoms[c] for atoms, c in zip(atoms_of, chosen, strict=True)],
-        None if is_separate else frame_groups,
-        threads,
-    )
+    samples = [atoms[places] for atoms, places in zip(atoms_of, chosen, strict=True)]
+    sampled_dh, sketch = [dh[rows] for rows in samples], reference.sketch(SKETCH_ROWS, SEED)
+    if sketch is not reference and samples:
+        rows = np.concatenate(samples)
+        numbers, left_out = source.numbers[rows], None if is_separate else groups
+        own = np.full(len(rows), -1) if is_separate else groups[source.arrays.atom_frame[rows]]
+        values = sketch.delta_entropy_without(source.rows[rows], numbers, own, left_out, threads=threads)
+        values -= reference.known.log_shares(sketch.known, numbers)
+        sampled_dh = np.split(values, np.cumsum([len(part) for part in samples])[:-1])
     pair_distances = reference.pair_distances()
     full, proven = [], []
     both = list(zip(frames, atoms_of, chosen, sampled_dh, strict=True))
     for index, atoms, places, values in track(both, "frames in distribution", len(both)):
-        entropy = frame_entropy(source.rows[atoms], reference.bandwidth, threads)
-        is_whole = len(places) == len(atoms)
         finite = np.isfinite(dh[atoms])
         frame = FrameNumbers(
             atoms=source.frame(int(index)),
             dh=dh[atoms],
             ranked=finite,
-            averaged=dh[atoms][finite],
-            averaged_at=np.flatnonzero(finite),
-            entropy=entropy,
+            averaged=np.where(finite, dh[atoms], np.nan),
+            entropy=frame_entropy(source.rows[atoms], reference.bandwidth, threads),
             pair_distances=pair_distances,
             excess=np.full(len(atoms), np.nan),
         )
         full.append(frame)
-        known = np.isfinite(values)
-        part = source.rows[atoms[places]]
-        proven.append(
-            replace(
-                frame,
-                averaged=values[known],
-                averaged_at=places[known],
-                entropy=entropy if is_whole else frame_entropy(part, reference.bandwidth, threads),
-            )
-        )
-    return HeldOut(full, proven, frame_groups[frames], is_separate, reference.match == "element")
-
-
-def _sampled(
-    reference: Reference,
-    source: Reference,
-    dh: NDArray[np.float64],
-    rows_of: Sequence[NDArray[np.int64]],
-    frame_groups: NDArray[np.int64] | None,
-    threads: int | None,
-) -> list[NDArray[np.float64]]:
-    """DH of the sample of each frame with respect to the sketch, each row without its own group if groups are given."""
-    sketch = reference.sketch(SKETCH_ROWS, SEED)
-    if sketch is reference or not rows_of:
-        return [dh[rows] for rows in rows_of]
-    rows = np.concatenate(rows_of)
-    numbers = source.numbers[rows]
-    own = np.full(len(rows), -1) if frame_groups is None else frame_groups[source.arrays.atom_frame[rows]]
-    values = sketch.delta_entropy_without(source.rows[rows], numbers, own, frame_groups, threads=threads)
-    values -= reference.known.log_shares(sketch.known, numbers)
-    return np.split(values, np.cumsum([len(part) for part in rows_of])[:-1])
-
-
-def _elements(frames: Iterable[FrameNumbers]) -> list[int]:
-    return sorted({int(z) for frame in frames for z in np.unique(frame.atoms.numbers)})
+        averaged, entropy = np.full(len(atoms), np.nan), frame.entropy
+        averaged[places] = np.where(np.isfinite(values), values, np.nan)
+        if len(places) < len(atoms):
+            entropy = frame_entropy(source.rows[atoms[places]], reference.bandwidth, threads)
+        proven.append(replace(frame, averaged=averaged, entropy=entropy))
+    return HeldOut(full, proven, groups[frames], is_separate, reference.match == "element")
 
 
 def _atom_levels(
@@ -235,13 +189,8 @@ def _extremes(
     """The most extreme value of each group, ascending, and the size of the group's largest frame."""
     _, where = np.unique(groups, return_inverse=True)
     n = int(where.max(initial=-1)) + 1
-    largest = np.zeros(n, np.int64)
+    largest, scores = np.zeros(n, np.int64), np.full(n, -np.inf if side == "above" else np.inf)
     np.maximum.at(largest, where, sizes)
-    if side == "above":
-        scores = np.full(n, -np.inf)
-        np.maximum.at(scores, where, values)
-    else:
-        scores = np.full(n, np.inf)
-        np.minimum.at(scores, where, values)
+    (np.maximum if side == "above" else np.minimum).at(scores, where, values)
     order = np.argsort(scores, kind="stable")
     return scores[order], largest[order]

@@ -1,22 +1,44 @@
-"""The registry of statistics: the numbers of a frame that may raise an alarm, and how each is computed.
+"""The registry of statistics: the numbers of a frame that may raise an alarm, and how each is computed."""
 
-A statistic is one entry of `STATISTICS` and one field of `Check`. A check, the null distributions of a calibration and
-the power of its levels compute it by that entry, from the same record of a frame's numbers.
-"""
-
-from collections.abc import Callable
+import math
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field, replace
-from typing import Literal, TypeVar
+from typing import Any, Literal, TypeVar
 
 import numpy as np
 from ase import Atoms
+from ase.data import atomic_numbers
 from numpy.typing import NDArray
 
-from quests_md.environments import PairDistances, bare, largest_cluster
+from quests_md._threads import available_threads
+from quests_md.engine import build_index, entropy
+from quests_md.environments import PairDistances, bare, hashed, largest_cluster
 
-from .levels import Side, Size
+from .levels import Level, Side, Size, as_released, count_excess
 
-__all__ = ["BASELINE_STATISTICS", "STATISTICS", "FrameNumbers", "Statistic", "check_statistics"]
+__all__ = [
+    "BASELINE_STATISTICS",
+    "SAMPLE_ATOMS",
+    "SEED",
+    "SKETCH_ROWS",
+    "STATISTICS",
+    "FrameNumbers",
+    "Statistic",
+    "check_statistics",
+    "frame_entropy",
+    "sample",
+]
+
+#: In "proven" mode: atoms of a frame whose dH makes the averages, and rows of the reference that these atoms are
+#: compared with.
+SAMPLE_ATOMS = 512
+SKETCH_ROWS = 16_384
+
+#: Seed of the sample and of the sketch.
+SEED = 0
+
+#: Atoms of a frame up to which a float64 sum over pairs takes less time than a search structure.
+LARGE = 2000
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -30,9 +52,7 @@ class FrameNumbers:
     ranked: NDArray[np.bool_]
     """(n,) environments among which the largest dH is looked for; in "proven" mode those above their level."""
     averaged: NDArray[np.float64]
-    """(m,) finite dH in nats that averages are taken of: all of the frame, or in "proven" mode those of the sample."""
-    averaged_at: NDArray[np.int64]
-    """(m,) places of these environments in the frame."""
+    """(n,) dH in nats that averages are taken of: what is finite, or in "proven" mode of the sample; elsewhere NaN."""
     entropy: float
     """Self-entropy in nats of all rows of the frame, or in "proven" mode of those of the sample."""
     pair_distances: PairDistances = field(repr=False)
@@ -45,17 +65,20 @@ class FrameNumbers:
     def of_element(self, number: int) -> "FrameNumbers":
         """The numbers of the environments of one atomic number; the entropy stays that of the frame."""
         here = np.asarray(self.atoms.numbers) == number
-        kept = here[self.averaged_at]
         return replace(
             self,
             atoms=bare(self.atoms, here),
             dh=self.dh[here],
             ranked=self.ranked[here],
-            averaged=self.averaged[kept],
-            averaged_at=(np.cumsum(here) - 1)[self.averaged_at[kept]],
+            averaged=self.averaged[here],
             excess=self.excess[here],
             tail=None if self.tail is None else self.tail[here],
         )
+
+    def average(self, of: Callable[[NDArray[np.float64]], np.floating[Any]]) -> float | None:
+        """A number of the dH that averages are taken of; None: there are none."""
+        values = self.averaged[~np.isnan(self.averaged)]
+        return float(of(values)) if len(values) else None
 
 
 Value = TypeVar("Value", float, NDArray[np.float64])
@@ -63,7 +86,11 @@ Value = TypeVar("Value", float, NDArray[np.float64])
 
 @dataclass(frozen=True, slots=True)
 class Statistic:
-    """A number of a frame that may raise an alarm."""
+    """A number of a frame that may raise an alarm: one entry of `STATISTICS` and one field of `Check`.
+
+    A check, the null distributions of a calibration and the power of its levels compute it by this entry, from the
+    same record of a frame's numbers.
+    """
 
     name: str
     """Its name, that of the field of `Check`."""
@@ -96,6 +123,31 @@ class Statistic:
         """Scores or levels of this statistic in its unit, for a frame of so many atoms."""
         return value * n_atoms if self.is_share else value
 
+    def excess(self, frame: FrameNumbers, value: float | None, levels: Iterable[Level], release: float) -> float:
+        """How far this statistic of a frame is beyond its levels, the largest over them; above 0 the frame is out.
+
+        In nats, for counts the log of the ratio; -inf without a value or a level. Statistics other than the largest dH
+        may lie less than `release` nats below their level in distribution, so that an event by them would never end:
+        below the level they count as released from half of the way to their median on.
+        """
+        if self.beyond is not None:
+            return self.beyond(frame)
+        worst = -math.inf
+        for level in levels:
+            if level.statistic != self.name:
+                continue
+            here = value if level.element is None else self.of(frame.of_element(atomic_numbers[level.element]))
+            if here is None:
+                continue
+            if self.unit == "atoms":
+                excess = count_excess(here, level, release, len(frame.dh) if self.is_share else 1)
+            else:
+                sign = 1.0 if level.side == "above" else -1.0
+                beyond, gap = sign * (here - level.value), sign * (level.value - level.middle)
+                excess = as_released(beyond, gap, release)  # entropies may all be log N: no way to the median
+            worst = max(worst, excess)
+        return worst
+
 
 def _largest(frame: FrameNumbers) -> float | None:
     return float(frame.dh[frame.ranked].max()) if frame.ranked.any() else None
@@ -106,11 +158,11 @@ def _largest_excess(frame: FrameNumbers) -> float:
 
 
 def _mean(frame: FrameNumbers) -> float | None:
-    return float(frame.averaged.mean()) if len(frame.averaged) else None
+    return frame.average(np.mean)
 
 
 def _quantile(frame: FrameNumbers) -> float | None:
-    return float(np.quantile(frame.averaged, 0.99)) if len(frame.averaged) else None
+    return frame.average(lambda dh: np.quantile(dh, 0.99))
 
 
 def _n_tail(frame: FrameNumbers) -> int | None:
@@ -164,3 +216,21 @@ def check_statistics(names: object) -> tuple[str, ...]:
         got = repr(unknown[0]) if unknown else "none"
         raise ValueError(f"statistics: expected names among {', '.join(STATISTICS)}, got {got}")
     return chosen
+
+
+def sample(identities: NDArray[np.uint64], seed: int) -> NDArray[np.int64]:
+    """Places of the 512 atoms whose hashed identities are smallest, ascending; of smaller frames all places."""
+    if len(identities) <= SAMPLE_ATOMS:
+        return np.arange(len(identities))
+    chosen = np.argsort(hashed(identities, seed), kind="stable")[:SAMPLE_ATOMS]
+    return np.sort(chosen)
+
+
+def frame_entropy(rows: NDArray[np.float64], bandwidth: float, threads: int | None) -> float:
+    """Self-entropy of the rows of a frame in nats; of more than 2000 rows from fast values, to 1e-5."""
+    if len(rows) <= LARGE:
+        return entropy(rows, bandwidth=bandwidth, threads=threads)
+    values, _, usual = build_index(rows, bandwidth).minus_log_sums(rows, available_threads(threads))
+    if not (usual < 1e-3).all():  # numbers that float32 cannot follow
+        return entropy(rows, bandwidth=bandwidth, threads=threads)
+    return math.log(len(rows)) + float(values.mean())

@@ -34,18 +34,9 @@ def pareto_level(scores: NDArray[np.float64], probability: float) -> tuple[float
     The excesses y over the threshold follow P(y > x) = (1 + xi x / sigma)^(-1/xi); sigma and xi come from
     probability-weighted moments, which hold for small samples.
 
-    Parameters
-    ----------
-    scores
-        (n,) independent scores, ascending, n >= 30.
-    probability
-        Below 1/(n + 1), say.
-
-    Returns
-    -------
-    level, low, high
-        The value, and its 80 % interval from a parametric bootstrap. The level is the upper end, and not below the
-        largest score: a fit that is right on average would be exceeded too often in half of the cases.
+    `scores`: (n,) independent, ascending, n >= 30. Returns the level and its 80 % interval from a parametric bootstrap.
+    The level is the upper end, and not below the largest score: a fit that is right on average would be exceeded too
+    often in half of the cases.
 
     References
     ----------
@@ -53,14 +44,15 @@ def pareto_level(scores: NDArray[np.float64], probability: float) -> tuple[float
     Statistical Modeling of Extreme Values (2001), sec. 4.3.
     """
     threshold, excesses, shape, scale = _tail(scores)
+    largest = float(scores[-1])
     if excesses[-1] <= 0:  # all equal: nothing to extrapolate
-        return float(scores[-1]), float(scores[-1]), float(scores[-1])
+        return largest, largest, largest
     n_tail = len(excesses)
     ratio = np.array(min(probability * len(scores) / n_tail, 1.0))
     samples = np.sort(_quantile(shape, scale, np.random.default_rng(0).random((BOOTSTRAPS, n_tail))), axis=1)
     refitted = [threshold + float(_quantile(*_fit(sample), ratio)) for sample in samples]
     low, high = np.quantile(refitted, [0.1, 0.9])
-    level = max(float(high), float(scores[-1]))
+    level = max(float(high), largest)
     return level, min(float(low), level), level
 
 

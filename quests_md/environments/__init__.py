@@ -2,7 +2,7 @@
 
 from .contacts import bare, close_pairs, clusters, coordination, largest_cluster, links
 from .descriptor import Descriptor, DescriptorLike, check_center_rows, describe, is_center, is_neighbor
-from .facts import FrameFacts, element_symbol, frame_digest, frame_facts, hashed, identities
+from .facts import element_symbol, frame_digest, frame_facts, hashed, identities
 from .minimised import Minimised
 from .neighbours import MAX_COORDINATE, PairDistances, linked_pairs, nearest_by_element, wrapped_positions
 from .time_averaged import TimeAveraged, Window
@@ -11,7 +11,6 @@ __all__ = [
     "MAX_COORDINATE",
     "Descriptor",
     "DescriptorLike",
-    "FrameFacts",
     "Minimised",
     "PairDistances",
     "TimeAveraged",

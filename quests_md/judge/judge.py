@@ -3,31 +3,20 @@
 import copy
 import math
 import time
-from collections.abc import Collection, Mapping
+from collections.abc import Collection
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import Any, Literal, NamedTuple, Self
+from typing import Any, Literal, Self
 
 import numpy as np
 from ase import Atoms
 from numpy.typing import NDArray
 
 from quests_md._arguments import check_choice
-from quests_md.calibration import (
-    SEED,
-    SKETCH_ROWS,
-    STATISTICS,
-    Calibration,
-    FrameNumbers,
-    Level,
-    Mode,
-    count_excess,
-    excess_of,
-)
+from quests_md.calibration import SEED, SKETCH_ROWS, STATISTICS, Calibration, FrameNumbers, Level, Mode, count_excess
 from quests_md.environments import (
     MAX_COORDINATE,
     Descriptor,
-    FrameFacts,
     PairDistances,
     bare,
     close_pairs,
@@ -41,9 +30,8 @@ from quests_md.errors import FrameError, UnsuitableFrameError
 from quests_md.records import CHECK_FIELDS, Check
 from quests_md.reference import Reference, require_equal_settings
 
-from .confirm import Opinion, called_off, opinion_of
-from .judged import Judged, verdict
-from .modes import Environments, Evaluated, evaluate_full, evaluate_proven
+from .judged import Judged, Opinion, called_off, opinion_of, with_excesses
+from .modes import Environments, evaluate_full, evaluate_proven
 from .phases import Phases
 
 __all__ = ["FULL_LIMIT", "Judge", "Values"]
@@ -65,21 +53,6 @@ class _Cache:
     sketch: Reference | None = None
     levels: tuple[tuple[Any, ...], tuple[Level, ...]] | None = None
     phase_levels: tuple[tuple[Any, ...], dict[str, Level]] | None = None
-
-
-class _PhasesFound(NamedTuple):
-    """The labelled phases of a frame."""
-
-    excesses: dict[str, float]
-    """How far the cluster of each product is beyond its level, by the name of the statistic."""
-    counts: dict[str, int] | None = None
-    """Atoms of each phase; None without labelled phases."""
-    clusters: dict[str, int] | None = None
-    """Atoms in the largest connected cluster of each product."""
-    product: str | None = None
-    """The product with the largest excess."""
-    is_product: NDArray[np.bool_] | None = None
-    """(n_atoms,) atoms of that product."""
 
 
 class Judge:
@@ -200,10 +173,26 @@ class Judge:
         start = time.perf_counter()
         seen = atoms if averaged is None else averaged
         facts = frame_facts(atoms)
-        check = self._begun(facts, np.asarray(atoms.numbers), step, frame, time_ps, interval)
-        centers = np.flatnonzero(self.reference.is_center(atoms.numbers))
+        is_center = self.reference.is_center(atoms.numbers)
+        centers = np.flatnonzero(is_center)
+        check = Check.invalid(  # what is known of the frame before it is judged
+            step=step,
+            frame=frame,
+            # to 1e-9 ps, so that it does not depend on how it was added up
+            time_ps=None if time_ps is None else round(time_ps, 9),
+            n_atoms=len(atoms),
+            n_unknown=int((is_center & ~self.reference.is_known(atoms.numbers)).sum()),
+            temperature_K=facts.temperature_K,
+            volume_per_atom=facts.volume_per_atom,
+            energy_per_atom=facts.energy_per_atom,
+            interval=interval,
+            digest=facts.digest,
+        )
         try:
-            _require_centers(len(atoms), len(centers))
+            if len(atoms) == 0:
+                raise FrameError("the frame has no atoms")
+            if len(centers) == 0:
+                raise UnsuitableFrameError("the frame has no atom of the elements that are centers of environments")
             if not isinstance(self.reference.descriptor, Descriptor):
                 wrapped_positions(atoms)  # a descriptor of one's own may not look
             rows = describe(self.reference.descriptor, seen, self.threads)
@@ -212,7 +201,7 @@ class Judge:
             raise
         except FrameError as exc:
             lost = np.flatnonzero(~(np.abs(atoms.positions) <= MAX_COORDINATE).all(axis=1))
-            check = replace(check, elapsed_us=_microseconds_since(start))
+            check = replace(check, elapsed_us=(time.perf_counter() - start) * 1e6)
             return Judged(check, None, str(exc), offenders=tuple(lost.tolist()))
         # atoms that are no centers have no dH and count in nothing, not in the size of the frame either
         numbers = np.asarray(seen.numbers)[centers]
@@ -228,49 +217,59 @@ class Judge:
             pair_distances=self._cache.pair_distances,
         )
         found = self._evaluate(environments, self.mode(len(atoms)))
-        values = {name: statistic.of(found.numbers) for name, statistic in STATISTICS.items()}
+        above = ~(found.excess <= 0)
+        values = {name: statistic.of(found) for name, statistic in STATISTICS.items()}
         own: dict[str, Any] = {name: value for name, value in values.items() if name in CHECK_FIELDS}
         further = {name: values[name] for name in self.calibration.statistics if name not in own}
-        excesses = self._excesses(found.numbers, values, levels, check.n_unknown)
+        # an element without a reference is out whatever the statistics
+        in_use = dict.fromkeys((*self.calibration.statistics, *(["dh_max"] if check.n_unknown else [])))
+        excesses = {name: STATISTICS[name].excess(found, values[name], levels, self.release) for name in in_use}
         explosion = crowded.reason or facts.not_finite
-        opinion, doubted = Opinion(), self._doubted(excesses)
-        if self.confirm is not None and doubted and not explosion and not check.n_unknown:
+        # a second judge may call alarms off, but not those of explosions and unknown elements
+        opinion = Opinion()
+        doubted = {name: value for name, value in excesses.items() if name not in self.not_confirmed}
+        has_alarms = any(value > 0 for value in doubted.values())
+        if self.confirm is not None and has_alarms and not explosion and not check.n_unknown:
             opinion = opinion_of(partial(self.confirm.judge, atoms, step=step, frame=frame))
             excesses |= called_off(doubted, opinion)
-        phases = _PhasesFound({})
+        # labelled phases: the cluster of each product is a statistic of its own
+        product, of_product, counts, clusters = None, None, None, None
         if self.phases is not None:
             labels = self.phases.assign(seen, rows, threads=self.threads)
-            phases = self._phases_found(self.phases, labels, self.phases.clusters(seen, labels), len(centers))
-        ruling = verdict(excesses | phases.excesses)
-        worst, tail = _worst(found.numbers), found.numbers.tail if self.calibration.counts_tail else None
+            counts = {name: int((labels == i).sum()) for i, name in enumerate(self.phases.names)}
+            clusters = self.phases.clusters(seen, labels)
+            limits = self.phase_levels(len(centers))
+            beyond = {name: count_excess(clusters[name], level, self.release) for name, level in limits.items()}
+            product = max(beyond, key=lambda name: beyond[name])
+            of_product = labels == self.phases.names.index(product)
+            excesses |= {f"phase:{name}": excess for name, excess in beyond.items()}
+        worst, tail = _worst(found), found.tail if self.calibration.counts_tail else None
+        check = with_excesses(check, excesses)
         check = replace(
             check,
             **own,
-            n_above=int(found.above.sum()),
-            largest_cluster=largest_cluster(environments.atoms, found.above, self._cache.pair_distances),
-            excess=float(found.numbers.excess.max()),
+            n_above=int(above.sum()),
+            largest_cluster=largest_cluster(environments.atoms, above, self._cache.pair_distances),
+            excess=float(found.excess.max()),
             worst_atom=None if worst is None else int(centers[worst]),
             worst_element=None if worst is None else element_symbol(int(numbers[worst])),
-            alarms=ruling.alarms,
-            excesses=ruling.excesses,
-            trigger_excess=ruling.trigger_excess,
-            state="out" if explosion else ruling.state,
-            phases=phases.counts,
-            phase_clusters=phases.clusters,
+            state="out" if explosion else check.state,
+            phases=counts,
+            phase_clusters=clusters,
             explosion=explosion,
             confirm_excess=opinion.excess,
             further={name: value for name, value in further.items() if value is not None},
-            elapsed_us=_microseconds_since(start),
-            delta_entropy=_of_all(centers, found.numbers.dh, len(atoms), math.nan),
-            above=_of_all(centers, found.above, len(atoms), False),
+            elapsed_us=(time.perf_counter() - start) * 1e6,
+            delta_entropy=_of_all(centers, found.dh, len(atoms), math.nan),
+            above=_of_all(centers, above, len(atoms), False),
         )
         return Judged(
             check,
             rows,
             tail=None if tail is None else _of_all(centers, tail, len(atoms), False),
             offenders=tuple(dict.fromkeys(crowded.atoms.ravel().tolist())) or facts.not_finite_atoms,
-            product=phases.is_product,
-            product_phase=phases.product,
+            product=of_product,
+            product_phase=product,
             unanswered=opinion.unanswered,
         )
 
@@ -305,71 +304,13 @@ class Judge:
         """DH of every atom, whatever the mode; NaN for atoms that are no centers."""
         return self.reference.delta_entropy(rows, numbers=atoms.numbers, threads=self.threads)
 
-    def _begun(
-        self,
-        facts: FrameFacts,
-        numbers: NDArray[np.int64],
-        step: int,
-        frame: int,
-        time_ps: float | None,
-        interval: int | None,
-    ) -> Check:
-        """The check with what is known of the frame before it is judged."""
-        return Check.invalid(
-            step=step,
-            frame=frame,
-            # to 1e-9 ps, so that it does not depend on how it was added up
-            time_ps=None if time_ps is None else round(time_ps, 9),
-            n_atoms=len(numbers),
-            n_unknown=int((self.reference.is_center(numbers) & ~self.reference.is_known(numbers)).sum()),
-            temperature_K=facts.temperature_K,
-            volume_per_atom=facts.volume_per_atom,
-            energy_per_atom=facts.energy_per_atom,
-            interval=interval,
-            digest=facts.digest,
-        )
-
-    def _evaluate(self, these: Environments, mode: Mode) -> Evaluated:
+    def _evaluate(self, these: Environments, mode: Mode) -> FrameNumbers:
         if mode == "full":
             return evaluate_full(self.reference, these, self.threads)
         if self._cache.sketch is None:
             self._cache.sketch = self.reference.sketch(SKETCH_ROWS, SEED)
         sketch, counts_tail = self._cache.sketch, self.calibration.counts_tail
         return evaluate_proven(self.reference, sketch, these, self.threads, margin=self.margin, counts_tail=counts_tail)
-
-    def _excesses(
-        self, frame: FrameNumbers, values: Mapping[str, float | None], levels: tuple[Level, ...], n_unknown: int
-    ) -> dict[str, float]:
-        """How far each statistic in use is beyond its level; with an unknown element the largest dH always is."""
-        in_use = dict.fromkeys((*self.calibration.statistics, *(["dh_max"] if n_unknown else [])))
-        return {name: excess_of(STATISTICS[name], frame, values[name], levels, self.release) for name in in_use}
-
-    def _doubted(self, excesses: Mapping[str, float]) -> dict[str, float]:
-        """The excesses about which the second judge is asked; empty: none of them is an alarm."""
-        doubted = {name: value for name, value in excesses.items() if name not in self.not_confirmed}
-        return doubted if max(doubted.values(), default=-math.inf) > 0 else {}
-
-    def _phases_found(
-        self, phases: Phases, labels: NDArray[np.int64], clusters: dict[str, int], n_centers: int
-    ) -> _PhasesFound:
-        """What labels and clusters of phases mean in a frame whose parent is judged as one of so many centers."""
-        levels = self.phase_levels(n_centers)
-        own = {name: count_excess(clusters[name], level, self.release) for name, level in levels.items()}
-        product = max(own, key=lambda name: own[name])
-        return _PhasesFound(
-            excesses={f"phase:{name}": excess for name, excess in own.items()},
-            counts={name: int((labels == i).sum()) for i, name in enumerate(phases.names)},
-            clusters=clusters,
-            product=product,
-            is_product=labels == phases.names.index(product),
-        )
-
-
-def _require_centers(n_atoms: int, n_centers: int) -> None:
-    if n_atoms == 0:
-        raise FrameError("the frame has no atoms")
-    if n_centers == 0:
-        raise UnsuitableFrameError("the frame has no atom of the elements that are centers of environments")
 
 
 def _worst(frame: FrameNumbers) -> int | None:
@@ -383,7 +324,3 @@ def _of_all(where: NDArray[np.int64], values: NDArray[Any], n_atoms: int, other:
     out = np.full(n_atoms, other, dtype=values.dtype)
     out[where] = values
     return out
-
-
-def _microseconds_since(start: float) -> float:
-    return (time.perf_counter() - start) * 1e6

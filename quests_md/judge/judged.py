@@ -1,16 +1,28 @@
-"""What a judge hands on: a check with what went into it."""
+"""What a judge hands on: a check with what went into it, and what a second judge says of it."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
-from typing import Literal, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from quests_md.records import Check
 
-__all__ = ["Judged", "Verdict", "verdict"]
+__all__ = ["Judged", "Opinion", "called_off", "opinion_of", "with_excesses"]
+
+
+def with_excesses(check: Check, excesses: Mapping[str, float]) -> Check:
+    """The check with the excesses of its statistics, and what follows: it is out exactly if one of them is above 0."""
+    alarms = tuple(name for name, value in excesses.items() if value > 0)
+    return replace(
+        check,
+        alarms=alarms,
+        excesses=dict(excesses),
+        trigger_excess=max(excesses.values(), default=-math.inf),
+        state="out" if alarms else "in",
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,20 +48,36 @@ class Judged:
     def with_excesses(self, changed: Mapping[str, float | None]) -> "Judged":
         """The same check with other excesses of some statistics; None: the statistic is not in use."""
         merged = {name: value for name, value in {**self.check.excesses, **changed}.items() if value is not None}
-        return replace(self, check=replace(self.check, **verdict(merged)._asdict()))
+        return replace(self, check=with_excesses(self.check, merged))
 
 
-class Verdict(NamedTuple):
-    """The fields of a check that follow from the excesses of its statistics."""
+class Opinion(NamedTuple):
+    """What the second judge says of a frame."""
 
-    alarms: tuple[str, ...]
-    excesses: Mapping[str, float]
-    trigger_excess: float
-    state: Literal["in", "out"]
+    excess: float | None = None
+    """Its trigger excess; inf: the frame has exploded; None: it was not asked, or could not answer."""
+    unanswered: str = ""
+    """Why it could not answer."""
 
 
-def verdict(excesses: Mapping[str, float]) -> Verdict:
-    """Out exactly if the excess of a statistic is above 0."""
-    alarms = tuple(name for name, value in excesses.items() if value > 0)
-    worst = max(excesses.values(), default=-math.inf)
-    return Verdict(alarms, dict(excesses), worst, "out" if alarms else "in")
+def opinion_of(judge: Callable[[], Judged]) -> Opinion:
+    """Ask the second judge about a frame: `judge` has it judge that frame. If anything fails, there is no answer."""
+    try:
+        judged = judge()
+    except Exception as exc:  # a calculator may raise anything, and the frame is worth an alarm as it is
+        return Opinion(unanswered=f"{type(exc).__name__}: {exc}")
+    check = judged.check
+    if check.state == "invalid":
+        return Opinion(unanswered=judged.reason)
+    if check.explosion:
+        return Opinion(math.inf)
+    if check.trigger_excess == -math.inf:
+        return Opinion(unanswered=f"none of its statistics has a level for a frame of {check.n_atoms} atoms")
+    return Opinion(check.trigger_excess)
+
+
+def called_off(excesses: Mapping[str, float], opinion: Opinion) -> dict[str, float]:
+    """The excesses after the second opinion: if it is no alarm, none counts as larger than it."""
+    if opinion.excess is None or opinion.excess > 0:
+        return dict(excesses)
+    return {name: min(value, opinion.excess) for name, value in excesses.items()}

@@ -1,7 +1,6 @@
 """The two modes of evaluation: dH of every environment, or only of those where it decides something."""
 
 from dataclasses import dataclass
-from typing import NamedTuple
 
 import numpy as np
 from ase import Atoms
@@ -11,7 +10,7 @@ from quests_md.calibration import SEED, FrameNumbers, frame_entropy, sample
 from quests_md.environments import PairDistances
 from quests_md.reference import Reference
 
-__all__ = ["Environments", "Evaluated", "evaluate_full", "evaluate_proven"]
+__all__ = ["Environments", "evaluate_full", "evaluate_proven"]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -45,32 +44,21 @@ class Environments:
         return excess
 
 
-class Evaluated(NamedTuple):
-    """A frame evaluated in one of the modes."""
-
-    numbers: FrameNumbers
-    """What its statistics are computed from."""
-    above: NDArray[np.bool_]
-    """(n,) environments above their level."""
-
-
-def evaluate_full(reference: Reference, these: Environments, threads: int | None) -> Evaluated:
+def evaluate_full(reference: Reference, these: Environments, threads: int | None) -> FrameNumbers:
     """Evaluate every environment."""
     known = these.known
     levels = these.levels, these.atom_levels
     dh = reference.known.evaluate(these.rows, these.numbers, levels=levels, threads=threads)
-    numbers = FrameNumbers(
+    return FrameNumbers(
         atoms=these.atoms,
         dh=dh,
         ranked=np.ones(len(dh), dtype=bool),
-        averaged=dh[known],
-        averaged_at=np.flatnonzero(known),
+        averaged=np.where(known, dh, np.nan),
         entropy=frame_entropy(these.rows, reference.bandwidth, threads),
         pair_distances=these.pair_distances,
         excess=these.excess(dh),
         tail=~(known & (dh <= these.atom_levels)),
     )
-    return Evaluated(numbers, ~(known & (dh <= these.levels)))
 
 
 def evaluate_proven(
@@ -81,7 +69,7 @@ def evaluate_proven(
     *,
     margin: float,
     counts_tail: bool,
-) -> Evaluated:
+) -> FrameNumbers:
     """Evaluate the environments that decide something; averages come from a fixed sample against the sketch.
 
     DH of an environment is given down to `margin` nats below its level. `counts_tail`: whether a statistic in use needs
@@ -100,16 +88,15 @@ def evaluate_proven(
     chosen = sample(these.identities, SEED)
     sampled = sketch.delta_entropy(these.rows[chosen], numbers=numbers[chosen], threads=threads)
     sampled -= reference.known.log_shares(sketch.known, numbers[chosen])
-    excess = these.excess(dh)
-    found = FrameNumbers(
+    averaged, excess = np.full(len(dh), np.nan), these.excess(dh)
+    averaged[chosen] = np.where(known[chosen], sampled, np.nan)
+    return FrameNumbers(
         atoms=these.atoms,
         dh=dh,
         ranked=above,
-        averaged=sampled[known[chosen]],
-        averaged_at=chosen[known[chosen]],
+        averaged=averaged,
         entropy=frame_entropy(these.rows[chosen], reference.bandwidth, threads),
         pair_distances=these.pair_distances,
         excess=np.where(np.isnan(excess), -margin, excess),
         tail=tail if counts_tail else None,
     )
-    return Evaluated(found, above)

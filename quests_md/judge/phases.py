@@ -15,8 +15,7 @@ from quests_md.calibration import Level, level_of
 from quests_md.environments import bare, describe, largest_cluster
 from quests_md.reference import Reference, require_equal_settings
 
-from .phase_ratios import compare
-from .phase_thresholds import confusion_of, learn, null_clusters, with_control
+from .phase_rule import compare, confusion_of, learn, null_clusters, with_control
 
 __all__ = ["GROWN", "GROWTH", "Phases"]
 

@@ -14,7 +14,7 @@ from references import Given, H, carrying, rattled_cells
 
 from quests_md import Reference, calibrate
 from quests_md.calibration import kind_of
-from quests_md.calibration.rate import BlockTimes
+from quests_md.calibration.levels import BlockTimes
 from quests_md.judge import Judge
 
 #: Levels of the largest dH alone, which has the whole rate.

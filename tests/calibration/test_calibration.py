@@ -10,7 +10,7 @@ from systems import calibration_of, null_of
 
 from quests_md import MismatchError, Reference, calibrate
 from quests_md.calibration import DEFAULT_STATISTICS, STATISTICS, level_of, rate_of
-from quests_md.calibration.rate import BlockTimes
+from quests_md.calibration.levels import BlockTimes
 
 
 def made(scores, false_alarms=0.1, per="check"):

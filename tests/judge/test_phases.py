@@ -14,8 +14,7 @@ from quests_md import MismatchError, Phases, Reference
 from quests_md.calibration.levels import level_of
 from quests_md.environments import largest_cluster
 from quests_md.environments.contacts import LINK
-from quests_md.judge.phase_ratios import compare
-from quests_md.judge.phase_thresholds import learn, threshold_of
+from quests_md.judge.phase_rule import compare, learn, threshold_of
 
 
 def cold(seed):

@@ -1,19 +1,42 @@
-"""From held-out frames of all phases to the rule that gives an atom its phase, and what that rule does by mistake."""
+"""What phase an atom is of: log density ratios of the phases averaged over neighbours, and thresholds for them."""
 
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import NamedTuple
 
 import numpy as np
+from ase import Atoms
 from numpy.typing import NDArray
 from scipy.stats import t as student
 
 from quests_md.calibration import NullScores
-from quests_md.environments import PairDistances, largest_cluster
+from quests_md.environments import PairDistances, largest_cluster, linked_pairs, links
+from quests_md.reference import Reference, thinned, whole_groups
 
-from .phase_ratios import HeldOutFrames, Ratios
+__all__ = [
+    "PhaseRatios",
+    "PhaseRule",
+    "compare",
+    "confusion_of",
+    "learn",
+    "null_clusters",
+    "threshold_of",
+    "with_control",
+]
 
-__all__ = ["PhaseRule", "confusion_of", "learn", "null_clusters", "threshold_of", "with_control"]
+#: Most rows of a phase that atoms are compared with: a check pays for those of every phase.
+MAX_ROWS = 4096
+
+#: Most environments of the parent (or of control frames), and of any other phase, that are held out.
+MAX_HELD_OUT = 60_000
+MAX_OTHERS = 10_000
+
+#: Share of the held-out environments of a phase above its dH level. Atoms above the levels of all phases are of none.
+OUTSIDE_SHARE = 1e-3
+
+#: Seed of the rows that a phase is thinned to, and of the groups that are held out.
+SEED = 0
 
 #: One-sided chance for which thresholds allow for scatter between groups; shares are skewed, so that it is reached
 #: with some 100 groups only.
@@ -28,6 +51,123 @@ ENOUGH_GROUPS = 8
 
 #: One in so many groups sets thresholds, the others give the sizes of clusters.
 THRESHOLD_GROUPS = 2
+
+
+class Ratios(NamedTuple):
+    """What decides the phases of the n atoms of a frame."""
+
+    of_products: NDArray[np.float64]
+    """(n, n_products) averaged log density ratio L of each product to the parent, nats."""
+    is_outside: NDArray[np.bool_]
+    """(n,) whether the atom is unlike all phases."""
+
+
+class HeldOutFrames(NamedTuple):
+    """Frames with what is known of their atoms, as if the group of each were not in the reference of its phase."""
+
+    frames: list[Atoms]
+    """The centers of environments of each frame."""
+    groups: NDArray[np.int64]
+    """(n_frames,) group of each frame."""
+    dh: list[NDArray[np.float64]]
+    """(n, n_phases) dH of the n atoms of each frame with respect to each phase, nats."""
+    ratios: Sequence[Ratios] = ()
+    """Ratios of each frame, once the dH levels of the phases are known."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class PhaseRatios:
+    """Compares environments with the references of all phases."""
+
+    references: Mapping[str, Reference]
+    """The reference of each phase by name, thinned: of each element as many rows in all of them."""
+    parent: str
+    """Name of the parent phase."""
+    dh_levels: Mapping[str, Mapping[int, float]]
+    """For each phase dH in nats, by atomic number, above which an atom is unlike the phase."""
+    pair_distances: PairDistances
+    """(smallest, median) nearest-neighbour distance in Å by pair of atomic numbers (a <= b)."""
+
+    def of_frame(self, atoms: Atoms, rows: NDArray[np.float64], threads: int | None) -> Ratios:
+        """Ratios of the atoms of a frame, all of them centers, by their descriptor rows."""
+        numbers = np.asarray(atoms.numbers)
+        dh = [reference.known.evaluate(rows, numbers, threads=threads) for reference in self.references.values()]
+        return self._averaged(atoms, np.stack(dh, axis=1))
+
+    def of_control(self, frames: Reference, threads: int | None) -> HeldOutFrames:
+        """The frames of a reference that is of the parent phase, but of which no phase has rows."""
+        return self.scored(_held_out(self.references, frames, None, MAX_HELD_OUT, threads))
+
+    def scored(self, held_out: HeldOutFrames) -> HeldOutFrames:
+        """The frames with their ratios."""
+        return held_out._replace(ratios=list(map(self._averaged, held_out.frames, held_out.dh)))
+
+    def _averaged(self, atoms: Atoms, dh: NDArray[np.float64]) -> Ratios:
+        """Ratios from dH of each atom with respect to each phase (n, n_phases)."""
+        outside = np.ones(len(atoms), dtype=bool)
+        for values, levels in zip(dh.T, self.dh_levels.values(), strict=True):
+            outside &= ~(values <= np.array([levels.get(int(z), -math.inf) for z in atoms.numbers]))
+        elements, species = np.unique(atoms.numbers, return_inverse=True)
+        pairs = linked_pairs(atoms, links(elements, self.pair_distances), species.astype(np.int64))
+        here, there = np.concatenate([pairs, pairs[:, ::-1]]).T
+        place = list(self.references).index(self.parent)
+        with np.errstate(invalid="ignore"):  # NaN where neither phase knows the element
+            differences = dh[:, place, None] - np.delete(dh, place, axis=1)
+        ratios = np.empty_like(differences)
+        for column, own in enumerate(differences.T):
+            counts = (np.isfinite(own) & ~outside).astype(np.float64)
+            values = np.where(counts > 0, own, 0.0)
+            total = values + np.bincount(here, values[there], len(values))
+            number = counts + np.bincount(here, counts[there], len(values))
+            ratios[:, column] = np.where(np.isfinite(own) & (number > 0), total / np.maximum(number, 1), own)
+        return Ratios(ratios, outside)
+
+
+def compare(
+    references: Mapping[str, Reference], parent: str, threads: int | None
+) -> tuple[PhaseRatios, dict[str, HeldOutFrames]]:
+    """What compares frames with the references, and held-out frames of each of these references."""
+    pair_distances: dict[tuple[int, int], tuple[float, float]] = {}
+    for reference in [*references.values(), references[parent]]:  # the parent's come first
+        pair_distances |= reference.pair_distances()
+    small = dict(zip(references, thinned(list(references.values()), MAX_ROWS, SEED), strict=True))
+    held_out = {
+        name: _held_out(small, source, name, MAX_HELD_OUT if name == parent else MAX_OTHERS, threads)
+        for name, source in references.items()
+    }
+    levels = {
+        name: _dh_levels(part.frames, np.concatenate(part.dh)[:, i]) for i, (name, part) in enumerate(held_out.items())
+    }
+    ratios = PhaseRatios(small, parent, levels, pair_distances)
+    return ratios, {name: ratios.scored(part) for name, part in held_out.items()}
+
+
+def _held_out(
+    references: Mapping[str, Reference], source: Reference, own: str | None, most: int, threads: int | None
+) -> HeldOutFrames:
+    """Frames of whole groups of `source`, at most `most` environments; each group is left out of the phase `own`."""
+    sizes = np.bincount(source.arrays.atom_frame, minlength=source.n_frames)
+    frames = whole_groups(source.arrays.frame_group, most, np.random.default_rng(SEED), sizes)
+    order = source.arrays.frame_order
+    order = order[np.isin(source.arrays.atom_frame[order], frames)]
+    rows, numbers = source.rows[order], source.numbers[order].astype(np.int64)
+    dh = np.empty((len(order), len(references)))
+    for column, (name, known) in enumerate(references.items()):
+        groups = source.row_groups[order] if name == own else np.full(len(order), -1)
+        dh[:, column] = known.delta_entropy_without(rows, numbers, groups, threads=threads)
+    ends = np.cumsum(sizes[frames])[:-1]
+    return HeldOutFrames([source.frame(int(i)) for i in frames], source.arrays.frame_group[frames], np.split(dh, ends))
+
+
+def _dh_levels(frames: list[Atoms], dh: NDArray[np.float64]) -> dict[int, float]:
+    """DH in nats of each element that a thousandth of the held-out environments of a phase exceed."""
+    numbers = np.concatenate([atoms.numbers for atoms in frames])
+    known = np.isfinite(dh)
+    # an element that only one group has: what is like its rows cannot be told, so that nothing is outside
+    levels = dict.fromkeys(np.unique(numbers).tolist(), math.inf)
+    for z in np.unique(numbers[known]):
+        levels[int(z)] = float(np.quantile(dh[known & (numbers == z)], 1 - OUTSIDE_SHARE, method="higher"))
+    return levels
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -104,14 +244,7 @@ def null_clusters(rule: PhaseRule, scored: HeldOutFrames, pair_distances: PairDi
 def threshold_of(values: Sequence[NDArray[np.float64]], groups: NDArray[np.int64], rate: float) -> float:
     """The smallest value that at most `rate` of the environments exceed, with an allowance for the scatter of groups.
 
-    Parameters
-    ----------
-    values
-        For each frame the values of its environments.
-    groups
-        (n_frames,) group of each.
-    rate
-        The share.
+    `values`: for each frame those of its environments; `groups`: (n_frames,) group of each frame.
     """
     pooled = np.sort(np.concatenate(values))
     n = len(pooled)
