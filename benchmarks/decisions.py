@@ -26,7 +26,7 @@ from numpy.typing import NDArray
 
 from quests_md import Descriptor, Reference
 from quests_md.engine import minus_log_sums
-from quests_md.engine.cpu_index import CpuIndex
+from quests_md.engine.cpu import CpuIndex
 
 #: Bandwidth in 1/Å.
 BANDWIDTH = 0.015

@@ -2,9 +2,8 @@
 
 import os
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 from typing import Any
 
 import threadpoolctl
@@ -12,6 +11,9 @@ import threadpoolctl
 from ._arguments import check_positive_integer
 
 __all__ = ["available_threads", "for_ranges", "one_blas_thread"]
+
+#: Makes this thread the one that sets limits: from threadpoolctl 3.8 on, limits that other threads set do nothing.
+CLEAR: Callable[..., None] | None = getattr(threadpoolctl.OpenBLASController, "clear_controlling_thread", None)
 
 
 def available_threads(threads: int | None = None) -> int:
@@ -51,53 +53,40 @@ def for_ranges(work: Callable[[int, int], None], n_items: int, piece: int, threa
             pass
 
 
-@contextmanager
-def one_blas_thread() -> Iterator[None]:
-    """Inside, a product of matrices uses the thread that asks for it; afterwards the settings from before come back.
-
-    Our own threads share the work already: a library that starts more threads slows all of them down.
-    """
-    _blas_hold.take()
-    try:
-        yield
-    finally:
-        _blas_hold.release()
-
-
-class _BlasHold:
+class _OneBlasThread:
     """Holds the BLAS libraries of the process to one thread, from the first call that wants it to the last one."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._n_calls = 0
-        self._libraries: Any = None
-        self._limit: Any = None
+        self._libraries: list[Any] | None = None
+        self._before: list[int] = []
 
-    def take(self) -> None:
+    def __enter__(self) -> None:
         with self._lock:
             if self._libraries is None:  # looking for libraries takes a while
-                self._libraries = threadpoolctl.ThreadpoolController().select(user_api="blas")
+                self._libraries = threadpoolctl.ThreadpoolController().select(user_api="blas").lib_controllers
             self._n_calls += 1
             if self._n_calls == 1:
-                _control_blas()
-                self._limit = self._libraries.limit(limits=1)
+                self._before = [library.num_threads for library in self._libraries]
+                self._set([1] * len(self._libraries))
 
-    def release(self) -> None:
+    def __exit__(self, *_: object) -> None:
         with self._lock:
             self._n_calls -= 1
             if self._n_calls == 0:
-                _control_blas()
-                self._limit.restore_original_limits()
+                self._set(self._before)
+
+    def _set(self, threads: list[int]) -> None:
+        if CLEAR is not None:
+            CLEAR(force=True)
+        for library, n in zip(self._libraries or (), threads, strict=True):
+            library.set_num_threads(n)
 
 
-_blas_hold = _BlasHold()
-
-
-def _control_blas() -> None:
-    """Make this thread the one that sets limits: from threadpoolctl 3.8 on limits of other threads do nothing."""
-    clear = getattr(threadpoolctl.OpenBLASController, "clear_controlling_thread", None)
-    if clear is not None:
-        clear(force=True)
+#: Inside, a product of matrices uses the thread that asks for it; afterwards the settings from before come back.
+#: `for_ranges` shares the work among threads already: a library that starts more slows all of them down.
+one_blas_thread = _OneBlasThread()
 
 
 def _cores() -> int:

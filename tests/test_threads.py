@@ -49,9 +49,9 @@ def test_any_thread_can_ask_for_one_blas_thread_and_gives_back_the_rest():
 
     def ask():
         numbers()
-        with one_blas_thread():
+        with one_blas_thread:
             numbers()
-            with one_blas_thread():
+            with one_blas_thread:
                 numbers()
             numbers()
         numbers()

@@ -14,21 +14,8 @@ from .jit import kernel
 from .sums import sum_of_exponentials
 from .tiles import TILE, multiply, tile_sums
 
-__all__ = [
-    "FLOAT32_UNIT",
-    "FLOAT64_UNIT",
-    "BlockQueries",
-    "ExactRows",
-    "NearestRows",
-    "RunningSums",
-    "Scratch",
-    "absorb_panels",
-    "absorb_products",
-    "box_bounds",
-    "centre_and_round",
-    "leave_out",
-    "take_nearest",
-]
+__all__ = ["BlockQueries", "NearestRows", "RunningSums", "Scratch", "absorb_panels", "absorb_products", "box_bounds"]
+__all__ += ["FLOAT32_UNIT", "FLOAT64_UNIT", "approach", "leave_out", "take_nearest"]
 
 #: Rounding units of float32 and float64.
 FLOAT32_UNIT, FLOAT64_UNIT = 2.0**-24, 2.0**-53
@@ -67,10 +54,9 @@ class BlockQueries(NamedTuple):
     """The queries of a batch that a block is multiplied with, and what decides how good the products are."""
 
     here: NDArray[np.int64]  #: (k,) places of the queries in the batch.
-    base: NDArray[np.float64]
-    """(k,) what makes exponents -|y - x_j|^2 / 2 of a query y of the sums of products and norms of the rows x_j."""
+    base: NDArray[np.float64]  #: (k,) exponents -|y - x|^2 / 2 are base + y . x + the norm of the row x.
     lengths: NDArray[np.float64]  #: (k,) |y|, distances from the centre of the block.
-    blur: NDArray[np.float64]  #: (k,) errors of y.
+    blur: NDArray[np.float64]  #: (m,) errors of y, of all queries of the batch.
     radius: float  #: Largest |x| of the block.
     unit: float  #: Rounding unit of the products.
     terms: float  #: Numbers that are added in a product.
@@ -83,22 +69,18 @@ class RunningSums(NamedTuple):
     total: NDArray[np.float64]  #: (m,) starts with 0.
     worst: NDArray[np.float64]  #: (m,) bound of the error of the sum, in units of exp(top); starts with 0.
     usual: NDArray[np.float64]  #: (m,) what the error will hardly exceed, in units of exp(top); starts with 0.
+    refused: NDArray[np.bool_]
+    """(m,) whether products with the last block were not good enough for `delta_entropy`: they were not added."""
 
 
 class NearestRows(NamedTuple):
-    """The nearest rows of the blocks so far, one for each query of a batch."""
+    """The nearest rows of the blocks so far, one for each query of a batch, measured in float64."""
 
-    distance2: NDArray[np.float64]
-    """(m,) squared distance in 1/Å^2: starts with inf; -inf beyond the numbers there are."""
-    row: NDArray[np.int64]  #: (m,) number of the row: starts with -1; -1 beyond the numbers there are.
-
-
-class ExactRows(NamedTuple):
-    """Queries and rows in float64, to measure distances where products leave a doubt."""
-
-    queries: NDArray[np.float64]  #: (m, d) of the batch, 1/Å.
+    queries: NDArray[np.float64]  #: (m, d) 1/Å.
     rows: NDArray[np.float64]  #: (n, d) of all blocks, 1/Å.
     bandwidth: float  #: 1/Å.
+    distance2: NDArray[np.float64]  #: (m,) 1/Å^2; starts with inf; -inf beyond the numbers there are.
+    row: NDArray[np.int64]  #: (m,) number of the row; starts with -1; -1 beyond the numbers there are.
 
 
 class Scratch(NamedTuple):
@@ -128,15 +110,26 @@ def box_bounds(points, lengths, low, high, bounds):
 
 
 @kernel
-def centre_and_round(points, here, centre, rounded, lengths):
-    """The points `here` (k,) of (m, d) relative to a centre (d,): float32 (k, D), D >= d, and lengths (k,) float64."""
+def approach(points, here, centre, farthest, is_far, rounded, base, lengths):
+    """Write the points `here` (k,) of (m, d) that are nearer than `farthest` to a centre (d,), relative to the centre.
+
+    Near points take the first places of rounded (k, d) float32, base (k,) and lengths (k,), see `BlockQueries`; is_far
+    (k,) says which are not near. Returns how many are near: none if the centre is NaN.
+    """
+    n = 0
     for k in range(here.shape[0]):
         norm2 = 0.0
         for c in range(centre.shape[0]):
             x = np.float32(points[here[k], c] - centre[c])
-            rounded[k, c] = x
+            rounded[n, c] = x
             norm2 += np.float64(x) * np.float64(x)
-        lengths[k] = math.sqrt(norm2)
+        length = math.sqrt(norm2)
+        is_far[k] = not length < farthest
+        if length < farthest:
+            lengths[n] = length
+            base[n] = -0.5 * length * length
+            n += 1
+    return n
 
 
 @kernel
@@ -145,18 +138,17 @@ def absorb_products(
     norms: NDArray[np.float32],
     asked: BlockQueries,
     sums: RunningSums,
-    refused: NDArray[np.bool_],
     scratch: Scratch,
-) -> None:
+) -> int:
     """Add exp(base_k + products_kj + norms_j) of the rows j of a block to the running sums of its queries k.
 
-    products (k, n) and norms (n,). refused (k,), written: queries whose products are not good enough for
-    `delta_entropy`; nothing is added to their sums. Products are changed, those of `scratch` are left alone.
+    products (k, n), which are changed, and norms (n,). Returns how many queries are refused.
     """
+    n_refused = 0
     for k in range(products.shape[0]):
         i = asked.here[k]
         base = asked.base[k]
-        refused[k] = False
+        sums.refused[i] = False
         if not abs(base) < np.inf:  # beyond the numbers there are
             sums.worst[i] = sums.usual[i] = np.inf
             continue
@@ -175,7 +167,8 @@ def absorb_products(
                 continue
             exponent = base + largest
             added = sum_of_exponentials(row, largest, scratch.powers, scratch.fractions)
-        refused[k] = _absorb(k, exponent, added, asked, sums)
+        n_refused += _absorb(k, exponent, added, asked, sums)
+    return n_refused
 
 
 @kernel
@@ -187,9 +180,8 @@ def absorb_panels(
     groups: NDArray[np.int64] | None,
     asked: BlockQueries,
     sums: RunningSums,
-    refused: NDArray[np.bool_],
     scratch: Scratch,
-) -> None:
+) -> int:
     """As `absorb_products`, from the queries (k, d) and the panels of a block (p, d, PANEL).
 
     norms (p PANEL,). own (k,) and groups (p PANEL,): rows of a query's own group are left out; None: all are in.
@@ -199,13 +191,14 @@ def absorb_panels(
     offsets = np.empty(queries.shape[0], np.float32)
     for k in range(queries.shape[0]):
         offsets[k] = 1.0 - asked.base[k]
+    n_refused = 0
     for first in range(0, queries.shape[0], TILE):
         stop = min(first + TILE, queries.shape[0])
         has_sums = has_products = False
         for k in range(first, stop):
             i = asked.here[k]
             base = asked.base[k]
-            refused[k] = False
+            sums.refused[i] = False
             if not abs(base) < np.inf:
                 sums.worst[i] = sums.usual[i] = np.inf
                 continue
@@ -230,7 +223,8 @@ def absorb_panels(
                     continue
                 exponent = base + largest
                 added = sum_of_exponentials(row, largest, scratch.powers, scratch.fractions)
-            refused[k] = _absorb(k, exponent, added, asked, sums)
+            n_refused += _absorb(k, exponent, added, asked, sums)
+    return n_refused
 
 
 @kernel
@@ -239,7 +233,6 @@ def take_nearest(
     norms: NDArray[np.float32],
     asked: BlockQueries,
     order: NDArray[np.int64],
-    exact: ExactRows,
     nearest: NearestRows,
     halves: NDArray[np.float32],
 ) -> None:
@@ -257,12 +250,12 @@ def take_nearest(
         row = products[k]
         for j in range(row.shape[0]):
             row[j] += norms[j]
-        largest = _largest(row, halves)
-        closest = min(max(-(base + largest), 0.0), 0.5 * nearest.distance2[i] / (exact.bandwidth * exact.bandwidth))
+        closest = 0.5 * nearest.distance2[i] / (nearest.bandwidth * nearest.bandwidth)
+        closest = min(max(-(base + _largest(row, halves)), 0.0), closest)
         error = 0.0
         for _ in range(3):  # the error of rows as near as the nearest one, which may be nearer by the error
             reach = math.sqrt(2.0 * (closest + 2.0 * error))
-            error = _worst_error(asked.lengths[k], asked.radius, reach, asked.unit, asked.terms, asked.blur[k])
+            error = _worst_error(asked.lengths[k], asked.radius, reach, asked.unit, asked.terms, asked.blur[i])
         lowest = -(closest + 2.2 * error) - base
         limit = np.float32(lowest - 1e-6 * abs(lowest))
         for j in range(order.shape[0]):
@@ -270,8 +263,8 @@ def take_nearest(
                 continue
             number = order[j]
             d2 = 0.0
-            for c in range(exact.queries.shape[1]):
-                difference = exact.queries[i, c] - exact.rows[number, c]
+            for c in range(nearest.queries.shape[1]):
+                difference = nearest.queries[i, c] - nearest.rows[number, c]
                 d2 += difference * difference
             if d2 < nearest.distance2[i] or (d2 == nearest.distance2[i] and number < nearest.row[i]):
                 nearest.distance2[i] = d2
@@ -289,7 +282,7 @@ def leave_out(products, query_groups, groups):
 
 @kernel
 def _absorb(k, exponent, added, asked, sums):
-    """Add added exp(exponent) to the sum of query k, or return True: its products are not good enough."""
+    """Add added exp(exponent) to the sum of query k, or refuse; whether it is refused."""
     i = asked.here[k]
     length, unit = asked.lengths[k], asked.unit
     peak = max(sums.top[i], exponent)
@@ -300,7 +293,7 @@ def _absorb(k, exponent, added, asked, sums):
     error = 0.0
     for _ in range(2):  # the error of the rows that matter, and which rows matter depends on the error
         reach = math.sqrt(2.0 * max(MATTERS - log_sum + 2.0 * error, 0.0))
-        error = _worst_error(length, asked.radius, reach, unit, asked.terms, asked.blur[k])
+        error = _worst_error(length, asked.radius, reach, unit, asked.terms, asked.blur[i])
     reach = math.sqrt(2.0 * max(CARRIES - log_sum, 0.0))
     far = min(asked.radius, length + reach)
     likely = unit * (TYPICAL * (length * far + 0.5 * far * far) + (length + far) * reach)
@@ -309,6 +302,7 @@ def _absorb(k, exponent, added, asked, sums):
     allowed = SHARE * (1e-4 + 1e-6 * abs(log_sum))
     is_single = unit > 1e-10
     if is_single and likely > allowed and not doubt < LITTLE * allowed * together:
+        sums.refused[i] = True
         return True
     sums.top[i] = peak
     sums.total[i] = together

@@ -8,12 +8,10 @@ from numpy.typing import NDArray
 
 from quests_md._kernels.tiles import HAS_TILES
 
-from .cpu_blas import BlasIndex
-from .cpu_tiles import TileIndex
-from .index import Index
-from .joined import JoinedIndex
+from .cpu import BlasIndex, TileIndex
+from .index import Index, Sums
 
-__all__ = ["best_backend", "build_index"]
+__all__ = ["JoinedIndex", "best_backend", "build_index"]
 
 
 def best_backend() -> Callable[[NDArray[np.float64], float], Index]:
@@ -22,16 +20,10 @@ def best_backend() -> Callable[[NDArray[np.float64], float], Index]:
 
 
 def build_index(rows: NDArray[np.float64], bandwidth: float, first: Index | None = None) -> Index:
-    """A search structure over the rows of one element.
+    """A search structure over the rows (n, width) of one element, n >= 1, finite, in 1/Å; kept, not copied.
 
-    Parameters
-    ----------
-    rows
-        (n, width), n >= 1, finite, 1/Å. Kept, not copied.
-    bandwidth
-        h in 1/Å.
-    first
-        A structure of this bandwidth over rows equal to the first ones here; used again as long as it has most of them.
+    `first` is a structure of this bandwidth over rows equal to the first ones here; it is used again as long as it has
+    most of them.
     """
     build = best_backend()
     if isinstance(first, JoinedIndex):
@@ -42,3 +34,42 @@ def build_index(rows: NDArray[np.float64], bandwidth: float, first: Index | None
     kept = copy(first)
     kept.rows = rows[:n]  # the array from before may go
     return JoinedIndex(rows, kept, build(rows[n:], bandwidth))
+
+
+class JoinedIndex:
+    """An `Index` over rows (n, width), made of structures over the first rows and over those that came after them."""
+
+    def __init__(self, rows: NDArray[np.float64], first: Index, rest: Index) -> None:
+        self.rows = rows
+        self.first, self.rest = first, rest
+
+    def decide(self, queries: NDArray[np.float64], levels: NDArray[np.float64], threads: int) -> NDArray[np.int8]:
+        """See `Index.decide`: what some rows prove is proven; two parts refuted prove nothing of their sum."""
+        verdict = np.maximum(self.first.decide(queries, levels, threads), 0)
+        rest = np.flatnonzero(verdict == 0)
+        verdict[rest] = np.maximum(self.rest.decide(queries[rest], levels[rest], threads), 0)
+        return verdict
+
+    def minus_log_sums(
+        self,
+        queries: NDArray[np.float64],
+        threads: int,
+        query_groups: NDArray[np.int64] | None = None,
+        groups: NDArray[np.int64] | None = None,
+    ) -> Sums:
+        """See `Index.minus_log_sums`: a sum is wrong by no larger a part than the worse of its two parts."""
+        n = len(self.first.rows)
+        first_groups, rest_groups = (None, None) if groups is None else (groups[:n], groups[n:])
+        a = self.first.minus_log_sums(queries, threads, query_groups, first_groups)
+        b = self.rest.minus_log_sums(queries, threads, query_groups, rest_groups)
+        values = -np.logaddexp(-a.values, -b.values)
+        return Sums(values, np.maximum(a.bounds, b.bounds), np.maximum(a.usual, b.usual))
+
+    def nearest(self, queries: NDArray[np.float64], threads: int) -> NDArray[np.int64]:
+        """See `Index.nearest`."""
+        a, b = self.first.nearest(queries, threads), self.rest.nearest(queries, threads)
+        with np.errstate(over="ignore"):  # then both are -1
+            d2_a = ((queries - self.first.rows[a]) ** 2).sum(axis=1)
+            d2_b = ((queries - self.rest.rows[b]) ** 2).sum(axis=1)
+        nearest = np.where(d2_b < d2_a, b + len(self.first.rows), a)
+        return np.where((a < 0) | (b < 0), -1, nearest)

@@ -1,14 +1,16 @@
 """How the rows of one element are laid out: principal axes, a k-d tree of boxes and leaves, blocks in float32."""
 
 import math
-from dataclasses import dataclass
+from itertools import pairwise
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
+from quests_md._kernels.leaves import Leaves
 from quests_md._kernels.tiles import PANEL
 
-__all__ = ["BLOCK_ROWS", "LEAF_ROWS", "SPLIT", "Axes", "Blocks", "Tree", "build_blocks", "build_tree", "principal_axes"]
+__all__ = ["BLOCK_ROWS", "LEAF_ROWS", "SPLIT", "Axes", "Block", "Layout", "lay_out", "principal_axes"]
 
 #: Most rows of a leaf, and of a block: what a product of matrices and the caches like.
 LEAF_ROWS, BLOCK_ROWS = 64, 2048
@@ -33,8 +35,7 @@ ROTATED_ROWS = 2048
 MOST_RADIUS = 1e15
 
 
-@dataclass(frozen=True, slots=True)
-class Axes:
+class Axes(NamedTuple):
     """Coordinates of rows along their principal axes, in bandwidths."""
 
     mean: NDArray[np.float64]  #: (width,) origin, 1/Å.
@@ -46,40 +47,27 @@ class Axes:
         return ((rows - self.mean) / self.bandwidth) @ self.directions
 
 
-@dataclass(frozen=True, slots=True)
-class Tree:
+class Block(NamedTuple):
+    """A run of leaves, its rows in float32, in bandwidths around a centre of their own."""
+
+    rows: NDArray[np.int64]  #: (n,) numbers of the rows.
+    places: slice  #: Of the rows in the panels of all blocks, some of the last panel left over.
+    panels: NDArray[np.float32]  #: (p, width, PANEL) coordinates along the principal axes; 0 in places left over.
+    norms: NDArray[np.float32]  #: (p PANEL,) -|x|^2 / 2 of each row; -inf in places left over.
+    centre: NDArray[np.float64]  #: (width,) 1/Å, along the axes of the rows themselves.
+    rotated: NDArray[np.float64]  #: (width,) the centre along the principal axes; NaN: too large for float32.
+    radius: float  #: Largest distance from the centre.
+
+
+class Layout(NamedTuple):
     """A k-d tree over the last coordinates of rows: its 2^k leaves are runs of rows, its blocks are runs of leaves."""
 
     order: NDArray[np.int64]  #: (n,) the rows, leaf by leaf.
-    leaf_start: NDArray[np.int64]  #: (leaves + 1,) where each leaf begins in `order`.
-    block_leaves: int  #: Leaves of a block.
-    boxes: NDArray[np.float32]  #: (groups, 2, p, BOX_FAN) as `Leaves` of the kernels wants them.
     middles: NDArray[np.float32]  #: (boxes, p) middles of the boxes of one level of the tree.
-
-
-@dataclass(frozen=True, slots=True)
-class Blocks:
-    """The rows in float32, block by block, in bandwidths around a centre of their own."""
-
-    start: NDArray[np.int64]  #: (blocks + 1,) where each block begins in the order of the tree.
-    panels: NDArray[np.float32]
-    """(panels, width, PANEL) coordinates along the principal axes; the last panel is filled up with zeros."""
-    norms: NDArray[np.float32]  #: (panels PANEL,) -|x|^2 / 2 of each row; -inf in the places that are left over.
-    centres: NDArray[np.float64]  #: (blocks, width) 1/Å, along the axes of the rows themselves.
-    rotated_centres: NDArray[np.float64]
-    """(blocks, width) coordinates along the principal axes; NaN if the block is too large for float32."""
-    low: NDArray[np.float64]  #: (blocks, width) least coordinates of the rows of a block.
+    leaves: Leaves  #: All that proofs need.
+    blocks: list[Block]
+    low: NDArray[np.float64]  #: (blocks, width) least coordinates of the rows of each block.
     high: NDArray[np.float64]  #: (blocks, width) largest coordinates.
-    radii: NDArray[np.float64]  #: (blocks,) largest distances from the centre.
-
-    def inside(self, b: int) -> slice:
-        """The rows of a block in the order of the tree."""
-        return slice(self.start[b], self.start[b + 1])
-
-    def places(self, b: int) -> tuple[slice, slice]:
-        """The panels of a block, and the places of their rows, some of the last one left over."""
-        panels = slice(self.start[b] // PANEL, -(-self.start[b + 1] // PANEL))
-        return panels, slice(panels.start * PANEL, panels.stop * PANEL)
 
 
 def principal_axes(rows: NDArray[np.float64], bandwidth: float) -> Axes:
@@ -96,13 +84,48 @@ def principal_axes(rows: NDArray[np.float64], bandwidth: float) -> Axes:
     return Axes(mean, np.linalg.eigh(covariance)[1], bandwidth)
 
 
-def build_tree(rows: NDArray[np.float64], axes: Axes) -> Tree:
-    """A tree of rows (n, width): nodes are halved along their widest component, evenly but for a remainder of SPLIT."""
-    n = len(rows)
-    main = np.empty((n, min(COMPONENTS, rows.shape[1])), np.float32)
+def lay_out(rows: NDArray[np.float64], axes: Axes) -> Layout:
+    """Leaves and blocks of rows (n, width)."""
+    n, width = rows.shape
+    main = np.empty((n, min(COMPONENTS, width)), np.float32)
     for start in range(0, n, ROTATED_ROWS):
         piece = slice(start, start + ROTATED_ROWS)
         main[piece] = axes.rotate(rows[piece])[:, -main.shape[1] :]
+    order, leaf_start, block_leaves = _split(main)
+    boxes, middles = _boxes(main[order], leaf_start)
+    block_start = leaf_start[::block_leaves].tolist()
+    n_blocks, n_panels = len(block_start) - 1, -(-n // PANEL)
+    panels, norms = np.empty((n_panels, width, PANEL), np.float32), np.full(n_panels * PANEL, -np.inf, np.float32)
+    rotated_centres, low, high = (np.empty((n_blocks, width)) for _ in range(3))
+    blocks = []
+    for b, (start, stop) in enumerate(pairwise(block_start)):
+        numbers = order[start:stop]
+        block = rows[numbers]
+        # the median: a few rows far away leave it where the others are
+        centre = np.median(block, axis=0)
+        rotated = ((block - centre) / axes.bandwidth) @ axes.directions
+        its_centre = axes.rotate(centre[None])[0]
+        low[b], high[b] = rotated.min(axis=0) + its_centre, rotated.max(axis=0) + its_centre
+        its_panels = slice(start // PANEL, -(-stop // PANEL))
+        places = slice(start, its_panels.stop * PANEL)
+        padded = np.zeros((places.stop - start, width), np.float32)
+        padded[: len(block)] = rotated
+        panels[its_panels] = padded.reshape(-1, PANEL, width).transpose(0, 2, 1)
+        rounded = padded[: len(block)].astype(np.float64)
+        norm2 = np.einsum("ij,ij->i", rounded, rounded)
+        norms[start:stop] = -0.5 * norm2
+        radius = math.sqrt(float(norm2.max()))
+        rotated_centres[b] = its_centre if radius < MOST_RADIUS else math.nan
+        blocks.append(Block(numbers, places, panels[its_panels], norms[places], centre, rotated_centres[b], radius))
+    return Layout(order, middles, Leaves(boxes, leaf_start, block_leaves, rotated_centres, panels), blocks, low, high)
+
+
+def _split(main: NDArray[np.float32]) -> tuple[NDArray[np.int64], NDArray[np.int64], int]:
+    """Order of rows, leaf by leaf, where each leaf begins in it, and leaves of a block, from main components (n, p).
+
+    Nodes are halved along their widest component, evenly but for a remainder of SPLIT.
+    """
+    n = len(main)
     order = np.arange(n)
     nodes = [(0, n)]
     block_level = max(0, math.ceil(math.log2(n / BLOCK_ROWS)))
@@ -117,7 +140,7 @@ def build_tree(rows: NDArray[np.float64], axes: Axes) -> Tree:
             halves += [(start, middle), (middle, stop)]
         nodes = halves
     leaf_start = np.array([start for start, _ in nodes] + [n], dtype=np.int64)
-    return Tree(order, leaf_start, 2 ** (leaf_level - block_level), *_boxes(main[order], leaf_start))
+    return order, leaf_start, 2 ** (leaf_level - block_level)
 
 
 def _boxes(main: NDArray[np.float32], leaf_start: NDArray[np.int64]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
@@ -134,39 +157,3 @@ def _boxes(main: NDArray[np.float32], leaf_start: NDArray[np.int64]) -> tuple[ND
     levels[0] = np.pad(levels[0], ((0, 0), (0, missing), (0, 0)), constant_values=np.inf)
     boxes = np.concatenate([level.reshape(2, -1, BOX_FAN, main.shape[1]) for level in levels], axis=1)
     return np.ascontiguousarray(boxes.transpose(1, 0, 3, 2)), 0.5 * sorting.sum(axis=0)
-
-
-def build_blocks(rows: NDArray[np.float64], axes: Axes, tree: Tree) -> Blocks:
-    """The blocks of a tree of rows (n, width)."""
-    n, width = rows.shape
-    start = tree.leaf_start[:: tree.block_leaves]
-    n_blocks, n_panels = len(start) - 1, -(-n // PANEL)
-    centres, rotated_centres, low, high = (np.empty((n_blocks, width)) for _ in range(4))
-    blocks = Blocks(
-        start=start,
-        panels=np.empty((n_panels, width, PANEL), np.float32),
-        norms=np.full(n_panels * PANEL, -np.inf, np.float32),
-        centres=centres,
-        rotated_centres=rotated_centres,
-        low=low,
-        high=high,
-        radii=np.empty(n_blocks),
-    )
-    for b in range(n_blocks):
-        inside = blocks.inside(b)
-        block = rows[tree.order[inside]]
-        # the median: a few rows far away leave it where the others are
-        centres[b] = np.median(block, axis=0)
-        rotated = ((block - centres[b]) / axes.bandwidth) @ axes.directions
-        centre = axes.rotate(centres[b : b + 1])[0]
-        low[b], high[b] = rotated.min(axis=0) + centre, rotated.max(axis=0) + centre
-        panels, places = blocks.places(b)
-        padded = np.zeros((places.stop - places.start, width), np.float32)
-        padded[: len(block)] = rotated
-        blocks.panels[panels] = padded.reshape(-1, PANEL, width).transpose(0, 2, 1)
-        rounded = padded[: len(block)].astype(np.float64)
-        norm2 = np.einsum("ij,ij->i", rounded, rounded)
-        blocks.norms[inside] = -0.5 * norm2
-        blocks.radii[b] = math.sqrt(float(norm2.max()))
-        rotated_centres[b] = centre if blocks.radii[b] < MOST_RADIUS else math.nan
-    return blocks

@@ -1,0 +1,319 @@
+"""The search structure on CPUs: proofs from the leaves of a tree, sums and nearest rows from products with blocks."""
+
+import math
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from typing import TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+
+from quests_md._kernels.dense import (
+    FLOAT32_UNIT,
+    FLOAT64_UNIT,
+    BlockQueries,
+    NearestRows,
+    RunningSums,
+    Scratch,
+    absorb_panels,
+    absorb_products,
+    approach,
+    box_bounds,
+    leave_out,
+    take_nearest,
+)
+from quests_md._kernels.leaves import FARTHEST, decide
+from quests_md._kernels.sums import NO_GROUP
+from quests_md._kernels.tiles import PANEL, TILE, multiply
+from quests_md._threads import for_ranges, one_blas_thread
+
+from .index import Sums
+from .tree import Block, lay_out, principal_axes
+
+__all__ = ["BlasIndex", "CpuIndex", "TileIndex"]
+
+#: Queries that pass the blocks, or the leaves, together: what one thread takes at a time.
+BATCH = 256
+
+#: Queries that are sorted together.
+SORTED_TOGETHER = 2048
+
+#: Leaves to look at before a proof is given up: at least, and as a part of all. They cost a third of the full sum.
+MOST_LEAVES, MOST_LEAVES_PART = 48, 1 / 16
+
+#: Levels above are as good as this one for a proof, nats.
+HIGHEST_LEVEL = 500.0
+
+#: Blocks may be left out of a sum if all of them together are less than e^-16 of it.
+LEFT_OUT = 16.0
+
+#: Bandwidths from the centre of a block up to which float32 is tried for nearest rows.
+FARTHEST_NEAREST = 400.0
+
+#: Bound of what exponentials, their sums and the blocks left out add to the error of a value, nats.
+SUM_ERROR = 2e-5
+
+#: Rounding of the float64 sum that a value is compared with, as a part of dH.
+SUM_ROUNDING = 1e-12
+
+#: What rotations are wrong by, as a part of the numbers that are rotated.
+ROTATION_ERROR = 1e-12
+
+#: Products (k, n) of queries and the rows of a block, norms (n,) of the rows, and what the kernels know of the queries.
+Products: TypeAlias = tuple[NDArray[np.float32], NDArray[np.float32], BlockQueries]
+
+
+class CpuIndex(ABC):
+    """An `Index` in the memory of the process; what multiplies is left to subclasses.
+
+    Rows (n, width) of one element, in 1/Å, are kept as they are, and rotated in float32, in panels. Rotated columns are
+    principal components in ascending order: the large terms of a product come last, and rounding is two to four times
+    less than with the columns as they are.
+    """
+
+    def __init__(self, rows: NDArray[np.float64], bandwidth: float) -> None:
+        self.rows = rows
+        self.bandwidth = bandwidth
+        # with several threads a product has other bits
+        with one_blas_thread, np.errstate(all="ignore"):
+            self.axes = principal_axes(rows, bandwidth)
+            self.layout = lay_out(rows, self.axes)
+        self.longest = max(len(block.norms) for block in self.layout.blocks)
+
+    @abstractmethod
+    def multiply(
+        self, queries: NDArray[np.float32], panels: NDArray[np.float32], products: NDArray[np.float32]
+    ) -> None:
+        """Write the products of queries (k, width) and panels of rows (p, width, PANEL) to (k, p PANEL)."""
+
+    def add_block(
+        self, batch: "Batch", block: Block, queries: NDArray[np.float32], asked: BlockQueries, sums: RunningSums
+    ) -> int:
+        """Add a block in float32 to the sums of queries, or refuse where float32 is not good enough: how often."""
+        return absorb_products(*batch.products(block, queries, asked), sums, batch.scratch)
+
+    def decide(self, queries: NDArray[np.float64], levels: NDArray[np.float64], threads: int) -> NDArray[np.int8]:
+        """See `Index.decide`."""
+        verdict = np.empty(len(queries), dtype=np.int8)
+        leaves = self.layout.leaves
+        most_leaves = max(MOST_LEAVES, int(MOST_LEAVES_PART * len(leaves.leaf_start)))
+
+        def work(these: NDArray[np.int64]) -> None:
+            rotated = self.axes.rotate(queries[these])
+            found = np.empty(len(these), dtype=np.int8)
+            decide(rotated, _norms(rotated), np.minimum(levels[these], HIGHEST_LEVEL), leaves, most_leaves, found)
+            verdict[these] = found
+
+        self._in_batches(work, queries, threads)
+        verdict[(verdict < 0) & (levels > HIGHEST_LEVEL)] = 0
+        return verdict
+
+    def minus_log_sums(
+        self,
+        queries: NDArray[np.float64],
+        threads: int,
+        query_groups: NDArray[np.int64] | None = None,
+        groups: NDArray[np.int64] | None = None,
+    ) -> Sums:
+        """See `Index.minus_log_sums`: products in float32 unless their errors matter, then in float64."""
+        answer = Sums(*(np.empty(len(queries)) for _ in range(3)))
+        ordered_groups = None
+        if groups is not None:
+            ordered_groups = np.full(len(self.layout.leaves.panels) * PANEL, NO_GROUP, np.int64)
+            ordered_groups[: len(groups)] = groups[self.layout.order]
+        left_out = LEFT_OUT + math.log(len(self.rows))
+
+        def work(these: NDArray[np.int64]) -> None:
+            m = len(these)
+            own = None if query_groups is None else query_groups[these]
+            batch = Batch(self, queries[these], own, ordered_groups)
+            top, total, worst, usual = np.full(m, -np.inf), np.zeros(m), np.zeros(m), np.zeros(m)
+            sums = RunningSums(top, total, worst, usual, np.empty(m, np.bool_))
+            for b in batch.nearest_first():
+                surely = top + np.log(total) - np.log1p(worst / total)
+                here = np.nonzero(~(batch.bounds[:, b] > left_out - surely))[0]
+                if len(here) == 0:
+                    continue
+                block = self.layout.blocks[b]
+                near, asked, far = batch.divide(block, here, FARTHEST)
+                if len(near) and self.add_block(batch, block, near, asked, sums):
+                    far = np.concatenate([far, asked.here[sums.refused[asked.here]]])
+                if len(far):
+                    absorb_products(*batch.exact_products(block, far), sums, batch.scratch)
+            is_any = total > 0
+            values = np.where(is_any, -top - np.log(total), np.inf)
+            rounding = SUM_ERROR + SUM_ROUNDING * np.abs(values)
+            answer.values[these] = values
+            answer.bounds[these] = np.where(is_any, np.log1p(worst / total) + rounding, worst)
+            answer.usual[these] = np.where(is_any, np.log1p(usual / total) + rounding, usual)
+
+        self._in_batches(work, queries, threads)
+        return answer
+
+    def nearest(self, queries: NDArray[np.float64], threads: int) -> NDArray[np.int64]:
+        """See `Index.nearest`."""
+        rows = np.empty(len(queries), np.int64)
+
+        def work(these: NDArray[np.int64]) -> None:
+            m = len(these)
+            batch = Batch(self, queries[these])
+            nearest = NearestRows(batch.queries, self.rows, self.bandwidth, np.full(m, np.inf), np.full(m, -1))
+            for b in batch.nearest_first():
+                so_far = 0.5 * nearest.distance2 / self.bandwidth**2
+                # boxes touch where rows are equal
+                here = np.nonzero(~(batch.bounds[:, b] > so_far * (1 + SUM_ROUNDING)))[0]
+                if len(here) == 0:
+                    continue
+                block = self.layout.blocks[b]
+                near, asked, far = batch.divide(block, here, FARTHEST_NEAREST)
+                if len(near):
+                    take_nearest(*batch.products(block, near, asked), block.rows, nearest, batch.scratch.halves)
+                if len(far):
+                    take_nearest(*batch.exact_products(block, far), block.rows, nearest, batch.scratch.halves)
+            rows[these] = nearest.row
+
+        self._in_batches(work, queries, threads)
+        return rows
+
+    def _in_batches(
+        self, work: Callable[[NDArray[np.int64]], None], queries: NDArray[np.float64], threads: int
+    ) -> None:
+        """Call `work` with the places of queries that meet the same rows, batch by batch, on up to `threads` threads.
+
+        Numpy does not warn: numbers too large for a product end as NaN and are dealt with.
+        """
+        order = self._sorted(queries)
+
+        def quietly(start: int, stop: int) -> None:
+            with np.errstate(all="ignore"):
+                work(order[start:stop])
+
+        with one_blas_thread:
+            for_ranges(quietly, len(queries), BATCH, threads)
+
+    def _sorted(self, queries: NDArray[np.float64]) -> NDArray[np.int64]:
+        """Order of the queries in which those that meet the same rows come together."""
+        middles = self.layout.middles.T
+        if len(queries) <= BATCH or middles.shape[1] == 1:
+            return np.arange(len(queries))
+        half_norm2 = 0.5 * np.einsum("ij,ij->j", middles, middles)
+        main_axes = self.axes.directions[:, -len(middles) :] / self.bandwidth
+        nearest = np.empty(len(queries), np.int64)
+        with one_blas_thread, np.errstate(all="ignore"):
+            for start in range(0, len(queries), SORTED_TOGETHER):
+                piece = slice(start, start + SORTED_TOGETHER)
+                main = (queries[piece] @ main_axes - self.axes.mean @ main_axes).astype(np.float32)
+                nearest[piece] = (half_norm2 - main @ middles).argmin(axis=1)
+        return np.argsort(nearest, kind="stable")
+
+
+class TileIndex(CpuIndex):
+    """An `Index` whose products are made in vector registers, and summed there; needs AVX2 or AVX-512."""
+
+    def multiply(
+        self, queries: NDArray[np.float32], panels: NDArray[np.float32], products: NDArray[np.float32]
+    ) -> None:
+        """See `CpuIndex.multiply`."""
+        multiply(queries, panels, products)
+
+    def add_block(
+        self, batch: "Batch", block: Block, queries: NDArray[np.float32], asked: BlockQueries, sums: RunningSums
+    ) -> int:
+        """See `CpuIndex.add_block`."""
+        own = groups = None
+        if batch.own is not None and batch.groups is not None:
+            own, groups = batch.own[asked.here], batch.groups[block.places]
+        return absorb_panels(queries, block.panels, block.norms, own, groups, asked, sums, batch.scratch)
+
+
+class BlasIndex(CpuIndex):
+    """An `Index` whose products are made by the BLAS library of numpy, on any other processor."""
+
+    def multiply(
+        self, queries: NDArray[np.float32], panels: NDArray[np.float32], products: NDArray[np.float32]
+    ) -> None:
+        """See `CpuIndex.multiply`."""
+        out = products.reshape(len(queries), -1, PANEL).transpose(1, 0, 2)
+        np.matmul(queries, panels, out=out)
+
+
+class Batch:
+    """Queries (m, width) that pass the blocks of an index together.
+
+    Exponents are -|y - x|^2 / 2 with the rows of one block at a time. Rows of the group (m,) of a query are left out;
+    groups (panels PANEL,) are those of the rows in their places in the panels; None: all are in.
+    """
+
+    def __init__(
+        self,
+        index: CpuIndex,
+        queries: NDArray[np.float64],
+        own: NDArray[np.int64] | None = None,
+        groups: NDArray[np.int64] | None = None,
+    ) -> None:
+        m, width = queries.shape
+        self.index = index
+        self.queries = queries
+        self.own, self.groups = own, groups
+        self._rotated = index.axes.rotate(queries)
+        sizes = _norms(self._rotated)
+        self._blur = ROTATION_ERROR * sizes
+        #: (m, blocks) at least half the squared distances from the boxes of the blocks
+        self.bounds = np.empty((m, len(index.layout.blocks)))
+        box_bounds(self._rotated, sizes, index.layout.low, index.layout.high, self.bounds)
+        n = index.longest
+        products, halves = np.empty(max(m, TILE) * n, np.float32), np.empty(n, np.float32)
+        self.scratch = Scratch(products, halves, np.empty(n, np.int32), np.empty(n, np.float32))
+        self._near = np.empty(m, np.bool_), np.empty((m, width), np.float32), np.empty(m), np.empty(m)
+
+    def nearest_first(self) -> list[int]:
+        """The blocks, those nearest to most queries first."""
+        order: list[int] = np.argsort(np.minimum(self.bounds, 1e6).sum(axis=0), kind="stable").tolist()
+        return order
+
+    def divide(
+        self, block: Block, here: NDArray[np.int64], farthest: float
+    ) -> tuple[NDArray[np.float32], BlockQueries, NDArray[np.int64]]:
+        """Divide queries `here` into those nearer than `farthest` to the centre of a block, and the others.
+
+        Returns the near queries relative to the centre and what kernels know of them, both to be used before the next
+        call, and the places of the others: all of them if the block is too large for float32.
+        """
+        is_far, rounded, base, lengths = self._near
+        k = len(here)
+        n = approach(self._rotated, here, block.rotated, farthest, is_far, rounded, base, lengths)
+        near, far = (here, here[:0]) if n == k else (here[~is_far[:k]], here[is_far[:k]])
+        terms = rounded.shape[1] + 3.0
+        asked = BlockQueries(near, base[:n], lengths[:n], self._blur, block.radius, FLOAT32_UNIT, terms)
+        return rounded[:n], asked, far
+
+    def products(self, block: Block, queries: NDArray[np.float32], asked: BlockQueries) -> Products:
+        """Products of near queries (k, width) with the rows of a block in float32."""
+        k = len(queries)
+        products = self.scratch.products[: k * len(block.norms)].reshape(k, -1)
+        self.index.multiply(queries, block.panels, products)
+        if self.own is not None and self.groups is not None:
+            leave_out(products, self.own[asked.here], self.groups[block.places])
+        return products, block.norms, asked
+
+    def exact_products(self, block: Block, here: NDArray[np.int64]) -> Products:
+        """Products of queries `here` (k,) with the rows of a block in float64: half as fast."""
+        rows = (self.index.rows[block.rows] - block.centre) / self.index.bandwidth
+        centred = (self.queries[here] - block.centre) / self.index.bandwidth
+        norm2 = np.einsum("ij,ij->i", centred, centred)
+        rows2 = np.einsum("ij,ij->i", rows, rows)
+        products = centred @ rows.T
+        products -= 0.5 * rows2
+        if self.own is not None and self.groups is not None:
+            products[self.own[here][:, None] == self.groups[block.places][: len(rows)]] = -np.inf
+        largest = products.max(axis=1)
+        base = np.where(largest == -np.inf, 0.0, largest)
+        products -= base[:, None]
+        radius, terms, no_blur = math.sqrt(rows2.max()), rows.shape[1] + 3.0, np.zeros(len(self.queries))
+        asked = BlockQueries(here, base - 0.5 * norm2, np.sqrt(norm2), no_blur, radius, FLOAT64_UNIT, terms)
+        return products.astype(np.float32), np.zeros(len(rows), np.float32), asked
+
+
+def _norms(vectors: NDArray[np.float64]) -> NDArray[np.float64]:
+    norms: NDArray[np.float64] = np.sqrt(np.einsum("ij,ij->i", vectors, vectors))
+    return norms
