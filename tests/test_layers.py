@@ -21,7 +21,6 @@ LARGER = {
     "records.Event": "its fields are those of an event line in a log",
     "log.reader.Log": "its columns are the fields of Check",
     "reference.arrays.ReferenceArrays": "its fields are the arrays of a reference file",
-    "watch.event_course.EventCourse": "its attributes are those fields of an event that are collected check by check",
     "io.lammps_dump._Snapshot": "its fields are the items of a frame in a dump",
 }
 

@@ -2,8 +2,8 @@
 
 from collections import deque
 from collections.abc import Mapping, Sequence
-from dataclasses import fields
-from typing import Any
+from dataclasses import dataclass, fields
+from typing import Any, NamedTuple
 
 from quests_md._json import from_mapping, number, to_mapping
 from quests_md.records import Check, Event, EventKind
@@ -25,57 +25,132 @@ GROWTH, GROWTH_CHECKS, GROWN, COMPACT = 2.0, 3, 20, 0.5
 MOST_PART = 0.5
 
 
+@dataclass(slots=True)
+class _History:
+    """The sizes of an event by step, thinned by half whenever they are too many."""
+
+    entries: list[tuple[int, int, int]]
+    """(step, size, atoms of the followed cluster)"""
+    every: int = 1
+    """Checks from one entry to the next."""
+
+    def add(self, n_before: int, step: int, size: int, cluster: int) -> None:
+        """Take the sizes of a check before which the event had `n_before` checks."""
+        if n_before % self.every:
+            return
+        self.entries.append((step, size, cluster))
+        if len(self.entries) > MOST_HISTORY:
+            self.entries = self.entries[::2]
+            self.every *= 2
+
+
+class _Growth:
+    """The cluster that an event follows, and whether it grows."""
+
+    def __init__(self) -> None:
+        self.tracker = ClusterTracker()
+        self.track: int | None = None  # id of the followed track
+        self.size: int | None = None
+        self.first: list[int] = []  # the last sizes before the event was confirmed
+        self.recent: deque[int] = deque(maxlen=GROWTH_CHECKS)
+        self.is_compact = True
+
+    def follow(self, of_all: int, *, is_confirmed: bool) -> None:
+        """Stay with one cluster through merges; take the largest where it is lost."""
+        tracks = {track.id: track for track in self.tracker.tracks}
+        heir = next((t.id for t in tracks.values() if self.track in t.merged), self.track)
+        if heir not in tracks:
+            heir = max(tracks, key=lambda i: (tracks[i].size, -i), default=None)
+        self.track = heir
+        self.size = 0 if heir is None else tracks[heir].size
+        if not is_confirmed:
+            self.first = [*self.first, self.size][-GROWTH_CHECKS:]
+        self.recent.append(self.size)
+        self.is_compact = self.is_compact and (self.size < GROWN or self.size >= COMPACT * of_all)
+
+    def has_grown(self) -> bool:
+        """Whether the cluster has grown to twice its size and stays.
+
+        Atoms that heat takes out of the reference here and there join in the end too, but most of them are elsewhere
+        before that.
+        """
+        if len(self.recent) < GROWTH_CHECKS or not self.is_compact or not self.first:
+            return False
+        return min(self.recent) >= max(GROWN, GROWTH * max(self.first))
+
+    def restore(self, state: Mapping[str, Any]) -> None:
+        """Continue where the state of the event was taken."""
+        self.tracker.restore(state["tracker"])
+        self.track, self.size, self.is_compact = state["track"], state["cluster"], state["is_compact"]
+        self.first = list(state["first"])
+        self.recent.extend(state["recent"])
+
+
+class _Onset(NamedTuple):
+    """The first check out."""
+
+    step: int
+    time_ps: float | None
+    temperature_K: float | None
+
+
+class _Opening(NamedTuple):
+    """When the patience of the trigger was spent."""
+
+    event_id: int
+    step: int
+    n_before: int
+    """Checks of the event before that one."""
+
+
 class EventCourse:
     """Collects the checks of one event, from the first check out; memory does not grow with its length."""
 
-    def __init__(self, channel: EventKind, first: Check | None = None) -> None:
+    def __init__(self, channel: EventKind, onset: _Onset) -> None:
         self.channel = channel
         self.kind = channel
-        self.event_id = 0
         self.phase: str | None = None
         self.reason = ""
-        self.onset_step = 0 if first is None else first.step
-        self.onset_time_ps = None if first is None else first.time_ps
-        self.onset_temperature_K = None if first is None else first.temperature_K
-        self.confirmed_step: int | None = None
-        self.last_step = self.onset_step
+        self.last_step = onset.step
         self.n_checks = 0
-        self.n_open_checks = 0
-        self._history: list[tuple[int, int, int]] = []  # step, size, atoms of the followed cluster
-        self._every = 1
+        self._onset = onset
+        self._opening: _Opening | None = None
+        self._history = _History([])
+        self._growth = _Growth()
         self._alarms: dict[str, None] = {}
-        self._alarms_now: tuple[str, ...] = ()
         self._peak: Peak | None = None
-        self._tracker = ClusterTracker()
-        self._track: int | None = None
-        self._cluster: int | None = None
-        self._first: list[int] = []
-        self._recent: deque[int] = deque(maxlen=GROWTH_CHECKS)
-        self._is_compact = True
+
+    @classmethod
+    def begun_by(cls, channel: EventKind, check: Check) -> "EventCourse":
+        """The course of an event whose first check out is this one, which is yet to be added."""
+        return cls(channel, _Onset(check.step, check.time_ps, check.temperature_K))
 
     @property
     def is_confirmed(self) -> bool:
         """Whether patience has been spent."""
-        return self.confirmed_step is not None
+        return self._opening is not None
+
+    @property
+    def event_id(self) -> int:
+        """Count of the event, 0 before it is confirmed."""
+        return 0 if self._opening is None else self._opening.event_id
+
+    @property
+    def n_open_checks(self) -> int:
+        """Checks since it was confirmed, the confirming one included."""
+        return 0 if self._opening is None else self.n_checks - self._opening.n_before
 
     def add(self, check: Check, excess: float, findings: Findings, alarms: Sequence[str] = ()) -> None:
         """Take the next check of the event, with the alarms that concern the event."""
         size, of_all = findings.size(self.channel)
         if self.channel != "exploded":
-            findings.track(self.channel, self._tracker)
-            self._follow(of_all)
-        if self.n_checks % self._every == 0:
-            self._history.append((check.step, size, self._cluster or 0))
-            if len(self._history) > MOST_HISTORY:
-                self._history = self._history[::2]
-                self._every *= 2
+            findings.track(self.channel, self._growth.tracker)
+            self._growth.follow(of_all, is_confirmed=self.is_confirmed)
+        self._history.add(self.n_checks, check.step, size, self._growth.size or 0)
         self.n_checks += 1
-        if self.is_confirmed:
-            self.n_open_checks += 1
         if check.state != "in":
             self.last_step = check.step
         self._alarms |= dict.fromkeys(alarms)
-        self._alarms_now = tuple(alarms)
         if self._peak is None or excess > self._peak.peak_excess:
             self._peak = findings.peak(self.channel, excess)
 
@@ -83,29 +158,18 @@ class EventCourse:
         """Patience is spent: the event is open."""
         if self.channel != "novel":
             self.reason, self.phase = findings.reason(self.channel)
-        self.event_id = event_id
-        self.confirmed_step = check.step
-        self.n_open_checks = 1
+        self._opening = _Opening(event_id, check.step, self.n_checks - 1)
 
-    def has_grown(self) -> bool:
-        """Whether one cluster has grown to twice its size and stays.
-
-        Atoms that heat takes out of the reference here and there join in the end too, but most of them are elsewhere
-        before that.
-        """
-        if len(self._recent) < GROWTH_CHECKS or not self._is_compact or not self._first:
-            return False
-        return min(self._recent) >= max(GROWN, GROWTH * max(self._first))
-
-    def update_kind(self, check: Check) -> bool:
+    def update_kind(self, check: Check, alarms: Sequence[str]) -> bool:
         """Call the event a transition once its cluster has grown. Returns whether that is new."""
-        if self.kind != "novel" or not self.has_grown() or self._recent[-1] > MOST_PART * check.n_atoms:
+        growth = self._growth
+        if self.kind != "novel" or not growth.has_grown() or growth.recent[-1] > MOST_PART * check.n_atoms:
             return False
-        if "dh_mean" in self._alarms_now:  # the frame as a whole has left the reference
+        if "dh_mean" in alarms:  # the frame as a whole has left the reference
             return False
         self.kind = "transition"
         self.reason = (
-            f"a connected cluster of atoms above the atom level grew from {max(self._first)} to {self._cluster} by "
+            f"a connected cluster of atoms above the atom level grew from {max(growth.first)} to {growth.size} by "
             f"step {check.step}"
         )
         return True
@@ -115,73 +179,64 @@ class EventCourse:
         peak = self._peak
         assert peak is not None
         by_cluster = self.channel == "novel" and CLUSTER_ALARM in self._alarms
+        sizes = ((step, cluster if by_cluster else size) for step, size, cluster in self._history.entries)
         return Event(
             id=self.event_id,
             kind=self.kind,
-            onset_step=self.onset_step,
-            confirmed_step=self.onset_step if self.confirmed_step is None else self.confirmed_step,
+            onset_step=self._onset.step,
+            confirmed_step=self._onset.step if self._opening is None else self._opening.step,
             last_step=self.last_step,
-            onset_time_ps=self.onset_time_ps,
-            onset_temperature_K=self.onset_temperature_K,
+            onset_time_ps=self._onset.time_ps,
+            onset_temperature_K=self._onset.temperature_K,
             alarms=tuple(self._alarms),
-            # of one kind all along, whichever alarm came first
-            size_history=tuple((step, cluster if by_cluster else size) for step, size, cluster in self._history),
+            size_history=tuple(sizes),  # of one kind all along, whichever alarm came first
             n_checks=self.n_checks,
             is_open=is_open,
             reason=self.reason,
             phase=self.phase,
-            cluster=self._cluster,
+            cluster=self._growth.size,
             **{f.name: getattr(peak, f.name) for f in fields(peak)},
         )
 
     def state(self) -> dict[str, Any]:
         """All there is to know, in plain types."""
-        names = (
-            "channel", "kind", "event_id", "phase", "reason", "onset_step", "onset_time_ps", "onset_temperature_K",
-            "confirmed_step", "last_step", "n_checks", "n_open_checks",
-        )  # fmt: skip
-        return {name: getattr(self, name) for name in names} | {
-            "history": [list(entry) for entry in self._history],
-            "every": self._every,
+        growth = self._growth
+        return {
+            "channel": self.channel,
+            "kind": self.kind,
+            "event_id": self.event_id,
+            "phase": self.phase,
+            "reason": self.reason,
+            **{f"onset_{name}": value for name, value in self._onset._asdict().items()},
+            "confirmed_step": None if self._opening is None else self._opening.step,
+            "last_step": self.last_step,
+            "n_checks": self.n_checks,
+            "n_open_checks": self.n_open_checks,
+            "history": [list(entry) for entry in self._history.entries],
+            "every": self._history.every,
             "alarms": list(self._alarms),
             "peak": None if self._peak is None else to_mapping(self._peak),
-            "tracker": self._tracker.state(),
-            "track": self._track,
-            "cluster": self._cluster,
-            "first": list(self._first),
-            "recent": list(self._recent),
-            "is_compact": self._is_compact,
+            "tracker": growth.tracker.state(),
+            "track": growth.track,
+            "cluster": growth.size,
+            "first": list(growth.first),
+            "recent": list(growth.recent),
+            "is_compact": growth.is_compact,
         }
 
     @classmethod
     def from_state(cls, state: Mapping[str, Any]) -> "EventCourse":
         """The course of which `state` was taken."""
-        course = cls(state["channel"])
-        for name in ("kind", "event_id", "phase", "reason", "onset_step", "confirmed_step", "last_step"):
+        time_ps, temperature_K = (number(state[f"onset_{name}"]) for name in ("time_ps", "temperature_K"))
+        course = cls(state["channel"], _Onset(state["onset_step"], time_ps, temperature_K))
+        for name in ("kind", "phase", "reason", "last_step", "n_checks"):
             setattr(course, name, state[name])
-        course.onset_time_ps = number(state["onset_time_ps"])
-        course.onset_temperature_K = number(state["onset_temperature_K"])
-        course.n_checks, course.n_open_checks = state["n_checks"], state["n_open_checks"]
-        for step, *sizes in state["history"]:
-            course._history.append((int(step), int(sizes[0]), int(sizes[-1])))
-        course._every = state["every"]
+        if state["confirmed_step"] is not None:
+            n_before = state["n_checks"] - state["n_open_checks"]
+            course._opening = _Opening(state["event_id"], state["confirmed_step"], n_before)
+        entries = [(int(step), int(sizes[0]), int(sizes[-1])) for step, *sizes in state["history"]]
+        course._history = _History(entries, state["every"])
+        course._growth.restore(state)
         course._alarms = dict.fromkeys(state["alarms"])
         course._peak = None if state["peak"] is None else from_mapping(Peak, state["peak"])
-        course._tracker.restore(state["tracker"])
-        course._track, course._cluster = state["track"], state["cluster"]
-        course._first, course._is_compact = list(state["first"]), state["is_compact"]
-        course._recent.extend(state["recent"])
         return course
-
-    def _follow(self, of_all: int) -> None:
-        """Stay with one cluster through merges; take the largest where it is lost."""
-        tracks = {track.id: track for track in self._tracker.tracks}
-        heir = next((t.id for t in tracks.values() if self._track in t.merged), self._track)
-        if heir not in tracks:
-            heir = max(tracks, key=lambda i: (tracks[i].size, -i), default=None)
-        self._track = heir
-        self._cluster = 0 if heir is None else tracks[heir].size
-        if not self.is_confirmed:
-            self._first = [*self._first, self._cluster][-GROWTH_CHECKS:]
-        self._recent.append(self._cluster)
-        self._is_compact = self._is_compact and (self._cluster < GROWN or self._cluster >= COMPACT * of_all)

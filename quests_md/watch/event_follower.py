@@ -223,10 +223,11 @@ class EventFollower:
         if after == "in":
             self.n_outliers += before == "opening"
             return self._close(channel)
-        course = self._courses.setdefault(channel, EventCourse(channel, check))
-        course.add(check, excess, findings, [name for name, value in excesses.items() if value > 0])
+        course = self._courses.setdefault(channel, EventCourse.begun_by(channel, check))
+        alarms = [name for name, value in excesses.items() if value > 0]
+        course.add(check, excess, findings, alarms)
         outcome = _Outcome(stop=after == "stop")
-        return outcome + self._open_or_follow(course, check, findings) if after in ("open", "stop") else outcome
+        return outcome + self._open_or_follow(course, check, findings, alarms) if after in ("open", "stop") else outcome
 
     def _excesses(self, channel: EventKind, check: Check) -> dict[str, float]:
         """The excesses of the statistics of a channel."""
@@ -244,11 +245,13 @@ class EventFollower:
         for channel in PATIENT:
             outcome += self._close(channel)
             self.triggers[channel].interrupt()
-        course = self._courses.setdefault("exploded", EventCourse("exploded", check))
+        course = self._courses.setdefault("exploded", EventCourse.begun_by("exploded", check))
         course.add(check, math.inf if check.explosion else math.nan, findings)
         return outcome + self._open_or_follow(course, check, findings)
 
-    def _open_or_follow(self, course: EventCourse, check: Check, findings: Findings) -> _Outcome:
+    def _open_or_follow(
+        self, course: EventCourse, check: Check, findings: Findings, alarms: Sequence[str] = ()
+    ) -> _Outcome:
         is_new = not course.is_confirmed
         if is_new:
             self.n_events += 1
@@ -256,7 +259,7 @@ class EventFollower:
             if course.channel in self.triggers:  # one budget for all
                 for trigger in self.triggers.values():
                     trigger.n_events = self.triggers[course.channel].n_events
-        has_changed = course.update_kind(check)
+        has_changed = course.update_kind(check, alarms)
         # the 1st, 2nd, 4th, ... check of an open event: a killed run has lost at most half of its course
         if not has_changed and not _is_power_of_two(course.n_open_checks):
             return _Outcome()
