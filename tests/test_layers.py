@@ -20,7 +20,7 @@ LARGER = {
     "records.Check": "its fields are the columns of a log",
     "records.Event": "its fields are those of an event line in a log",
     "log.reader.Log": "its columns are the fields of Check",
-    "reference.arrays.ReferenceArrays": "its fields are the arrays of a reference file",
+    "reference.contents.ReferenceArrays": "its fields are the arrays of a reference file",
     "io.lammps_dump._Snapshot": "its fields are the items of a frame in a dump",
 }
 

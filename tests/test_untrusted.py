@@ -26,7 +26,7 @@ from quests_md import Calibration, Descriptor, Monitor, Reference, calibrate, sc
 from quests_md.calibration.statistics import STATISTICS
 from quests_md.errors import FileFormatError, MismatchError, QuestsMDError
 from quests_md.io.frames import count_frames, frame_time_ps, iter_frames
-from quests_md.reference.arrays import ARRAYS
+from quests_md.reference.contents import ARRAYS
 
 DTYPES = {"F64": np.float64, "F32": np.float32, "I64": np.int64, "U8": np.uint8, "BOOL": np.bool_}
 

@@ -81,7 +81,7 @@ def calibrate(
             frames,
             descriptor=reference.descriptor,
             bandwidth=reference.bandwidth,
-            match=reference.match,  # type: ignore[arg-type]  # checked when the reference was made
+            match=reference.match,
             groups=groups,
             threads=threads,
         )

@@ -90,9 +90,9 @@ def held_out_frames(
 
 def separate_frames(reference: Reference, apart: Reference, threads: int | None) -> HeldOut:
     """Frames that are not in the reference, judged against all of it."""
-    dh = reference.known.evaluate(apart.rows, apart.numbers, threads=threads)
+    dh = reference.evaluate(apart.rows, apart.numbers, threads=threads)
     top = near_largest(dh, apart.arrays.frame_elements)
-    dh[top] = reference.known.evaluate(apart.rows[top], apart.numbers[top], float64=True, threads=threads)
+    dh[top] = reference.evaluate(apart.rows[top], apart.numbers[top], float64=True, threads=threads)
     return _collect(reference, apart, dh, apart.arrays.frame_group, threads)
 
 
@@ -116,7 +116,7 @@ def _collect(
         numbers, left_out = source.numbers[rows], None if is_separate else groups
         own = np.full(len(rows), -1) if is_separate else groups[source.arrays.atom_frame[rows]]
         values = sketch.delta_entropy_without(source.rows[rows], numbers, own, left_out, threads=threads)
-        values -= reference.known.log_shares(sketch.known, numbers)
+        values -= reference.log_shares(sketch, numbers)
         sampled_dh = np.split(values, np.cumsum([len(part) for part in samples])[:-1])
     pair_distances = reference.pair_distances()
     full, proven = [], []

@@ -48,7 +48,7 @@ def evaluate_full(reference: Reference, these: Environments, threads: int | None
     """Evaluate every environment."""
     known = these.known
     levels = these.levels, these.atom_levels
-    dh = reference.known.evaluate(these.rows, these.numbers, levels=levels, threads=threads)
+    dh = reference.evaluate(these.rows, these.numbers, levels=levels, threads=threads)
     return FrameNumbers(
         atoms=these.atoms,
         dh=dh,
@@ -79,7 +79,7 @@ def evaluate_proven(
     near = these.levels - margin
     lowest = np.minimum(near, these.atom_levels) if counts_tail else near
     of = these.levels, near, these.atom_levels
-    dh = reference.known.evaluate_above(these.rows, numbers, lowest, levels=of, threads=threads)
+    dh = reference.evaluate_above(these.rows, numbers, lowest, levels=of, threads=threads)
     open_ = ~(known & np.isnan(dh))
     above = open_ & ~(known & (dh <= these.levels))
     tail = open_ & ~(known & (dh <= these.atom_levels))
@@ -87,7 +87,7 @@ def evaluate_proven(
     dh[~(open_ & ~(known & (dh <= near)))] = np.nan
     chosen = sample(these.identities, SEED)
     sampled = sketch.delta_entropy(these.rows[chosen], numbers=numbers[chosen], threads=threads)
-    sampled -= reference.known.log_shares(sketch.known, numbers[chosen])
+    sampled -= reference.log_shares(sketch, numbers[chosen])
     averaged, excess = np.full(len(dh), np.nan), these.excess(dh)
     averaged[chosen] = np.where(known[chosen], sampled, np.nan)
     return FrameNumbers(

@@ -91,7 +91,7 @@ class PhaseRatios:
     def of_frame(self, atoms: Atoms, rows: NDArray[np.float64], threads: int | None) -> Ratios:
         """Ratios of the atoms of a frame, all of them centers, by their descriptor rows."""
         numbers = np.asarray(atoms.numbers)
-        dh = [reference.known.evaluate(rows, numbers, threads=threads) for reference in self.references.values()]
+        dh = [reference.evaluate(rows, numbers, threads=threads) for reference in self.references.values()]
         return self._averaged(atoms, np.stack(dh, axis=1))
 
     def of_control(self, frames: Reference, threads: int | None) -> HeldOutFrames:

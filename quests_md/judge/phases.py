@@ -95,7 +95,7 @@ class Phases:
                 control,
                 descriptor=known.descriptor,
                 bandwidth=known.bandwidth,
-                match=known.match,  # type: ignore[arg-type]  # checked when the reference was made
+                match=known.match,
                 threads=threads,
             )
             beside.append(self._ratios.of_control(source, threads))

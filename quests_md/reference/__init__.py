@@ -1,12 +1,11 @@
 """What is known: the environments of a training set, built, saved, merged and asked."""
 
 from .build import label_list
-from .contents import require_equal_settings
-from .file_checks import shortened
+from .file import shortened
 from .held_out import near_largest, whole_groups
-from .merge import thinned
+from .merge import require_equal_settings
 from .query import Nearest
-from .reference import Reference
+from .reference import Reference, thinned
 
 __all__ = [
     "Nearest",

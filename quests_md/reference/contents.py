@@ -1,236 +1,160 @@
-"""What a reference holds: arrays, settings, and where they come from."""
+"""What a reference holds: arrays, typed and read-only, settings, and where they come from."""
 
-import os
 from collections.abc import Mapping, Sequence
-from functools import cached_property, partial
-from pathlib import Path
-from typing import Any, Self
+from dataclasses import dataclass, field, fields
+from functools import partial
+from typing import Any, NamedTuple
 
 import numpy as np
-from ase import Atoms
-from ase.data import chemical_symbols
 from numpy.typing import NDArray
 
 from quests_md.environments import DescriptorLike
-from quests_md.errors import MismatchError
-from quests_md.records import NearestEnvironment
 
-from . import file as reference_file
-from .arrays import PAIR_BIN, ReferenceArrays
-from .query import Nearest
+__all__ = ["ARRAYS", "PAIR_BIN", "Contents", "ReferenceArrays", "blocks_of", "pair_keys"]
 
-__all__ = ["Contents", "require_equal_settings"]
+#: Å, width of the bins in which nearest-neighbour distances of element pairs are counted.
+PAIR_BIN = 0.01
 
 
-class Contents:
-    """Arrays, settings and origin of a reference, never changed, and what can be read off them."""
+class Layout(NamedTuple):
+    """Type and shape of an array in the file."""
 
-    def __init__(
-        self,
-        arrays: ReferenceArrays,
-        *,
-        descriptor: DescriptorLike | None,
-        settings: Mapping[str, Any],
-        sources: Sequence[str],
-        provenance: Mapping[str, Any],
-        fingerprint: str | None = None,
-    ) -> None:
-        self._arrays = arrays
-        self._descriptor = descriptor
-        self._settings = dict(settings)
-        self._sources = tuple(sources)
-        self._provenance = dict(provenance)
-        self._fingerprint = fingerprint
+    dtype: str
+    """Name of the type."""
+    per: str
+    """What there is one entry for: "atoms" (rows), "frames", "pairs" (of elements) or "scores"."""
+    entry: tuple[int | None, ...]
+    """Shape of one entry; None: any length."""
 
-    def replaced(self, arrays: ReferenceArrays, **changes: Any) -> Self:
-        """A new one with these arrays and the arguments of the constructor that are given; the rest as here."""
-        return type(self)(**(self._arguments() | {"arrays": arrays, "fingerprint": None} | changes))
+
+def _layout(dtype: str, per: str, *entry: int | None) -> dict[str, Layout]:
+    return {"layout": Layout(dtype, per, entry)}
+
+
+@dataclass(frozen=True, slots=True, eq=False, kw_only=True)
+class ReferenceArrays:
+    """Rows, the atoms and frames that the rows come from, and what was counted of them.
+
+    N_ref rows, one for each center (an atom that the descriptor gives a row) of n_frames frames. Under match="element"
+    rows are sorted by element; within an element, and under match="any" altogether, by frame and atom.
+    """
+
+    rows: NDArray[np.float64] = field(metadata=_layout("float64", "atoms", None))
+    """(N_ref, width) descriptor rows, 1/Å."""
+    numbers: NDArray[np.uint8] = field(metadata=_layout("uint8", "atoms"))
+    """(N_ref,) atomic number of each row."""
+    atom_frame: NDArray[np.int64] = field(metadata=_layout("int64", "atoms"))
+    """(N_ref,) frame of each row, counted over all frames of the reference."""
+    atom_index: NDArray[np.int64] = field(metadata=_layout("int64", "atoms"))
+    """(N_ref,) index of the atom in its frame, atoms that are no centers counted."""
+    positions: NDArray[np.float32] = field(metadata=_layout("float32", "atoms", 3))
+    """(N_ref, 3) positions of the atoms, Å."""
+    frame_source: NDArray[np.int64] = field(metadata=_layout("int64", "frames"))
+    """(n_frames,) place of the file of each frame in `sources`."""
+    frame_index: NDArray[np.int64] = field(metadata=_layout("int64", "frames"))
+    """(n_frames,) place of each frame in its file, from 0."""
+    frame_natoms: NDArray[np.int64] = field(metadata=_layout("int64", "frames"))
+    """(n_frames,) atoms of each frame, those that are no centers included."""
+    frame_volume: NDArray[np.float64] = field(metadata=_layout("float64", "frames"))
+    """(n_frames,) volume of the cell, Å^3; NaN unless the frame is periodic in three directions."""
+    frame_group: NDArray[np.int64] = field(metadata=_layout("int64", "frames"))
+    """(n_frames,) group of each frame: frames of different groups count as independent."""
+    frame_time: NDArray[np.float64] = field(metadata=_layout("float64", "frames"))
+    """(n_frames,) time of each frame, ps; NaN where unknown."""
+    cells: NDArray[np.float32] = field(metadata=_layout("float32", "frames", 3, 3))
+    """(n_frames, 3, 3) cell vectors as rows, Å."""
+    pbc: NDArray[np.bool_] = field(metadata=_layout("bool", "frames", 3))
+    """(n_frames, 3) periodic directions."""
+    pair_elements: NDArray[np.uint8] = field(metadata=_layout("uint8", "pairs", 2))
+    """(n_pairs, 2) pairs of atomic numbers a <= b seen as neighbours, ascending."""
+    pair_smallest: NDArray[np.float64] = field(metadata=_layout("float64", "pairs"))
+    """(n_pairs,) smallest nearest-neighbour distance of each pair, Å."""
+    pair_histogram: NDArray[np.int64] = field(metadata=_layout("int64", "pairs", None))
+    """(n_pairs, n_bins) nearest-neighbour distances of each pair, counted in bins of `PAIR_BIN` from 0 Å."""
+    score_row: NDArray[np.int64] | None = field(default=None, metadata=_layout("int64", "scores"))
+    """(n_scores,) rows that have a held-out score, ascending; None: no scores are carried."""
+    score: NDArray[np.float64] | None = field(default=None, metadata=_layout("float64", "scores"))
+    """(n_scores,) dH in nats of the row as if its group were not in the reference; +inf: no other group to compare."""
+
+    def __post_init__(self) -> None:
+        for name, array in self.present().items():
+            view = array.view()
+            view.flags.writeable = False
+            object.__setattr__(self, name, view)
 
     def __reduce__(self) -> tuple[Any, ...]:
-        """Pickled are the arguments of the constructor, nothing that can be made again."""
-        return partial(type(self), **self._arguments()), ()
+        """Arrays that come out of a pickle are writeable: they pass the constructor again."""
+        return partial(ReferenceArrays, **self.present()), ()
 
-    def _arguments(self) -> dict[str, Any]:
-        names = ("arrays", "descriptor", "settings", "sources", "provenance", "fingerprint")
-        return {name: getattr(self, f"_{name}") for name in names}
+    def present(self) -> dict[str, NDArray[Any]]:
+        """The arrays by name, without those that are None."""
+        arrays = {part.name: getattr(self, part.name) for part in fields(self)}
+        return {name: array for name, array in arrays.items() if array is not None}
 
-    def __repr__(self) -> str:
-        return (
-            f"<Reference: {self.n_environments} environments of {', '.join(self.elements) or 'no element'} in "
-            f"{self.n_frames} frames, h = {self.bandwidth} 1/Å, match = {self.match!r}, {self.fingerprint}>"
-        )
+    def with_rows(self, chosen: NDArray[np.int64] | slice) -> "ReferenceArrays":
+        """The same frames with the chosen rows alone, in the order given; without scores."""
+        per = {name: layout.per for name, layout in ARRAYS.items()}
+        kept = {name: array for name, array in self.present().items() if per[name] != "scores"}
+        return ReferenceArrays(**{n: array[chosen] if per[n] == "atoms" else array for n, array in kept.items()})
 
-    @property
-    def arrays(self) -> ReferenceArrays:
-        """The arrays, read-only."""
-        return self._arrays
+    def by_element(self) -> "ReferenceArrays":
+        """The same with rows sorted by element, otherwise in the order in which they are; without scores."""
+        if (np.diff(self.numbers.astype(np.int64)) >= 0).all():
+            return self
+        return self.with_rows(np.argsort(self.numbers, kind="stable"))
 
-    @property
-    def n_environments(self) -> int:
-        """Rows N_ref."""
-        return len(self._arrays.rows)
-
-    @property
-    def n_frames(self) -> int:
-        """Frames that the environments come from."""
-        return len(self._arrays.frame_natoms)
+    def groups_of_rows(self, frame_groups: NDArray[np.int64] | None = None) -> NDArray[np.int64]:
+        """(N_ref,) group of each row, from the group of each frame (n_frames,), default `frame_group`."""
+        groups: NDArray[np.int64] = (self.frame_group if frame_groups is None else frame_groups)[self.atom_frame]
+        return groups
 
     @property
-    def elements(self) -> tuple[str, ...]:
-        """Chemical symbols present, by atomic number."""
-        return tuple(chemical_symbols[z] for z in np.unique(self._arrays.numbers))
+    def frame_elements(self) -> NDArray[np.int64]:
+        """(N_ref,) equal numbers for rows of one frame and element."""
+        return pair_keys(self.atom_frame, self.numbers)
 
     @property
-    def bandwidth(self) -> float:
-        """Kernel width h, 1/Å."""
-        return float(self._settings["bandwidth"])
+    def frame_order(self) -> NDArray[np.int64]:
+        """(N_ref,) indices of the rows in the order of frames and, within a frame, of atoms."""
+        return np.lexsort((self.atom_index, self.atom_frame))
 
-    @property
-    def match(self) -> str:
-        """Which reference atoms an atom is compared with: "element" or "any"."""
-        return str(self._settings["match"])
 
-    @property
-    def descriptor(self) -> DescriptorLike:
-        """The callable that makes the rows.
+@dataclass(frozen=True, slots=True, eq=False)
+class Contents:
+    """All of a reference: what frames are built into, what a file holds, and what `Reference` is made from."""
 
-        Raises
-        ------
-        ValueError
-            If the reference was loaded from a file made with a descriptor of one's own and none was given.
-        """
-        if self._descriptor is None:
-            raise ValueError(
-                f"descriptor: the reference was made with {self._settings['descriptor']!r}, which is not one of "
-                "quests_md's; give it to Reference.load(path, descriptor=...)"
-            )
-        return self._descriptor
-
-    @property
-    def has_descriptor(self) -> bool:
-        """Whether `descriptor` is known."""
-        return self._descriptor is not None
-
-    @property
-    def settings(self) -> dict[str, Any]:
-        """What must agree for two references, or a frame and a reference, to be compared."""
-        return dict(self._settings)
-
-    @property
-    def provenance(self) -> dict[str, Any]:
-        """Where the reference comes from: creation time, versions, group rule, what was left out, parents."""
-        return dict(self._provenance)
+    arrays: ReferenceArrays
+    """Rows, and the atoms and frames that the rows come from."""
+    descriptor: DescriptorLike | None
+    """The callable that makes the rows; None: a descriptor of one's own that is not at hand."""
+    settings: Mapping[str, Any]
+    """Fingerprint and settings of the descriptor, "bandwidth" in 1/Å, and "match"."""
+    sources: Sequence[str]
+    """Names of the files, to which `frame_source` points."""
+    provenance: Mapping[str, Any]
+    """Creation time, versions, group rule, what was left out, parents."""
+    fingerprint: str | None = None
+    """Checksum of settings and arrays; None: not computed yet."""
 
     @property
     def ancestors(self) -> tuple[str, ...]:
         """Fingerprints of the references from which `extend` and `merge` made this one, the oldest first."""
-        return tuple(self._provenance.get("ancestors", self._provenance.get("parents", ())))
-
-    @property
-    def sources(self) -> tuple[str, ...]:
-        """Names of the files, to which `frame_source` points."""
-        return self._sources
-
-    @property
-    def rows(self) -> NDArray[np.float64]:
-        """(N_ref, width) descriptor rows, 1/Å."""
-        return self._arrays.rows
-
-    @property
-    def numbers(self) -> NDArray[np.uint8]:
-        """(N_ref,) atomic numbers."""
-        return self._arrays.numbers
-
-    @property
-    def row_groups(self) -> NDArray[np.int64]:
-        """(N_ref,) group of each row: the group of its frame."""
-        return self._arrays.groups_of_rows()
-
-    @property
-    def fingerprint(self) -> str:
-        """Checksum of the rows, elements, groups and settings: equal exactly for references that answer alike."""
-        if self._fingerprint is None:
-            self._fingerprint = reference_file.fingerprint(self._settings, self._arrays)
-        return self._fingerprint
-
-    def pair_distances(self) -> dict[tuple[int, int], tuple[float, float]]:
-        """Smallest and median nearest-neighbour distance in Å of each pair of atomic numbers (a <= b) seen."""
-        arrays, distances = self._arrays, {}
-        for (a, b), smallest, histogram in zip(
-            arrays.pair_elements, arrays.pair_smallest, arrays.pair_histogram, strict=True
-        ):
-            middle = np.searchsorted(np.cumsum(histogram), histogram.sum() / 2)
-            distances[int(a), int(b)] = float(smallest), float((middle + 0.5) * PAIR_BIN)
-        return distances
-
-    def frame(self, index: int) -> Atoms:
-        """Frame `index` as it is kept: its centers, with positions and cell in single precision."""
-        order, ends = self._rows_of_frames
-        atoms = order[ends[index] : ends[index + 1]]
-        frame = Atoms(
-            numbers=self.numbers[atoms],
-            positions=self._arrays.positions[atoms].astype(np.float64),
-            cell=self._arrays.cells[index].astype(np.float64),
-            pbc=self._arrays.pbc[index],
-        )
-        marked = getattr(self._descriptor, "marked", None)  # of averaged frames, see TimeAveraged
-        return frame if marked is None else marked(frame)
-
-    def describe_nearest(self, nearest: Nearest, i: int) -> NearestEnvironment | None:
-        """File, frame in that file, and atom of entry `i` of a result of `nearest`."""
-        frame = int(nearest.frame[i])
-        if frame < 0:
-            return None
-        return NearestEnvironment(
-            distance=float(nearest.distance[i]),
-            source=self._sources[self._arrays.frame_source[frame]],
-            frame=int(self._arrays.frame_index[frame]),
-            atom=int(nearest.atom[i]),
-        )
-
-    def save(self, path: str | os.PathLike[str]) -> None:
-        """Write the reference to a safetensors file, whole or not at all.
-
-        Raises
-        ------
-        OSError
-            If the file cannot be written; an older one of that name is then untouched.
-        """
-        header = {
-            "settings": self._settings,
-            "provenance": self._provenance,
-            "sources": list(self._sources),
-            "fingerprint": self.fingerprint,
-        }
-        reference_file.write(path, header, self._arrays)
-
-    @staticmethod
-    def verify(path: str | os.PathLike[str]) -> None:
-        """Compare the content of a reference file with the checksums written at save.
-
-        Raises
-        ------
-        FileFormatError
-            If they differ; names the arrays.
-        """
-        reference_file.verify(Path(path))
-
-    @cached_property
-    def _rows_of_frames(self) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-        """Rows in the order of frames, and where each frame ends."""
-        order = self._arrays.frame_order
-        return order, np.searchsorted(self._arrays.atom_frame[order], np.arange(self.n_frames + 1))
+        return tuple(self.provenance.get("ancestors", self.provenance.get("parents", ())))
 
 
-def require_equal_settings(
-    expected: Mapping[str, Any], got: Mapping[str, Any], expected_name: str, got_name: str
-) -> None:
-    """Raise MismatchError naming the first setting that differs, with both values."""
-    # the descriptor's fingerprint says less than the k or cutoff behind it
-    last = "descriptor" if "k" in expected and "k" in got else ""
-    for key in sorted(dict.fromkeys(["descriptor", *expected, *got]), key=lambda key: key == last):
-        if expected.get(key) != got.get(key):
-            raise MismatchError(
-                f"{key}: {expected_name} has {expected.get(key)!r}, {got_name} has {got.get(key)!r}; "
-                "build both with the same settings"
-            )
+#: The arrays of the file in the order in which a file is checked.
+ARRAYS: dict[str, Layout] = {part.name: part.metadata["layout"] for part in fields(ReferenceArrays)}
+
+
+def pair_keys(first: NDArray[np.int64], numbers: NDArray[Any]) -> NDArray[np.int64]:
+    """One integer for each pair of a number (n,) and an atomic number (n,) below 256; ascending as the pairs are."""
+    return first * 256 + numbers.astype(np.int64)
+
+
+def blocks_of(numbers: NDArray[np.uint8], match: str) -> dict[int, slice]:
+    """The rows that an atom is compared with, by its atomic number; one entry, 0, under match="any"."""
+    if match == "any":
+        return {0: slice(0, len(numbers))} if len(numbers) else {}
+    present, starts = np.unique(numbers, return_index=True)
+    stops = [*starts, len(numbers)][1:]
+    return {int(z): slice(int(a), int(b)) for z, a, b in zip(present, starts, stops, strict=True)}

@@ -3,6 +3,7 @@
 import hashlib
 import math
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,28 +22,18 @@ FOLLOWED_FRAMES = 1000
 
 
 def blocks_of_frames(
-    segments: Sequence[int], files: Sequence[int], frame_rows: Sequence[NDArray[np.float64]]
+    kinds: Sequence[Any], files: Sequence[int], frame_rows: Sequence[NDArray[np.float64]]
 ) -> tuple[NDArray[np.int64], dict[int, int]]:
     """Put frames into contiguous blocks of at least two correlation times.
 
-    Parameters
-    ----------
-    segments
-        For each frame the number of its segment: consecutive frames of one file with the same atoms and label.
-    files
-        For each frame the number of its file; one correlation length is estimated per file.
-    frame_rows
-        For each frame its descriptor rows (n_atoms, width), in the order of its atoms.
+    Each frame has a kind, equal for consecutive frames that make one segment, the number of its file, and its
+    descriptor rows (n_atoms, width) in the order of its atoms. One correlation length is estimated per file.
 
-    Returns
-    -------
-    groups
-        For each frame its block, counted from 0. Frames of unknown correlation are blocks of their own.
-    lengths
-        Frames per block for each file whose correlation could be estimated; 1 means uncorrelated frames.
+    Returns the block of each frame, counted from 0, and the frames per block of each file whose correlation could be
+    estimated (1: uncorrelated frames). Frames of unknown correlation are blocks of their own.
     """
-    starts = [i for i in range(len(segments)) if i == 0 or segments[i] != segments[i - 1]]
-    stops = [*starts, len(segments)][1:]
+    starts = [i for i in range(len(kinds)) if i == 0 or kinds[i] != kinds[i - 1]]
+    stops = [*starts, len(kinds)][1:]
     lengths: dict[int, int] = {}
     for file in sorted(set(files)):
         series = [
@@ -55,7 +46,7 @@ def blocks_of_frames(
         if series and not math.isnan(length := correlation_length(series)):
             # a tenth of a frame is within the error of the estimate
             lengths[file] = max(1, math.ceil(length - 0.1))
-    groups = np.empty(len(segments), np.int64)
+    groups = np.empty(len(kinds), np.int64)
     n_groups = 0
     for a, b in zip(starts, stops, strict=True):
         n_blocks = max(1, (b - a) // lengths.get(files[a], 1))
@@ -67,15 +58,11 @@ def blocks_of_frames(
 def correlation_length(series: Sequence[NDArray[np.float64]]) -> float:
     """Two correlation times of the environments, in frames: 1 + 2 sum_L C(L); 1: uncorrelated, NaN: cannot be told.
 
-    C(L) is the correlation of an atom's row with the row of the same atom L frames later, after taking away what the
-    atom is at all times (a neighbour of the vacancy) and what all atoms are at one time (a hotter frame): neither
-    makes two frames copies of each other. The sum ends where C falls below 0.05. Where all atoms always do the same
-    (one atom per cell, a perfect crystal at many volumes) nothing is left to correlate.
-
-    Parameters
-    ----------
-    series
-        Arrays (frames, atoms, width), one per stretch of consecutive frames.
+    Each series has the rows (frames, atoms, width) of consecutive frames. C(L) is the correlation of an atom's row with
+    the row of the same atom L frames later, after taking away what the atom is at all times (a neighbour of the
+    vacancy) and what all atoms are at one time (a hotter frame): neither makes two frames copies of each other. The sum
+    ends where C falls below 0.05. Where all atoms always do the same (one atom per cell, a perfect crystal at many
+    volumes) nothing is left to correlate.
     """
     longest = max(len(x) for x in series) // 2
     products, variance, common = np.zeros(longest), 0.0, 0.0
@@ -118,21 +105,9 @@ def join_copies(
 ) -> tuple[NDArray[np.int64], int]:
     """Put frames with the same rows into one group: a copy in another group would be held out against itself.
 
-    Parameters
-    ----------
-    groups
-        (n_frames,) group of each frame.
-    atom_frame
-        (n,) frame of each row.
-    rows
-        (n, width); rows of one frame in the same order wherever the frame comes again.
-    numbers
-        (n,) atomic numbers, where only equal elements are compared.
-
-    Returns
-    -------
-    groups, n_copies
-        The groups, numbered from 0 in order of appearance, and the number of frames that repeat an earlier one.
+    Takes the group of each frame (n_frames,), and of each row its frame (n,), its width numbers, and its atomic number
+    where only equal elements are compared; rows of a repeated frame are in the same order. Returns the groups, numbered
+    from 0 in order of appearance, and the number of frames that repeat an earlier one.
     """
     order = np.argsort(atom_frame, kind="stable")
     ends = np.searchsorted(atom_frame[order], np.arange(len(groups) + 1))

@@ -5,22 +5,15 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from quests_md._progress import track
-from quests_md._threads import available_threads
-from quests_md.engine import minus_log_sums
+from .query import KnownRows
 
-from .query import FEW_ROWS, KnownRows, is_inaccurate
-
-__all__ = ["MAX_HELD_OUT", "HeldOutScores", "delta_entropy_without", "held_out_scores", "near_largest", "whole_groups"]
+__all__ = ["MAX_HELD_OUT", "HeldOutScores", "held_out_scores", "near_largest", "whole_groups"]
 
 #: Most rows that are held out to set a level.
 MAX_HELD_OUT = 30_000
 
 #: Nats below the largest dH of a frame within which held-out values are taken in float64: the error of fast ones.
 NEAR_LARGEST = 5e-3
-
-#: Environments held out between two moves of the progress bar.
-HELD_OUT_PIECE = 1024
 
 
 class HeldOutScores(NamedTuple):
@@ -34,64 +27,28 @@ class HeldOutScores(NamedTuple):
 
 def held_out_scores(
     known: KnownRows,
-    row_groups: NDArray[np.int64],
+    frame_groups: NDArray[np.int64] | None,
     rng: int | np.random.Generator,
-    *,
-    most_rows: int = MAX_HELD_OUT,
-    threads: int | None = None,
+    most_rows: int,
+    threads: int | None,
 ) -> HeldOutScores:
-    """DH of rows of whole groups, drawn in random order, without the rows of the own group (row_groups: (N_ref,))."""
+    """DH of rows of whole groups, drawn in random order; arguments are those of `Reference.held_out_scores`."""
     try:
         generator = np.random.default_rng(rng)
     except (TypeError, ValueError) as exc:
         raise ValueError(f"rng: expected a seed (0, 1, 2, ...) or a numpy Generator, got {rng!r}") from exc
-    arrays = known.arrays
-    rows = whole_groups(row_groups, most_rows, generator)
+    groups = known.arrays.groups_of_rows(frame_groups)
+    rows = whole_groups(groups, most_rows, generator)
 
-    def without_own(chosen: NDArray[np.int64], float64: bool) -> NDArray[np.float64]:
-        these, numbers, own = arrays.rows[chosen], arrays.numbers[chosen], row_groups[chosen]
-        return delta_entropy_without(known, these, numbers, own, row_groups, float64=float64, threads=threads)
+    def without_own(rows: NDArray[np.int64], float64: bool) -> NDArray[np.float64]:
+        these, numbers = known.rows[rows], known.numbers[rows]
+        return known.delta_entropy_without(these, numbers, groups[rows], frame_groups, float64=float64, threads=threads)
 
     dh = without_own(rows, float64=False)
-    top = near_largest(dh, arrays.frame_elements[rows])
+    top = near_largest(dh, known.arrays.frame_elements[rows])
     dh[top] = without_own(rows[top], float64=True)
     rows.flags.writeable = dh.flags.writeable = False
     return HeldOutScores(rows, dh)
-
-
-def delta_entropy_without(
-    known: KnownRows,
-    rows: NDArray[np.float64],
-    numbers: NDArray[Any],
-    own_groups: NDArray[np.int64],
-    row_groups: NDArray[np.int64],
-    *,
-    float64: bool = False,
-    threads: int | None = None,
-) -> NDArray[np.float64]:
-    """`Reference.delta_entropy_without`, with the group of each row of the reference (N_ref,) given."""
-    out = np.full(len(rows), np.inf)
-    for where, block in known.matches(numbers):
-        its_rows, its_groups = known.arrays.rows[block], row_groups[block]
-        pieces = np.split(where, range(HELD_OUT_PIECE, len(where), HELD_OUT_PIECE))
-        is_exact = float64 or len(its_rows) <= FEW_ROWS
-        for piece in track(pieces, "holding out environments", len(pieces)):
-            unsure = piece
-            if not is_exact:
-                values, _, usual = known.index(block).minus_log_sums(
-                    rows[piece], available_threads(threads), own_groups[piece], its_groups
-                )
-                out[piece] = values
-                unsure = piece[is_inaccurate(values, usual)]
-            out[unsure] = minus_log_sums(
-                rows[unsure],
-                its_rows,
-                known.bandwidth,
-                query_groups=own_groups[unsure],
-                groups=its_groups,
-                threads=threads,
-            )
-    return out
 
 
 def near_largest(values: NDArray[np.float64], parts: NDArray[Any]) -> NDArray[np.int64]:
@@ -108,10 +65,7 @@ def near_largest(values: NDArray[np.float64], parts: NDArray[Any]) -> NDArray[np
 
 
 def whole_groups(
-    groups: NDArray[np.int64],
-    most: int,
-    rng: np.random.Generator,
-    sizes: NDArray[np.int64] | None = None,
+    groups: NDArray[np.int64], most: int, rng: np.random.Generator, sizes: NDArray[np.int64] | None = None
 ) -> NDArray[np.int64]:
     """Indices of the entries of whole groups, taken in random order until the next would exceed `most` in size.
 

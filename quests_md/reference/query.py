@@ -3,26 +3,31 @@
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
+from ase import Atoms
 from numpy.typing import ArrayLike, NDArray
 
 from quests_md._arguments import check_rows
 from quests_md._kernels.sums import nearest_rows
+from quests_md._progress import track
 from quests_md._threads import available_threads, for_ranges
 from quests_md.engine import Index, build_index, minus_log_sums
-from quests_md.environments import DescriptorLike, check_center_rows, is_center
+from quests_md.environments import DescriptorLike, check_center_rows, describe, is_center
 
-from .arrays import ReferenceArrays, blocks_of
+from .contents import Contents, ReferenceArrays, blocks_of
 
-__all__ = ["FEW_ROWS", "KnownRows", "Nearest", "is_inaccurate"]
+__all__ = ["FEW_ROWS", "KnownRows", "Nearest"]
 
 #: Rows of an element up to which a float64 sum is as fast as anything.
 FEW_ROWS = 256
 
 #: Pairs of environments and rows up to which the nearest row is found before a search structure is built.
 FEW_PAIRS = 1e7
+
+#: Environments held out between two moves of the progress bar.
+HELD_OUT_PIECE = 1024
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -38,99 +43,155 @@ class Nearest:
 
 
 class KnownRows:
-    """The rows of a reference, and the search structures over them, which are built when first asked for.
+    """Rows that can be asked: what `Reference` answers by its rows, bandwidth, match and descriptor alone.
 
-    Methods take descriptor rows (n, width) in 1/Å that have been checked, and their atomic numbers (n,).
-
-    Parameters
-    ----------
-    arrays
-        The arrays of the reference.
-    match
-        "element": an atom is compared with rows of its element; "any": with all rows.
-    bandwidth
-        h in 1/Å.
-    descriptor
-        What made the rows; None: not known, all atoms are centers.
+    Methods that take `rows` and `numbers` trust them: descriptor rows (n, width) in 1/Å and atomic numbers (n,).
     """
 
-    def __init__(
-        self, arrays: ReferenceArrays, *, match: str, bandwidth: float, descriptor: DescriptorLike | None
-    ) -> None:
-        self.arrays = arrays
-        self.match = match
-        self.bandwidth = bandwidth
-        self.descriptor = descriptor
-        #: Rows that an atom is compared with, by its atomic number; by 0 under match="any".
-        self.blocks = blocks_of(arrays.numbers, match)
+    def __init__(self, contents: Contents) -> None:
+        self._contents = contents
+        self._blocks = blocks_of(contents.arrays.numbers, self.match)
         #: Search structures built so far, by the first row of their block.
         self.structures: dict[int, Index] = {}
         self._inherited: dict[int, Index] = {}
 
-    def inherit(self, first: "KnownRows") -> None:
-        """Take over the search structures of a reference whose rows come first in each element of this one."""
-        for z, block in first.blocks.items():
-            index = first.structures.get(block.start)
-            if index is not None and z in self.blocks:
-                self._inherited[self.blocks[z].start] = index
+    @property
+    def arrays(self) -> ReferenceArrays:
+        """The arrays, read-only."""
+        return self._contents.arrays
+
+    @property
+    def rows(self) -> NDArray[np.float64]:
+        """(N_ref, width) descriptor rows, 1/Å."""
+        return self.arrays.rows
+
+    @property
+    def numbers(self) -> NDArray[np.uint8]:
+        """(N_ref,) atomic numbers."""
+        return self.arrays.numbers
+
+    @property
+    def n_environments(self) -> int:
+        """Rows N_ref."""
+        return len(self.rows)
+
+    @property
+    def bandwidth(self) -> float:
+        """Kernel width h, 1/Å."""
+        return float(self._contents.settings["bandwidth"])
+
+    @property
+    def match(self) -> Literal["element", "any"]:
+        """Which reference atoms an atom is compared with: those of its element, or any."""
+        return "any" if self._contents.settings["match"] == "any" else "element"
+
+    @property
+    def descriptor(self) -> DescriptorLike:
+        """The callable that makes the rows; ValueError if it is one of one's own and the file was loaded without it."""
+        if self._contents.descriptor is None:
+            raise ValueError(
+                f"descriptor: the reference was made with {self._contents.settings['descriptor']!r}, which is not one "
+                "of quests_md's; give it to Reference.load(path, descriptor=...)"
+            )
+        return self._contents.descriptor
+
+    def delta_entropy(
+        self,
+        atoms_or_rows: Atoms | ArrayLike,
+        *,
+        numbers: ArrayLike | None = None,
+        float64: bool = False,
+        threads: int | None = None,
+    ) -> NDArray[np.float64]:
+        """Differential entropy dH of each environment with respect to this reference.
+
+        Parameters
+        ----------
+        atoms_or_rows
+            A frame, or descriptor rows (n, width) made with the settings of this reference.
+        numbers
+            (n,) atomic numbers of the rows; may be left out if the reference has one element or match="any".
+        float64
+            True: within 1e-9 max(1, |dH|). False: within 1e-4 + 1e-6 |dH|, as fast as it can be had.
+        threads
+            Threads to use; default the cores that the process may use, or QUESTS_MD_THREADS. Never changes the result.
+
+        Returns
+        -------
+        delta_entropy
+            (n,) in nats; +inf for atoms of an element that the reference has never seen, NaN for atoms that are no
+            centers of the descriptor: they have no environment.
+
+        Raises
+        ------
+        FrameError
+            If the frame cannot be described.
+        ValueError
+            If rows come without needed numbers, of another width, or not finite.
+        """
+        return self.evaluate(*self._asked(atoms_or_rows, numbers, threads), float64=float64, threads=threads)
+
+    def is_covered(
+        self,
+        atoms_or_rows: Atoms | ArrayLike,
+        level: float | ArrayLike,
+        *,
+        numbers: ArrayLike | None = None,
+        threads: int | None = None,
+    ) -> NDArray[np.bool_]:
+        """Whether dH <= level for each environment, equal to the float64 decision; never for an unknown element.
+
+        Atoms that are no centers count as covered, whatever the level: what is not looked at never alarms.
+
+        Parameters as in `delta_entropy`; `level` in nats is a scalar or (n,). Raises ValueError for a NaN level.
+        """
+        rows, z = self._asked(atoms_or_rows, numbers, threads)
+        levels = np.asarray(level, dtype=np.float64)
+        if levels.ndim > 1 or (levels.ndim == 1 and len(levels) != len(rows)):
+            raise ValueError(f"level: expected a number or an array ({len(rows)},), got shape {levels.shape}")
+        if np.isnan(levels).any():
+            raise ValueError("level: expected numbers of nats, got NaN")
+        levels = np.broadcast_to(levels, len(rows))
+        verdicts = self._verdicts(rows, z, levels, threads)
+        is_no_center = ~self.is_center(z)
+        covered = (verdicts > 0) | is_no_center
+        open_ = np.flatnonzero((verdicts == 0) & ~is_no_center)
+        values = self.evaluate(rows[open_], z[open_], levels=[levels[open_]], threads=threads)
+        covered[open_] = (values <= levels[open_]) & (values < np.inf)
+        return covered
+
+    def nearest(
+        self, atoms_or_rows: Atoms | ArrayLike, *, numbers: ArrayLike | None = None, threads: int | None = None
+    ) -> Nearest:
+        """The nearest reference environment of each atom: parameters as in `delta_entropy`."""
+        rows, z = self._asked(atoms_or_rows, numbers, threads)
+        distance, found = np.full(len(rows), np.inf), np.full(len(rows), -1)
+        n_threads = available_threads(threads)
+        for where, block in self._matches(z):
+            known = self.rows[block]
+            best = np.full(len(where), -1)
+            is_many = len(where) * len(known) > FEW_PAIRS or block.start in self.structures
+            if is_many and len(known) > FEW_ROWS:
+                best = self._index(block).nearest(rows[where], n_threads)
+            d2 = _nearest_rows(rows[where], known, best, n_threads)
+            distance[where] = np.sqrt(d2) / self.bandwidth
+            found[where] = best + block.start
+        is_found = found >= 0
+        frame, atom = np.full(len(rows), -1), np.full(len(rows), -1)
+        frame[is_found] = self.arrays.atom_frame[found[is_found]]
+        atom[is_found] = self.arrays.atom_index[found[is_found]]
+        return Nearest(distance=distance, frame=frame, atom=atom)
 
     def is_center(self, numbers: ArrayLike) -> NDArray[np.bool_]:
         """Whether atoms of each atomic number have an environment: all, unless the descriptor restricts its centers."""
-        return is_center(self.descriptor, numbers)
+        return is_center(self._contents.descriptor, numbers)
 
     def is_known(self, numbers: ArrayLike) -> NDArray[np.bool_]:
-        """Whether each atomic number can be compared with the rows; False for those that are no centers."""
+        """Whether each atomic number can be compared with this reference; False for those that are no centers."""
         z = np.asarray(numbers)
         if self.match == "any":
-            return self.is_center(z) & bool(self.blocks)
-        return np.isin(z, list(self.blocks))
-
-    def matches(self, numbers: NDArray[Any]) -> Iterator[tuple[NDArray[np.int64], slice]]:
-        """Indices of the environments of each element, if any, and the slice of rows they are compared with."""
-        for z, block in self.blocks.items():
-            where = np.flatnonzero(self.is_center(numbers) if self.match == "any" else numbers == z)
-            if len(where):
-                yield where, block
-
-    def log_shares(self, sketch: "KnownRows", numbers: NDArray[Any]) -> NDArray[np.float64]:
-        """Log of how many of these rows each row of a sketch stands for, for environments of each atomic number."""
-        out = np.zeros(len(numbers))
-        for z in np.unique(numbers):
-            mine, its = (known.blocks.get(0 if self.match == "any" else int(z)) for known in (self, sketch))
-            if mine and its:
-                out[numbers == z] = math.log((mine.stop - mine.start) / (its.stop - its.start))
-        return out
-
-    def index(self, block: slice) -> Index:
-        """The search structure over a block of rows, built when first asked for."""
-        if block.start not in self.structures:
-            first = self._inherited.pop(block.start, None)
-            self.structures[block.start] = build_index(self.arrays.rows[block], self.bandwidth, first)
-        return self.structures[block.start]
-
-    def checked(self, rows: ArrayLike, numbers: ArrayLike | None) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
-        """Rows and atomic numbers as arrays, or a ValueError that says why they cannot be compared with these rows."""
-        z = None if numbers is None else np.asarray(numbers)
-        if z is None or z.shape != np.shape(rows)[:1]:  # a wrong shape of numbers is refused below
-            array = check_rows("rows", rows)
-        else:
-            array = check_center_rows("rows", rows, self.is_center(z))
-        width = self.arrays.rows.shape[1]
-        if self.blocks and array.shape[1] != width:
-            raise ValueError(
-                f"rows: expected {width} columns as in the reference, got {array.shape[1]}; "
-                "make them with reference.descriptor"
-            )
-        if z is None:
-            if len(self.blocks) > 1:
-                raise ValueError(
-                    f"numbers: expected the atomic number of each row, since the reference has {len(self.blocks)} "
-                    "elements and compares like with like; give numbers=atoms.numbers"
-                )
-            return array, np.full(len(array), int(self.arrays.numbers.min()) if self.blocks else 0)
-        if z.shape != (len(array),):
-            raise ValueError(f"numbers: expected shape ({len(array)},), one per row, got {z.shape}")
-        return array, z
+            return self.is_center(z) & bool(self._blocks)
+        return np.isin(z, list(self._blocks))
 
     def evaluate(
         self,
@@ -141,17 +202,17 @@ class KnownRows:
         float64: bool = False,
         threads: int | None = None,
     ) -> NDArray[np.float64]:
-        """DH of each row as `Reference.delta_entropy`; comparisons with `levels` (n,) are as with float64=True."""
+        """`delta_entropy` of checked rows; comparisons of the result with `levels` (n,) are as with float64=True."""
         n_threads = available_threads(threads)
         out = np.where(self.is_center(numbers), np.inf, np.nan)
-        for where, block in self.matches(numbers):
-            known = self.arrays.rows[block]
+        for where, block in self._matches(numbers):
+            known = self.rows[block]
             if float64 or len(known) <= FEW_ROWS:
                 out[where] = minus_log_sums(rows[where], known, self.bandwidth, threads=threads)
                 continue
-            values, bounds, usual = self.index(block).minus_log_sums(rows[where], n_threads)
+            values, bounds, usual = self._index(block).minus_log_sums(rows[where], n_threads)
             # values are as good as promised where rounding is as usual, comparisons hold in the worst case
-            unsure = is_inaccurate(values, usual)
+            unsure = _is_inaccurate(values, usual)
             for level in levels:
                 with np.errstate(invalid="ignore"):  # inf - inf
                     unsure |= ~(np.abs(values - level[where]) > bounds)
@@ -175,60 +236,111 @@ class KnownRows:
         out[is_open] = self.evaluate(rows[is_open], numbers[is_open], levels=these, threads=threads)
         return out
 
-    def is_covered(
-        self, rows: NDArray[np.float64], numbers: NDArray[Any], level: float | ArrayLike, threads: int | None
-    ) -> NDArray[np.bool_]:
-        """Whether dH <= level for each row, as `Reference.is_covered`."""
-        levels = np.asarray(level, dtype=np.float64)
-        if levels.ndim > 1 or (levels.ndim == 1 and len(levels) != len(rows)):
-            raise ValueError(f"level: expected a number or an array ({len(rows)},), got shape {levels.shape}")
-        if np.isnan(levels).any():
-            raise ValueError("level: expected numbers of nats, got NaN")
-        levels = np.broadcast_to(levels, len(rows))
-        is_no_center = ~self.is_center(numbers)
-        verdicts = self._verdicts(rows, numbers, levels, threads)
-        covered = (verdicts > 0) | is_no_center
-        open_ = np.flatnonzero((verdicts == 0) & ~is_no_center)
-        values = self.evaluate(rows[open_], numbers[open_], levels=[levels[open_]], threads=threads)
-        covered[open_] = (values <= levels[open_]) & (values < np.inf)
-        return covered
-
-    def nearest(self, rows: NDArray[np.float64], numbers: NDArray[Any], threads: int | None) -> Nearest:
-        """The nearest reference environment of each row."""
-        distance = np.full(len(rows), np.inf)
-        found = np.full(len(rows), -1)
-        n_threads = available_threads(threads)
-        for where, block in self.matches(numbers):
-            known = self.arrays.rows[block]
-            best = np.full(len(where), -1)
-            is_many = len(where) * len(known) > FEW_PAIRS or block.start in self.structures
-            if is_many and len(known) > FEW_ROWS:
-                best = self.index(block).nearest(rows[where], n_threads)
-            d2 = _nearest_rows(rows[where], known, best, n_threads)
-            distance[where] = np.sqrt(d2) / self.bandwidth
-            found[where] = best + block.start
-        known_rows = found >= 0
-        frame, atom = np.full(len(rows), -1), np.full(len(rows), -1)
-        frame[known_rows] = self.arrays.atom_frame[found[known_rows]]
-        atom[known_rows] = self.arrays.atom_index[found[known_rows]]
-        return Nearest(distance=distance, frame=frame, atom=atom)
-
-    def _verdicts(
+    def delta_entropy_without(
         self,
         rows: NDArray[np.float64],
         numbers: NDArray[Any],
-        levels: NDArray[np.float64],
-        threads: int | None,
+        own_groups: NDArray[np.int64],
+        frame_groups: NDArray[np.int64] | None = None,
+        *,
+        float64: bool = False,
+        threads: int | None = None,
+    ) -> NDArray[np.float64]:
+        """DH of checked rows as if the group that each belongs to were not in the reference.
+
+        `own_groups`: (n,) group to leave out for each row, -1: none. `frame_groups`: (n_frames,) group of each frame,
+        default the groups of the reference. Returns (n,) nats, +inf where no other group has the element.
+        """
+        row_groups = self.arrays.groups_of_rows(frame_groups)
+        out = np.full(len(rows), np.inf)
+        for where, block in self._matches(numbers):
+            known, groups = self.rows[block], row_groups[block]
+            pieces = np.split(where, range(HELD_OUT_PIECE, len(where), HELD_OUT_PIECE))
+            for piece in track(pieces, "holding out environments", len(pieces)):
+                unsure, own = piece, own_groups[piece]
+                if not float64 and len(known) > FEW_ROWS:
+                    n_threads = available_threads(threads)
+                    out[piece], _, usual = self._index(block).minus_log_sums(rows[piece], n_threads, own, groups)
+                    unsure = piece[_is_inaccurate(out[piece], usual)]
+                out[unsure] = minus_log_sums(
+                    rows[unsure], known, self.bandwidth, query_groups=own_groups[unsure], groups=groups, threads=threads
+                )
+        return out
+
+    @property
+    def n_rows_of(self) -> dict[int, int]:
+        """Rows that an atom is compared with, by its atomic number; one entry, 0, under match="any"."""
+        return {z: block.stop - block.start for z, block in self._blocks.items()}
+
+    def log_shares(self, sketch: "KnownRows", numbers: NDArray[Any]) -> NDArray[np.float64]:
+        """Log of how many of these rows each row of a sketch stands for, for environments of each atomic number."""
+        out = np.zeros(len(numbers))
+        for z, mine in self.n_rows_of.items():
+            if z in sketch.n_rows_of:
+                chosen = slice(None) if self.match == "any" else numbers == z
+                out[chosen] = math.log(mine / sketch.n_rows_of[z])
+        return out
+
+    def _index(self, block: slice) -> Index:
+        """The search structure over a block of rows, built when first asked for."""
+        if block.start not in self.structures:
+            first = self._inherited.pop(block.start, None)
+            self.structures[block.start] = build_index(self.rows[block], self.bandwidth, first)
+        return self.structures[block.start]
+
+    def _inherit(self, first: "KnownRows") -> None:
+        """Take over the search structures of a reference whose rows come first in each element of this one."""
+        for z, block in first._blocks.items():
+            if block.start in first.structures and z in self._blocks:
+                self._inherited[self._blocks[z].start] = first.structures[block.start]
+
+    def _matches(self, numbers: NDArray[Any]) -> Iterator[tuple[NDArray[np.int64], slice]]:
+        """Indices of the environments of each element, if any, and the slice of rows they are compared with."""
+        for z, block in self._blocks.items():
+            where = np.flatnonzero(self.is_center(numbers) if self.match == "any" else numbers == z)
+            if len(where):
+                yield where, block
+
+    def _verdicts(
+        self, rows: NDArray[np.float64], numbers: NDArray[Any], levels: NDArray[np.float64], threads: int | None
     ) -> NDArray[np.int8]:
         """Whether dH <= level is proven (1) or refuted (-1); 0: neither, or rows so few that no proof is tried."""
         verdicts = np.zeros(len(rows), np.int8)
-        for where, block in self.matches(numbers):
+        for where, block in self._matches(numbers):
             if block.stop - block.start > FEW_ROWS:
-                verdicts[where] = self.index(block).decide(rows[where], levels[where], available_threads(threads))
+                verdicts[where] = self._index(block).decide(rows[where], levels[where], available_threads(threads))
         return verdicts
 
+    def _asked(
+        self, atoms_or_rows: Atoms | ArrayLike, numbers: ArrayLike | None, threads: int | None
+    ) -> tuple[NDArray[np.float64], NDArray[Any]]:
+        """Rows and atomic numbers of what is asked for, or a ValueError that says why it cannot be compared."""
+        if isinstance(atoms_or_rows, Atoms):
+            return describe(self.descriptor, atoms_or_rows, threads), np.asarray(atoms_or_rows.numbers)
+        z = None if numbers is None else np.asarray(numbers)
+        if z is None or z.shape != np.shape(atoms_or_rows)[:1]:  # a wrong shape of numbers is refused below
+            rows = check_rows("rows", atoms_or_rows)
+        else:
+            rows = check_center_rows("rows", atoms_or_rows, self.is_center(z))
+        width = self.rows.shape[1]
+        if self._blocks and rows.shape[1] != width:
+            raise ValueError(
+                f"rows: expected {width} columns as in the reference, got {rows.shape[1]}; "
+                "make them with reference.descriptor"
+            )
+        if z is None:
+            if len(self._blocks) > 1:
+                raise ValueError(
+                    f"numbers: expected the atomic number of each row, since the reference has {len(self._blocks)} "
+                    "elements and compares like with like; give numbers=atoms.numbers"
+                )
+            return rows, np.full(len(rows), int(self.numbers.min()) if self._blocks else 0)
+        if z.shape != (len(rows),):
+            raise ValueError(f"numbers: expected shape ({len(rows)},), one per row, got {z.shape}")
+        return rows, z
 
-def is_inaccurate(values: NDArray[np.float64], errors: NDArray[np.float64]) -> NDArray[np.bool_]:
+
+def _is_inaccurate(values: NDArray[np.float64], errors: NDArray[np.float64]) -> NDArray[np.bool_]:
     """Where fast values of dH with these errors may not be as good as `Reference.delta_entropy` promises."""
     return ~(errors < 1e-4 + 1e-6 * np.abs(values))
 

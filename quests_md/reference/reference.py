@@ -1,7 +1,7 @@
 """Reference: the environments of a training set, with everything needed to compare a frame with them."""
 
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
@@ -9,30 +9,32 @@ from typing import Any, Literal, Self
 
 import numpy as np
 from ase import Atoms
-from numpy.typing import ArrayLike, NDArray
+from ase.data import chemical_symbols
+from numpy.typing import NDArray
 
 from quests_md._arguments import check_bandwidth
 from quests_md.engine import best_bandwidth
-from quests_md.environments import DescriptorLike, describe
+from quests_md.environments import DescriptorLike
+from quests_md.records import NearestEnvironment
 
 from . import file as reference_file
 from .build import build
-from .contents import Contents
-from .held_out import MAX_HELD_OUT, HeldOutScores, delta_entropy_without, held_out_scores
-from .merge import merge, sketch
+from .contents import PAIR_BIN, Contents
+from .held_out import MAX_HELD_OUT, HeldOutScores, held_out_scores
+from .merge import merged
 from .query import KnownRows, Nearest
 
-__all__ = ["Reference"]
+__all__ = ["Reference", "thinned"]
 
 #: Seed from which groups are drawn where rows are too many to hold all out.
 SEED = 0
 
 
-class Reference(Contents):
+class Reference(KnownRows):
     """Environments of a training set, against which frames are judged. Made by `from_frames` or `load`; never changed.
 
     Under match="element" an atom is compared with the reference atoms of its own element, so rows are kept sorted by
-    element; within an element they keep the order of frames and atoms.
+    element; within an element they keep the order of frames and atoms. What can be asked of the rows is in `KnownRows`.
     """
 
     #: Scores computed for the own groups and seed; only `with_held_out_scores` puts them into a file.
@@ -85,18 +87,13 @@ class Reference(Contents):
         ValueError
             If `bandwidth`, `match` or `groups` is not usable.
         """
-        built = build(frames_or_paths, descriptor, bandwidth, match, groups, types, threads)
-        reference = cls(**built._asdict())
+        reference = cls(build(frames_or_paths, descriptor, bandwidth, match, groups, types, threads))
         return reference.with_bandwidth("auto", threads=threads) if bandwidth == "auto" else reference
 
     def extend(self, frames_or_paths: Any, *, groups: str | Sequence[Any] | None = None) -> "Reference":
         """A new reference with more frames; this one is not changed. Parameters as in `from_frames`."""
         added = Reference.from_frames(
-            frames_or_paths,
-            descriptor=self.descriptor,
-            bandwidth=self.bandwidth,
-            match=self.match,  # type: ignore[arg-type]  # checked when self was made
-            groups=groups,
+            frames_or_paths, descriptor=self.descriptor, bandwidth=self.bandwidth, match=self.match, groups=groups
         )
         return Reference.merge([self, added])
 
@@ -112,9 +109,9 @@ class Reference(Contents):
             If their settings differ; names the setting and both values.
         """
         parts = list(references)
-        merged = merge(parts)
-        merged.known.inherit(parts[0].known)
-        return merged
+        whole = Reference(merged([part._complete for part in parts]))
+        whole._inherit(parts[0])
+        return whole
 
     @classmethod
     def load(
@@ -141,19 +138,110 @@ class Reference(Contents):
         MismatchError
             If `descriptor` is not the one that the file was made with.
         """
-        return cls(**reference_file.read(Path(path), mmap, descriptor)._asdict())
+        return cls(reference_file.read(Path(path), mmap, descriptor))
 
-    @cached_property
-    def known(self) -> KnownRows:
-        """The rows and the search structures over them: what to ask where checked rows are at hand already."""
-        return KnownRows(self.arrays, match=self.match, bandwidth=self.bandwidth, descriptor=self._descriptor)
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Write the reference to a safetensors file, whole or not at all.
+
+        Raises OSError if the file cannot be written; an older one of that name is then untouched.
+        """
+        reference_file.write(path, self._complete)
+
+    @staticmethod
+    def verify(path: str | os.PathLike[str]) -> None:
+        """Compare a reference file with the checksums written at save; FileFormatError names arrays that differ."""
+        reference_file.verify(Path(path))
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Pickled is what a file holds, and nothing that can be made again."""
+        return type(self), (self._complete,)
+
+    def __repr__(self) -> str:
+        return (
+            f"<Reference: {self.n_environments} environments of {', '.join(self.elements) or 'no element'} in "
+            f"{self.n_frames} frames, h = {self.bandwidth} 1/Å, match = {self.match!r}, {self.fingerprint}>"
+        )
+
+    @property
+    def n_frames(self) -> int:
+        """Frames that the environments come from."""
+        return len(self.arrays.frame_natoms)
+
+    @property
+    def elements(self) -> tuple[str, ...]:
+        """Chemical symbols present, by atomic number."""
+        return tuple(chemical_symbols[z] for z in np.unique(self.numbers))
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """What must agree for two references, or a frame and a reference, to be compared."""
+        return dict(self._contents.settings)
+
+    @property
+    def provenance(self) -> dict[str, Any]:
+        """Where the reference comes from: creation time, versions, group rule, what was left out, parents."""
+        return dict(self._contents.provenance)
+
+    @property
+    def ancestors(self) -> tuple[str, ...]:
+        """Fingerprints of the references from which `extend` and `merge` made this one, the oldest first."""
+        return self._contents.ancestors
+
+    @property
+    def sources(self) -> tuple[str, ...]:
+        """Names of the files, to which `frame_source` points."""
+        return tuple(self._contents.sources)
+
+    @property
+    def row_groups(self) -> NDArray[np.int64]:
+        """(N_ref,) group of each row: the group of its frame."""
+        return self.arrays.groups_of_rows()
+
+    @property
+    def fingerprint(self) -> str:
+        """Checksum of the rows, elements, groups and settings: equal exactly for references that answer alike."""
+        return str(self._complete.fingerprint)
+
+    def pair_distances(self) -> dict[tuple[int, int], tuple[float, float]]:
+        """Smallest and median nearest-neighbour distance in Å of each pair of atomic numbers (a <= b) seen."""
+        of_pairs = self.arrays.pair_elements, self.arrays.pair_smallest, self.arrays.pair_histogram
+        distances = {}
+        for (a, b), smallest, histogram in zip(*of_pairs, strict=True):
+            middle = np.searchsorted(np.cumsum(histogram), histogram.sum() / 2)
+            distances[int(a), int(b)] = float(smallest), float((middle + 0.5) * PAIR_BIN)
+        return distances
+
+    def frame(self, index: int) -> Atoms:
+        """Frame `index` as it is kept: its centers, with positions and cell in single precision."""
+        order, ends = self._rows_of_frames
+        atoms = order[ends[index] : ends[index + 1]]
+        frame = Atoms(
+            numbers=self.numbers[atoms],
+            positions=self.arrays.positions[atoms].astype(np.float64),
+            cell=self.arrays.cells[index].astype(np.float64),
+            pbc=self.arrays.pbc[index],
+        )
+        marked = getattr(self._contents.descriptor, "marked", None)  # of averaged frames, see TimeAveraged
+        return frame if marked is None else marked(frame)
+
+    def describe_nearest(self, nearest: Nearest, i: int) -> NearestEnvironment | None:
+        """File, frame in that file, and atom of entry `i` of a result of `nearest`."""
+        frame = int(nearest.frame[i])
+        if frame < 0:
+            return None
+        return NearestEnvironment(
+            distance=float(nearest.distance[i]),
+            source=self._contents.sources[self.arrays.frame_source[frame]],
+            frame=int(self.arrays.frame_index[frame]),
+            atom=int(nearest.atom[i]),
+        )
 
     def auto_bandwidth(self, *, threads: int | None = None) -> float | None:
         """Bandwidth in 1/Å that maximises the leave-one-group-out likelihood of the rows; None if there is none.
 
         There is none if the best lies at an edge of 0.003 ... 0.3 1/Å, or if no group has another to be compared with.
         """
-        return best_bandwidth(self.rows, self.row_groups, list(self.known.blocks.values()), threads=threads)
+        return best_bandwidth(self.rows, self.row_groups, list(self._blocks.values()), threads=threads)
 
     def with_bandwidth(self, bandwidth: float | Literal["auto"], *, threads: int | None = None) -> Self:
         """The same environments with another bandwidth h in 1/Å: a new reference with another fingerprint.
@@ -170,73 +258,8 @@ class Reference(Contents):
                 "groups that are copies of each other; give a number, 0.015 is usual"
             )
         arrays = replace(self.arrays, score_row=None, score=None)
-        return self.replaced(arrays, settings=self.settings | {"bandwidth": check_bandwidth(chosen)})
-
-    def delta_entropy(
-        self,
-        atoms_or_rows: Atoms | ArrayLike,
-        *,
-        numbers: ArrayLike | None = None,
-        float64: bool = False,
-        threads: int | None = None,
-    ) -> NDArray[np.float64]:
-        """Differential entropy dH of each environment with respect to this reference.
-
-        Parameters
-        ----------
-        atoms_or_rows
-            A frame, or descriptor rows (n, width) made with the settings of this reference.
-        numbers
-            (n,) atomic numbers of the rows; may be left out if the reference has one element or match="any".
-        float64
-            True: within 1e-9 max(1, |dH|). False: within 1e-4 + 1e-6 |dH|, as fast as it can be had.
-        threads
-            Threads to use; default the cores that the process may use, or QUESTS_MD_THREADS. Never changes the result.
-
-        Returns
-        -------
-        delta_entropy
-            (n,) in nats; +inf for atoms of an element that the reference has never seen, NaN for atoms that are no
-            centers of the descriptor: they have no environment.
-
-        Raises
-        ------
-        FrameError
-            If the frame cannot be described.
-        ValueError
-            If rows come without needed numbers, of another width, or not finite.
-        """
-        return self.known.evaluate(*self._asked(atoms_or_rows, numbers, threads), float64=float64, threads=threads)
-
-    def is_covered(
-        self,
-        atoms_or_rows: Atoms | ArrayLike,
-        level: float | ArrayLike,
-        *,
-        numbers: ArrayLike | None = None,
-        threads: int | None = None,
-    ) -> NDArray[np.bool_]:
-        """Whether dH <= level for each environment, equal to the float64 decision; never for an unknown element.
-
-        Atoms that are no centers count as covered, whatever the level: what is not looked at never alarms.
-
-        Parameters as in `delta_entropy`; `level` in nats is a scalar or (n,). Raises ValueError for a NaN level.
-        """
-        return self.known.is_covered(*self._asked(atoms_or_rows, numbers, threads), level, threads)
-
-    def nearest(
-        self, atoms_or_rows: Atoms | ArrayLike, *, numbers: ArrayLike | None = None, threads: int | None = None
-    ) -> Nearest:
-        """The nearest reference environment of each atom: parameters as in `delta_entropy`."""
-        return self.known.nearest(*self._asked(atoms_or_rows, numbers, threads), threads)
-
-    def is_known(self, numbers: ArrayLike) -> NDArray[np.bool_]:
-        """Whether each atomic number can be compared with this reference; False for those that are no centers."""
-        return self.known.is_known(numbers)
-
-    def is_center(self, numbers: ArrayLike) -> NDArray[np.bool_]:
-        """Whether atoms of each atomic number have an environment: all, unless the descriptor restricts its centers."""
-        return self.known.is_center(numbers)
+        settings = self.settings | {"bandwidth": check_bandwidth(chosen)}
+        return type(self)(replace(self._contents, arrays=arrays, settings=settings, fingerprint=None))
 
     def held_out_scores(
         self,
@@ -268,8 +291,7 @@ class Reference(Contents):
             return self._computed_scores
         if is_kept and self.arrays.score_row is not None and self.arrays.score is not None:
             return HeldOutScores(self.arrays.score_row, self.arrays.score)
-        row_groups = self.arrays.groups_of_rows(frame_groups)
-        scores = held_out_scores(self.known, row_groups, rng, most_rows=most_rows, threads=threads)
+        scores = held_out_scores(self, frame_groups, rng, most_rows, threads)
         if is_kept:
             self._computed_scores = scores
         return scores
@@ -278,42 +300,57 @@ class Reference(Contents):
         """The same reference with its held-out scores, which are then saved with it and need not be computed again."""
         scores = self.held_out_scores(threads=threads)
         arrays = replace(self.arrays, score_row=scores.rows, score=scores.dh)
-        carrying = self.replaced(arrays, fingerprint=self.fingerprint)
-        carrying.known = self.known  # of the same rows
+        carrying = type(self)(replace(self._complete, arrays=arrays))
+        carrying.structures = self.structures  # over the same rows
         return carrying
-
-    def delta_entropy_without(
-        self,
-        rows: NDArray[np.float64],
-        numbers: NDArray[Any],
-        own_groups: NDArray[np.int64],
-        frame_groups: NDArray[np.int64] | None = None,
-        *,
-        float64: bool = False,
-        threads: int | None = None,
-    ) -> NDArray[np.float64]:
-        """DH of checked rows (n, width) as if the group that each belongs to were not in the reference.
-
-        `own_groups`: (n,) group to leave out for each row, -1: none. `frame_groups`: (n_frames,) group of each frame,
-        default the groups of the reference. Other parameters as in `delta_entropy`; +inf where no other group has the
-        element.
-        """
-        row_groups = self.arrays.groups_of_rows(frame_groups)
-        return delta_entropy_without(
-            self.known, rows, numbers, own_groups, row_groups, float64=float64, threads=threads
-        )
 
     def sketch(self, n_rows: int, seed: int) -> "Reference":
         """A random subset of at most about `n_rows` rows, each element in its share and with at least one row.
 
-        Of use for cheap averages; its dH lies above this reference's by about `known.log_shares`.
+        Of use for cheap averages; its dH lies above this reference's by about `log_shares`.
         """
-        return sketch(self, n_rows, seed)
+        if self.n_environments <= n_rows:
+            return self
+        wanted = {z: max(1, round(n_rows * n / self.n_environments)) for z, n in self.n_rows_of.items()}
+        origin = {"rows": sum(wanted.values()), "seed": seed}
+        return _with_random_rows(self, wanted, seed, self._contents.descriptor, sketch=origin)
 
-    def _asked(
-        self, atoms_or_rows: Atoms | ArrayLike, numbers: ArrayLike | None, threads: int | None
-    ) -> tuple[NDArray[np.float64], NDArray[Any]]:
-        """Rows and atomic numbers of what is asked for."""
-        if isinstance(atoms_or_rows, Atoms):
-            return describe(self.descriptor, atoms_or_rows, threads), np.asarray(atoms_or_rows.numbers)
-        return self.known.checked(atoms_or_rows, numbers)
+    @cached_property
+    def _complete(self) -> Contents:
+        """The contents with their fingerprint."""
+        if self._contents.fingerprint is not None:
+            return self._contents
+        return replace(self._contents, fingerprint=reference_file.fingerprint(self.settings, self.arrays))
+
+    @cached_property
+    def _rows_of_frames(self) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """Rows in the order of frames, and where each frame ends."""
+        order = self.arrays.frame_order
+        return order, np.searchsorted(self.arrays.atom_frame[order], np.arange(self.n_frames + 1))
+
+
+def thinned(references: Sequence[Reference], most_rows: int, seed: int) -> list[Reference]:
+    """Random rows of each reference: of each element as many in all that have it, and at most `most_rows` together.
+
+    Rows are drawn one by one and not by groups, so that all groups stay and rows are as independent as they can be.
+    Raises ValueError for a reference whose descriptor is not known.
+    """
+    fewest: dict[int, int] = {}
+    for known in references:
+        fewest |= {z: min(n, fewest.get(z, n)) for z, n in known.n_rows_of.items()}
+    share = min(1.0, most_rows / sum(fewest.values()))
+    wanted = {z: max(1, round(n * share)) for z, n in fewest.items()}
+    return [_with_random_rows(known, wanted, seed, known.descriptor) for known in references]
+
+
+def _with_random_rows(
+    known: Reference, wanted: Mapping[int, int], seed: int, descriptor: DescriptorLike | None, **origin: Any
+) -> Reference:
+    """As many random rows as wanted of each element (0: of all together), in the order in which they are."""
+    rng, end, chosen = np.random.default_rng(seed), 0, []
+    for z, n in known.n_rows_of.items():
+        chosen.append(end + np.sort(rng.choice(n, wanted[z], replace=False)))
+        end += n
+    arrays = known.arrays.with_rows(np.concatenate(chosen))
+    provenance = known.provenance | {"parents": [known.fingerprint]} | origin
+    return Reference(Contents(arrays, descriptor, known.settings, known.sources, provenance))

@@ -170,7 +170,7 @@ def test_comparisons_of_values_with_levels_are_those_of_the_float64_sum(case, im
     exact = reference.delta_entropy(queries, float64=True)
     levels = levels_around(exact, np.random.default_rng(3))
     numbers = np.full(len(queries), 29)
-    values = reference.known.evaluate(queries, numbers, levels=list(levels))
+    values = reference.evaluate(queries, numbers, levels=list(levels))
     for level in levels:
         np.testing.assert_array_equal(values <= level, exact <= level)
     assert_promised(values, exact)
@@ -200,7 +200,7 @@ def test_the_nearest_environments_of_many_atoms_are_told_by_frame_and_atom():
     z = np.concatenate([numbers[::50], np.full(100, 29), [29]])
     quick, slow = np.tile(queries, (12, 1)), Reference.nearest(reference, queries, numbers=z)
     found = reference.nearest(quick, numbers=np.tile(z, 12))
-    assert reference.known.structures
+    assert reference.structures
     for i, query in enumerate(queries):
         distances = np.linalg.norm(rows - query, axis=1) / H
         distances[numbers != z[i]] = np.inf
@@ -445,13 +445,13 @@ def test_a_reference_is_pickled_and_saved_without_its_index(tmp_path):
     bare = len(pickle.dumps(reference))
     queries = H * near(rng, reference.rows / H, 50)
     values = reference.delta_entropy(queries)
-    assert reference.known.structures
+    assert reference.structures
     covered = reference.delta_entropy(queries, float64=True) <= 0.0
     copy = pickle.loads(pickle.dumps(reference))
     assert len(pickle.dumps(reference)) <= bare + 100
     reference.save(tmp_path / "reference")
     for other in (copy, *(Reference.load(tmp_path / "reference", mmap=mmap) for mmap in (False, True))):
-        assert not other.known.structures
+        assert not other.structures
         np.testing.assert_array_equal(other.delta_entropy(queries), values)
         np.testing.assert_array_equal(other.is_covered(queries, 0.0), covered)
 
@@ -478,13 +478,13 @@ def test_an_extended_reference_answers_as_a_whole_one(match):
     reference = Reference.from_frames(frames[:10], match=match)
     frame = alloy(3, seed=99, rattle=0.1)
     reference.is_covered(frame, 0.0)
-    kept = dict(reference.known.structures)
+    kept = dict(reference.structures)
     assert kept
     extended = reference.extend(frames[10:12])
     whole = Reference.from_frames(frames[:12], match=match)
     exact = whole.delta_entropy(frame, float64=True)
     np.testing.assert_allclose(extended.delta_entropy(frame), exact, atol=1e-4)
-    first = [index.first.layout for index in extended.known.structures.values()]
+    first = [index.first.layout for index in extended.structures.values()]
     assert all(layout is old.layout for layout, old in zip(first, kept.values(), strict=True))
     for level in (*levels_around(exact, np.random.default_rng(16)), exact + 1e-7, exact - 2.0, exact + 2.0):
         np.testing.assert_array_equal(extended.is_covered(frame, level), exact <= level)

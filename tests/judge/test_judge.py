@@ -107,7 +107,7 @@ def test_largest_cluster_counts_neighbours_that_are_out(displaced, largest, monk
     judge = judge_of(cold_reference(), 0.0, values="full")
     dh = np.full(len(atoms), -1.0)
     dh[chosen] = 1.0
-    monkeypatch.setattr(judge.reference.known, "evaluate", lambda rows, numbers, **_: dh)
+    monkeypatch.setattr(judge.reference, "evaluate", lambda rows, numbers, **_: dh)
     check = judge.judge(atoms, step=0, frame=0).check
     assert check.largest_cluster == largest
     assert check.n_above == len(chosen)

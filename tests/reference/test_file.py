@@ -19,7 +19,7 @@ from systems import alloys
 import quests_md.reference.file
 from quests_md import Descriptor, Reference
 from quests_md.errors import FileFormatError, MismatchError
-from quests_md.reference.arrays import ARRAYS
+from quests_md.reference.contents import ARRAYS
 
 
 def raw(path):

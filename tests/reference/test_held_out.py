@@ -5,7 +5,7 @@ from references import H, assert_close
 from references import rattled_cells as copper
 from systems import alloys
 
-import quests_md.reference.held_out
+import quests_md.reference.query
 from quests_md import Reference
 from quests_md.reference import whole_groups
 
@@ -79,7 +79,7 @@ def test_scores_are_kept_in_the_file_and_used_again(tmp_path, monkeypatch):
     def computed(*arguments, **keywords):
         raise AssertionError("the scores are computed again")
 
-    monkeypatch.setattr(quests_md.reference.held_out, "minus_log_sums", computed)
+    monkeypatch.setattr(quests_md.reference.query, "minus_log_sums", computed)
     np.testing.assert_array_equal(loaded.held_out_scores()[0], rows)
     np.testing.assert_array_equal(loaded.held_out_scores()[1], scores)
     for arguments in ({"rng": 1}, {"frame_groups": np.arange(5) % 2}):
