@@ -1,14 +1,10 @@
 """A monitored run equals the unmonitored one bit for bit, and the process around it stays as it was."""
 
-import os
 import random
-import subprocess
-import sys
-import textwrap
-from pathlib import Path
 
 import numpy as np
 import pytest
+from processes import fresh
 from systems import (
     DYNAMICS,
     CountingEMT,
@@ -22,11 +18,9 @@ from systems import (
     verlet,
 )
 
-import quests_md
 from quests_md import Monitor, Trigger, save_frame, score_trajectory, stop
 
 STEPS = 12
-ROOT = str(Path(quests_md.__file__).parent.parent)
 
 
 def course(name, calc, prepare=None, attach=None):
@@ -214,14 +208,7 @@ GLOBAL_STATE = """
 def test_import_attach_and_checks_leave_the_process_as_it_was(tmp_path):
     home = tmp_path / "home"
     home.mkdir()
-    done = subprocess.run(
-        [sys.executable, "-c", textwrap.dedent(GLOBAL_STATE)],
-        cwd=tmp_path,
-        env=os.environ | {"PYTHONPATH": ROOT, "HOME": str(home), "XDG_CACHE_HOME": str(home / "cache")},
-        capture_output=True,
-        text=True,
-        timeout=120,
-    )
+    done = fresh(GLOBAL_STATE, cwd=tmp_path, env={"HOME": str(home), "XDG_CACHE_HOME": str(home / "cache")})
     assert done.returncode == 0, done.stderr
     assert done.stdout == ""
 
@@ -229,8 +216,8 @@ def test_import_attach_and_checks_leave_the_process_as_it_was(tmp_path):
 @pytest.mark.slow
 def test_import_leaves_the_random_numbers_of_python_alone():
     code = "import random; random.seed(0); import quests_md; print(random.random())"
-    out = subprocess.run([sys.executable, "-c", code], env=os.environ | {"PYTHONPATH": ROOT}, capture_output=True)
-    assert out.stderr == b""
+    out = fresh(code)
+    assert out.stderr == ""
     assert float(out.stdout) == random.Random(0).random()
 
 

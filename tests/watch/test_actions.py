@@ -19,9 +19,9 @@ from quests_md import Event, Monitor, Reference, StopRun, Trigger, read_log, sav
 LEVEL = -6.0
 
 
-def monitored(*actions, **options):
-    settings = {"log": None, "on_error": "raise", "trigger": Trigger(patience=1)} | options
-    return Monitor(md_reference(), level_at(md_reference(), LEVEL), actions=actions, **settings)
+def monitored(*actions, level=LEVEL, **options):
+    settings = {"log": None, "on_error": "raise", "trigger": Trigger(patience=1), "actions": actions} | options
+    return Monitor(md_reference(), level_at(md_reference(), level), **settings)
 
 
 def frames_of(path):
@@ -31,37 +31,23 @@ def frames_of(path):
 # save_frame
 
 
-@pytest.mark.parametrize("values", ["full", "proven"])
-def test_saved_frames_carry_every_atoms_value(values, tmp_path):
+@pytest.mark.parametrize(("values", "level"), [("full", LEVEL), ("proven", LEVEL), ("proven", 3.0)])
+def test_saved_frames_carry_every_atoms_value(values, level, tmp_path):
     atoms = copper(temperature_K=300)
     atoms.positions[:3] += 0.35
     atoms.positions[0] += 0.2
-    with monitored(save_frame(tmp_path / "f.extxyz"), values=values) as monitor:
+    with monitored(save_frame(tmp_path / "f.extxyz"), values=values, level=level) as monitor:
         check = monitor.check(atoms, step=70, time_ps=0.35)
-    if values == "proven":
-        monitor = Monitor(md_reference(), level_at(md_reference(), 3.0), log=None, values="proven")
-        assert np.isnan(monitor.check(atoms).delta_entropy).any(), "nothing was left open, so nothing is tested"
+    if level > LEVEL:
+        assert np.isnan(check.delta_entropy).any(), "nothing was left open, so nothing is tested"
     (frame,) = frames_of(tmp_path / "f.extxyz")
     exact = md_reference().delta_entropy(atoms, float64=True)
     np.testing.assert_allclose(frame.arrays["delta_entropy"], exact, atol=2e-4)
-    np.testing.assert_array_equal(frame.arrays["above"], exact > LEVEL)
+    np.testing.assert_array_equal(frame.arrays["above"], exact > level)
     known = ("step", "time_ps", "event", "kind", "reference", "n_above")
     expected = [70, 0.35, 1, "novel", md_reference().fingerprint, check.n_above]
     assert [frame.info[name] for name in known] == expected
     assert frame.info["dh_max"] == pytest.approx(exact.max(), abs=1e-4)
-
-
-def test_proven_mode_evaluates_the_atoms_it_had_left_open(tmp_path):
-    atoms = copper(temperature_K=300)
-    atoms.positions[0] += 0.5
-    options = {"values": "proven", "trigger": Trigger(patience=1), "log": None, "on_error": "raise"}
-    levels, action = level_at(md_reference(), 5.0), save_frame(tmp_path / "f.extxyz")
-    with Monitor(md_reference(), levels, actions=[action], **options) as monitor:
-        check = monitor.check(atoms)
-    assert np.isnan(check.delta_entropy).any()
-    (frame,) = frames_of(tmp_path / "f.extxyz")
-    exact = md_reference().delta_entropy(atoms, float64=True)
-    np.testing.assert_allclose(frame.arrays["delta_entropy"], exact, atol=2e-4)
 
 
 def test_energy_and_forces_are_saved_where_the_run_has_them(tmp_path):
@@ -119,9 +105,10 @@ def test_frames_are_appended_to_those_of_an_earlier_run(tmp_path):
     assert len(frames_of(tmp_path / "f.extxyz")) == 2
 
 
-def test_save_frame_serves_without_a_call(tmp_path, monkeypatch):
+@pytest.mark.parametrize("actions", [save_frame, [save_frame]])
+def test_save_frame_serves_without_a_call_and_one_action_without_a_list(actions, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    with monitored(save_frame) as monitor:
+    with monitored(actions=actions) as monitor:
         for step in range(4):
             monitor.check(outside(step), step=step)
     (frame,) = frames_of("flagged.extxyz")
@@ -135,17 +122,6 @@ def test_saved_frames_make_a_reference(tmp_path):
     bigger = md_reference().extend(str(tmp_path / "f.extxyz"))
     assert bigger.n_environments == md_reference().n_environments + 3 * 32
     assert isinstance(bigger, Reference)
-
-
-def test_a_disk_that_is_full_costs_the_frame_only(tmp_path, monkeypatch, caplog):
-    action = save_frame("/dev/full")
-    with monitored(action, on_error="log", log=tmp_path / "run.jsonl") as monitor:
-        for step in range(5):
-            assert monitor.check(outside(step), step=step).state == "out"
-    assert caplog.text.count("No space left") == 1
-    log = read_log(tmp_path / "run.jsonl")
-    assert len(log) == 5
-    assert any("No space left" in note["message"] for note in log.notes)
 
 
 # stop
@@ -201,15 +177,6 @@ def test_an_excess_that_is_too_high_stops_at_once():
         monitor.check(outside())
         assert monitor.stopped
         assert len(monitor.events) == 1
-    atoms = copper(seed=5, temperature_K=600, calc=EMT())
-    dyn = verlet(atoms)
-    trigger = Trigger(patience=100, stop_excess=0.5)
-    with Monitor(cold_reference(), level_at(cold_reference(), -4.5), log=None, trigger=trigger) as monitor:
-        monitor.attach(dyn, 1)
-        dyn.run(40)
-    assert 0 < dyn.nsteps < 40
-    assert monitor.last_check.excess > 0.5
-    assert monitor.last_check.step == dyn.nsteps
 
 
 def test_an_action_of_ones_own_may_stop():
@@ -273,37 +240,25 @@ def test_an_action_that_asks_for_repeats_is_called_at_the_doublings():
     assert once == [1, 2]
 
 
-def test_one_action_may_be_given_without_a_list():
-    calls = []
-    with Monitor(
-        cold_reference(), log=None, trigger=Trigger(patience=1), actions=lambda event, frame: calls.append(event.id)
-    ) as monitor:
-        monitor.check(outside())
-    assert calls == [1]
+def broken(event, frame):
+    raise RuntimeError("no network")
 
 
-def test_a_failing_action_does_not_keep_the_others_from_theirs(tmp_path, caplog):
-    done = []
-
-    def broken(event, frame):
-        raise RuntimeError("no network")
-
-    with monitored(
-        broken, lambda event, frame: done.append(event.id), on_error="log", log=tmp_path / "run.jsonl"
-    ) as monitor:
+def test_a_failing_action_and_a_full_disk_do_not_keep_the_others_from_theirs(tmp_path, caplog):
+    done, path = [], tmp_path / "run.jsonl"
+    actions = broken, save_frame("/dev/full"), lambda event, frame: done.append(event.id)
+    with monitored(*actions, on_error="log", log=path) as monitor:
         for step, what in enumerate("oioio"):
             monitor.check(outside(step) if what == "o" else inside(step), step=step)
     assert done == [1, 2, 3]
-    assert caplog.text.count("no network") == 1
-    log = read_log(tmp_path / "run.jsonl")
+    log = read_log(path)
     assert len(log) == 5
-    assert len([note for note in log.notes if "no network" in note["message"]]) == 1
+    for failure in ("no network", "No space left"):
+        assert caplog.text.count(failure) == 1
+        assert len([note for note in log.notes if failure in note["message"]]) == 1
 
 
 def test_a_failing_action_raises_if_asked_to():
-    def broken(event, frame):
-        raise RuntimeError("no network")
-
     with monitored(broken) as monitor, pytest.raises(RuntimeError, match="no network"):
         monitor.check(outside())
 
@@ -334,13 +289,6 @@ def test_the_sentinel_is_there_from_the_first_event_on_and_holds_it(tmp_path):
     # the 1st, 2nd and 4th check since it opened: the last of them is step 40
     assert event_in(file).last_step == 40
     assert [entry.name for entry in tmp_path.iterdir()] == ["quests-md.event"]
-
-
-def test_a_quiet_run_leaves_no_sentinel(tmp_path):
-    with monitored(sentinel(tmp_path / "s"), log=tmp_path / "log") as monitor:
-        for step in range(5):
-            monitor.check(inside(step), step=step)
-    assert not (tmp_path / "s").exists()
 
 
 def test_the_sentinel_of_an_exploded_run_holds_the_explosion(tmp_path):

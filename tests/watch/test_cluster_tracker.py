@@ -210,13 +210,6 @@ def test_of_equals_the_older_track_and_the_larger_part_go_on():
     assert [(t.id, t.size) for t in parts] == [(1, 8), (3, 7)]
 
 
-def test_a_split_part_that_joins_another_cluster():
-    tracker = ClusterTracker()
-    assert ids(tracker.update(0, sets((0, 10), (20, 29)))) == [1, 2]
-    tracks = tracker.update(1, [np.r_[0:6, 20:29], np.arange(6, 10)])  # the larger part of 1 joins 2
-    assert [(t.id, t.size, t.merged) for t in tracks] == [(2, 15, ()), (1, 4, ())]
-
-
 def test_a_flickering_cluster_keeps_its_id_and_a_lost_one_does_not():
     tracker, cluster = ClusterTracker(), sets((0, 9))
     tracker.update(0, cluster)
@@ -295,21 +288,3 @@ def test_a_cluster_that_moves_through_the_boundary_is_one_track():
         assert (track.id, track.size, track.n_checks) == (1, int((away < 5.5).sum()), step + 1)
         crossed |= bool(np.ptp(lattice.positions[found[0], 0]) > 20)
     assert crossed
-
-
-def test_two_nuclei_that_grow_into_each_other():
-    lattice = bulk("Cu", cubic=True) * (12, 5, 5)
-    distances, tracker = {(29, 29): (2.3, 2.5527)}, ClusterTracker()
-    length = lattice.cell[0, 0]
-    centres = lattice + Atoms("X2", [[0.2 * length, 9, 9], [0.55 * length, 9, 9]])
-    course = []
-    for step, radius in enumerate(np.linspace(2.7, 9.0, 25)):
-        a = centres.get_distances(len(lattice), range(len(lattice)), mic=True) < radius
-        b = centres.get_distances(len(lattice) + 1, range(len(lattice)), mic=True) < 0.8 * radius
-        course.append(tracker.update(step, clusters(lattice, a | b, distances)))
-    assert all(ids(tracks) in ([1], [1, 2]) for tracks in course)
-    assert ids(course[-1]) == [1]
-    assert course[-1][0].merged == (2,)
-    sizes = [tracks[0].size for tracks in course]
-    assert sizes == sorted(sizes)
-    assert sizes[-1] > MOST_ANCHORS

@@ -7,7 +7,6 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from ase import Atoms
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from logs import CHECK
@@ -211,16 +210,6 @@ def test_a_baseline_still_collected_is_not_copied_again_and_again():
     for i in range(2001):
         lines = run.follow(replace(check, check=replace(check.check, step=i, frame=i)), atoms).lines
         assert not any("snapshot" in line for line in lines)
-
-
-def test_frames_are_not_changed():
-    run = follower(False, Trigger(patience=1))
-    check, atoms = judged(0, "o", 0)
-    before = atoms.copy()
-    run.follow(check, atoms)
-    assert isinstance(atoms, Atoms)
-    assert atoms == before
-    assert set(atoms.arrays) == set(before.arrays)
 
 
 @pytest.mark.parametrize(("alarms", "is_hedged"), [((), False), (("dh_mean",), True), (("dh_max",), True)])

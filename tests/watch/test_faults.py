@@ -180,33 +180,6 @@ def test_a_disk_that_is_full_when_a_run_is_taken_up(small_disk):
     np.testing.assert_equal([event.to_line() for event in log.events], expected()[1])
 
 
-def test_a_disk_that_is_full_from_the_first_line(small_disk):
-    disk, fill = small_disk
-    with monitor_of(disk / "run.jsonl") as monitor:
-        fill()
-        check_all(monitor, range(10))
-        fill()
-        check_all(monitor, range(10, 60))
-    log = read_log(disk / "run.jsonl")
-    assert log.frame.tolist() == list(range(10, 60))
-    np.testing.assert_equal([event.to_line() for event in log.events], expected()[1])
-
-
-def test_asked_to_a_full_disk_ends_the_run(small_disk):
-    disk, fill = small_disk
-    monitor = monitor_of(disk / "run.jsonl", on_error="raise")
-    check_all(monitor, range(5))
-    fill()
-    with pytest.raises(OSError, match="No space left"):
-        check_all(monitor, range(5, 30))
-    with contextlib.suppress(OSError):
-        monitor.close()
-    fill()
-    with monitor_of(disk / "run.jsonl", resume=True, on_error="raise") as monitor:  # it let go of the log
-        check_all(monitor, range(3, 60))
-    assert_whole(disk / "run.jsonl")
-
-
 # the log
 
 
@@ -254,6 +227,7 @@ def test_a_second_process_is_refused_while_the_first_lives(tmp_path):
     first = subprocess.Popen([sys.executable, "-c", script, str(path), here], stdout=subprocess.PIPE, text=True)
     try:
         assert first.stdout.readline() == "ready\n"
+        assert read_log(path).frame.tolist() == list(range(12)), "lines are not handed over at once"
         for resume in (False, True):
             with pytest.raises(LogExistsError, match=rf"\(process {first.pid} on {os.uname().nodename}, since 20"):
                 monitor_of(path, resume=resume)

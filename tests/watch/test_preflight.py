@@ -1,23 +1,15 @@
 """What is said before step 1, and that every kernel is compiled by then."""
 
 import math
-import os
-import subprocess
-import sys
-import textwrap
-from pathlib import Path
+import re
 
-import numba
-import numpy as np
 import pytest
 from ase.build import bulk
 from ase.calculators.emt import EMT
-from systems import H, alloy, alloy_reference, cold_reference, copper, inside, level_at, md_reference, outside, verlet
+from processes import fresh
+from systems import H, alloy, alloy_reference, copper, inside, level_at, md_reference, outside, verlet
 
-import quests_md
 from quests_md import Monitor, Reference, Trigger, calibrate, read_log
-
-ROOT = Path(quests_md.__file__).parent.parent
 
 
 def text_of(atoms, reference=None, calibration=None, **options):
@@ -32,12 +24,15 @@ def line(text, name):
     return found
 
 
-def test_the_block_goes_to_stderr_and_to_the_log(tmp_path, capsys):
-    dyn = verlet(copper(temperature_K=300, calc=EMT()))
-    with Monitor(md_reference(), log=tmp_path / "run.jsonl") as monitor:
-        monitor.attach(dyn)
+def test_the_block_goes_to_stderr_and_to_the_log_and_is_no_check_and_no_event(tmp_path, capsys):
+    atoms = outside()
+    atoms.calc = EMT()
+    with Monitor(md_reference(), log=tmp_path / "run.jsonl", trigger=Trigger(patience=1)) as monitor:
+        monitor.attach(verlet(atoms))
         text = capsys.readouterr()
-        log = read_log(tmp_path / "run.jsonl")
+        assert (monitor.n_checks, monitor.events, monitor.last_check) == (0, [], None)
+        assert monitor.preflight(bulk("Cu", cubic=True)) + "\n" == capsys.readouterr().err
+    log = read_log(tmp_path / "run.jsonl")
     assert text.out == ""
     assert text.err.startswith("quests_md ")
     assert log.notes[0]["level"] == "info"
@@ -58,6 +53,7 @@ def test_it_names_reference_level_and_promise():
 
 
 def test_a_start_that_is_covered():
+    assert "max not above the level" in text_of(inside(0), values="proven")
     text = text_of(inside(0))
     check = Monitor(md_reference(), level_at(md_reference(), -6.0), log=None).check(inside(0))
     assert "inside the reference: 32 of 32 atoms covered" in line(text, "start")
@@ -73,10 +69,6 @@ def test_a_start_that_is_not(values):
     assert f"worst: atom {check.worst_atom} (Cu)" in text
     assert "is this the reference for this material" in text
     assert f'"{values}" values for 32 atoms' in line(text, "evaluation")
-
-
-def test_a_covered_start_in_proven_mode_has_no_largest_value():
-    assert "max not above the level" in text_of(inside(0), values="proven")
 
 
 def test_unknown_elements_are_counted():
@@ -116,14 +108,10 @@ def test_an_invalid_start_says_why(what):
     assert f"INVALID: {what}: expected" in line(text_of(atoms), "start")
 
 
-def test_it_says_what_novelty_is_not():
-    assert "novelty is not error" in text_of(copper())
-
-
-def test_kernels_line():
-    assert "kernels" in text_of(copper())
-    assert line(text_of(copper()), "kernels").endswith(" s")
-    assert "loaded in" in line(text_of(copper()), "kernels")
+def test_it_says_how_kernels_were_had_and_what_novelty_is_not():
+    text = text_of(copper())
+    assert re.fullmatch(r"  kernels +loaded in [\d.]+ s", line(text, "kernels"))
+    assert "novelty is not error" in text
 
 
 def test_once_for_new_dynamics_of_the_same_system(capsys):
@@ -138,33 +126,18 @@ def test_once_for_new_dynamics_of_the_same_system(capsys):
         assert capsys.readouterr().err.count("pre-flight") == 1
 
 
-def test_it_is_no_check_and_no_event(tmp_path):
-    with Monitor(cold_reference(), log=tmp_path / "run.jsonl", trigger=Trigger(patience=1)) as monitor:
-        monitor.preflight(outside())
-        assert monitor.n_checks == 0
-        assert monitor.events == []
-        assert monitor.last_check is None
-    assert len(read_log(tmp_path / "run.jsonl")) == 0
-
-
-def kernels():
-    """Every compiled function of the package."""
-    modules = [m for name, m in sys.modules.items() if name.startswith("quests_md._kernels.")]
-    found = {}
-    for module in modules:
-        for name, value in vars(module).items():
-            if isinstance(value, numba.core.dispatcher.Dispatcher):
-                found[f"{module.__name__}.{name}"] = value
-    return found
-
-
 NO_COMPILATION = """
     import sys
     import numpy as np
     import systems
     from ase.calculators.emt import EMT
+    from numba.core.dispatcher import Dispatcher
     from quests_md import Monitor, Reference, Trigger, save_frame
-    from test_preflight import kernels
+
+    def n_signatures():
+        modules = [module for name, module in sys.modules.items() if name.startswith("quests_md._kernels.")]
+        found = [(f"{m.__name__}.{name}", thing) for m in modules for name, thing in vars(m).items()]
+        return {name: len(kernel.signatures) for name, kernel in found if isinstance(kernel, Dispatcher)}
 
     folder, values, start, source = sys.argv[1:]
     reference = systems.cold_reference()
@@ -183,8 +156,8 @@ NO_COMPILATION = """
             monitor.preflight(broken)
         else:
             monitor.attach(dyn, 1)
-        before = {name: len(kernel.signatures) for name, kernel in kernels().items()}
-        assert before and all(name.startswith("quests_md._kernels") for name in before)
+        before = n_signatures()
+        assert before
         if start == "invalid":  # without another pre-flight
             dyn.attach(lambda: monitor.check(atoms, step=dyn.nsteps))
         dyn.run(15)
@@ -193,7 +166,7 @@ NO_COMPILATION = """
         half.pbc = False
         monitor.check(half)
         monitor.check(systems.outside())
-    after = {name: len(kernel.signatures) for name, kernel in kernels().items()}
+    after = n_signatures()
     assert after == before, {name: (before[name], after[name]) for name in after if after[name] != before[name]}
 """
 
@@ -204,21 +177,5 @@ NO_COMPILATION = """
     ("start", "source"), [("valid", "memory"), ("valid", "file"), ("valid", "mmap"), ("invalid", "memory")]
 )
 def test_no_kernel_is_compiled_or_loaded_after_it(values, start, source, tmp_path):
-    env = os.environ | {
-        "PYTHONPATH": os.pathsep.join([str(ROOT), str(ROOT / "tests" / "support"), str(ROOT / "tests" / "watch")])
-    }
-    done = subprocess.run(
-        [sys.executable, "-c", textwrap.dedent(NO_COMPILATION), str(tmp_path), values, start, source],
-        capture_output=True,
-        text=True,
-        env=env,
-        timeout=300,
-    )
+    done = fresh(NO_COMPILATION, tmp_path, values, start, source)
     assert done.returncode == 0, done.stderr
-
-
-def test_a_loop_of_ones_own_may_ask_for_it(capsys):
-    with Monitor(md_reference(), log=None) as monitor:
-        text = monitor.preflight(bulk("Cu", cubic=True))
-    assert capsys.readouterr().err == text + "\n"
-    assert np.isfinite(float(line(text, "kernels").split()[-2]))

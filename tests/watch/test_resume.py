@@ -477,6 +477,14 @@ def test_an_event_open_at_the_kill_is_not_flagged_twice(folder):
     assert steps == [3 * (1 + n - 1) for n in (1, 2, 4, 8, 16, 32)]
 
 
+def test_frames_of_save_frame_without_a_call_are_cut_back_too(whole, folder):
+    options = {"actions": (save_frame,)}
+    left = killed(folder, 0, 100, **options)
+    assert len((left / "flagged.extxyz").read_text()) > 0
+    again, _ = finished(left, 6, **options)
+    assert_same(again, whole(**options))
+
+
 def test_flagged_frames_of_others_are_kept_and_missing_ones_said(folder):
     (folder / "flagged.extxyz").write_text("of another run\n")
     left = killed(folder, 0, 60, level=-9.0)

@@ -5,23 +5,20 @@ import json
 import logging
 import math
 import os
-import signal
-import subprocess
-import sys
-import textwrap
 from pathlib import Path
 
 import numpy as np
 import pytest
 from ase.calculators.emt import EMT
+from logs import strict_lines
+from processes import fresh
 from systems import CountingEMT, cold_reference, copper, inside, level_at, md_reference, outside, verlet
 
 import quests_md
-from quests_md import LogExistsError, Monitor, Trigger, read_log, save_frame
+from quests_md import LogExistsError, Monitor, Trigger, read_log
 from quests_md.records import CHECK_FIELDS
 
 LEVEL = -6.0
-ROOT = Path(quests_md.__file__).parent.parent
 
 
 def monitored(log, **options):
@@ -115,55 +112,6 @@ def test_a_missing_folder_is_refused_at_once(tmp_path):
         monitored(tmp_path)
 
 
-KILLED = """
-    import sys
-    import systems
-    from ase.calculators.emt import EMT
-    from quests_md import Monitor, Trigger
-
-    atoms = systems.copper(seed=5, temperature_K=400, calc=EMT())
-    dyn = systems.verlet(atoms)
-    levels = systems.level_at(systems.cold_reference(), -1000.0)  # every check is out
-    monitor = Monitor(systems.cold_reference(), levels, trigger=Trigger(patience=2), log=sys.argv[1], on_error="raise")
-    monitor.attach(dyn, 1)
-    dyn.attach(lambda: print(dyn.nsteps, flush=True), 1)
-    dyn.run(100_000)
-"""
-
-
-@pytest.mark.slow
-@pytest.mark.skipif(not hasattr(signal, "SIGKILL"), reason="no SIGKILL here")
-def test_the_log_of_a_killed_run_opens_with_every_completed_line(tmp_path):
-    path = tmp_path / "run.jsonl"
-    env = os.environ | {"PYTHONPATH": os.pathsep.join([str(ROOT), str(ROOT / "tests" / "support")])}
-    process = subprocess.Popen(
-        [sys.executable, "-c", textwrap.dedent(KILLED), str(path)],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.DEVNULL,
-        text=True,
-        env=env,
-    )
-    try:
-        steps = []
-        for line in process.stdout:
-            steps.append(int(line))
-            if len(steps) == 12:
-                break
-        assert len(read_log(path)) >= 12, "lines are not handed over at once"
-    finally:
-        process.kill()
-        rest = process.stdout.read()
-        process.stdout.close()
-        assert process.wait() == -signal.SIGKILL
-    steps += [int(x) for x in rest.splitlines()]
-    log = read_log(path)
-    # the monitor sees a step before it is printed
-    assert len(log) >= len(steps)
-    np.testing.assert_array_equal(log.step, np.arange(len(log)))
-    assert log.events[0].is_open
-    assert log.header["reference"]["fingerprint"] == cold_reference().fingerprint
-
-
 # a disk that fills up
 
 
@@ -182,12 +130,6 @@ class FullDisk:
         return self.write(fd, data[:room])
 
 
-def whole_lines(path):
-    text = path.read_bytes()
-    assert text.endswith(b"\n")
-    return [json.loads(line) for line in text.splitlines()]
-
-
 def test_a_full_disk_does_not_stop_or_change_the_run(tmp_path, monkeypatch, caplog):
     free = final_state()
     path = tmp_path / "run.jsonl"
@@ -196,7 +138,7 @@ def test_a_full_disk_does_not_stop_or_change_the_run(tmp_path, monkeypatch, capl
         monkeypatch.setattr(os, "write", disk)
         assert final_state(monitor) == free
         assert monitor.n_checks == 21
-        lines = whole_lines(path)
+        lines = strict_lines(path)
         kept = sum(line["type"] == "check" for line in lines)
         assert 0 < kept < 21
         (said,) = [record for record in caplog.records if "cannot be written" in record.getMessage()]
@@ -204,7 +146,7 @@ def test_a_full_disk_does_not_stop_or_change_the_run(tmp_path, monkeypatch, capl
         assert "No space left" in said.getMessage()
         disk.space = 10**9
         monitor.check(inside(0), step=21)
-    lines = whole_lines(path)
+    lines = strict_lines(path)
     notes = [line["message"] for line in lines if line["type"] == "note" and line["level"] == "error"]
     assert len(notes) == 1
     lost = 21 - kept
@@ -221,9 +163,13 @@ def test_a_full_disk_raises_if_asked_to(tmp_path, monkeypatch):
     with pytest.raises(OSError, match="No space left"):
         final_state(monitor)
     monkeypatch.undo()
-    whole_lines(path)
-    assert len(read_log(path)) > 0
+    strict_lines(path)
     monitor.close()
+    n_kept = len(read_log(path))
+    assert n_kept > 0
+    with monitored(path, on_error="raise", resume=True) as monitor:  # it let go of the log
+        final_state(monitor)
+        assert monitor.n_checks == 21 > n_kept
 
 
 def test_a_disk_that_is_full_from_the_start(tmp_path, monkeypatch, caplog):
@@ -258,88 +204,41 @@ def test_a_disk_that_fails_at_the_end_does_not_hide_what_happened(tmp_path, monk
     assert len(read_log(tmp_path / "run.jsonl")) == 1
 
 
-@pytest.fixture
-def small_disk(tmp_path):
-    """A file system of 64 kB."""
-    folder = tmp_path / "disk"
-    folder.mkdir()
-    command = ["mount", "-t", "tmpfs", "-o", "size=64k", "tmpfs", str(folder)]
-    if os.getuid() != 0 or subprocess.run(command, capture_output=True, check=False).returncode != 0:
-        pytest.skip("only root can mount a small file system here")
-    try:
-        yield folder
-    finally:
-        subprocess.run(["umount", "-l", str(folder)], capture_output=True, check=False)
-
-
-def test_a_file_system_that_is_really_full(small_disk, caplog):
-    path = small_disk / "run.jsonl"
-    free = final_state()
-    with (
-        caplog.at_level(logging.ERROR, logger="quests_md"),
-        monitored(path, trigger=Trigger(patience=1), actions=[save_frame(small_disk / "flagged.extxyz")]) as monitor,
-    ):
-        monitor.check(inside(0), step=0)
-        ballast = small_disk / "ballast"
-        with ballast.open("wb", buffering=0) as file:
-            for size in (4096, 1):
-                try:
-                    while True:
-                        file.write(bytes(size))
-                except OSError:
-                    pass
-        assert final_state(monitor) == free
-        monitor.check(outside(), step=100)
-        monitor.check(outside(), step=110)
-        whole_lines(path)
-        said = [record.getMessage() for record in caplog.records if "No space left" in record.getMessage()]
-        assert len([message for message in said if str(path) in message]) == 1
-        n_kept = len(read_log(path))
-        assert n_kept < 10
-        ballast.unlink()
-        monitor.check(inside(1), step=120)
-    log = read_log(path)
-    assert len(log) == n_kept + 1
-    assert log.step[-1] == 120
-    assert any("could not be written" in note["message"] for note in log.notes)
-
-
 # the monitor's own failures
 
 
-def break_descriptor(monkeypatch, monitor):
+DESCRIBE = "quests_md.judge.judge.describe"
+
+
+def raising(failure):
     def fail(*args, **kwargs):
-        raise RuntimeError("a kernel broke")
+        raise failure
 
-    monkeypatch.setattr("quests_md.judge.judge.describe", fail)
-
-
-def break_kernel(monkeypatch, monitor):
-    def fail(*args, **kwargs):
-        raise MemoryError("no memory for the sums")
-
-    monkeypatch.setattr("quests_md.reference.query.minus_log_sums", fail)
+    return fail
 
 
-def break_event(monkeypatch, monitor):
-    def fail(*args, **kwargs):
-        raise ArithmeticError("the event broke")
+@pytest.fixture(
+    params=[
+        (DESCRIBE, RuntimeError("a kernel broke")),
+        ("quests_md.reference.query.minus_log_sums", MemoryError("no memory for the sums")),
+        ("quests_md.watch.event_course.EventCourse.record", ArithmeticError("the event broke")),
+    ]
+)
+def broken(request, monkeypatch):
+    """A function that breaks a part of the monitor, and the kind of failure."""
+    where, failure = request.param
+    return lambda: monkeypatch.setattr(where, raising(failure)), type(failure)
 
-    monkeypatch.setattr("quests_md.watch.event_course.EventCourse.record", fail)
 
-
-BREAKS = [(break_descriptor, RuntimeError), (break_kernel, MemoryError), (break_event, ArithmeticError)]
-
-
-@pytest.mark.parametrize(("breaks", "kind"), BREAKS)
-def test_a_failing_monitor_does_not_end_the_run_and_says_so_once(breaks, kind, tmp_path, monkeypatch, caplog):
+def test_a_failing_monitor_does_not_end_the_run_and_says_so_once(broken, tmp_path, monkeypatch, caplog):
+    breaks, kind = broken
     free = final_state()
     path = tmp_path / "run.jsonl"
     monitor = Monitor(cold_reference(), log=path, trigger=Trigger(patience=1))
     atoms = copper(seed=5, rattle=0.05, temperature_K=400, calc=CountingEMT())
     dyn = verlet(atoms)
     monitor.attach(dyn, 1)
-    breaks(monkeypatch, monitor)
+    breaks()
     with caplog.at_level(logging.ERROR, logger="quests_md"):
         dyn.run(20)
     assert state_of(atoms) == free
@@ -356,26 +255,16 @@ def test_a_failing_monitor_does_not_end_the_run_and_says_so_once(breaks, kind, t
     assert log.step[-1] == 21
 
 
-@pytest.mark.parametrize(("breaks", "kind"), BREAKS)
-def test_a_failing_monitor_raises_if_asked_to(breaks, kind, tmp_path, monkeypatch):
+def test_a_failing_monitor_raises_if_asked_to(broken, tmp_path, monkeypatch):
+    breaks, kind = broken
     monitor = Monitor(cold_reference(), log=tmp_path / "run.jsonl", trigger=Trigger(patience=1), on_error="raise")
     dyn = verlet(copper(seed=5, rattle=0.05, temperature_K=400, calc=EMT()))
     monitor.attach(dyn, 1)
-    breaks(monkeypatch, monitor)
+    breaks()
     with pytest.raises(kind):
         dyn.run(20)
     monkeypatch.undo()
     monitor.close()
-
-
-def test_a_failed_check_of_ones_own_loop_is_invalid(monkeypatch):
-    with monitored(None) as monitor:
-        monitor.check(inside(0))
-        break_descriptor(monkeypatch, monitor)
-        check = monitor.check(inside(1), step=5, time_ps=0.25)
-        assert (check.state, check.step, check.time_ps, check.n_atoms) == ("invalid", 5, 0.25, 32)
-        monkeypatch.undo()
-        assert monitor.check(inside(2), step=6).state == "in"
 
 
 def test_a_descriptor_that_gives_nonsense_does_not_end_the_run(tmp_path, caplog):
@@ -398,13 +287,13 @@ def test_a_descriptor_that_gives_nonsense_does_not_end_the_run(tmp_path, caplog)
     assert "descriptor" in caplog.text
 
 
-def test_keyboard_interrupt_passes(monkeypatch, tmp_path):
-    def interrupt(*args, **kwargs):
-        raise KeyboardInterrupt
-
+def test_a_failed_check_of_ones_own_loop_is_invalid_and_an_interrupt_passes(monkeypatch, tmp_path):
     with monitored(tmp_path / "run.jsonl") as monitor:
         monitor.check(inside(0))
-        monkeypatch.setattr("quests_md.judge.judge.describe", interrupt)
+        monkeypatch.setattr(DESCRIBE, raising(RuntimeError("a kernel broke")))
+        check = monitor.check(inside(1), step=5, time_ps=0.25)
+        assert (check.state, check.step, check.time_ps, check.n_atoms) == ("invalid", 5, 0.25, 32)
+        monkeypatch.setattr(DESCRIBE, raising(KeyboardInterrupt))
         with pytest.raises(KeyboardInterrupt):
             monitor.check(inside(1))
         monkeypatch.undo()
@@ -426,14 +315,7 @@ def test_messages_reach_stderr_where_no_logging_is_set_up(tmp_path):
             for _ in range(5):
                 monitor.check(systems.copper())
     """
-    env = os.environ | {"PYTHONPATH": os.pathsep.join([str(ROOT), str(ROOT / "tests" / "support")])}
-    done = subprocess.run(
-        [sys.executable, "-c", textwrap.dedent(code), str(tmp_path / "run.jsonl")],
-        capture_output=True,
-        text=True,
-        env=env,
-        timeout=100,
-    )
+    done = fresh(code, tmp_path / "run.jsonl")
     assert done.returncode == 0, done.stderr
     assert done.stdout == ""
     assert done.stderr.count("a kernel broke") == 1
