@@ -10,7 +10,7 @@ from ase.calculators.emt import EMT
 from ase.io import write
 from ase.io.trajectory import Trajectory
 from ase.md.langevin import Langevin
-from systems import FS, cold_reference, copper, inside, level_at, md_frames, md_reference, outside, recording
+from systems import FS, cold_reference, inside, level_at, md_frames, md_reference, outside, recording
 
 from quests_md import (
     FileFormatError,
@@ -212,11 +212,8 @@ def test_leaving_early_is_fine(workers, tmp_path):
 @pytest.mark.parametrize("workers", [1, 3])
 def test_stop_ends_the_scoring(workers):
     frames = [inside(0), inside(1), outside(2), outside(3), outside(4), outside(5), *[inside(i) for i in range(9)]]
-    checks = list(
-        score_trajectory(
-            frames, md_reference(), calibration(), workers=workers, actions=[stop], trigger=Trigger(patience=2)
-        )
-    )
+    given = {"workers": workers, "actions": [stop], "trigger": Trigger(patience=2)}
+    checks = list(score_trajectory(frames, md_reference(), calibration(), **given))
     gc.collect()
     assert [check.frame for check in checks] == [0, 1, 2, 3]
 
@@ -246,20 +243,6 @@ def test_invalid_frames_and_unknown_elements_are_checks_like_others(workers):
     assert [event.kind for event in events] == ["exploded", "novel"]
 
 
-def test_actions_are_called(tmp_path):
-    frames = [outside(i) for i in range(4)]
-    list(
-        score_trajectory(
-            frames,
-            md_reference(),
-            calibration(),
-            trigger=Trigger(patience=1),
-            actions=[save_frame(tmp_path / "f.extxyz")],
-        )
-    )
-    assert (tmp_path / "f.extxyz").read_text().count("delta_entropy") == 3
-
-
 @pytest.mark.parametrize("workers", [0, -1, 1.5, "2", True, None])
 def test_wrong_workers(workers):
     with pytest.raises(ValueError, match="workers: expected a positive integer"):
@@ -276,10 +259,16 @@ def test_misuse_is_said_before_the_first_frame(tmp_path):
         score_trajectory([inside(0)], md_reference(), calibration(), log=tmp_path / "log.jsonl")
 
 
-def test_no_log_is_written_unless_asked_for(tmp_path, monkeypatch):
+def test_no_log_is_written_unless_asked_for_and_actions_are_called(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    list(score_trajectory([inside(0)], md_reference(), calibration()))
-    assert list(tmp_path.iterdir()) == []
+    frames, given = (
+        [outside(i) for i in range(4)],
+        {"trigger": Trigger(patience=1), "actions": [save_frame("f.extxyz")]},
+    )
+    checks = list(score_trajectory(frames, md_reference(), calibration(), **given))
+    assert [file.name for file in tmp_path.iterdir()] == ["f.extxyz"]
+    assert (tmp_path / "f.extxyz").read_text().count("delta_entropy") == 3
+    assert {(check.temperature_K, check.energy_per_atom) for check in checks} == {(None, None)}
 
 
 @pytest.mark.parametrize("workers", [1, 2])
@@ -302,9 +291,3 @@ def test_a_failing_frame_is_said_and_passed_over_if_asked_to(workers, monkeypatc
     assert caplog.text.count("a kernel broke") == 1
     with pytest.raises(RuntimeError, match="a kernel broke"):
         list(score_trajectory(frames, md_reference(), calibration(), workers=workers))
-
-
-def test_frames_without_momenta_or_calculator():
-    checks, _ = score([copper(rattle=0.05)])
-    assert checks[0].temperature_K is None
-    assert checks[0].energy_per_atom is None
