@@ -67,7 +67,7 @@ def iter_frames(
         frames have been yielded. With a negative index in the slice it is found before the first frame.
     types
         A chemical symbol for each LAMMPS type, ``("Cu", "Zr")``, for LAMMPS dumps that do not name elements
-        (`read_lammps_dump`); other files do not need it.
+        (`read_lammps_dump`); other files do not need them.
 
     Raises
     ------
@@ -96,14 +96,9 @@ def iter_frames(
 
 
 def expand_sources(paths: PathSpec | Iterable[PathSpec]) -> list[str]:
-    """List the files (each with its slice, if it has one) that `iter_frames` would read, in its order, each once.
+    """The files (each with its slice, if it has one) that `iter_frames` would read, in its order, each once.
 
-    Raises
-    ------
-    FileNotFoundError, IsADirectoryError
-        A path does not exist, a glob matches no file, a path is a folder.
-    TypeError
-        Something is not a path.
+    Raises as `iter_frames` does, and TypeError if something is not a path.
     """
     items = list(_expand(_items(paths)))
     if any(isinstance(item, Atoms) for item in items):
@@ -112,16 +107,11 @@ def expand_sources(paths: PathSpec | Iterable[PathSpec]) -> list[str]:
 
 
 def count_frames(frames_or_paths: FramesOrPaths) -> int | None:
-    """Count the frames that `iter_frames` would yield, or give None where that is not cheap to know.
+    """The number of frames that `iter_frames` would yield, or None where the number is not cheap to know.
 
     Known for lists and tuples of Atoms, ASE trajectories, and uncompressed XYZ files and LAMMPS dumps (a scan without
     parsing). Of a torn file the complete frames are counted; a file that cannot be read gives None. Generators are not
-    touched.
-
-    Raises
-    ------
-    FileNotFoundError, IsADirectoryError, TypeError, ValueError
-        As `iter_frames`; a slice that selects nothing counts 0.
+    touched. Raises as `iter_frames` does for paths; a slice that selects nothing counts 0.
     """
     if not isinstance(frames_or_paths, (Atoms, str, os.PathLike, list, tuple)):
         return None
@@ -185,9 +175,8 @@ def _expand(items: Iterator[Atoms | PathSpec], *, quiet: bool = False) -> Iterat
             yield item
             continue
         if not isinstance(item, (str, os.PathLike)):
-            raise TypeError(
-                f"`frames_or_paths`: expected Atoms or a path as item, got {type(item).__name__}: {item!r:.60}"
-            )
+            got = f"{type(item).__name__}: {item!r:.60}"
+            raise TypeError(f"`frames_or_paths`: expected Atoms or a path as item, got {got}")
         for source in _find(os.fsdecode(item)):
             s = source.selection
             step = s.step or 1
@@ -341,8 +330,7 @@ def _reader(name: str, types: Sequence[str] | None = None) -> _Reader:
 
 def _filetype(name: str) -> str:
     try:
-        # guess=False: an unknown extension is not taken for a format, the content is looked at
-        return filetype(name, guess=False)
+        return filetype(name, guess=False)  # by content, not by an unknown extension
     except (UnknownFileTypeError, EOFError, LZMAError, OSError, zlib.error) as error:
         reraise_system_error(error)
         raise FileFormatError(f"{name}: expected a format known to ASE (`ase info --formats`), got: {error}") from error

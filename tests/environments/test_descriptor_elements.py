@@ -382,37 +382,3 @@ def test_descriptors_of_ones_own_may_have_centers():
         Reference.from_frames([water()], descriptor=Rows(wrong=True), bandwidth=1.0)
     with pytest.raises(ValueError, match="no center"):
         Reference.from_frames([water()], descriptor=Rows(wrong=False), bandwidth=1.0)
-
-
-class Soap:
-    """SOAP of dscribe as a descriptor."""
-
-    def __init__(self, species):
-        dscribe = pytest.importorskip("dscribe.descriptors", reason="dscribe is not installed")
-        self.soap = dscribe.SOAP(species=species, periodic=True, r_cut=4.0, n_max=3, l_max=2)
-        self.fingerprint = f"dscribe SOAP r_cut=4 n_max=3 l_max=2 {','.join(sorted(species))}"
-
-    def __call__(self, atoms):
-        return self.soap.create(atoms)
-
-
-def test_soap_serves_as_descriptor(tmp_path):
-    soap = Soap(["Nb", "Mo"])
-    frames = [bulk("NbMo", "cesiumchloride", a=3.22) * 3 for _ in range(4)]
-    for seed, frame in enumerate(frames):
-        frame.rattle(0.03, seed=seed)
-    h = float(np.median(np.linalg.norm(soap(frames[0]) - soap(frames[1]), axis=1)))
-    reference = Reference.from_frames(frames[:3], descriptor=soap, groups="frame", bandwidth=h)
-    reference.save(tmp_path / "r.safetensors")
-    with pytest.raises(ValueError, match="descriptor"):
-        _ = Reference.load(tmp_path / "r.safetensors").descriptor
-    loaded = Reference.load(tmp_path / "r.safetensors", descriptor=Soap(["Mo", "Nb"]))
-    rows = soap(frames[3])
-    expected = [
-        naive.delta_entropy([y], reference.rows[reference.numbers == z], h)[0]
-        for y, z in zip(rows, frames[3].numbers, strict=True)
-    ]
-    np.testing.assert_allclose(loaded.delta_entropy(frames[3]), expected, atol=1e-9)
-    swapped = frames[3].copy()
-    swapped.symbols[[0, -1]] = swapped.symbols[[-1, 0]]
-    assert loaded.delta_entropy(swapped).max() > loaded.delta_entropy(frames[3]).max() + 5

@@ -158,9 +158,8 @@ def test_mixture(ten):
 
 
 def test_ase_trajectory_objects(tmp_path):
-    path = tmp_path / "a.traj"
-    ase.io.write(path, make_frames(4))
-    with Trajectory(path) as trajectory:
+    ase.io.write(tmp_path / "a.traj", make_frames(4))
+    with Trajectory(tmp_path / "a.traj") as trajectory:
         assert len(list(iter_frames(trajectory))) == 4
         assert len(list(iter_frames(trajectory[::2]))) == 2
 
@@ -236,8 +235,9 @@ def test_same_file_twice_is_read_once(ten, monkeypatch):
 
 
 def test_missing_things(tmp_path):
-    with pytest.raises(FileNotFoundError, match=r"no\.xyz: "):
-        iter_frames([make_frames(1)[0], tmp_path / "no.xyz@3"])
+    for name in ("no.xyz", "no.dump"):
+        with pytest.raises(FileNotFoundError, match=f"{name}: "):
+            iter_frames([make_frames(1)[0], tmp_path / f"{name}@3"])
     with pytest.raises(FileNotFoundError, match=r"\*\.extxyz: no file matches"):
         iter_frames(str(tmp_path / "*.extxyz@3"))
     with pytest.raises(IsADirectoryError, match="folder"):
@@ -257,7 +257,7 @@ def test_wrong_types(wrong):
         iter_frames([], incomplete="ignore")
 
 
-@pytest.mark.parametrize("name", ["a.xyz", "a.xyz.gz", "a.traj", "a.cif", "a"])
+@pytest.mark.parametrize("name", ["a.xyz", "a.xyz.gz", "a.traj", "a.cif", "a", "a.lammpstrj"])
 @pytest.mark.parametrize("text", ["", "@:0", "@-1", "@3"])
 def test_empty_file(tmp_path, name, text):
     path = tmp_path / name
@@ -327,27 +327,24 @@ def test_every_cut_gives_the_complete_frames(tmp_path):
             assert len(list(iter_frames(path, incomplete="warn"))) == 1
 
 
-@pytest.mark.parametrize("last", ["H 0 0", "H 0 0 -", "H 0 0 1e"])
-def test_cut_within_the_only_atom(tmp_path, last):
+@pytest.mark.parametrize(
+    ("text", "complete", "message"),
+    [
+        *(
+            ("1\n\nH 0 0 0\n1\n\n" + last, 1, "line 6: the file ends within")
+            for last in ("H 0 0", "H 0 0 -", "H 0 0 1e")
+        ),
+        ("2\n\nH 0 0 0 9 9\nH 0 0 1 9", 0, "the file ends in the middle"),  # in a column that ASE ignores
+        ("2\nProperties=Z:I:1:pos:R:3\n1 0 0 0\n1", 0, "the file ends in the middle"),  # 1 is not the next frame
+    ],
+)
+def test_cut_within_the_last_line(tmp_path, text, complete, message):
     path = tmp_path / "cut.xyz"
-    path.write_text("1\n\nH 0 0 0\n1\n\n" + last)
-    with pytest.warns(UserWarning, match="frame 1, line 6: the file ends within"):
-        assert len(list(iter_frames(path, incomplete="warn"))) == 1
-
-
-def test_cut_in_a_column_that_ase_ignores(tmp_path):
-    path = tmp_path / "cut.xyz"
-    path.write_text("2\n\nH 0 0 0 9 9\nH 0 0 1 9")
-    with pytest.raises(FileFormatError, match="frame 0"):
+    path.write_text(text)
+    with pytest.warns(UserWarning, match=f"frame {complete}.*{message}"):
+        assert len(list(iter_frames(path, incomplete="warn"))) == complete
+    with pytest.raises(FileFormatError, match=f"frame {complete}"):
         list(iter_frames(path))
-    assert count_frames(path) == 0
-
-
-def test_cut_bare_number_is_not_the_next_frame(tmp_path):
-    path = tmp_path / "cut.xyz"
-    path.write_text("2\nProperties=Z:I:1:pos:R:3\n1 0 0 0\n1")
-    with pytest.warns(UserWarning, match="frame 0"):
-        assert list(iter_frames(path, incomplete="warn")) == []
 
 
 def test_torn_file_and_negative_index(torn):
