@@ -10,7 +10,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from .jit import kernel
+from .jit import Floats, Floats32, Integers, kernel
 from .sums import sum_of_exponentials
 from .tiles import TILE, multiply, tile_sums
 
@@ -53,10 +53,10 @@ HALVED_TO = 32
 class BlockQueries(NamedTuple):
     """The queries of a batch that a block is multiplied with, and what decides how good the products are."""
 
-    here: NDArray[np.int64]  #: (k,) places of the queries in the batch.
-    base: NDArray[np.float64]  #: (k,) exponents -|y - x|^2 / 2 are base + y . x + the norm of the row x.
-    lengths: NDArray[np.float64]  #: (k,) |y|, distances from the centre of the block.
-    blur: NDArray[np.float64]  #: (m,) errors of y, of all queries of the batch.
+    here: Integers  #: (k,) places of the queries in the batch.
+    base: Floats  #: (k,) exponents -|y - x|^2 / 2 are base + y . x + the norm of the row x.
+    lengths: Floats  #: (k,) |y|, distances from the centre of the block.
+    blur: Floats  #: (m,) errors of y, of all queries of the batch.
     radius: float  #: Largest |x| of the block.
     unit: float  #: Rounding unit of the products.
     terms: float  #: Numbers that are added in a product.
@@ -65,10 +65,10 @@ class BlockQueries(NamedTuple):
 class RunningSums(NamedTuple):
     """Sums total exp(top) over the blocks so far, one for each query of a batch."""
 
-    top: NDArray[np.float64]  #: (m,) starts with -inf.
-    total: NDArray[np.float64]  #: (m,) starts with 0.
-    worst: NDArray[np.float64]  #: (m,) bound of the error of the sum, in units of exp(top); starts with 0.
-    usual: NDArray[np.float64]  #: (m,) what the error will hardly exceed, in units of exp(top); starts with 0.
+    top: Floats  #: (m,) starts with -inf.
+    total: Floats  #: (m,) starts with 0.
+    worst: Floats  #: (m,) bound of the error of the sum, in units of exp(top); starts with 0.
+    usual: Floats  #: (m,) what the error will hardly exceed, in units of exp(top); starts with 0.
     refused: NDArray[np.bool_]
     """(m,) whether products with the last block were not good enough for `delta_entropy`: they were not added."""
 
@@ -76,20 +76,20 @@ class RunningSums(NamedTuple):
 class NearestRows(NamedTuple):
     """The nearest rows of the blocks so far, one for each query of a batch, measured in float64."""
 
-    queries: NDArray[np.float64]  #: (m, d) 1/Å.
-    rows: NDArray[np.float64]  #: (n, d) of all blocks, 1/Å.
+    queries: Floats  #: (m, d) 1/Å.
+    rows: Floats  #: (n, d) of all blocks, 1/Å.
     bandwidth: float  #: 1/Å.
-    distance2: NDArray[np.float64]  #: (m,) 1/Å^2; starts with inf; -inf beyond the numbers there are.
-    row: NDArray[np.int64]  #: (m,) number of the row; starts with -1; -1 beyond the numbers there are.
+    distance2: Floats  #: (m,) 1/Å^2; starts with inf; -inf beyond the numbers there are.
+    row: Integers  #: (m,) number of the row; starts with -1; -1 beyond the numbers there are.
 
 
 class Scratch(NamedTuple):
     """Memory to work in, for at least n rows and k queries of a block."""
 
-    products: NDArray[np.float32]  #: (max(k, TILE) n,)
-    halves: NDArray[np.float32]  #: (n,)
+    products: Floats32  #: (max(k, TILE) n,)
+    halves: Floats32  #: (n,)
     powers: NDArray[np.int32]  #: (n,)
-    fractions: NDArray[np.float32]  #: (n,)
+    fractions: Floats32  #: (n,)
 
 
 @kernel
@@ -134,11 +134,7 @@ def approach(points, here, centre, farthest, is_far, rounded, base, lengths):
 
 @kernel
 def absorb_products(
-    products: NDArray[np.float32],
-    norms: NDArray[np.float32],
-    asked: BlockQueries,
-    sums: RunningSums,
-    scratch: Scratch,
+    products: Floats32, norms: Floats32, asked: BlockQueries, sums: RunningSums, scratch: Scratch
 ) -> int:
     """Add exp(base_k + products_kj + norms_j) of the rows j of a block to the running sums of its queries k.
 
@@ -173,11 +169,11 @@ def absorb_products(
 
 @kernel
 def absorb_panels(
-    queries: NDArray[np.float32],
-    panels: NDArray[np.float32],
-    norms: NDArray[np.float32],
-    own: NDArray[np.int64] | None,
-    groups: NDArray[np.int64] | None,
+    queries: Floats32,
+    panels: Floats32,
+    norms: Floats32,
+    own: Integers | None,
+    groups: Integers | None,
     asked: BlockQueries,
     sums: RunningSums,
     scratch: Scratch,
@@ -229,12 +225,7 @@ def absorb_panels(
 
 @kernel
 def take_nearest(
-    products: NDArray[np.float32],
-    norms: NDArray[np.float32],
-    asked: BlockQueries,
-    order: NDArray[np.int64],
-    nearest: NearestRows,
-    halves: NDArray[np.float32],
+    products: Floats32, norms: Floats32, asked: BlockQueries, order: Integers, nearest: NearestRows, halves: Floats32
 ) -> None:
     """The nearest row so far of each query, by float64 differences where products leave a doubt; the first of equals.
 

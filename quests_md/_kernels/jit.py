@@ -5,16 +5,21 @@ the shapes, which takes 4 s of the first use.
 """
 
 from collections.abc import Callable
-from typing import Any, TypeVar
+from typing import Any, TypeAlias, TypeVar
 
 import numba
+import numpy as np
+from numpy.typing import NDArray
 
-__all__ = ["kernel"]
+__all__ = ["Floats", "Floats32", "Integers", "kernel"]
+
+Floats: TypeAlias = NDArray[np.float64]
+Floats32: TypeAlias = NDArray[np.float32]
+Integers: TypeAlias = NDArray[np.int64]
 
 #: What LLVM may do to floating point: everything of `fastmath` but "no NaN" and "no infinity", because a
 #: monitor that optimises isfinite() away is worse than none (numba #2919, #6217).
 FASTMATH = {"nsz", "arcp", "contract", "reassoc"}
-
 
 Function = TypeVar("Function", bound=Callable[..., Any])
 

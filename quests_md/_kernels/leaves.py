@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .dense import FLOAT32_UNIT
-from .jit import kernel
+from .jit import Floats, Floats32, Integers, kernel
 from .sums import sum_of_exponentials
 from .tiles import PANEL, half_squares
 
@@ -26,24 +26,19 @@ WINDOW = 8
 class Leaves(NamedTuple):
     """The rows of a k-d tree, leaf by leaf: leaves are runs of rows, blocks are runs of leaves."""
 
-    boxes: NDArray[np.float32]
+    boxes: Floats32
     """(g, 2, p, f): low and high ends of the last p components of groups of f boxes, level by level, the leaves last.
     The first group is the top, filled up with boxes at infinity; each box but the leaves has a group of its own, in the
     order of the boxes."""
-    leaf_start: NDArray[np.int64]  #: (l + 1,) first rows, multiples of PANEL but the last.
+    leaf_start: Integers  #: (l + 1,) first rows, multiples of PANEL but the last.
     block_leaves: int  #: Leaves of a block.
-    centres: NDArray[np.float64]  #: (b, d) what the rows of each block are relative to.
-    panels: NDArray[np.float32]  #: (p, d, PANEL) the rows.
+    centres: Floats  #: (b, d) what the rows of each block are relative to.
+    panels: Floats32  #: (p, d, PANEL) the rows.
 
 
 @kernel
 def decide(
-    queries: NDArray[np.float64],
-    lengths: NDArray[np.float64],
-    levels: NDArray[np.float64],
-    leaves: Leaves,
-    most_leaves: int,
-    verdict: NDArray[np.int8],
+    queries: Floats, lengths: Floats, levels: Floats, leaves: Leaves, most_leaves: int, verdict: NDArray[np.int8]
 ) -> None:
     """Whether dH <= level is proven (1) or refuted (-1) by part of the sum, for each query; 0: neither.
 

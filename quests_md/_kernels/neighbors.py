@@ -1,23 +1,10 @@
 """Neighbours of every atom: periodic images as explicit points, sorted into bins that exist only where atoms are."""
 
 import numpy as np
-from numpy.typing import NDArray
 
-from .jit import kernel
+from .jit import Floats, Integers, kernel
 
-__all__ = [
-    "Floats",
-    "Integers",
-    "bin_points",
-    "candidates",
-    "extent",
-    "link_pairs",
-    "list_images",
-    "nearest_of_species",
-]
-
-Floats = NDArray[np.float64]
-Integers = NDArray[np.int64]
+__all__ = ["bin_points", "candidates", "extent", "link_pairs", "list_images", "nearest_of_species"]
 
 #: Most bins along an axis: three axes stay far inside int64 and the edge only grows, which is always right.
 MAX_BINS = 1_000_000

@@ -14,21 +14,8 @@ from numba import config
 from numba.core import cgutils, types
 from numba.core.codegen import get_host_cpu_features
 
-__all__ = [
-    "FLOATS",
-    "I64",
-    "I64S",
-    "LANES",
-    "arrays",
-    "at",
-    "broadcast",
-    "every",
-    "exponential",
-    "has",
-    "load",
-    "muladd",
-    "store",
-]
+__all__ = ["FLOATS", "I64", "I64S", "LANES", "arrays", "at", "broadcast"]
+__all__ += ["every", "exponential", "has", "load", "muladd", "store"]
 
 
 def has(*features: str) -> bool:

@@ -6,6 +6,7 @@ from copy import copy
 import numpy as np
 from numpy.typing import NDArray
 
+from quests_md._kernels.jit import Floats, Integers
 from quests_md._kernels.tiles import HAS_TILES
 
 from .cpu import BlasIndex, TileIndex
@@ -14,12 +15,12 @@ from .index import Index, Sums
 __all__ = ["JoinedIndex", "best_backend", "build_index"]
 
 
-def best_backend() -> Callable[[NDArray[np.float64], float], Index]:
+def best_backend() -> Callable[[Floats, float], Index]:
     """What makes the fastest `Index` that runs here from rows and a bandwidth, by the features of the processor."""
     return TileIndex if HAS_TILES else BlasIndex
 
 
-def build_index(rows: NDArray[np.float64], bandwidth: float, first: Index | None = None) -> Index:
+def build_index(rows: Floats, bandwidth: float, first: Index | None = None) -> Index:
     """A search structure over the rows (n, width) of one element, n >= 1, finite, in 1/Å; kept, not copied.
 
     `first` is a structure of this bandwidth over rows equal to the first ones here; it is used again as long as it has
@@ -39,11 +40,11 @@ def build_index(rows: NDArray[np.float64], bandwidth: float, first: Index | None
 class JoinedIndex:
     """An `Index` over rows (n, width), made of structures over the first rows and over those that came after them."""
 
-    def __init__(self, rows: NDArray[np.float64], first: Index, rest: Index) -> None:
+    def __init__(self, rows: Floats, first: Index, rest: Index) -> None:
         self.rows = rows
         self.first, self.rest = first, rest
 
-    def decide(self, queries: NDArray[np.float64], levels: NDArray[np.float64], threads: int) -> NDArray[np.int8]:
+    def decide(self, queries: Floats, levels: Floats, threads: int) -> NDArray[np.int8]:
         """See `Index.decide`: what some rows prove is proven; two parts refuted prove nothing of their sum."""
         verdict = np.maximum(self.first.decide(queries, levels, threads), 0)
         rest = np.flatnonzero(verdict == 0)
@@ -51,11 +52,7 @@ class JoinedIndex:
         return verdict
 
     def minus_log_sums(
-        self,
-        queries: NDArray[np.float64],
-        threads: int,
-        query_groups: NDArray[np.int64] | None = None,
-        groups: NDArray[np.int64] | None = None,
+        self, queries: Floats, threads: int, query_groups: Integers | None = None, groups: Integers | None = None
     ) -> Sums:
         """See `Index.minus_log_sums`: a sum is wrong by no larger a part than the worse of its two parts."""
         n = len(self.first.rows)
@@ -65,7 +62,7 @@ class JoinedIndex:
         values = -np.logaddexp(-a.values, -b.values)
         return Sums(values, np.maximum(a.bounds, b.bounds), np.maximum(a.usual, b.usual))
 
-    def nearest(self, queries: NDArray[np.float64], threads: int) -> NDArray[np.int64]:
+    def nearest(self, queries: Floats, threads: int) -> Integers:
         """See `Index.nearest`."""
         a, b = self.first.nearest(queries, threads), self.rest.nearest(queries, threads)
         with np.errstate(over="ignore"):  # then both are -1

@@ -3,9 +3,9 @@
 from collections.abc import Iterable
 
 import numpy as np
-from numpy.typing import NDArray
 
-from quests_md._kernels.likelihood import held_out_log_sums
+from quests_md._kernels.jit import Floats, Integers
+from quests_md._kernels.sums import held_out_log_sums
 from quests_md._threads import available_threads, for_ranges
 
 __all__ = ["BANDWIDTHS", "best_bandwidth"]
@@ -24,35 +24,16 @@ QUERIES_AT_A_TIME = 16
 
 
 def best_bandwidth(
-    rows: NDArray[np.float64],
-    groups: NDArray[np.int64],
-    blocks: Iterable[slice],
-    *,
-    rng: int = 0,
-    threads: int | None = None,
+    rows: Floats, groups: Integers, blocks: Iterable[slice], *, rng: int = 0, threads: int | None = None
 ) -> float | None:
     """Bandwidth h that maximises the likelihood of rows under the kernel density of the other groups.
 
     Per row: log of (1/N) sum_j K_h(y, x_j) / h^d over the N rows of the same block and other groups, d the width of a
     row. The maximum over a grid in log h is refined by a parabola.
 
-    Parameters
-    ----------
-    rows
-        (n, d), 1/Å.
-    groups
-        (n,) group of each row.
-    blocks
-        Slices of rows that are compared with each other: the elements.
-    rng
-        Seed for the at most 2000 rows that are held out.
-    threads
-        Threads to use; never changes the result.
-
-    Returns
-    -------
-    bandwidth
-        In 1/Å; None if the best lies at an edge of 0.003 ... 0.3 1/Å or nothing can be held out.
+    rows (n, d) in 1/Å, groups (n,); blocks are slices of rows that are compared with each other: the elements. `rng`
+    chooses the at most 2000 rows that are held out. None if the best h lies at an edge of 0.003 ... 0.3 1/Å or nothing
+    can be held out.
 
     References
     ----------
@@ -82,12 +63,8 @@ def best_bandwidth(
 
 
 def _held_out(
-    queries: NDArray[np.float64],
-    query_groups: NDArray[np.int64],
-    rows: NDArray[np.float64],
-    groups: NDArray[np.int64],
-    threads: int | None,
-) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
+    queries: Floats, query_groups: Integers, rows: Floats, groups: Integers, threads: int | None
+) -> tuple[Floats, Integers]:
     """Logs of the kernel sums (m, n_h) of queries over rows of other groups, and the number of these rows (m,)."""
     log_sums, counts = np.empty((len(queries), len(BANDWIDTHS))), np.empty(len(queries), np.int64)
 

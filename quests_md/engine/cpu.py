@@ -2,26 +2,15 @@
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
-from quests_md._kernels.dense import (
-    FLOAT32_UNIT,
-    FLOAT64_UNIT,
-    BlockQueries,
-    NearestRows,
-    RunningSums,
-    Scratch,
-    absorb_panels,
-    absorb_products,
-    approach,
-    box_bounds,
-    leave_out,
-    take_nearest,
-)
+from quests_md._kernels import dense
+from quests_md._kernels.dense import BlockQueries, NearestRows, RunningSums, Scratch
+from quests_md._kernels.jit import Floats, Floats32, Integers
 from quests_md._kernels.leaves import FARTHEST, decide
 from quests_md._kernels.sums import NO_GROUP
 from quests_md._kernels.tiles import PANEL, TILE, multiply
@@ -60,7 +49,7 @@ SUM_ROUNDING = 1e-12
 ROTATION_ERROR = 1e-12
 
 #: Products (k, n) of queries and the rows of a block, norms (n,) of the rows, and what the kernels know of the queries.
-Products: TypeAlias = tuple[NDArray[np.float32], NDArray[np.float32], BlockQueries]
+Products: TypeAlias = tuple[Floats32, Floats32, BlockQueries]
 
 
 class CpuIndex(ABC):
@@ -71,7 +60,7 @@ class CpuIndex(ABC):
     less than with the columns as they are.
     """
 
-    def __init__(self, rows: NDArray[np.float64], bandwidth: float) -> None:
+    def __init__(self, rows: Floats, bandwidth: float) -> None:
         self.rows = rows
         self.bandwidth = bandwidth
         # with several threads a product has other bits
@@ -81,24 +70,20 @@ class CpuIndex(ABC):
         self.longest = max(len(block.norms) for block in self.layout.blocks)
 
     @abstractmethod
-    def multiply(
-        self, queries: NDArray[np.float32], panels: NDArray[np.float32], products: NDArray[np.float32]
-    ) -> None:
+    def multiply(self, queries: Floats32, panels: Floats32, products: Floats32) -> None:
         """Write the products of queries (k, width) and panels of rows (p, width, PANEL) to (k, p PANEL)."""
 
-    def add_block(
-        self, batch: "Batch", block: Block, queries: NDArray[np.float32], asked: BlockQueries, sums: RunningSums
-    ) -> int:
+    def add_block(self, batch: "Batch", block: Block, queries: Floats32, asked: BlockQueries, sums: RunningSums) -> int:
         """Add a block in float32 to the sums of queries, or refuse where float32 is not good enough: how often."""
-        return absorb_products(*batch.products(block, queries, asked), sums, batch.scratch)
+        return dense.absorb_products(*batch.products(block, queries, asked), sums, batch.scratch)
 
-    def decide(self, queries: NDArray[np.float64], levels: NDArray[np.float64], threads: int) -> NDArray[np.int8]:
+    def decide(self, queries: Floats, levels: Floats, threads: int) -> NDArray[np.int8]:
         """See `Index.decide`."""
         verdict = np.empty(len(queries), dtype=np.int8)
         leaves = self.layout.leaves
         most_leaves = max(MOST_LEAVES, int(MOST_LEAVES_PART * len(leaves.leaf_start)))
 
-        def work(these: NDArray[np.int64]) -> None:
+        def work(these: Integers) -> None:
             rotated = self.axes.rotate(queries[these])
             found = np.empty(len(these), dtype=np.int8)
             decide(rotated, _norms(rotated), np.minimum(levels[these], HIGHEST_LEVEL), leaves, most_leaves, found)
@@ -109,11 +94,7 @@ class CpuIndex(ABC):
         return verdict
 
     def minus_log_sums(
-        self,
-        queries: NDArray[np.float64],
-        threads: int,
-        query_groups: NDArray[np.int64] | None = None,
-        groups: NDArray[np.int64] | None = None,
+        self, queries: Floats, threads: int, query_groups: Integers | None = None, groups: Integers | None = None
     ) -> Sums:
         """See `Index.minus_log_sums`: products in float32 unless their errors matter, then in float64."""
         answer = Sums(*(np.empty(len(queries)) for _ in range(3)))
@@ -123,23 +104,22 @@ class CpuIndex(ABC):
             ordered_groups[: len(groups)] = groups[self.layout.order]
         left_out = LEFT_OUT + math.log(len(self.rows))
 
-        def work(these: NDArray[np.int64]) -> None:
+        def work(these: Integers) -> None:
             m = len(these)
             own = None if query_groups is None else query_groups[these]
             batch = Batch(self, queries[these], own, ordered_groups)
             top, total, worst, usual = np.full(m, -np.inf), np.zeros(m), np.zeros(m), np.zeros(m)
             sums = RunningSums(top, total, worst, usual, np.empty(m, np.bool_))
-            for b in batch.nearest_first():
-                surely = top + np.log(total) - np.log1p(worst / total)
-                here = np.nonzero(~(batch.bounds[:, b] > left_out - surely))[0]
-                if len(here) == 0:
-                    continue
-                block = self.layout.blocks[b]
-                near, asked, far = batch.divide(block, here, FARTHEST)
+
+            def limit() -> Floats:
+                surely: Floats = top + np.log(total) - np.log1p(worst / total)
+                return left_out - surely
+
+            for block, near, asked, far in batch.pass_blocks(limit, FARTHEST):
                 if len(near) and self.add_block(batch, block, near, asked, sums):
                     far = np.concatenate([far, asked.here[sums.refused[asked.here]]])
                 if len(far):
-                    absorb_products(*batch.exact_products(block, far), sums, batch.scratch)
+                    dense.absorb_products(*batch.exact_products(block, far), sums, batch.scratch)
             is_any = total > 0
             values = np.where(is_any, -top - np.log(total), np.inf)
             rounding = SUM_ERROR + SUM_ROUNDING * np.abs(values)
@@ -150,34 +130,30 @@ class CpuIndex(ABC):
         self._in_batches(work, queries, threads)
         return answer
 
-    def nearest(self, queries: NDArray[np.float64], threads: int) -> NDArray[np.int64]:
+    def nearest(self, queries: Floats, threads: int) -> Integers:
         """See `Index.nearest`."""
         rows = np.empty(len(queries), np.int64)
 
-        def work(these: NDArray[np.int64]) -> None:
+        def work(these: Integers) -> None:
             m = len(these)
             batch = Batch(self, queries[these])
             nearest = NearestRows(batch.queries, self.rows, self.bandwidth, np.full(m, np.inf), np.full(m, -1))
-            for b in batch.nearest_first():
-                so_far = 0.5 * nearest.distance2 / self.bandwidth**2
-                # boxes touch where rows are equal
-                here = np.nonzero(~(batch.bounds[:, b] > so_far * (1 + SUM_ROUNDING)))[0]
-                if len(here) == 0:
-                    continue
-                block = self.layout.blocks[b]
-                near, asked, far = batch.divide(block, here, FARTHEST_NEAREST)
+
+            def limit() -> Floats:
+                so_far: Floats = 0.5 * nearest.distance2 / self.bandwidth**2
+                return so_far * (1 + SUM_ROUNDING)  # boxes touch where rows are equal
+
+            for block, near, asked, far in batch.pass_blocks(limit, FARTHEST_NEAREST):
                 if len(near):
-                    take_nearest(*batch.products(block, near, asked), block.rows, nearest, batch.scratch.halves)
+                    dense.take_nearest(*batch.products(block, near, asked), block.rows, nearest, batch.scratch.halves)
                 if len(far):
-                    take_nearest(*batch.exact_products(block, far), block.rows, nearest, batch.scratch.halves)
+                    dense.take_nearest(*batch.exact_products(block, far), block.rows, nearest, batch.scratch.halves)
             rows[these] = nearest.row
 
         self._in_batches(work, queries, threads)
         return rows
 
-    def _in_batches(
-        self, work: Callable[[NDArray[np.int64]], None], queries: NDArray[np.float64], threads: int
-    ) -> None:
+    def _in_batches(self, work: Callable[[Integers], None], queries: Floats, threads: int) -> None:
         """Call `work` with the places of queries that meet the same rows, batch by batch, on up to `threads` threads.
 
         Numpy does not warn: numbers too large for a product end as NaN and are dealt with.
@@ -191,7 +167,7 @@ class CpuIndex(ABC):
         with one_blas_thread:
             for_ranges(quietly, len(queries), BATCH, threads)
 
-    def _sorted(self, queries: NDArray[np.float64]) -> NDArray[np.int64]:
+    def _sorted(self, queries: Floats) -> Integers:
         """Order of the queries in which those that meet the same rows come together."""
         middles = self.layout.middles.T
         if len(queries) <= BATCH or middles.shape[1] == 1:
@@ -210,28 +186,22 @@ class CpuIndex(ABC):
 class TileIndex(CpuIndex):
     """An `Index` whose products are made in vector registers, and summed there; needs AVX2 or AVX-512."""
 
-    def multiply(
-        self, queries: NDArray[np.float32], panels: NDArray[np.float32], products: NDArray[np.float32]
-    ) -> None:
+    def multiply(self, queries: Floats32, panels: Floats32, products: Floats32) -> None:
         """See `CpuIndex.multiply`."""
         multiply(queries, panels, products)
 
-    def add_block(
-        self, batch: "Batch", block: Block, queries: NDArray[np.float32], asked: BlockQueries, sums: RunningSums
-    ) -> int:
+    def add_block(self, batch: "Batch", block: Block, queries: Floats32, asked: BlockQueries, sums: RunningSums) -> int:
         """See `CpuIndex.add_block`."""
         own = groups = None
         if batch.own is not None and batch.groups is not None:
             own, groups = batch.own[asked.here], batch.groups[block.places]
-        return absorb_panels(queries, block.panels, block.norms, own, groups, asked, sums, batch.scratch)
+        return dense.absorb_panels(queries, block.panels, block.norms, own, groups, asked, sums, batch.scratch)
 
 
 class BlasIndex(CpuIndex):
     """An `Index` whose products are made by the BLAS library of numpy, on any other processor."""
 
-    def multiply(
-        self, queries: NDArray[np.float32], panels: NDArray[np.float32], products: NDArray[np.float32]
-    ) -> None:
+    def multiply(self, queries: Floats32, panels: Floats32, products: Floats32) -> None:
         """See `CpuIndex.multiply`."""
         out = products.reshape(len(queries), -1, PANEL).transpose(1, 0, 2)
         np.matmul(queries, panels, out=out)
@@ -245,13 +215,9 @@ class Batch:
     """
 
     def __init__(
-        self,
-        index: CpuIndex,
-        queries: NDArray[np.float64],
-        own: NDArray[np.int64] | None = None,
-        groups: NDArray[np.int64] | None = None,
+        self, index: CpuIndex, queries: Floats, own: Integers | None = None, groups: Integers | None = None
     ) -> None:
-        m, width = queries.shape
+        m, n = len(queries), index.longest
         self.index = index
         self.queries = queries
         self.own, self.groups = own, groups
@@ -259,44 +225,45 @@ class Batch:
         sizes = _norms(self._rotated)
         self._blur = ROTATION_ERROR * sizes
         #: (m, blocks) at least half the squared distances from the boxes of the blocks
-        self.bounds = np.empty((m, len(index.layout.blocks)))
-        box_bounds(self._rotated, sizes, index.layout.low, index.layout.high, self.bounds)
-        n = index.longest
+        self._bounds = np.empty((m, len(index.layout.blocks)))
+        dense.box_bounds(self._rotated, sizes, index.layout.low, index.layout.high, self._bounds)
         products, halves = np.empty(max(m, TILE) * n, np.float32), np.empty(n, np.float32)
         self.scratch = Scratch(products, halves, np.empty(n, np.int32), np.empty(n, np.float32))
-        self._near = np.empty(m, np.bool_), np.empty((m, width), np.float32), np.empty(m), np.empty(m)
 
-    def nearest_first(self) -> list[int]:
-        """The blocks, those nearest to most queries first."""
-        order: list[int] = np.argsort(np.minimum(self.bounds, 1e6).sum(axis=0), kind="stable").tolist()
-        return order
+    def pass_blocks(
+        self, limit: Callable[[], Floats], farthest: float
+    ) -> Iterator[tuple[Block, Floats32, BlockQueries, Integers]]:
+        """The blocks, those nearest to most queries first, that some queries cannot do without.
 
-    def divide(
-        self, block: Block, here: NDArray[np.int64], farthest: float
-    ) -> tuple[NDArray[np.float32], BlockQueries, NDArray[np.int64]]:
-        """Divide queries `here` into those nearer than `farthest` to the centre of a block, and the others.
-
-        Returns the near queries relative to the centre and what kernels know of them, both to be used before the next
-        call, and the places of the others: all of them if the block is too large for float32.
+        A query can do without where half its squared distance from the box of the block is above `limit()` (m,). Yields
+        the block, the queries (k, width) nearer than `farthest` to its centre, relative to it, what kernels know of
+        them, and the places of the others: of all if the block is too large for float32. Arrays are overwritten for
+        the next block.
         """
-        is_far, rounded, base, lengths = self._near
-        k = len(here)
-        n = approach(self._rotated, here, block.rotated, farthest, is_far, rounded, base, lengths)
-        near, far = (here, here[:0]) if n == k else (here[~is_far[:k]], here[is_far[:k]])
-        terms = rounded.shape[1] + 3.0
-        asked = BlockQueries(near, base[:n], lengths[:n], self._blur, block.radius, FLOAT32_UNIT, terms)
-        return rounded[:n], asked, far
+        m, width = self.queries.shape
+        is_far, rounded = np.empty(m, np.bool_), np.empty((m, width), np.float32)
+        base, lengths = np.empty(m), np.empty(m)
+        for b in np.argsort(np.minimum(self._bounds, 1e6).sum(axis=0), kind="stable").tolist():
+            here = np.nonzero(~(self._bounds[:, b] > limit()))[0]
+            k = len(here)
+            if k == 0:
+                continue
+            block = self.index.layout.blocks[b]
+            n = dense.approach(self._rotated, here, block.rotated, farthest, is_far, rounded, base, lengths)
+            near, far = (here, here[:0]) if n == k else (here[~is_far[:k]], here[is_far[:k]])
+            blur, unit, terms = self._blur, dense.FLOAT32_UNIT, width + 3.0
+            yield block, rounded[:n], BlockQueries(near, base[:n], lengths[:n], blur, block.radius, unit, terms), far
 
-    def products(self, block: Block, queries: NDArray[np.float32], asked: BlockQueries) -> Products:
+    def products(self, block: Block, queries: Floats32, asked: BlockQueries) -> Products:
         """Products of near queries (k, width) with the rows of a block in float32."""
         k = len(queries)
         products = self.scratch.products[: k * len(block.norms)].reshape(k, -1)
         self.index.multiply(queries, block.panels, products)
         if self.own is not None and self.groups is not None:
-            leave_out(products, self.own[asked.here], self.groups[block.places])
+            dense.leave_out(products, self.own[asked.here], self.groups[block.places])
         return products, block.norms, asked
 
-    def exact_products(self, block: Block, here: NDArray[np.int64]) -> Products:
+    def exact_products(self, block: Block, here: Integers) -> Products:
         """Products of queries `here` (k,) with the rows of a block in float64: half as fast."""
         rows = (self.index.rows[block.rows] - block.centre) / self.index.bandwidth
         centred = (self.queries[here] - block.centre) / self.index.bandwidth
@@ -310,10 +277,10 @@ class Batch:
         base = np.where(largest == -np.inf, 0.0, largest)
         products -= base[:, None]
         radius, terms, no_blur = math.sqrt(rows2.max()), rows.shape[1] + 3.0, np.zeros(len(self.queries))
-        asked = BlockQueries(here, base - 0.5 * norm2, np.sqrt(norm2), no_blur, radius, FLOAT64_UNIT, terms)
+        asked = BlockQueries(here, base - 0.5 * norm2, np.sqrt(norm2), no_blur, radius, dense.FLOAT64_UNIT, terms)
         return products.astype(np.float32), np.zeros(len(rows), np.float32), asked
 
 
-def _norms(vectors: NDArray[np.float64]) -> NDArray[np.float64]:
-    norms: NDArray[np.float64] = np.sqrt(np.einsum("ij,ij->i", vectors, vectors))
+def _norms(vectors: Floats) -> Floats:
+    norms: Floats = np.sqrt(np.einsum("ij,ij->i", vectors, vectors))
     return norms

@@ -5,16 +5,18 @@ from typing import NamedTuple, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from quests_md._kernels.jit import Floats, Integers
+
 __all__ = ["Index", "Sums"]
 
 
 class Sums(NamedTuple):
     """Values of dH and how far they may be from the float64 sum."""
 
-    values: NDArray[np.float64]  #: (m,) nats; inf where no row is left.
-    bounds: NDArray[np.float64]
+    values: Floats  #: (m,) nats; inf where no row is left.
+    bounds: Floats
     """(m,) nats, proven: no value is farther from the true one. inf where numbers are too large for any bound."""
-    usual: NDArray[np.float64]  #: (m,) nats, measured: what rounding usually does at most.
+    usual: Floats  #: (m,) nats, measured: what rounding usually does at most.
 
 
 class Index(Protocol):
@@ -30,10 +32,10 @@ class Index(Protocol):
     when it returns. Any number of threads may ask at the same time.
     """
 
-    rows: NDArray[np.float64]
+    rows: Floats
     """(n, width), in the order given, of which nothing is copied. An equal array may take its place."""
 
-    def decide(self, queries: NDArray[np.float64], levels: NDArray[np.float64], threads: int) -> NDArray[np.int8]:
+    def decide(self, queries: Floats, levels: Floats, threads: int) -> NDArray[np.int8]:
         """Whether dH <= level is proven (1) or refuted (-1) for each query (m, width) and level (m,); 0: neither.
 
         What is proven or refuted is so for the float64 sum. Neither is the answer where the sum is too close to the
@@ -42,11 +44,7 @@ class Index(Protocol):
         ...
 
     def minus_log_sums(
-        self,
-        queries: NDArray[np.float64],
-        threads: int,
-        query_groups: NDArray[np.int64] | None = None,
-        groups: NDArray[np.int64] | None = None,
+        self, queries: Floats, threads: int, query_groups: Integers | None = None, groups: Integers | None = None
     ) -> Sums:
         """DH of each query (m, width), from sums that need not be those of float64.
 
@@ -54,6 +52,6 @@ class Index(Protocol):
         """
         ...
 
-    def nearest(self, queries: NDArray[np.float64], threads: int) -> NDArray[np.int64]:
+    def nearest(self, queries: Floats, threads: int) -> Integers:
         """The nearest row of each query (m, width) in float64, the first of equals; -1 where numbers are too large."""
         ...

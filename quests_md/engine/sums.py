@@ -3,9 +3,10 @@
 import math
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 
 from quests_md._arguments import check_bandwidth, check_rows
+from quests_md._kernels.jit import Floats, Integers
 from quests_md._kernels.sums import NO_GROUP, log_kernel_sums
 from quests_md._threads import available_threads, for_ranges
 
@@ -19,12 +20,8 @@ QUERIES_AT_A_TIME = 64
 
 
 def delta_entropy(
-    rows: ArrayLike,
-    reference: ArrayLike,
-    bandwidth: float = BANDWIDTH,
-    *,
-    threads: int | None = None,
-) -> NDArray[np.float64]:
+    rows: ArrayLike, reference: ArrayLike, bandwidth: float = BANDWIDTH, *, threads: int | None = None
+) -> Floats:
     """Differential entropy of each row with respect to a reference: how surprising an environment is.
 
     dH(y) = -log sum_j exp(-|y - x_j|^2 / 2 h^2), with the reference rows x_j and the bandwidth h. It lies between
@@ -113,12 +110,7 @@ def diversity(rows: ArrayLike, bandwidth: float = BANDWIDTH, *, threads: int | N
 
 
 def overlap(
-    rows: ArrayLike,
-    reference: ArrayLike,
-    bandwidth: float = BANDWIDTH,
-    eps: float = 0.0,
-    *,
-    threads: int | None = None,
+    rows: ArrayLike, reference: ArrayLike, bandwidth: float = BANDWIDTH, eps: float = 0.0, *, threads: int | None = None
 ) -> float:
     """Fraction of rows with dH < eps with respect to a reference.
 
@@ -139,14 +131,14 @@ def overlap(
 
 
 def minus_log_sums(
-    queries: NDArray[np.float64],
-    reference: NDArray[np.float64],
+    queries: Floats,
+    reference: Floats,
     bandwidth: float,
     *,
-    query_groups: NDArray[np.int64] | None = None,
-    groups: NDArray[np.int64] | None = None,
+    query_groups: Integers | None = None,
+    groups: Integers | None = None,
     threads: int | None = None,
-) -> NDArray[np.float64]:
+) -> Floats:
     """`delta_entropy` of checked arrays, leaving out the reference rows of each query's own group (-1: none)."""
     n_threads = available_threads(threads)
     out = np.empty(len(queries))
@@ -161,7 +153,7 @@ def minus_log_sums(
     return out
 
 
-def _own_delta_entropy(rows: ArrayLike, bandwidth: float, threads: int | None) -> NDArray[np.float64]:
+def _own_delta_entropy(rows: ArrayLike, bandwidth: float, threads: int | None) -> Floats:
     array = check_rows("rows", rows)
     if len(array) == 0:
         raise ValueError("rows: expected at least one row, got none")

@@ -5,8 +5,8 @@ from itertools import pairwise
 from typing import NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
 
+from quests_md._kernels.jit import Floats, Floats32, Integers
 from quests_md._kernels.leaves import Leaves
 from quests_md._kernels.tiles import PANEL
 
@@ -38,11 +38,11 @@ MOST_RADIUS = 1e15
 class Axes(NamedTuple):
     """Coordinates of rows along their principal axes, in bandwidths."""
 
-    mean: NDArray[np.float64]  #: (width,) origin, 1/Å.
-    directions: NDArray[np.float64]  #: (width, width) one axis per column, from least to most variance along it.
+    mean: Floats  #: (width,) origin, 1/Å.
+    directions: Floats  #: (width, width) one axis per column, from least to most variance along it.
     bandwidth: float  #: 1/Å.
 
-    def rotate(self, rows: NDArray[np.float64]) -> NDArray[np.float64]:
+    def rotate(self, rows: Floats) -> Floats:
         """Coordinates of rows (n, width) in 1/Å."""
         return ((rows - self.mean) / self.bandwidth) @ self.directions
 
@@ -50,27 +50,27 @@ class Axes(NamedTuple):
 class Block(NamedTuple):
     """A run of leaves, its rows in float32, in bandwidths around a centre of their own."""
 
-    rows: NDArray[np.int64]  #: (n,) numbers of the rows.
+    rows: Integers  #: (n,) numbers of the rows.
     places: slice  #: Of the rows in the panels of all blocks, some of the last panel left over.
-    panels: NDArray[np.float32]  #: (p, width, PANEL) coordinates along the principal axes; 0 in places left over.
-    norms: NDArray[np.float32]  #: (p PANEL,) -|x|^2 / 2 of each row; -inf in places left over.
-    centre: NDArray[np.float64]  #: (width,) 1/Å, along the axes of the rows themselves.
-    rotated: NDArray[np.float64]  #: (width,) the centre along the principal axes; NaN: too large for float32.
+    panels: Floats32  #: (p, width, PANEL) coordinates along the principal axes; 0 in places left over.
+    norms: Floats32  #: (p PANEL,) -|x|^2 / 2 of each row; -inf in places left over.
+    centre: Floats  #: (width,) 1/Å, along the axes of the rows themselves.
+    rotated: Floats  #: (width,) the centre along the principal axes; NaN: too large for float32.
     radius: float  #: Largest distance from the centre.
 
 
 class Layout(NamedTuple):
     """A k-d tree over the last coordinates of rows: its 2^k leaves are runs of rows, its blocks are runs of leaves."""
 
-    order: NDArray[np.int64]  #: (n,) the rows, leaf by leaf.
-    middles: NDArray[np.float32]  #: (boxes, p) middles of the boxes of one level of the tree.
+    order: Integers  #: (n,) the rows, leaf by leaf.
+    middles: Floats32  #: (boxes, p) middles of the boxes of one level of the tree.
     leaves: Leaves  #: All that proofs need.
     blocks: list[Block]
-    low: NDArray[np.float64]  #: (blocks, width) least coordinates of the rows of each block.
-    high: NDArray[np.float64]  #: (blocks, width) largest coordinates.
+    low: Floats  #: (blocks, width) least coordinates of the rows of each block.
+    high: Floats  #: (blocks, width) largest coordinates.
 
 
-def principal_axes(rows: NDArray[np.float64], bandwidth: float) -> Axes:
+def principal_axes(rows: Floats, bandwidth: float) -> Axes:
     """Mean and principal axes of rows (n, width)."""
     some = rows[:: max(1, len(rows) // AXES_ROWS)]
     centre = np.median(some, axis=0)
@@ -84,7 +84,7 @@ def principal_axes(rows: NDArray[np.float64], bandwidth: float) -> Axes:
     return Axes(mean, np.linalg.eigh(covariance)[1], bandwidth)
 
 
-def lay_out(rows: NDArray[np.float64], axes: Axes) -> Layout:
+def lay_out(rows: Floats, axes: Axes) -> Layout:
     """Leaves and blocks of rows (n, width)."""
     n, width = rows.shape
     main = np.empty((n, min(COMPONENTS, width)), np.float32)
@@ -120,7 +120,7 @@ def lay_out(rows: NDArray[np.float64], axes: Axes) -> Layout:
     return Layout(order, middles, Leaves(boxes, leaf_start, block_leaves, rotated_centres, panels), blocks, low, high)
 
 
-def _split(main: NDArray[np.float32]) -> tuple[NDArray[np.int64], NDArray[np.int64], int]:
+def _split(main: Floats32) -> tuple[Integers, Integers, int]:
     """Order of rows, leaf by leaf, where each leaf begins in it, and leaves of a block, from main components (n, p).
 
     Nodes are halved along their widest component, evenly but for a remainder of SPLIT.
@@ -143,7 +143,7 @@ def _split(main: NDArray[np.float32]) -> tuple[NDArray[np.int64], NDArray[np.int
     return order, leaf_start, 2 ** (leaf_level - block_level)
 
 
-def _boxes(main: NDArray[np.float32], leaf_start: NDArray[np.int64]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+def _boxes(main: Floats32, leaf_start: Integers) -> tuple[Floats32, Floats32]:
     """Boxes and middles of a tree over the ordered components `main` (n, p).
 
     Not every level of the tree has boxes: each box holds BOX_FAN of the next, which a processor measures at once.

@@ -10,15 +10,8 @@ from ase import Atoms
 from ase.geometry import minkowski_reduce
 from numpy.typing import NDArray
 
-from quests_md._kernels.neighbors import (
-    Floats,
-    Integers,
-    bin_points,
-    extent,
-    link_pairs,
-    list_images,
-    nearest_of_species,
-)
+from quests_md._kernels.jit import Floats, Integers
+from quests_md._kernels.neighbors import bin_points, extent, link_pairs, list_images, nearest_of_species
 from quests_md.errors import FrameError
 
 __all__ = ["FrameGrid", "PairDistances", "frame_grid", "linked_pairs", "nearest_by_element", "wrapped_positions"]
