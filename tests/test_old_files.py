@@ -186,15 +186,8 @@ def test_flagged_frames_are_read():
 @pytest.mark.parametrize(
     ("name", "first"),
     [
-        ("plain", 1),
-        ("plain", 5),
-        ("plain", 9),
-        ("baseline", 6),
-        ("baseline", 13),
-        ("phases", 4),
-        ("confirm", 6),
-        ("exploded", 1),
-        ("exploded", 5),
+        *(("plain", 1), ("plain", 5), ("plain", 9), ("baseline", 6), ("baseline", 13)),
+        *(("phases", 4), ("confirm", 6), ("exploded", 1), ("exploded", 5)),
     ],
 )
 @pytest.mark.parametrize("how", ["whole", "torn"])

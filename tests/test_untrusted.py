@@ -31,25 +31,8 @@ from quests_md.reference.contents import ARRAYS
 DTYPES = {"F64": np.float64, "F32": np.float32, "I64": np.int64, "U8": np.uint8, "BOOL": np.bool_}
 
 #: What no field expects, for any field of a JSON text.
-ODD = [
-    None,
-    True,
-    0,
-    -1,
-    2,
-    0.5,
-    119,
-    2**31,
-    2**62,
-    2**63,
-    10**400,
-    1e-320,
-    1e300,
-    -1e300,
-    math.nan,
-    math.inf,
-    -math.inf,
-]
+ODD = [None, True, 0, -1, 2, 0.5, 119, 2**31, 2**62, 2**63, 10**400]
+ODD += [1e-320, 1e300, -1e300, math.nan, math.inf, -math.inf]
 ODD += ["", "1", "nan", "Al", "X", "\ud800", "\udc80", "a" * 5000]
 ODD += [[], [[]], {}, ["Al"], {"a": 1}, [None], [[1, 2], [3]]]
 
@@ -93,6 +76,10 @@ def assert_same_arrays(a, b):
         assert array.tobytes() == b[name].tobytes()
 
 
+def mapped(path):
+    return Reference.load(path, mmap=True)
+
+
 def peak_of(call):
     """Most bytes that a call takes at a time."""
     tracemalloc.start()
@@ -103,9 +90,9 @@ def peak_of(call):
         tracemalloc.stop()
 
 
-def refused(path, read, error=FileFormatError):
+def refused(path, read):
     """The message by which a file is refused: it names the file and is not as long as the file."""
-    with pytest.raises(error) as info:
+    with pytest.raises(FileFormatError) as info:
         read(path)
     message = str(info.value)
     assert path.name in message
@@ -138,12 +125,13 @@ def parts_of(blob):
     }
 
 
-def blob_of(text, tensors, edit=lambda entries: entries, pad=8):
+def blob_of(text, tensors, rows=lambda entry: entry, pad=8):
+    """A file; `rows` changes what the safetensors header says of the rows."""
     entries, body = {"__metadata__": {"quests_md": text}}, b""
     for name, (dtype, shape, data) in sorted(tensors.items(), key=lambda item: -len(item[1][0])):
         entries[name] = {"dtype": dtype, "shape": shape, "data_offsets": [len(body), len(body) + len(data)]}
         body += data
-    header = json.dumps(edit(entries)).encode()
+    header = json.dumps(entries | {"rows": rows(entries["rows"])}).encode()
     header += b" " * (-len(header) % pad)
     return len(header).to_bytes(8, "little") + header + body
 
@@ -188,6 +176,10 @@ def reshaped(name, change):
     return reshape
 
 
+def cut_off(name):
+    return reshaped(name, lambda array: array[:-1])
+
+
 def setting(**values):
     return lambda header, tensors: header["settings"].update(values)
 
@@ -218,9 +210,11 @@ def both(*changes):
     return change
 
 
+#: Too many elements for 1024 neighbours of each.
+MANY = chemical_symbols[1:31]
+
 BAD_REFERENCES = {
     "NaN in a row": ("rows: expected finite", changed("rows", (5, 2), math.nan)),
-    "inf in a row": ("rows: expected finite", changed("rows", (5, 2), math.inf)),
     "NaN position": ("positions: expected finite", changed("positions", (5, 2), math.nan)),
     "inf in a periodic cell": ("cells: expected finite", changed("cells", (1, 2, 0), math.inf)),
     "element 255": ("numbers: expected atomic numbers, got 255", changed("numbers", -1, 255)),
@@ -244,18 +238,14 @@ BAD_REFERENCES = {
     "frame number negative": ("frame_index: expected numbers from 0", changed("frame_index", 2, -1)),
     "truth of 2": ("pbc: expected bytes of 0 or 1", changed("pbc", (1, 1), 2)),
     "score NaN": ("score: expected numbers or inf", changed("score", 2, math.nan)),
-    "score -inf": ("score: expected numbers or inf", changed("score", 2, -math.inf)),
     "score twice": ("score_row: expected each row once", changed("score_row", 2, 1)),
-    "part of a group scored": (
-        "score_row: expected rows of whole groups",
-        lambda header, tensors: [put(tensors, name, array_of(tensors, name)[:-1]) for name in ("score", "score_row")],
-    ),
+    "part of a group scored": ("score_row: expected rows of whole", both(cut_off("score"), cut_off("score_row"))),
     "file outside": ("frame_source: expected numbers below 1", changed("frame_source", 2, 1)),
     "scored row outside": ("score_row: expected numbers below 36", changed("score_row", -1, 36)),
     "scores without their rows": ("only one of score and score_row", left_out("score_row")),
     "rows of other scores": ("only one of score and score_row", left_out("score")),
     "numbers in another order": ("numbers: expected rows sorted", reshaped("numbers", lambda a: a[::-1])),
-    "a row too few": ("rows: expected 36 entries for the atoms", reshaped("rows", lambda a: a[:-1])),
+    "a row too few": ("rows: expected 36 entries for the atoms", cut_off("rows")),
     "rows in a line": ("rows: expected F64 of shape (n, m)", reshaped("rows", lambda a: a[:, 0])),
     "rows in float32": ("rows: expected F64", reshaped("rows", lambda a: a.astype(np.float32))),
     "numbers of eight bytes": ("numbers: expected U8", reshaped("numbers", lambda a: a.astype(np.int64))),
@@ -263,17 +253,11 @@ BAD_REFERENCES = {
     "cells of two vectors": ("cells: expected F32 of shape (n, 3, 3)", reshaped("cells", lambda a: a[:, :2])),
     "one periodic direction": ("pbc: expected BOOL of shape (n, 3)", reshaped("pbc", lambda a: a[:, 0])),
     "half a pair": ("pair_elements: expected U8 of shape (n, 2)", reshaped("pair_elements", lambda a: a[:, 0])),
-    "counts of one bin": (
-        "pair_histogram: expected I64 of shape (n, m)",
-        reshaped("pair_histogram", lambda a: a[:, 0]),
-    ),
-    "a frame too few": ("entries for the frames", reshaped("frame_natoms", lambda a: a[:-1])),
-    "a score too few": ("entries for the scores", reshaped("score", lambda a: a[:-1])),
+    "counts of one bin": ("pair_histogram: expected I64 of shape (n, m)", reshaped("pair_histogram", lambda a: a[0])),
+    "a frame too few": ("entries for the frames", cut_off("frame_natoms")),
+    "a score too few": ("entries for the scores", cut_off("score")),
     "volumes in a column": ("frame_volume: expected F64 of shape (n)", reshaped("frame_volume", lambda a: a[:, None])),
-    "no columns": (
-        "rows: expected at least one column",
-        lambda h, t: t.update(rows=["F64", [t["rows"][1][0], 0], b""]),
-    ),
+    "no columns": ("rows: expected at least one column", reshaped("rows", lambda a: a[:, :0])),
     "scalar numbers": ("numbers: expected U8 of shape (n)", lambda h, t: t.update(numbers=["U8", [], b"\x00"])),
     "a type that numpy lacks": (
         "rows: expected F64 of shape (n, m), got BF16",
@@ -284,10 +268,7 @@ BAD_REFERENCES = {
     "other centers": ("numbers: expected atoms of ('Al',)", described_by(centers=["Al"])),
     "a billion neighbours": ("settings: k: expected a positive", both(without_rows, setting(k=10**9))),
     "1025 neighbours": ("settings: k: expected a positive", both(without_rows, setting(k=1025))),
-    "neighbours of 30 elements": (
-        "settings: k: expected at most",
-        both(without_rows, setting(k=1024, elements=chemical_symbols[1:31])),
-    ),
+    "neighbours of 30 elements": ("settings: k: expected at most", both(without_rows, setting(k=1024, elements=MANY))),
     "k of a text": ("settings: k:", setting(k="3")),
     "k of a truth": ("settings: k:", setting(k=True)),
     "cutoff of 401 digits": ("settings:", setting(cutoff=10**400)),
@@ -298,18 +279,14 @@ BAD_REFERENCES = {
     "bandwidth of 401 digits": ("header", setting(bandwidth=10**400)),
     "bandwidth below 0": ("bandwidth", setting(bandwidth=-1)),
     "no bandwidth": ("header cannot be read", lambda h, t: h["settings"].pop("bandwidth")),
-    "no descriptor": ("header cannot be read", lambda h, t: h["settings"].pop("descriptor")),
     "match of a text": ("match: expected", setting(match="some")),
     "no settings": ("the header lacks settings", left_out("settings")),
-    "no fingerprint": ("the header lacks fingerprint", left_out("fingerprint")),
-    "no checksums": ("the header lacks checksums", left_out("checksums")),
     "no schema": ("header cannot be read", left_out("schema")),
     "bandwidth of a text": ("bandwidth", setting(bandwidth="0.1")),
     "bandwidth of a truth": ("bandwidth", setting(bandwidth=True)),
     "bandwidth whose square is inf": ("bandwidth: expected a positive finite number", setting(bandwidth=1e200)),
     "bandwidth NaN": ("bandwidth", setting(bandwidth=math.nan)),
     "descriptor of no text": ("descriptor: expected a text", setting(descriptor=5)),
-    "match of a list": ("match: expected", setting(match=["element"])),
     "a newer schema": ("schema 2, this version of quests_md reads up to 1; update", lambda h, t: h.update(schema=2)),
     "schema NaN": ("schema: expected a positive integer", lambda h, t: h.update(schema=math.nan)),
     "schema 0": ("schema: expected a positive integer", lambda h, t: h.update(schema=0)),
@@ -321,8 +298,6 @@ BAD_REFERENCES = {
     "ancestors of a number": ("ancestors: expected a list", lambda h, t: h["provenance"].update(ancestors=3)),
     "parents of lists": ("parents: expected a text", lambda h, t: h["provenance"].update(parents=[[1]])),
     "sources of numbers": ("sources: expected a text", lambda h, t: h.update(sources=[7])),
-    "checksums of a number": ("checksums: expected an object", lambda h, t: h.update(checksums=7)),
-    "fingerprint of a number": ("fingerprint: expected a text", lambda h, t: h.update(fingerprint=7)),
     "a long lie": ("match: expected", setting(match="a" * 10**6)),
 }
 
@@ -335,15 +310,9 @@ def test_a_reference_with_nonsense_is_refused(folder, whole, name):
     path = folder / "bad.safetensors"
     path.write_bytes(blob_of(json.dumps(header), tensors))
     messages = []
-
-    def read(path):
-        for mmap in (False, True):
-            with pytest.raises(FileFormatError) as info:
-                Reference.load(path, mmap=mmap)
-            messages.append(str(info.value))
-        raise info.value
-
-    assert peak_of(lambda: refused(path, read)) < 2**25 + 8 * len(path.read_bytes())
+    limit = 2**25 + 8 * len(path.read_bytes())
+    for read in (Reference.load, mapped):
+        assert peak_of(lambda read=read: messages.append(refused(path, read))) < limit
     assert expected in messages[0]
     assert messages[0] == messages[1]
 
@@ -364,47 +333,30 @@ def test_the_file_that_is_changed_above_is_good(folder, whole, reference):
 def test_a_header_that_is_none_is_refused(folder, whole, text):
     path = folder / "header.safetensors"
     path.write_bytes(blob_of(text, parts_of(whole)[1]))
-    assert "header cannot be read" in refused(path, Reference.load)
-    assert "header cannot be read" in refused(path, Reference.verify)
+    for read in (Reference.load, Reference.verify):
+        assert "header cannot be read" in refused(path, read)
 
 
-@pytest.mark.parametrize("length", [0, 1, 2**31, 2**63 - 1, 2**64 - 1])
-def test_a_length_that_lies_is_refused(folder, whole, length):
-    path = folder / "length.safetensors"
-    path.write_bytes(length.to_bytes(8, "little") + whole[8:])
-    for read in (Reference.load, Reference.verify, lambda path: Reference.load(path, mmap=True)):
-        assert peak_of(lambda read=read: refused(path, read)) < 2**24
-
-
-@pytest.mark.parametrize(
-    "edit",
-    [
-        {"shape": [2**40, 7]},
-        {"shape": [2**62, 2**62]},
-        {"shape": [-1, 7]},
-        {"shape": [math.nan]},
-        {"data_offsets": [0, 2**62]},
-        {"data_offsets": [-8, 0]},
-        {"data_offsets": [8, 0]},
-        {"dtype": "F4096"},
-        {"dtype": None},
-    ],
-)
-def test_an_entry_that_lies_is_refused(folder, whole, edit):
+def test_lengths_and_entries_that_lie_are_refused(folder, whole):
     header, tensors = parts_of(whole)
-    path = folder / "entry.safetensors"
-    path.write_bytes(blob_of(json.dumps(header), tensors, lambda entries: entries | {"rows": entries["rows"] | edit}))
-    for read in (Reference.load, lambda path: Reference.load(path, mmap=True)):
-        assert peak_of(lambda read=read: refused(path, read)) < 2**24
+    lengths = [0, 1, 2**31, 2**63 - 1, 2**64 - 1]
+    blobs = [length.to_bytes(8, "little") + whole[8:] for length in lengths]
+    lies = [{"shape": shape} for shape in ([2**40, 7], [2**62, 2**62], [-1, 7], [math.nan])]
+    lies += [{"data_offsets": offsets} for offsets in ([0, 2**62], [-8, 0], [8, 0])]
+    for lie in [*lies, {"dtype": "F4096"}, {"dtype": None}]:
+        blobs.append(blob_of(json.dumps(header), tensors, rows=lambda rows, lie=lie: rows | lie))
+    path = folder / "lie.safetensors"
+    for blob in blobs:
+        path.write_bytes(blob)
+        for read in (Reference.load, Reference.verify, mapped):
+            assert peak_of(lambda read=read: refused(path, read)) < 2**24
 
 
 def test_an_entry_of_a_form_that_only_safetensors_takes(folder, whole):
     header, tensors = parts_of(whole)
     path = folder / "list.safetensors"
-    path.write_bytes(
-        blob_of(json.dumps(header), tensors, lambda entries: entries | {"rows": list(entries["rows"].values())})
-    )
-    assert "rows: expected an object" in refused(path, lambda path: Reference.load(path, mmap=True))
+    path.write_bytes(blob_of(json.dumps(header), tensors, rows=lambda rows: list(rows.values())))
+    assert "rows: expected an object" in refused(path, mapped)
 
 
 class Own:
@@ -468,18 +420,15 @@ BAD_CALIBRATIONS = [
     ("frame_atoms", {"frame_atoms": 10**12}),
     ("frame_atoms", {"frame_atoms": 0}),
     ("frame_atoms", {"frame_atoms": 4.0}),
-    ("n_groups", {"n_groups": 10**400}),
     ("n_groups", {"n_groups": -1}),
     ("checks", {"checks": 0}),
     ("checks", {"checks": 10**400}),
     ("block_ps", {"block_ps": 0}),
-    ("block_ps", {"block_ps": -1.0}),
     ("block_ps", {"block_ps": 1e-320}),
     ("block_ps", {"block_ps": "1.0"}),
     ("spacing_ps", {"spacing_ps": 1e308}),
     ("spacing_ps", {"spacing_ps": True}),
     ("false_alarms", {"false_alarms": math.nan}),
-    ("false_alarms", {"false_alarms": True}),
     ("fingerprint", {"fingerprint": None}),
     ("how", {"how": {"a": 1}}),
     ("per", {"per": []}),
@@ -491,13 +440,11 @@ BAD_CALIBRATIONS = [
     ("atomic number", {"composition": {"028": 4}}),
     ("28", {"atom_levels": {"28": "1.0"}}),
     ("28", {"atom_levels": {"28": 1e308}}),
-    ("28", {"atom_levels": {"28": None}}),
     ("atomic number", {"atom_levels": {"119": 1.0}}),
     ("scores", {"nulls": [NULL_LINE | {"scores": [1.0, 10**400]}]}),
     ("scores", {"nulls": [NULL_LINE | {"scores": [1.0, 1e308]}]}),
     ("scores", {"nulls": [NULL_LINE | {"scores": [1.0, True]}]}),
     ("scores", {"nulls": [NULL_LINE | {"scores": ["1.0", 2.0]}]}),
-    ("scores", {"nulls": [NULL_LINE | {"scores": {"0": 1.0}}]}),
     ("scores", {"nulls": [NULL_LINE | {"statistic": "n_tail", "scores": [-1.0, 2.0]}]}),
     ("sizes", {"nulls": [NULL_LINE | {"sizes": [4, 4.5]}]}),
     ("sizes", {"nulls": [NULL_LINE | {"sizes": [4, 2**63]}]}),
@@ -507,7 +454,6 @@ BAD_CALIBRATIONS = [
     ("some twice", {"nulls": [NULL_LINE, NULL_LINE | {"values": "full"}]}),
     ("calibration", {"nulls": ["dh_max"]}),
     ("calibration", {"type": ["a" * 10**6]}),
-    ("calibration", {"schema": [[[]]]}),
 ]
 
 
@@ -816,14 +762,13 @@ def test_a_damaged_reference_is_refused_or_of_use(folder, whole, rng):
     if loaded is None:
         return
     loaded.save(folder / "again.safetensors")
-    own = loaded.descriptor if loaded.has_descriptor else None
-    again = Reference.load(folder / "again.safetensors", descriptor=own)
+    again = Reference.load(folder / "again.safetensors")
     assert_same_arrays(again, loaded)
     for name in ("settings", "provenance", "sources", "fingerprint"):
         assert repr(getattr(again, name)) == repr(getattr(loaded, name))  # NaN is not equal to itself
-    if not loaded.has_descriptor:
-        return
     with contextlib.suppress(QuestsMDError):
+        if "k" not in loaded.settings:  # then its descriptor is not known
+            return
         assert not np.isnan(quietly(loaded.delta_entropy, FRAME)).any()
         quietly(loaded.nearest, FRAME)
         quietly(Reference.merge, [loaded, loaded])

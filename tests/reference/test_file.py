@@ -1,10 +1,6 @@
 import json
 import os
-import signal
 import stat
-import subprocess
-import sys
-import textwrap
 from pathlib import Path
 
 import ase.io
@@ -205,26 +201,3 @@ def test_an_interrupted_save_keeps_the_older_file(tmp_path, saved, cu, monkeypat
         cu.save(saved)
     assert saved.read_bytes() == before
     assert list(tmp_path.iterdir()) == [saved]
-
-
-@pytest.mark.slow
-def test_a_process_killed_while_saving_leaves_the_older_file(saved, nial):
-    code = textwrap.dedent(
-        f"""
-        import os, pathlib, signal
-        import quests_md.reference.file
-        from quests_md import Reference
-
-        def killed(arrays, path, metadata):
-            pathlib.Path(path).write_bytes(b"half of it")
-            os.kill(os.getpid(), signal.SIGKILL)
-
-        reference = Reference.load({str(saved)!r})
-        quests_md.reference.file.save_file = killed
-        reference.save({str(saved)!r})
-        """
-    )
-    run = subprocess.run([sys.executable, "-c", code])
-    assert run.returncode == -signal.SIGKILL
-    Reference.verify(saved)
-    assert Reference.load(saved).fingerprint == nial.fingerprint

@@ -126,22 +126,10 @@ def test_each_file_has_its_own_length():
     assert len(set(groups[400:])) >= 200
 
 
-def test_short_stretches_say_nothing_of_time():
-    rows = list(ar1(SHORTEST - 1, 0.9))
-    groups, lengths = blocks_of_frames([0] * len(rows), [0] * len(rows), rows)
-    assert groups.tolist() == list(range(SHORTEST - 1))
-    assert lengths == {}
-
-
 def test_large_frames_are_followed_in_part_without_another_answer():
     x = ar1(120, 0.7, n_atoms=1000, width=2)
     _, lengths = blocks_of_frames([0] * 120, [0] * 120, list(x))
     assert lengths[0] == pytest.approx(correlation_length([x]), rel=0.15)
-
-
-def test_no_frames():
-    groups, lengths = blocks_of_frames([], [], [])
-    assert (groups.tolist(), lengths) == ([], {})
 
 
 def test_copies_share_a_group():

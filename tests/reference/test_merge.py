@@ -56,13 +56,6 @@ def test_groups_and_sources_of_merged_references_stay_what_they_were(tmp_path):
     assert merged.arrays.frame_index.tolist() == [0, 1, 2, 3, 0, 1, 0, 1, 0]
 
 
-def test_a_copy_added_lowers_every_value_by_log_two(nial):
-    doubled = Reference.merge([nial, nial])
-    atoms = alloys(1, seed=4, amplitude=0.2)[0]
-    expected = nial.delta_entropy(atoms, float64=True) - np.log(2)
-    np.testing.assert_allclose(doubled.delta_entropy(atoms, float64=True), expected, rtol=1e-12, atol=1e-12)
-
-
 def test_scores_of_the_parents_are_not_those_of_the_merged(cu):
     merged = Reference.merge([cu.with_held_out_scores(), cu])
     assert len(merged.held_out_scores()[0]) == merged.n_environments
@@ -85,9 +78,6 @@ def test_references_of_different_settings_do_not_merge(cu, arguments, words):
         Reference.merge([cu, cu, other])
     for word in (*words, "references[0]", "references[2]"):
         assert word in str(info.value)
-
-
-def test_merging_nothing_is_refused():
     with pytest.raises(ValueError, match=r"references: .*at least one"):
         Reference.merge([])
 

@@ -5,11 +5,10 @@ import ase.io
 import naive
 import numpy as np
 import pytest
-from references import Given, H, assert_close, carrying, naive_delta_entropy
-from references import rattled_cells as copper
+from references import Given, H, assert_close, carrying
 from systems import alloys
 
-from quests_md import Descriptor, Reference, calibrate
+from quests_md import Descriptor, Reference
 from quests_md.errors import MismatchError
 
 
@@ -103,15 +102,6 @@ def test_an_empty_reference_warns_and_knows_nothing(tmp_path, match):
         np.testing.assert_array_equal(grown.rows, Reference.from_frames(alloys(3), bandwidth=H, match=match).rows)
 
 
-def test_one_frame_is_a_reference():
-    atoms = copper(1)[0]
-    reference = Reference.from_frames(atoms, bandwidth=H)
-    assert_close(reference.delta_entropy(atoms, float64=True), naive_delta_entropy([atoms], atoms, "element"))
-    rows, scores = reference.held_out_scores()
-    assert rows.tolist() == [0, 1, 2, 3]
-    assert (scores == np.inf).all()
-
-
 def test_a_descriptor_of_ones_own(tmp_path):
     rng = np.random.default_rng(0)
     frames = [carrying(rng.normal(size=(3, 5))) for _ in range(4)]
@@ -138,24 +128,10 @@ def test_a_descriptor_of_ones_own(tmp_path):
     assert Reference.merge([without, loaded]).descriptor is loaded.descriptor
 
 
-def test_a_reference_of_quests_md_refuses_another_descriptor(saved):
-    with pytest.raises(MismatchError, match="descriptor"):
-        Reference.load(saved, descriptor=Given())
-    assert Reference.load(saved, descriptor=Descriptor()).descriptor == Descriptor()
-
-
 def test_an_empty_reference_of_a_descriptor_of_ones_own_can_grow():
     with pytest.warns(UserWarning, match="no environment"):
         empty = Reference.from_frames([], descriptor=Given(), bandwidth=0.7)
     assert empty.extend([carrying(np.zeros((3, 5)))]).rows.shape == (3, 5)
-
-
-def test_what_is_computed_changes_nothing_that_is_saved(tmp_path):
-    reference = Reference.from_frames(copper(5), bandwidth=H)
-    reference.save(tmp_path / "before")
-    calibrate(reference)
-    reference.save(tmp_path / "after")
-    assert (tmp_path / "before").read_bytes() == (tmp_path / "after").read_bytes()
 
 
 def test_a_pickled_reference_is_the_same_and_read_only(cu):
