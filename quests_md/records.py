@@ -47,9 +47,9 @@ class Check:
     excess: float
     """Largest dH - level over atoms, nats. NaN in an invalid frame."""
     worst_atom: int | None
-    """Index of the atom of that excess."""
+    """Index of the atom with the largest excess."""
     worst_element: str | None
-    """Its element."""
+    """Element of the worst atom."""
     n_unknown: int
     """Atoms of an element that the reference has never seen; each scores +inf."""
     temperature_K: float | None
@@ -70,7 +70,7 @@ class Check:
     """Atoms above the atom level, which a hundredth of the environments in distribution exceeds; None in "proven" mode
     unless a statistic in use needs it."""
     tail_cluster: int | None = None
-    """Atoms in the largest connected cluster of those."""
+    """Atoms in the largest connected cluster of atoms above the atom level."""
     alarms: tuple[str, ...] = ()
     """Statistics in use that are beyond their level: names of the fields above."""
     trigger_excess: float = math.nan
@@ -84,12 +84,13 @@ class Check:
     phases: Mapping[str, int] | None = None
     """Atoms that look like each of the labelled phases, see `Phases`."""
     phase_clusters: Mapping[str, int] | None = None
-    """Atoms in the largest connected cluster of each of them."""
+    """Atoms in the largest connected cluster of each labelled phase."""
     explosion: str = ""
-    """Why the frame counts as exploded, in a few words; empty: it does not."""
+    """Why the frame counts as exploded, in a few words; empty if it does not."""
     confirm_excess: float | None = None
-    """The trigger excess that a second reference gives, see `confirm` of `Monitor`; up to 0 it has called the alarms of
-    the first off: `alarms` and `excesses` are after that. None: it was not asked, or could not answer."""
+    """The trigger excess that a second reference gives, see `confirm` of `Monitor`; None if the second reference was
+    not asked or could not answer. If it is 0 or less, the alarms of the first reference are called off; `alarms` and
+    `excesses` then show what is left."""
     further: Mapping[str, float] = field(default_factory=dict)
     """Statistics in use that have no field of their own, by name."""
     delta_entropy: NDArray[np.float64] | None = field(default=None, repr=False, compare=False)
@@ -159,15 +160,14 @@ class Environment:
     """An atom of an event, to see why it is there."""
 
     atom: int
-    """Its identity."""
+    """Identity of the atom."""
     element: str
-    """Its element."""
     delta_entropy: float
-    """Its dH, nats."""
+    """dH of the atom, nats."""
     coordination: int
     """Atoms within 1.3 times the reference's median nearest-neighbour distance of their elements."""
     nearest: NearestEnvironment | None
-    """The reference environment nearest to its own."""
+    """The reference environment nearest to that of the atom."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -192,21 +192,21 @@ class Event:
     peak_excess: float
     """Largest `Check.trigger_excess`, nats."""
     peak_step: int
-    """Step at which it was reached."""
+    """Step of the largest excess."""
     n_atoms: int
     """Atoms of the event at the peak: above their level; with labelled phases, in the cluster of the new phase;
     exploded: the offending ones."""
     atoms: tuple[int, ...]
-    """Their identities: `atoms.arrays["id"]` where present, else indices; the worst 1000 of them."""
+    """Identities of the worst 1000 of these atoms: `atoms.arrays["id"]` where present, else indices."""
     size_history: tuple[tuple[int, int], ...]
-    """(step, atoms) along the event, thinned to at most 128 pairs: those of the followed cluster, if `tail_cluster` is
-    among the alarms or a phase grows; else those above their level."""
+    """(step, number of atoms) along the event, thinned to at most 128 pairs: atoms of the followed cluster, if
+    `tail_cluster` is among the alarms or a phase grows; else atoms above their level."""
     centroid: tuple[float, float, float] | None
-    """Mean position of these atoms at the peak, Å, unwrapped around the first of them."""
+    """Mean position of the atoms of the event at the peak, Å, unwrapped around the first of them."""
     worst_atom: int | None
     """Identity of the atom of largest excess at the peak."""
     worst_element: str | None
-    """Its element."""
+    """Element of the worst atom."""
     nearest: NearestEnvironment | None
     """Reference environment nearest to the worst atom at the peak."""
     n_checks: int
@@ -222,11 +222,11 @@ class Event:
     cluster: int | None = None
     """Atoms of the followed cluster at the last check out."""
     environments: tuple[Environment, ...] = ()
-    """Up to three of its worst atoms at the peak, with what the reference knows that is nearest to them."""
+    """Up to three of the worst atoms at the peak, each with the nearest environment that the reference knows."""
 
     @property
     def is_cluster(self) -> bool:
-        """Whether its sizes are those of a cluster."""
+        """Whether the sizes of the event are those of a cluster."""
         return self.phase is not None or (self.kind != "exploded" and "tail_cluster" in self.alarms)
 
     def describe(self) -> str:

@@ -51,8 +51,6 @@ class ClosePairs:
     """(n, 2) indices of the nearest 100 pairs, nearest first; twice the same index: an atom and its own image."""
     distances: NDArray[np.float64]
     """(n,) distances of the listed pairs, Å."""
-    limits: NDArray[np.float64]
-    """(n,) distances below which the listed pairs are too near, Å."""
     reason: str
     """The nearest pair in words; empty if there is none."""
 
@@ -64,9 +62,9 @@ def close_pairs(atoms: Atoms, pair_distances: PairDistances) -> ClosePairs:
     bonded: no farther apart than the sum of their covalent radii, or nearer to each other than one of them is to any
     third element. Of other elements the reference knows no closest pair: two antisite atoms of an ordered alloy, two
     atoms of a solute or H2 from a hydride are new but no explosion. The limit of such pairs is 0.6 times the sum of the
-    covalent radii, and at most 0.8 times the closest pair of either element. Nor need two elements keep a greater
-    distance from each other than the mean of the distances that each keeps from itself: the reference may know the
-    like pairs hot and the unlike pair cold.
+    covalent radii, and at most 0.8 times the closest pair of either element. The limit of two different elements is
+    never above 0.8 times the mean of the closest pairs of each with itself: the reference may know like pairs from hot
+    frames and the unlike pair from cold frames only.
 
     Of more than 10 000 pairs, the nearest of any 10 000 are listed. A reference without pairs sets no limit. Raises
     FrameError as `frame_grid` does.
@@ -77,7 +75,7 @@ def close_pairs(atoms: Atoms, pair_distances: PairDistances) -> ClosePairs:
     longest = float(limits.max(initial=0.0))
     n_pairs, pairs = _linked(atoms, limits, species) if longest > 0 else (0, np.empty((0, 2), np.int64))
     if n_pairs == 0 and _shortest_period_at_least(atoms) >= longest:
-        return ClosePairs(0, pairs, np.empty(0), np.empty(0), "")
+        return ClosePairs(0, pairs, np.empty(0), "")
     periods = _reduced_periods(atoms)
     shortest = np.linalg.norm(periods, axis=1).min(initial=math.inf)
     own = np.flatnonzero(shortest < np.diag(limits)[species])
@@ -88,11 +86,13 @@ def close_pairs(atoms: Atoms, pair_distances: PairDistances) -> ClosePairs:
     pairs = np.concatenate([pairs, np.stack([own, own], axis=1)])
     first = np.lexsort((pairs[:, 1], pairs[:, 0], distances))[:MOST_LISTED]
     pairs, distances = pairs[first], distances[first]
-    below = limits[species[pairs[:, 0]], species[pairs[:, 1]]]
-    reason = _reason(atoms, pairs[0], distances[0], below[0], pair_distances) if n_pairs else ""
+    reason = ""
+    if n_pairs:
+        limit = limits[species[pairs[0, 0]], species[pairs[0, 1]]]
+        reason = _reason(atoms, pairs[0], distances[0], limit, pair_distances)
     if n_pairs > 1:
         reason = f"{reason}; {many(n_pairs - 1, 'more pair')} too near"
-    return ClosePairs(n_pairs, pairs, distances, below, reason)
+    return ClosePairs(n_pairs, pairs, distances, reason)
 
 
 def clusters(atoms: Atoms, flagged: NDArray[np.bool_], pair_distances: PairDistances) -> list[NDArray[np.int64]]:

@@ -34,11 +34,13 @@ def frame_facts(atoms: Atoms) -> FrameFacts:
     """The facts of a frame, which is not changed; no calculation is started."""
     results = _cached_results(atoms)
     at, what = _not_finite(atoms, results)
+    is_warm = atoms.has("momenta") and atoms.get_number_of_degrees_of_freedom() > 0
+    is_bulk = len(atoms) > 0 and atoms.pbc.all() and np.isfinite(atoms.cell.array).all()
     return FrameFacts(
         identities=identities(atoms),
         digest=frame_digest(atoms),
-        temperature_K=_temperature_K(atoms),
-        volume_per_atom=_volume_per_atom(atoms),
+        temperature_K=float(atoms.get_temperature()) if is_warm else None,
+        volume_per_atom=abs(float(atoms.cell.volume)) / len(atoms) if is_bulk else None,
         energy_per_atom=_energy_per_atom(results.get("energy"), len(atoms)),
         not_finite=what,
         not_finite_atoms=at,
@@ -105,15 +107,3 @@ def _not_finite(atoms: Atoms, results: Mapping[str, Any]) -> tuple[tuple[int, ..
     if isinstance(energy, float | np.floating) and not math.isfinite(energy):
         return (), "the energy is not finite"
     return (), ""
-
-
-def _temperature_K(atoms: Atoms) -> float | None:
-    if not atoms.has("momenta") or atoms.get_number_of_degrees_of_freedom() <= 0:
-        return None
-    return float(atoms.get_temperature())
-
-
-def _volume_per_atom(atoms: Atoms) -> float | None:
-    if len(atoms) == 0 or not atoms.pbc.all() or not np.isfinite(atoms.cell.array).all():
-        return None
-    return abs(float(atoms.cell.volume)) / len(atoms)

@@ -51,7 +51,7 @@ def reraise_system_error(error: Exception) -> None:
         raise error
 
 
-# Bytes of a line of a header, which may hold arrays of its own, and of the line of an atom: more is no text of lines.
+# Most bytes of a line of a header, which may hold arrays of its own, and of the line of an atom.
 _LONGEST_HEADER, _LONGEST_LINE = 2**24, 2**20
 
 # Lines read before their bytes are counted, and bytes after which a portion ends.

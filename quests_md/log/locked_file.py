@@ -69,24 +69,14 @@ class Appender:
         except OSError:
             self.abandon()
             raise
-        self._end, self._n_links = found.st_size, found.st_nlink
+        self.end, self._n_links = found.st_size, found.st_nlink
         _open_files.add(self)
         _watch_forks()
-
-    @property
-    def end(self) -> int:
-        """Length of the file, bytes."""
-        return self._end
-
-    @property
-    def is_mine(self) -> bool:
-        """Whether this process opened it; a forked child did not."""
-        return os.getpid() == self._owner
 
     def cut(self, end: int) -> None:
         """Shorten the file to `end` bytes."""
         os.ftruncate(self._fd, end)
-        self._end = end
+        self.end = end
 
     def append(self, piece: bytes, *, sync: bool = False) -> None:
         """Append a piece; with `sync`, force it to the disk.
@@ -94,7 +84,7 @@ class Appender:
         Raises OSError if the piece cannot be written (the file is then as it was, or will be before the next piece),
         LogExistsError if another process has written to the file.
         """
-        if not self.is_mine:  # before the mutex, which a fork may have caught in use
+        if os.getpid() != self._owner:  # before the mutex, which a fork may have caught in use
             text = f"it belongs to process {self._owner}; a forked process cannot write it, give it a log of its own"
             raise OSError(errno.EPERM, f"log: {text}", str(self.path))
         with self._mutex:
@@ -115,12 +105,12 @@ class Appender:
                 with suppress(OSError):  # what cannot be taken back now must not hide why; it is tried again later
                     self._take_back()
                 raise
-            self._end += len(piece)
+            self.end += len(piece)
             self._doubtful = b""
 
     def close(self) -> None:
         """Force the file to the disk and close it; in a forked child, do nothing."""
-        if not self.is_mine:
+        if os.getpid() != self._owner:
             return
         with self._mutex:
             if self._fd < 0:
@@ -143,11 +133,11 @@ class Appender:
         """Cut away the part of a piece that a failed `append` left in the file, and nothing else."""
         if not self._doubtful:
             return
-        found = os.pread(self._fd, len(self._doubtful) + 1, self._end)
+        found = os.pread(self._fd, len(self._doubtful) + 1, self.end)
         if not self._doubtful.startswith(found):
             self._lose_to_another()
         if found:
-            os.ftruncate(self._fd, self._end)
+            os.ftruncate(self._fd, self.end)
         self._doubtful = b""
 
     def _look(self) -> None:
@@ -157,11 +147,11 @@ class Appender:
         self._next_look = now + self._look_seconds
         if os.fstat(self._fd).st_nlink == 0 < self._n_links:
             self._lose(OSError(errno.ESTALE, "log: it was deleted or overwritten while being written", str(self.path)))
-        last = max(self._end - 1, 0)
+        last = max(self.end - 1, 0)
         reach = last + len(os.pread(self._fd, 2, last))  # not st_size, which some network file systems remember wrongly
-        if reach < self._end:
+        if reach < self.end:
             self._lose(OSError(errno.ESTALE, "log: it was cut short while being written", str(self.path)))
-        if reach > self._end:
+        if reach > self.end:
             self._lose_to_another()
 
     def _lose_to_another(self) -> NoReturn:

@@ -121,7 +121,7 @@ FORK = """
         try:
             file.append(b"child\\n")
         except OSError as exc:
-            print(exc, file.is_mine, flush=True)
+            print(exc, flush=True)
         file.close()
         del file
         gc.collect()
@@ -139,7 +139,6 @@ FORK = """
 def test_a_forked_child_neither_writes_nor_closes_the_file(path):
     said = run(FORK, path).splitlines()
     assert "belongs to process" in said[0]
-    assert said[0].endswith("False")
     assert said[1:] == ["still locked"]
     assert path.read_text() == "begun\nparent\n"
 
