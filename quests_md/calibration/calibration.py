@@ -122,21 +122,19 @@ class Calibration:
             rate = self.false_alarms / (len(self.statistics) if name in self.statistics else 1)
             nulls = [n for n in self.nulls if n.statistic == name and n.values in (mode, "both")]
             nulls = [n for n in nulls if n.element is None or n.element in n_of]
+            if name == "dh_max" and not nulls:
+                nulls = [NullScores(name, None, "above", "both", np.empty(0), np.empty(0, np.int64))]
             for null in nulls:
                 n = n_atoms if null.element is None else n_of[null.element]
                 if mode == "proven" and statistic.over == "sample":
                     n = min(n, SAMPLE_ATOMS)
                 found.append(level_of(null, statistic.size, n, rate / len(nulls), count))
-            if name == "dh_max" and not nulls:
-                empty = NullScores(name, None, "above", "both", np.empty(0), np.empty(0, np.int64))
-                found.append(level_of(empty, statistic.size, n_atoms, rate, count))
         return tuple(found)
 
     def alarm_levels(self, numbers: ArrayLike, checks: int | None = None, **options: Any) -> tuple[Level, ...]:
         """Those of `frame_levels` that raise alarms."""
-        return tuple(
-            level for level in self.frame_levels(numbers, checks, **options) if level.statistic in self.statistics
-        )
+        levels = self.frame_levels(numbers, checks, **options)
+        return tuple(level for level in levels if level.statistic in self.statistics)
 
     def typical_numbers(self, n_atoms: int) -> NDArray[np.int64]:
         """Atomic numbers of a system of `n_atoms` with the composition of the held-out environments."""

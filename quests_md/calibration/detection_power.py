@@ -47,24 +47,11 @@ def power(
 ) -> list[Power]:
     """How often disturbed frames of the reference would be out, each judged as if its group were not in the reference.
 
-    Parameters
-    ----------
-    reference, calibration
-        The reference and levels for it.
-    n_atoms
-        Size of the system whose levels are applied; default that of each frame. The frames keep their own size.
-    checks
-        As in `Calibration.levels`.
-    rng
-        Seed or generator: chooses the frames and disturbs them.
-    threads
-        Threads to use; never changes the result.
+    One entry per disturbance, the first for frames as they are. There is none where frames cannot be made again: the
+    reference keeps only the centers of environments, and these are restricted.
 
-    Returns
-    -------
-    power
-        One entry per disturbance, the first for frames as they are. Empty where frames cannot be made again: the
-        reference keeps only the centers of environments, and these are restricted.
+    `n_atoms`: size of the system whose levels are applied, default that of each frame; the frames keep their own size.
+    `checks`: as in `Calibration.levels`. `rng` chooses the frames and disturbs them.
     """
     generator = np.random.default_rng(rng)
     chosen = _frames(reference, generator)
@@ -106,7 +93,7 @@ def _out(
     checks: int | None,
     threads: int | None,
 ) -> dict[str, bool]:
-    """Whether each statistic in use is beyond its level for a frame of this group, whose rows are left out."""
+    """Whether each statistic in use is beyond its level in a frame of this group, whose rows are left out."""
     numbers = np.asarray(atoms.numbers)
     rows = describe(reference.descriptor, atoms, threads)
     dh = reference.delta_entropy_without(rows, numbers, np.full(len(atoms), group), threads=threads)

@@ -86,14 +86,13 @@ Value = TypeVar("Value", float, NDArray[np.float64])
 
 @dataclass(frozen=True, slots=True)
 class Statistic:
-    """A number of a frame that may raise an alarm: one entry of `STATISTICS` and one field of `Check`.
+    """A number of a frame that may raise an alarm: one entry of `STATISTICS`.
 
-    A check, the null distributions of a calibration and the power of its levels compute it by this entry, from the
-    same record of a frame's numbers.
+    Checks, the null distributions of a calibration and the power of its levels compute the number by this entry.
     """
 
     name: str
-    """Its name, that of the field of `Check`."""
+    """Its name, in `Check.further` or of a field of `Check`."""
     text: str
     """What it is, in a few words."""
     unit: Literal["nats", "atoms"]
@@ -179,7 +178,7 @@ def _entropy(frame: FrameNumbers) -> float:
 
 _BOTH: tuple[Side, ...] = ("above", "below")
 
-#: All of them, by the name of their field in `Check`.
+#: All statistics by name.
 STATISTICS = {
     s.name: s
     for s in (

@@ -67,8 +67,8 @@ class Judge:
         quantile and frame entropy then come from a fixed sample of atoms against a fixed sketch of the reference.
         "auto": full up to 5e7 pairs, else proven.
     release
-        Nats below its level at which dH counts as back, see `Trigger`; "proven" gives the excess exactly down to there
-        (0.5 at least), lower ones read as minus that.
+        Nats below its level at which dH counts as back, see `Trigger`. "proven" gives the excess exactly down to minus
+        this number (0.5 at least); a lower excess reads as minus this number.
     phases
         Labelled phases; the clusters of each product are a statistic of their own, ``phase:NAME``, at the rate of the
         calibration.
@@ -77,10 +77,10 @@ class Judge:
     threads
         Threads to use; never changes the result.
     confirm
-        Judge of another reference that is asked about frames with alarms by this one: they stand only if that one has
-        any too.
+        Judge of another reference that is asked about frames with alarms by this judge: the alarms stand only if the
+        other judge has alarms too.
     not_confirmed
-        Statistics about whose alarms it is not asked: a run with a baseline judges these by itself.
+        Statistics about whose alarms the other judge is not asked: a run with a baseline judges these by itself.
     """
 
     def __init__(

@@ -14,16 +14,7 @@ from quests_md.calibration import NullScores
 from quests_md.environments import PairDistances, largest_cluster, linked_pairs, links
 from quests_md.reference import Reference, thinned, whole_groups
 
-__all__ = [
-    "PhaseRatios",
-    "PhaseRule",
-    "compare",
-    "confusion_of",
-    "learn",
-    "null_clusters",
-    "threshold_of",
-    "with_control",
-]
+__all__ = ["compare", "confusion_of", "learn", "null_clusters", "threshold_of", "with_control"]
 
 #: Most rows of a phase that atoms are compared with: a check pays for those of every phase.
 MAX_ROWS = 4096
@@ -43,7 +34,7 @@ SEED = 0
 DOUBT = 0.1
 
 #: Thresholds lie this share of the way from what the parent has to what nearly all of a crystal has: nuclei are smaller
-#: and more strained than the crystal of a reference, and a colder parent looks more like it than a hot one.
+#: and more strained than the crystal of a reference, and a cold parent looks more like a crystal than a hot one.
 GAP_SHARE = 1 / 3
 
 #: Groups from which on thresholds and sizes of clusters come from different ones.
@@ -195,7 +186,7 @@ class PhaseRule:
 def learn(held_out: Mapping[str, HeldOutFrames], parent: str, rate: float) -> PhaseRule:
     """The rule by which at most `rate` of the parent's held-out environments are of each product by mistake.
 
-    Where nearly all environments of a product lie above the threshold of that rate, it is moved a third of the way up.
+    Where nearly all environments of a product lie above its threshold, the threshold is moved a third of the way up.
     """
     products = [name for name in held_out if name != parent]
     thresholds = {}

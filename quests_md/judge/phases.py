@@ -34,14 +34,13 @@ class Phases:
     parent. Atoms whose dH is above the levels of all phases are of none, and do not count in the averages of others.
 
     At most `rate` of the parent's held-out environments are above a threshold, with an allowance for the scatter of
-    groups. New environments keep that on average, but not for certain: with 100 groups one threshold in ten lets more
-    pass, with 12 one in five, with 3 one in three (then up to 2.5 times as many; rattled copper).
+    groups. New environments keep the rate on average, but not for certain: with 100 groups one threshold in ten lets
+    more pass, with 12 one in five, with 3 one in three (then up to 2.5 times as many; rattled copper).
 
-    It holds for a parent like its reference only: an undercooled liquid looks more like the crystal than a hot one. So
-    where nearly all of a product's environments lie higher still, the threshold is a third of the way up to them; but
-    above all the parent's reference should hold frames as cold (or hot) as the run will be, such as the first
-    picoseconds of another run. Frames of the parent given as `control` can only raise thresholds and levels, never
-    lower them.
+    The rate holds for a parent like its reference only: an undercooled liquid looks more like the crystal than a hot
+    liquid does. So where nearly all of a product's environments lie higher still, the threshold is a third of the way
+    up to them. Above all, the parent's reference should hold frames as cold (or hot) as the run will be, such as the
+    first picoseconds of another run. Frames of the parent given as `control` can only raise thresholds and levels.
 
     Parameters
     ----------
@@ -199,7 +198,7 @@ class Phases:
 
         The size that the parent has by itself at the stated rate comes from held-out frames of it and, apart, from
         control frames; the larger counts. The level is twice that, and 20 atoms at least: nuclei of such sizes come
-        and go, while those past the critical size double within picoseconds, so that to wait for it costs little. The
+        and go, while nuclei past the critical size double within picoseconds, so waiting for them costs little. The
         rate bounds the mistakes of the size without this factor.
 
         Parameters

@@ -11,6 +11,7 @@ import pytest
 from ase import Atoms
 from ase.data import atomic_numbers
 from references import Given, H, carrying, rattled_cells
+from systems import only_level as level
 
 from quests_md import Reference, calibrate
 from quests_md.calibration import kind_of
@@ -21,9 +22,10 @@ from quests_md.judge import Judge
 calibrate_largest = partial(calibrate, statistics=("dh_max",))
 
 
-def sample(rng, n_atoms=4):
-    """A frame of an exchangeable sequence: rows spread around a point of the frame, now and then far out."""
-    return rng.normal(size=(1, 2)) + 0.5 * rng.standard_t(3, size=(n_atoms, 2))
+def sample(rng, n_atoms=4, n_parts=1):
+    """A frame of an exchangeable sequence, of parts: rows spread around a point of the part, now and then far out."""
+    parts = [rng.normal(size=(1, 2)) + 0.5 * rng.standard_t(3, size=(n_atoms, 2)) for _ in range(n_parts)]
+    return np.concatenate(parts)
 
 
 def naive_maxima(reference, frame_groups, element=None):
@@ -36,12 +38,6 @@ def naive_maxima(reference, frame_groups, element=None):
     chosen = np.isfinite(scores) & ((reference.numbers == element) if element else True)
     maxima = [max(scores[chosen & (groups == g)], default=None) for g in np.unique(groups)]
     return np.sort([m for m in maxima if m is not None])
-
-
-def level(calibration, n_atoms, checks=None):
-    """The only level of a calibration for so many atoms of copper."""
-    (only,) = calibration.alarm_levels(np.full(n_atoms, 29), checks)
-    return only
 
 
 def scores(calibration, statistic="dh_max"):
@@ -107,31 +103,22 @@ def reference_of(rng, n):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("a", "n"), [(0.1, 19), (0.2, 14)])
-def test_new_frames_keep_the_promise(a, n):
+@pytest.mark.parametrize(
+    ("asked", "n", "size", "kept"),
+    [(0.1, 19, 1, 0.1), (0.2, 14, 1, 0.2), (0.1, 29, 2, 0.1), (0.01, 9, 1, 0.1)],
+    ids=["one in ten", "one in five", "frames twice as large", "too few groups: the rate that they can promise"],
+)
+def test_new_frames_keep_the_promise(asked, n, size, kept):
     def rate(rng):
         reference = reference_of(rng, n)
-        found = level(calibrate_largest(reference, false_alarms=a, threads=1), 4)
-        assert found.kind == "conformal"
-        return share_out(reference, found.value, [sample(rng) for _ in range(40)])
-
-    mean, error = observed(rate, 300)
-    assert mean <= a + 3 * error
-    assert mean > a / 3  # a level that never fires would keep any promise
-
-
-@pytest.mark.slow
-def test_new_frames_twice_as_large_keep_the_promise():
-    def rate(rng):
-        reference = reference_of(rng, 29)
-        found = level(calibrate_largest(reference, false_alarms=0.1, threads=1), 8)
-        assert (found.kind, found.pieces) == ("conformal", 2)
-        frames = [np.concatenate([sample(rng), sample(rng)]) for _ in range(30)]
-        return share_out(reference, found.value, frames)
+        found = level(calibrate_largest(reference, false_alarms=asked, threads=1), 4 * size)
+        assert (found.kind, found.pieces) == ("conformal" if asked == kept else "none", size)
+        assert found.rate == pytest.approx(kept)
+        return share_out(reference, found.value, [sample(rng, 4, size) for _ in range(30)])
 
     mean, error = observed(rate, 200)
-    assert mean <= 0.1 + 3 * error
-    assert mean > 0.1 / 4
+    assert mean <= kept + 3 * error
+    assert mean > kept / 4  # a level that never fires would keep any promise
 
 
 @pytest.mark.slow
@@ -146,18 +133,6 @@ def test_frames_apart_keep_the_promise_closely():
 
     mean, error = observed(rate, 200)
     assert abs(mean - 0.1) <= 4 * error  # exact for a continuous distribution: 2 of 20 ranks
-
-
-@pytest.mark.slow
-def test_the_honest_rate_of_too_few_groups_is_kept():
-    def rate(rng):
-        reference = reference_of(rng, 9)
-        found = level(calibrate_largest(reference, false_alarms=0.01, threads=1), 4)
-        assert (found.kind, found.rate) == ("none", pytest.approx(0.1))
-        return share_out(reference, found.value, [sample(rng) for _ in range(30)])
-
-    mean, error = observed(rate, 200)
-    assert mean <= 0.1 + 3 * error
 
 
 def test_frames_apart_are_scored_against_the_whole_reference(tmp_path, cu):
@@ -231,9 +206,16 @@ def test_an_element_of_one_group_alone_does_not_make_the_level_infinite(match):
         if null.statistic == "dh_max":
             z = None if match == "any" else atomic_numbers[null.element]
             np.testing.assert_allclose(null.scores, naive_maxima(reference, range(10), z), rtol=1e-9)
+        else:
+            assert len(null.scores) == (7 if "tail" in null.statistic else 10)
+    by_element = match == "element"
     n_groups = [calibration.alarm_levels([z] * 2)[0].n_groups for z in (29, 79)]
-    assert n_groups == ([10, 0] if match == "element" else [10, 10])
-    assert ("2 environments of elements without a counterpart" in calibration.how) == (match == "element")
+    assert n_groups == ([10, 0] if by_element else [10, 10])
+    assert ("2 environments of elements without a counterpart" in calibration.how) == by_element
+    # what is known of copper is known of frames with gold, too; of gold itself there is nothing
+    gold = [level for level in calibration.frame_levels([29, 29, 79]) if level.element == "Au"]
+    assert [(level.kind, level.rate) for level in gold] == ([("none", 1.0)] if by_element else [])
+    assert np.isfinite(list(calibration.atom_levels.values())).all()
 
 
 def test_whole_groups_are_chosen_by_the_seed_where_rows_are_many(cu, monkeypatch):
@@ -270,11 +252,6 @@ def test_a_rate_outside_zero_and_one_is_refused(cu, bad):
 def test_a_unit_of_the_rate_that_does_not_exist_is_refused(cu, bad):
     with pytest.raises(ValueError, match="per: expected 'check', 'ns' or 'run'"):
         calibrate(cu, per=bad)
-
-
-def test_how_the_level_was_made_tells_the_rule_of_groups(cu):
-    assert calibrate(cu).how == "96 held-out environments, leaving one group out at a time; groups: by 'frame'"
-    assert "labels given" in calibrate(cu, groups=range(24)).how
 
 
 @pytest.mark.parametrize(

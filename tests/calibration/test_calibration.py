@@ -7,6 +7,7 @@ import pytest
 from ase import Atoms
 from references import H, rattled_cells
 from systems import calibration_of, null_of
+from systems import only_level as level
 
 from quests_md import MismatchError, Reference, calibrate
 from quests_md.calibration import DEFAULT_STATISTICS, STATISTICS, level_of, rate_of
@@ -15,12 +16,6 @@ from quests_md.calibration.levels import BlockTimes
 
 def made(scores, false_alarms=0.1, per="check"):
     return calibration_of(null_of(scores, 10), false_alarms=false_alarms, per=per)
-
-
-def level(calibration, n_atoms, checks=None):
-    """The only level of a calibration for so many atoms of copper."""
-    (only,) = calibration.alarm_levels(np.full(n_atoms, 29), checks)
-    return only
 
 
 def test_a_rate_of_one_in_n_plus_one_is_never_lost_to_rounding():

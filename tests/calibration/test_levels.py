@@ -112,18 +112,6 @@ def test_below_is_the_mirror_image_of_above(rule):
             assert getattr(below, name) == getattr(above, name), name
 
 
-@pytest.mark.parametrize("rule", SIZES)
-def test_checks_and_pieces_share_the_rate(rule):
-    scores = np.random.default_rng(3).normal(size=1999)
-    for count in (1, 2, 10, 49):
-        shared = level_of(null_of(scores, 100), rule, 100, 0.1, count)
-        alone = level_of(null_of(scores, 100), rule, 100, 0.1 / count, 1)
-        assert (shared.value, shared.kind, shared.rate) == (alone.value, alone.kind, 0.1)
-    large = level_of(null_of(scores, 100), "extreme", 701, 0.1, 3)
-    assert large.pieces == 8
-    assert large.value == level_of(null_of(scores, 100), "extreme", 100, 0.1, 24).value
-
-
 def test_a_mean_over_more_atoms_scatters_less_and_over_fewer_more():
     rng = np.random.default_rng(4)
     large = null_of(rng.normal(-3, 0.1, 400), 1000)
@@ -137,15 +125,6 @@ def test_a_mean_over_more_atoms_scatters_less_and_over_fewer_more():
     assert 0.02 < rates < 0.09
 
 
-def test_frames_of_another_size_say_nothing_of_self_entropy():
-    null = null_of(np.arange(50), [100] * 49 + [108])
-    for n_atoms, n_groups in ((100, 49), (101, 49), (99, 0), (108, 1), (200, 0)):
-        level = level_of(null, "same", n_atoms, 0.1, 1)
-        assert (math.isinf(level.value), level.n_groups) == (n_groups < 2, n_groups)
-        below = level_of(null_of(-null.scores, null.sizes, side="below"), "same", n_atoms, 0.1, 1)
-        assert below.value == -level.value
-
-
 @pytest.mark.parametrize(("side", "values"), [("above", (0.0, 2.5, 0.0)), ("below", (-np.inf, -np.inf, -np.inf))])
 def test_with_less_than_two_scores_the_level_is_the_rule_of_thumb_or_above_it(side, values):
     for rule in ("extreme", "mean", "quantile"):
@@ -154,21 +133,6 @@ def test_with_less_than_two_scores_the_level_is_the_rule_of_thumb_or_above_it(si
         assert (none.n_groups, one.n_groups, low.n_groups) == (0, 1, 1)
         assert {level.kind for level in (none, one, low)} == {"none"}
         assert {level.rate for level in (none, one, low)} == {1.0}
-
-
-def test_a_fitted_tail_never_lowers_a_level():
-    rng = np.random.default_rng(5)
-    raised = 0
-    for _ in range(300):
-        n = int(rng.integers(FEWEST_SCORES, 200))
-        scores = np.sort(rng.choice([rng.normal, rng.exponential, rng.random])(size=n))
-        rate = float(rng.uniform(1, 15)) / (n + 1)
-        ranked = scores[max(math.ceil((1 - rate) * (n + 1) - 1e-9), 1) - 1]
-        level = level_of(null_of(scores), "mean", 10**6, rate, 1)
-        assert level.kind == "conformal"
-        assert level.value >= ranked
-        raised += level.value > ranked
-    assert 30 < raised < 270
 
 
 def test_levels_fall_as_the_rate_grows():
@@ -203,15 +167,6 @@ def test_the_rate_is_kept_on_average_and_seldom_doubled(name, n, asked, side):
         rank = math.ceil((1 - asked) * (n + 1) - 1e-9)
         ranked = law.sf(np.sort(draws, axis=1)[:, rank - 1])
         assert (realised > 2 * asked).mean() <= min((ranked > 2 * asked).mean(), 0.12)
-
-
-@pytest.mark.parametrize("name", ["normal", "exponential", "gumbel"])
-@pytest.mark.parametrize(("n", "asked"), [(40, 0.005), (100, 0.002)])
-def test_an_extrapolated_rate_is_about_the_asked_one(name, n, asked):
-    law = DISTRIBUTIONS[name]
-    levels = [level_of(null_of(x), "mean", 10**6, asked, 1) for x in law.rvs(size=(60, n), random_state=8)]
-    assert {level.kind for level in levels} == {"extrapolated"}
-    assert law.sf([level.value for level in levels]).mean() <= 2 * asked
 
 
 def test_frames_of_several_times_the_size_keep_the_rate():

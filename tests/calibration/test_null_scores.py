@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from ase import Atoms
 from ase.data import chemical_symbols
-from systems import H, alloy, copper
+from systems import H, alloy
 
 from quests_md import Monitor, Reference, calibrate, entropy
 from quests_md.calibration import SAMPLE_ATOMS, SEED, SKETCH_ROWS, STATISTICS, frame_entropy, sample
@@ -212,45 +212,6 @@ def test_the_monitor_reports_the_numbers_of_the_calibration(references, values):
             # 20 - rank scores are beyond each; the score at the level itself may come out either way by rounding
             beyond = sum(20 - ranks[level.side] for level in levels)
             assert beyond <= len(out) <= beyond + len(levels)
-
-
-def test_low_means_are_judged_with_separate_frames_only(references):
-    reference = references["element"]
-    sides = {}
-    for frames in (None, [alloy(seed=i) for i in range(100, 106)]):
-        calibration = calibrate(reference, frames=frames, groups="frame")
-        sides[frames is None] = [
-            (n.statistic, n.side) for n in calibration.nulls if STATISTICS[n.statistic].sides == ("above", "below")
-        ]
-    entropies = [("frame_entropy", "above"), ("frame_entropy", "below")]
-    assert sorted(sides[True]) == [("dh_mean", "above"), *entropies]
-    assert sorted(sides[False]) == [("dh_mean", "above"), ("dh_mean", "below"), *entropies]
-
-
-def test_held_out_numbers_bound_those_of_the_whole_reference(references):
-    reference = references["any"]
-    held = {n.statistic: n.scores for n in calibrate(reference, groups="frame").nulls if n.side == "above"}
-    whole = {n.statistic: n.scores for n in calibrate(reference, frames=FRAMES, groups="frame").nulls}
-    for name in ("dh_max", "dh_mean", "dh_q99"):
-        assert (held[name] > whole[name]).all()
-
-
-def test_atoms_of_an_element_of_one_group_count_in_nothing():
-    frames = [copper(1, seed=i, rattle=0.05) for i in range(12)]
-    strange = frames[3].copy()
-    strange.numbers[0] = 47
-    frames[3] = strange
-    reference = Reference.from_frames(frames, bandwidth=H, groups="frame")
-    calibration = calibrate(reference)
-    for null in calibration.nulls:
-        assert np.isfinite(null.scores).all()
-        assert len(null.scores) == (0 if null.element == "Ag" else 9 if "tail" in null.statistic else 12)
-    assert math.isfinite(calibration.atom_levels[47])
-    assert "1 environments of elements without a counterpart left out" in calibration.how
-    # what is known of the other elements is known of frames with it, too; of itself there is nothing
-    levels = calibration.frame_levels([29, 29, 29, 47])
-    assert [level.kind for level in levels if level.element == "Ag"] == ["none"]
-    assert [level.rate for level in levels if level.element == "Ag"] == [1.0]
 
 
 def naive_order(identity, seed):

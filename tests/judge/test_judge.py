@@ -121,17 +121,12 @@ def test_temperature_is_the_kinetic_one():
     assert check_of(cold_reference(), 0.0, copper()).temperature_K is None
 
 
-@pytest.mark.parametrize("pbc", [(True, True, False), False])
-def test_volume_only_where_the_cell_is_periodic_in_three_directions(pbc):
+def test_volume_is_positive_and_needs_three_periodic_directions():
     atoms = copper()
-    atoms.pbc = pbc
-    assert check_of(cold_reference(), 0.0, atoms).volume_per_atom is None
-
-
-def test_volume_of_a_left_handed_cell_is_positive():
-    atoms = copper()
-    atoms.set_cell(atoms.cell[[1, 0, 2]])
+    atoms.set_cell(atoms.cell[[1, 0, 2]])  # left-handed
     assert check_of(cold_reference(), 0.0, atoms).volume_per_atom == pytest.approx(3.61**3 / 4)
+    for atoms.pbc in ((True, True, False), False):
+        assert check_of(cold_reference(), 0.0, atoms).volume_per_atom is None
 
 
 def test_energy_only_when_it_is_cached_for_this_very_frame():
@@ -173,14 +168,10 @@ def test_digest_is_of_positions_cell_and_numbers():
     same.info["x"] = 1
     same.set_momenta(np.zeros((len(atoms), 3)))
     assert frame_digest(same) == digest == check_of(cold_reference(), 0.0, same).digest
-    for change in ("positions", "cell", "numbers"):
+    for name, place in (("positions", (-1, -1)), ("cell", (2, 2)), ("numbers", 0)):
         other = atoms.copy()
-        if change == "positions":
-            other.positions[-1, -1] = np.nextafter(other.positions[-1, -1], 1e3)
-        elif change == "cell":
-            other.cell[2, 2] += 1e-12
-        else:
-            other.numbers[0] = 28
+        values = getattr(other, name)
+        values[place] = 28 if name == "numbers" else np.nextafter(values[place], 1e3)
         assert frame_digest(other) != digest
     other = atoms.copy()
     other.arrays["positions"] = np.asfortranarray(atoms.positions)
@@ -332,27 +323,13 @@ def test_without_chemistry_every_element_is_known(values):
 # frames that cannot be judged, and strange ones that can
 
 
-def flat_cell():
-    atoms = copper()
-    atoms.cell[2] = atoms.cell[0] + atoms.cell[1]
-    return atoms
-
-
-def zero_cell():
-    atoms = copper()
-    atoms.cell[:] = 0
-    return atoms
-
-
-def not_finite(value):
+def broken(*, position=None, cell=None):
+    """Copper with another coordinate of atom 5, or with another cell."""
     atoms = copper(temperature_K=300)
-    atoms.positions[5, 1] = value
-    return atoms
-
-
-def nan_cell():
-    atoms = copper()
-    atoms.cell[1, 1] = math.nan
+    if position is not None:
+        atoms.positions[5, 1] = position
+    if cell is not None:
+        atoms.cell[:] = cell
     return atoms
 
 
@@ -360,11 +337,11 @@ def nan_cell():
 @pytest.mark.parametrize(
     ("atoms", "reason"),
     [
-        (not_finite(math.nan), "positions: expected finite numbers.* atom 5"),
-        (not_finite(math.inf), "positions: expected finite numbers.* atom 5"),
-        (nan_cell(), "cell: expected finite numbers"),
-        (zero_cell(), "cell: expected a nonzero vector.* zero for a, b, c"),
-        (flat_cell(), "cell: .*linearly dependent"),
+        (broken(position=math.nan), "positions: expected finite numbers.* atom 5"),
+        (broken(position=math.inf), "positions: expected finite numbers.* atom 5"),
+        (broken(cell=np.diag([7.2, math.nan, 7.2])), "cell: expected finite numbers"),
+        (broken(cell=0), "cell: expected a nonzero vector.* zero for a, b, c"),
+        (broken(cell=[[7.2, 0, 0], [0, 7.2, 0], [7.2, 7.2, 0]]), "cell: .*linearly dependent"),
         (Atoms(cell=[5, 5, 5], pbc=True), "no atoms"),
         (Atoms(), "no atoms"),
     ],

@@ -210,19 +210,21 @@ def test_three_phases_are_told_apart():
 
 def test_what_cannot_be_used_is_refused():
     warm_, cold_ = references().values()
-    with pytest.raises(ValueError, match="phases: expected the references of at least two phases by name"):
-        Phases({"warm": warm_})
-    with pytest.raises(ValueError, match="phases: expected names without spaces other than 'none', got 'none'"):
-        Phases({"warm": warm_, "none": cold_})
-    with pytest.raises(ValueError, match="phases: expected a Reference for 'cold', got list"):
-        Phases({"warm": warm_, "cold": []})
-    with pytest.raises(MismatchError, match=r"bandwidth: warm has 0.05, cold has 0.02"):
-        Phases({"warm": warm_, "cold": cold_.with_bandwidth(0.02)})
+    single = Reference.from_frames([cold(1), cold(2)], bandwidth=H, groups=[0, 0])
+    with pytest.warns(UserWarning, match="no environment"):
+        empty = Reference.from_frames([], bandwidth=H)
+    for others, error, text in (
+        ({}, ValueError, "phases: expected the references of at least two phases by name"),
+        ({"none": cold_}, ValueError, "phases: expected names without spaces other than 'none', got 'none'"),
+        ({"cold": []}, ValueError, "phases: expected a Reference for 'cold', got list"),
+        ({"cold": empty}, ValueError, "phases: the reference of 'cold' is empty"),
+        ({"cold": cold_.with_bandwidth(0.02)}, MismatchError, "bandwidth: warm has 0.05, cold has 0.02"),
+        ({"cold": single}, ValueError, "the reference of 'cold' has one group of frames"),
+    ):
+        with pytest.raises(error, match=text):
+            Phases({"warm": warm_} | others)
     with pytest.raises(ValueError, match="parent: expected one of warm, cold, got 'liquid'"):
         Phases(references(), parent="liquid")
     for rate in (0, 1, True, "much"):
         with pytest.raises(ValueError, match="rate: expected a number between 0 and 1"):
             Phases(references(), rate=rate)
-    single = Reference.from_frames([cold(1), cold(2)], bandwidth=H, groups=[0, 0])
-    with pytest.raises(ValueError, match="the reference of 'cold' has one group of frames"):
-        Phases({"warm": warm_, "cold": single})

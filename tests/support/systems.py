@@ -151,6 +151,12 @@ def level_at(reference, value, *others, **changes):
     return calibration_of(null_of([value] * 200), *others, reference=reference, **changes)
 
 
+def only_level(calibration, n_atoms, checks=None):
+    """The only level of a calibration for so many atoms of copper."""
+    (only,) = calibration.alarm_levels(np.full(n_atoms, 29), checks)
+    return only
+
+
 def outside(seed=0, size=2):
     """Copper displaced so far that it is no crystal any more; no two atoms are so near that it has exploded."""
     atoms = copper(size, seed=seed, rattle=0.3)
