@@ -22,7 +22,7 @@ from quests_md.io import Frame, count_frames, frame_time_ps, iter_frames
 from .contents import ARRAYS, PAIR_BIN, Contents, ReferenceArrays
 from .groups import blocks_of_frames, join_copies
 
-__all__ = ["build", "copies_rule", "label_list", "provenance"]
+__all__ = ["build", "finished", "label_list", "provenance"]
 
 
 def build(
@@ -184,15 +184,10 @@ class _Builder:
             "pair_histogram": np.array([self.pairs[pair][1] for pair in pairs], np.int64).reshape(-1, self.n_bins),
         }
         frame_group, rule = self._frame_groups()
-        by_element = settings["match"] == "element"
-        numbers = arrays["numbers"] if by_element else None
-        arrays["frame_group"], n_copies = join_copies(frame_group, arrays["atom_frame"], arrays["rows"], numbers)
+        built, copies = finished(arrays | {"frame_group": frame_group}, settings["match"])
         left_out = {why: n for why, n in self.left_out.items() if n}
-        origin = provenance() | {"groups": rule + copies_rule(n_copies), "left_out": left_out}
-        built = ReferenceArrays(**arrays)
-        return Contents(
-            built.by_element() if by_element else built, self.descriptor, settings, list(self.sources), origin
-        )
+        origin = provenance() | {"groups": rule + copies, "left_out": left_out}
+        return Contents(built, self.descriptor, settings, list(self.sources), origin)
 
     def _frame_groups(self) -> tuple[NDArray[np.int64], str]:
         """The group of each frame, and the rule that made the groups."""
@@ -216,9 +211,13 @@ class _Builder:
             warnings.warn("the reference holds no environment: every atom will score +inf", stacklevel=5)
 
 
-def copies_rule(n_copies: int) -> str:
-    """What to say of frames that repeat earlier ones."""
-    return f"; {n_copies} frame(s) that repeat an earlier one share its group" if n_copies else ""
+def finished(arrays: Mapping[str, NDArray[Any]], match: str) -> tuple[ReferenceArrays, str]:
+    """The arrays of a reference, with copies of a frame in one group and rows in order, and what to say of copies."""
+    numbers = arrays["numbers"] if match == "element" else None
+    groups, n_copies = join_copies(arrays["frame_group"], arrays["atom_frame"], arrays["rows"], numbers)
+    whole = ReferenceArrays(**{**arrays, "frame_group": groups})
+    copies = f"; {n_copies} frame(s) that repeat an earlier one share its group" if n_copies else ""
+    return whole.by_element() if match == "element" else whole, copies
 
 
 def label_list(groups: Sequence[Any]) -> list[Any]:

@@ -9,9 +9,8 @@ from numpy.typing import NDArray
 
 from quests_md.errors import MismatchError
 
-from .build import copies_rule, provenance
-from .contents import ARRAYS, Contents, ReferenceArrays
-from .groups import join_copies
+from .build import finished, provenance
+from .contents import ARRAYS, Contents
 
 __all__ = ["merged", "require_equal_settings"]
 
@@ -24,21 +23,15 @@ def merged(parts: Sequence[Contents]) -> Contents:
     for i, other in enumerate(parts[1:], start=1):
         require_equal_settings(first.settings, other.settings, "references[0]", f"references[{i}]")
     sources = list(dict.fromkeys(source for part in parts for source in part.sources))
-    arrays = _concatenated(parts, sources)
-    is_sorted = first.settings["match"] == "element"
-    arrays["frame_group"], n_copies = join_copies(
-        arrays["frame_group"], arrays["atom_frame"], arrays["rows"], arrays["numbers"] if is_sorted else None
-    )
+    whole, copies = finished(_concatenated(parts, sources), first.settings["match"])
     origin = provenance() | {
         "parents": [part.fingerprint for part in parts],
         "ancestors": list(dict.fromkeys(name for part in parts for name in (*part.ancestors, part.fingerprint))),
         "left_out": dict(sum((Counter(part.provenance.get("left_out", {})) for part in parts), Counter())),
-        "groups": "; ".join(dict.fromkeys(str(part.provenance.get("groups")) for part in parts))
-        + copies_rule(n_copies),
+        "groups": "; ".join(dict.fromkeys(str(part.provenance.get("groups")) for part in parts)) + copies,
     }
     descriptor = next((part.descriptor for part in parts if part.descriptor is not None), None)
-    whole = ReferenceArrays(**arrays)
-    return Contents(whole.by_element() if is_sorted else whole, descriptor, first.settings, sources, origin)
+    return Contents(whole, descriptor, first.settings, sources, origin)
 
 
 def require_equal_settings(
