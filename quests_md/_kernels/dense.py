@@ -14,7 +14,7 @@ from .jit import Floats, Floats32, Integers, kernel
 from .sums import sum_of_exponentials
 from .tiles import TILE, multiply, tile_sums
 
-__all__ = ["BlockQueries", "NearestRows", "RunningSums", "Scratch", "absorb_panels", "absorb_products", "box_bounds"]
+__all__ = ["BlockQueries", "NearestRows", "RunningSums", "absorb_panels", "absorb_products", "box_bounds"]
 __all__ += ["FLOAT32_UNIT", "FLOAT64_UNIT", "approach", "leave_out", "take_nearest"]
 
 #: Rounding units of float32 and float64.
@@ -83,15 +83,6 @@ class NearestRows(NamedTuple):
     row: Integers  #: (m,) number of the row; starts with -1; -1 beyond the numbers there are.
 
 
-class Scratch(NamedTuple):
-    """Memory to work in, for at least n rows and k queries of a block."""
-
-    products: Floats32  #: (max(k, TILE) n,)
-    halves: Floats32  #: (n,)
-    powers: NDArray[np.int32]  #: (n,)
-    fractions: Floats32  #: (n,)
-
-
 @kernel
 def box_bounds(points, lengths, low, high, bounds):
     """Half the squared distance of each point (m, d) from each box (b, d), rounded down, written to (m, b)."""
@@ -133,13 +124,13 @@ def approach(points, here, centre, farthest, is_far, rounded, base, lengths):
 
 
 @kernel
-def absorb_products(
-    products: Floats32, norms: Floats32, asked: BlockQueries, sums: RunningSums, scratch: Scratch
-) -> int:
+def absorb_products(products: Floats32, norms: Floats32, asked: BlockQueries, sums: RunningSums) -> int:
     """Add exp(base_k + products_kj + norms_j) of the rows j of a block to the running sums of its queries k.
 
     products (k, n), which are changed, and norms (n,). Returns how many queries are refused.
     """
+    n = norms.shape[0]
+    halves, powers, fractions = np.empty(n, np.float32), np.empty(n, np.int32), np.empty(n, np.float32)
     n_refused = 0
     for k in range(products.shape[0]):
         i = asked.here[k]
@@ -156,13 +147,13 @@ def absorb_products(
         exponent = added = 0.0
         if is_plain:
             offset = np.float32(1.0 - base)
-            added = math.exp(base + offset) * sum_of_exponentials(row, offset, scratch.powers, scratch.fractions)
+            added = math.exp(base + offset) * sum_of_exponentials(row, offset, powers, fractions)
         if not is_plain or (added < TINY and sums.top[i] != 0.0):
-            largest = _largest(row, scratch.halves)
+            largest = _largest(row, halves)
             if largest == -np.inf:  # all left out
                 continue
             exponent = base + largest
-            added = sum_of_exponentials(row, largest, scratch.powers, scratch.fractions)
+            added = sum_of_exponentials(row, largest, powers, fractions)
         n_refused += _absorb(k, exponent, added, asked, sums)
     return n_refused
 
@@ -176,14 +167,14 @@ def absorb_panels(
     groups: Integers | None,
     asked: BlockQueries,
     sums: RunningSums,
-    scratch: Scratch,
 ) -> int:
     """As `absorb_products`, from the queries (k, d) and the panels of a block (p, d, PANEL).
 
     norms (p PANEL,). own (k,) and groups (p PANEL,): rows of a query's own group are left out; None: all are in.
     """
     n = norms.shape[0]
-    products, tile = scratch.products[: TILE * n].reshape(TILE, n), np.empty(TILE)
+    products, tile = np.empty((TILE, n), np.float32), np.empty(TILE)
+    halves, powers, fractions = np.empty(n, np.float32), np.empty(n, np.int32), np.empty(n, np.float32)
     offsets = np.empty(queries.shape[0], np.float32)
     for k in range(queries.shape[0]):
         offsets[k] = 1.0 - asked.base[k]
@@ -214,24 +205,25 @@ def absorb_panels(
                 row = products[k - first]
                 for j in range(n):
                     row[j] += norms[j]
-                largest = _largest(row, scratch.halves)
+                largest = _largest(row, halves)
                 if largest == -np.inf:
                     continue
                 exponent = base + largest
-                added = sum_of_exponentials(row, largest, scratch.powers, scratch.fractions)
+                added = sum_of_exponentials(row, largest, powers, fractions)
             n_refused += _absorb(k, exponent, added, asked, sums)
     return n_refused
 
 
 @kernel
 def take_nearest(
-    products: Floats32, norms: Floats32, asked: BlockQueries, order: Integers, nearest: NearestRows, halves: Floats32
+    products: Floats32, norms: Floats32, asked: BlockQueries, order: Integers, nearest: NearestRows
 ) -> None:
     """The nearest row so far of each query, by float64 differences where products leave a doubt; the first of equals.
 
-    order: numbers of the rows of the block; products (k, n) and norms (n,) may have places for more. halves (n,): to
-    work in. Products are changed.
+    order: numbers of the rows of the block; products (k, n) and norms (n,) may have places for more. Products are
+    changed.
     """
+    halves = np.empty(norms.shape[0], np.float32)
     for k in range(products.shape[0]):
         i = asked.here[k]
         base = asked.base[k]

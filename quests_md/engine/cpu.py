@@ -9,11 +9,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from quests_md._kernels import dense
-from quests_md._kernels.dense import BlockQueries, NearestRows, RunningSums, Scratch
+from quests_md._kernels.dense import BlockQueries, NearestRows, RunningSums
 from quests_md._kernels.jit import Floats, Floats32, Integers
 from quests_md._kernels.leaves import FARTHEST, decide
 from quests_md._kernels.sums import NO_GROUP
-from quests_md._kernels.tiles import PANEL, TILE, multiply
+from quests_md._kernels.tiles import PANEL, multiply
 from quests_md._threads import for_ranges, one_blas_thread
 
 from .index import Sums
@@ -75,7 +75,7 @@ class CpuIndex(ABC):
 
     def add_block(self, batch: "Batch", block: Block, queries: Floats32, asked: BlockQueries, sums: RunningSums) -> int:
         """Add a block in float32 to the sums of queries, or refuse where float32 is not good enough: how often."""
-        return dense.absorb_products(*batch.products(block, queries, asked), sums, batch.scratch)
+        return dense.absorb_products(*batch.products(block, queries, asked), sums)
 
     def decide(self, queries: Floats, levels: Floats, threads: int) -> NDArray[np.int8]:
         """See `Index.decide`."""
@@ -119,7 +119,7 @@ class CpuIndex(ABC):
                 if len(near) and self.add_block(batch, block, near, asked, sums):
                     far = np.concatenate([far, asked.here[sums.refused[asked.here]]])
                 if len(far):
-                    dense.absorb_products(*batch.exact_products(block, far), sums, batch.scratch)
+                    dense.absorb_products(*batch.exact_products(block, far), sums)
             is_any = total > 0
             values = np.where(is_any, -top - np.log(total), np.inf)
             rounding = SUM_ERROR + SUM_ROUNDING * np.abs(values)
@@ -145,9 +145,9 @@ class CpuIndex(ABC):
 
             for block, near, asked, far in batch.pass_blocks(limit, FARTHEST_NEAREST):
                 if len(near):
-                    dense.take_nearest(*batch.products(block, near, asked), block.rows, nearest, batch.scratch.halves)
+                    dense.take_nearest(*batch.products(block, near, asked), block.rows, nearest)
                 if len(far):
-                    dense.take_nearest(*batch.exact_products(block, far), block.rows, nearest, batch.scratch.halves)
+                    dense.take_nearest(*batch.exact_products(block, far), block.rows, nearest)
             rows[these] = nearest.row
 
         self._in_batches(work, queries, threads)
@@ -195,7 +195,7 @@ class TileIndex(CpuIndex):
         own = groups = None
         if batch.own is not None and batch.groups is not None:
             own, groups = batch.own[asked.here], batch.groups[block.places]
-        return dense.absorb_panels(queries, block.panels, block.norms, own, groups, asked, sums, batch.scratch)
+        return dense.absorb_panels(queries, block.panels, block.norms, own, groups, asked, sums)
 
 
 class BlasIndex(CpuIndex):
@@ -217,7 +217,6 @@ class Batch:
     def __init__(
         self, index: CpuIndex, queries: Floats, own: Integers | None = None, groups: Integers | None = None
     ) -> None:
-        m, n = len(queries), index.longest
         self.index = index
         self.queries = queries
         self.own, self.groups = own, groups
@@ -225,10 +224,9 @@ class Batch:
         sizes = _norms(self._rotated)
         self._blur = ROTATION_ERROR * sizes
         #: (m, blocks) at least half the squared distances from the boxes of the blocks
-        self._bounds = np.empty((m, len(index.layout.blocks)))
+        self._bounds = np.empty((len(queries), len(index.layout.blocks)))
         dense.box_bounds(self._rotated, sizes, index.layout.low, index.layout.high, self._bounds)
-        products, halves = np.empty(max(m, TILE) * n, np.float32), np.empty(n, np.float32)
-        self.scratch = Scratch(products, halves, np.empty(n, np.int32), np.empty(n, np.float32))
+        self._products = np.empty(len(queries) * index.longest, np.float32)
 
     def pass_blocks(
         self, limit: Callable[[], Floats], farthest: float
@@ -257,7 +255,7 @@ class Batch:
     def products(self, block: Block, queries: Floats32, asked: BlockQueries) -> Products:
         """Products of near queries (k, width) with the rows of a block in float32."""
         k = len(queries)
-        products = self.scratch.products[: k * len(block.norms)].reshape(k, -1)
+        products = self._products[: k * len(block.norms)].reshape(k, -1)
         self.index.multiply(queries, block.panels, products)
         if self.own is not None and self.groups is not None:
             dense.leave_out(products, self.own[asked.here], self.groups[block.places])

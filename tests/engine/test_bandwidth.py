@@ -1,7 +1,7 @@
 import naive
 import numpy as np
 import pytest
-from ase.build import bulk
+from references import rattled_cells
 
 from quests_md import Descriptor, Reference
 from quests_md.engine.bandwidth import BANDWIDTHS, CLOSEST, best_bandwidth
@@ -64,18 +64,8 @@ def test_none_where_nothing_can_be_held_out():
     assert best_bandwidth(np.empty((0, 2)), np.empty(0, int), []) is None
 
 
-def thermal(n, seed):
-    rng = np.random.default_rng(seed)
-    frames = []
-    for _ in range(n):
-        atoms = bulk("Cu", cubic=True) * 2
-        atoms.positions += rng.normal(scale=0.1, size=atoms.positions.shape)
-        frames.append(atoms)
-    return frames
-
-
 def test_auto_builds_a_reference_with_that_bandwidth():
-    frames, few = thermal(12, 5), Descriptor(k=2)
+    frames, few = rattled_cells(24, 5, 0.1), Descriptor(k=2)
     plain = Reference.from_frames(frames, descriptor=few)
     automatic = Reference.from_frames(frames, descriptor=few, bandwidth="auto")
     assert BANDWIDTHS[0] < automatic.bandwidth < BANDWIDTHS[-1]
@@ -88,6 +78,6 @@ def test_auto_builds_a_reference_with_that_bandwidth():
 
 def test_auto_says_why_there_is_none():
     with pytest.raises(ValueError, match="bandwidth: 'auto' found no best value"):
-        Reference.from_frames(thermal(1, 6), bandwidth="auto")
+        Reference.from_frames(rattled_cells(1, 6), bandwidth="auto")
     with pytest.raises(ValueError, match="bandwidth: expected a positive number"):
-        Reference.from_frames(thermal(2, 6), bandwidth="wide")
+        Reference.from_frames(rattled_cells(2, 6), bandwidth="wide")
