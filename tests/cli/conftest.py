@@ -39,6 +39,7 @@ def folder(tmp_path_factory):
     (folder / "text.xyz").write_text("no atoms here\n", encoding="utf-8")
     reference = Reference.from_frames(folder / "train.xyz", groups="frame")
     reference.save(folder / "train.safetensors")
+    Reference.from_frames(folder / "quiet.xyz", bandwidth=0.02).save(folder / "other.safetensors")
     (folder / "torn.safetensors").write_bytes((folder / "train.safetensors").read_bytes()[:5000])
     calibrate(reference, false_alarms=0.1).save(folder / "train.json")
     with Monitor(reference, log=folder / "run.jsonl", actions=[save_frame(folder / "flagged.xyz")]) as monitor:

@@ -93,6 +93,8 @@ KNOWN = ("-r", "train.safetensors")
         (("score", "run.xyz", *KNOWN, "--phase", "a=b", "--phase", "a=c"), "--phase: 'a' is given twice"),
         (("score", "run.xyz", *KNOWN, "--max-temperature", "-1"), "max_temperature_K: expected"),
         # what does not go together
+        (("reference", "merge", "train.safetensors", "other.safetensors", "-o", "x.safetensors"), "bandwidth"),
+        (("score", "run.xyz", "-r", "other.safetensors", "-c", "train.json"), "calibration: made for reference "),
         (("score", "run.xyz", *KNOWN, "-c", "train.json", "--false-alarms", "0.1"), "give one of the two"),
     ],
 )
@@ -106,18 +108,6 @@ def test_misuse_gives_one_line_and_exit_code_2(quests_md, folder, arguments, sai
     assert len(last) < 1100
     assert "Traceback" not in err
     assert {file: file.stat().st_size for file in folder.iterdir()} == before
-
-
-def test_settings_that_differ_are_refused_with_both_values(quests_md, tmp_path):
-    quests_md("reference", "build", "train.xyz@:3", "-o", tmp_path / "x.safetensors", "--bandwidth", "0.02")
-    files = ("train.safetensors", tmp_path / "x.safetensors")
-    code, _, err = quests_md("reference", "merge", *files, "-o", tmp_path / "y.safetensors")
-    assert code == 2
-    assert "0.015" in err
-    assert "0.02" in err
-    code, _, err = quests_md("score", "run.xyz", "-r", tmp_path / "x.safetensors", "-c", "train.json")
-    assert code == 2
-    assert err.startswith("error: calibration: made for reference ")
 
 
 def test_an_output_without_permission_is_refused_before_the_work(quests_md, monkeypatch):

@@ -1,14 +1,14 @@
 import numpy as np
 import pytest
 from logs import check, event
-from pictures import assert_legible, freezing, lines, texts
+from pictures import freezing, legible, lines, texts
 
 from quests_md.show import cluster_growth
 
 
 def test_growth_is_drawn_over_time_with_the_levels(log_of):
     log = freezing(log_of)
-    figure = cluster_growth(log)
+    figure = legible(cluster_growth(log))
     [axis] = figure.axes
     assert axis.get_yscale() == "log"
     drawn = lines(axis)
@@ -27,7 +27,6 @@ def test_growth_is_drawn_over_time_with_the_levels(log_of):
     assert (axis.get_xlabel(), axis.get_ylabel()) == ("time (ps)", "atoms")
     assert texts(axis) == ["event 1: fcc, 100 atoms"]
     assert figure.get_suptitle() == "Event 1 (fcc) grew from 2 to 100 atoms within 280 steps"
-    assert_legible(figure)
 
 
 def test_growth_of_several_events_names_the_largest(log_of):
@@ -36,13 +35,12 @@ def test_growth_of_several_events_names_the_largest(log_of):
         event(checks, i, i + 5, id=1 + i // 10, size_history=tuple((10 * j, i + 1 + j - i) for j in range(i, i + 6)))
         for i in range(4, 100, 10)
     ]
-    figure = cluster_growth(log_of(checks, events))
+    figure = legible(cluster_growth(log_of(checks, events)))
     [axis] = figure.axes
     assert texts(axis)[0] == "event 10, 100 atoms"
     assert 3 <= len(texts(axis)) <= 6
     assert list(lines(axis)) == ["novel, atoms above their level"]
     assert axis.get_xlabel() == "step"
-    assert_legible(figure)
 
 
 def test_growth_over_steps_that_repeat_is_drawn_over_checks(log_of):

@@ -67,8 +67,8 @@ def texts(axis):
     return [text.get_text() for text in axis.texts]
 
 
-def assert_legible(figure):
-    """No two texts or legends overlap, and none leaves the figure."""
+def legible(figure):
+    """The figure, in which no two texts or legends overlap, and none leaves it."""
     figure.canvas.draw()
     first = figure.axes[0]
     pieces = [figure._suptitle, figure.axes[-1].xaxis.label]
@@ -88,3 +88,4 @@ def assert_legible(figure):
         assert not box_a.padded(-1.5).overlaps(box_b.padded(-1.5)), (a, b)
     legend = first.get_legend()
     assert not legend or not legend.get_window_extent().padded(-1.5).overlaps(first.get_window_extent())
+    return figure
