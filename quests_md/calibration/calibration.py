@@ -132,7 +132,7 @@ class Calibration:
         return tuple(found)
 
     def alarm_levels(self, numbers: ArrayLike, checks: int | None = None, **options: Any) -> tuple[Level, ...]:
-        """Those of `frame_levels` that raise alarms."""
+        """The levels of `frame_levels` that raise alarms."""
         levels = self.frame_levels(numbers, checks, **options)
         return tuple(level for level in levels if level.statistic in self.statistics)
 

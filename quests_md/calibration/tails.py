@@ -8,7 +8,7 @@ __all__ = ["FARTHEST", "FEWEST_SCORES", "pareto_level", "pareto_quantile"]
 #: Fewest scores that a tail is fitted to.
 FEWEST_SCORES = 30
 
-#: A level is promised down to this factor below 1/(n + 1); docs/promise.md shows how that went.
+#: A level is promised down to this factor below 1/(n + 1); docs/promise.md shows how it was kept.
 FARTHEST = 30
 
 #: Shares of the scores, from the top, that the tail is fitted to: the first whose fit is no worse than chance would be,

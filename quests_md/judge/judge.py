@@ -119,7 +119,7 @@ class Judge:
         return max(self.release, 0.5)
 
     def for_interval(self, check_ps: float) -> Self:
-        """The same judge for checks that are so many ps apart; those in a nanosecond follow if the rate counts them."""
+        """The same judge for checks that are so many ps apart; a rate per ns is shared by as many as a ns then has."""
         other = copy.copy(self)
         other.check_ps = check_ps
         if self.calibration.per == "ns":

@@ -61,7 +61,7 @@ class Opinion(NamedTuple):
 
 
 def opinion_of(judge: Callable[[], Judged]) -> Opinion:
-    """Ask the second judge about a frame: `judge` has it judge that frame. If anything fails, there is no answer."""
+    """Ask the second judge about a frame: `judge` judges it. If anything fails, there is no answer."""
     try:
         judged = judge()
     except Exception as exc:  # a calculator may raise anything, and the frame is worth an alarm as it is
@@ -77,7 +77,7 @@ def opinion_of(judge: Callable[[], Judged]) -> Opinion:
 
 
 def called_off(excesses: Mapping[str, float], opinion: Opinion) -> dict[str, float]:
-    """The excesses after the second opinion: if it is no alarm, none counts as larger than it."""
+    """The excesses after the second opinion: if the second judge has no alarm, none is larger than its excess."""
     if opinion.excess is None or opinion.excess > 0:
         return dict(excesses)
     return {name: min(value, opinion.excess) for name, value in excesses.items()}
