@@ -10,8 +10,18 @@ import numpy as np
 import pytest
 from ase import Atoms
 from ase.build import bcc110, bulk, diamond100, fcc100, fcc110, fcc111, hcp0001, make_supercell
-from ase.spacegroup import crystal as spacegroup_crystal
-from cells import PBC, close, mirrored, noisy, random_cell, random_frame, rotated, same_however_described, small_cell
+from cells import (
+    COMPOUNDS,
+    PBC,
+    close,
+    mirrored,
+    noisy,
+    random_cell,
+    random_frame,
+    rotated,
+    same_however_described,
+    small_cell,
+)
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
@@ -26,21 +36,17 @@ def quests_rows(atoms, k, cutoff):
         return published.get_descriptors([atoms], k=k, cutoff=cutoff)
 
 
-def crystal(name):
-    return {
-        "fcc": lambda: bulk("Cu", "fcc", a=3.58),
-        "fcc cubic": lambda: bulk("Cu", "fcc", a=4.05, cubic=True),
-        "bcc": lambda: bulk("Fe", "bcc", a=2.85),
-        "hcp ideal": lambda: bulk("Mg", "hcp", a=3.2, c=3.2 * (8 / 3) ** 0.5),
-        "hcp": lambda: bulk("Mg", "hcp", a=3.2, c=5.12),
-        "diamond": lambda: bulk("Si", "diamond", a=5.43),
-        "carbon": lambda: bulk("C", "diamond", a=3.57),
-        "simple cubic": lambda: bulk("Po", "sc", a=2.3),
-        "rocksalt": lambda: bulk("NaCl", "rocksalt", a=4.2),
-    }[name]()
-
-
-CRYSTALS = ["fcc", "fcc cubic", "bcc", "hcp ideal", "hcp", "diamond", "carbon", "simple cubic", "rocksalt"]
+CRYSTALS = {
+    "fcc": lambda: bulk("Cu", "fcc", a=3.58),
+    "fcc cubic": lambda: bulk("Cu", "fcc", a=4.05, cubic=True),
+    "bcc": lambda: bulk("Fe", "bcc", a=2.85),
+    "hcp ideal": lambda: bulk("Mg", "hcp", a=3.2, c=3.2 * (8 / 3) ** 0.5),
+    "hcp": lambda: bulk("Mg", "hcp", a=3.2, c=5.12),
+    "diamond": lambda: bulk("Si", "diamond", a=5.43),
+    "carbon": lambda: bulk("C", "diamond", a=3.57),
+    "simple cubic": lambda: bulk("Po", "sc", a=2.3),
+    "rocksalt": lambda: bulk("NaCl", "rocksalt", a=4.2),
+}
 
 
 @pytest.mark.parametrize(("k", "width"), [(1, 1), (2, 3), (32, 63), (33, 65)])
@@ -166,7 +172,7 @@ def test_equal_to_quests_for_clusters(n):
 
 @pytest.mark.parametrize("name", CRYSTALS)
 def test_near_quests_on_perfect_lattices(name):
-    atoms = crystal(name)
+    atoms = CRYSTALS[name]()
     assert np.abs(Descriptor()(atoms) - quests_rows(atoms, 32, 5.0)).max() < 0.005
 
 
@@ -281,7 +287,7 @@ def test_long_thin_cells():
 
 def fast_and_small(atoms):
     descriptor = Descriptor()
-    descriptor(crystal("fcc"))  # compiled
+    descriptor(CRYSTALS["fcc"]())  # compiled
     peak, start = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss, time.perf_counter()
     rows = descriptor(atoms)
     assert time.perf_counter() - start < 1.0
@@ -315,7 +321,7 @@ def test_an_atom_evaporated_far_from_an_open_cluster():
 def test_perfect_lattices_look_the_same_however_described(name):
     rng = np.random.default_rng(11)
     descriptor = Descriptor()
-    atoms = crystal(name)
+    atoms = CRYSTALS[name]()
     expected = descriptor(atoms)
     close(expected, naive.rows(atoms))
     for repeat in ((1, 1, 1), (2, 1, 1), (2, 3, 1), (3, 3, 3)):
@@ -345,7 +351,7 @@ def test_small_cells_look_the_same_however_described(seed, k):
 def test_crystallographically_equal_atoms_have_equal_rows():
     rng = np.random.default_rng(12)
     for name in CRYSTALS:
-        atoms = rotated(crystal(name) * 3, rng)
+        atoms = rotated(CRYSTALS[name]() * 3, rng)
         rows = Descriptor()(noisy(atoms, rng))
         close(rows, np.tile(rows[0], (len(rows), 1)))
 
@@ -358,15 +364,10 @@ SUBTLE = {
     "bcc (110) slab": lambda: bcc110("Fe", (2, 2, 5), a=2.87, vacuum=8),
     "hcp (0001) slab": lambda: hcp0001("Mg", (2, 2, 5), a=3.2, vacuum=8),
     "diamond (100) slab": lambda: diamond100("Si", (2, 2, 6), a=5.43, vacuum=8),
-    "fluorite": lambda: spacegroup_crystal(
-        ("Ca", "F"), [(0, 0, 0), (0.25, 0.25, 0.25)], spacegroup=225, cellpar=[5.46] * 3 + [90] * 3
-    ),
-    "perovskite": lambda: spacegroup_crystal(
-        ("Ba", "Ti", "O"), [(0, 0, 0), (0.5, 0.5, 0.5), (0.5, 0.5, 0)], spacegroup=221, cellpar=[4.0] * 3 + [90] * 3
-    ),
+    **COMPOUNDS,
     "fcc": lambda: bulk("Cu", cubic=True),
     "diamond": lambda: bulk("Si", cubic=True),
-    "hcp ideal": lambda: bulk("Mg", "hcp", a=3.2, c=3.2 * (8 / 3) ** 0.5),
+    "hcp ideal": CRYSTALS["hcp ideal"],
 }
 
 

@@ -9,8 +9,7 @@ import pytest
 from ase import Atoms
 from ase.build import bulk, make_supercell
 from ase.data import atomic_numbers
-from ase.spacegroup import crystal
-from cells import PBC, close, random_frame, same_however_described, small_cell
+from cells import COMPOUNDS, PBC, close, cubic, random_frame, same_however_described, small_cell
 
 from quests_md import Descriptor, Reference
 from quests_md.errors import FrameError, MismatchError
@@ -32,17 +31,12 @@ def numbers_of(symbols):
     return [atomic_numbers[symbol] for symbol in symbols]
 
 
-def cubic(symbols, basis, number, a):
-    return crystal(symbols, basis, spacegroup=number, cellpar=[a] * 3 + [90] * 3)
-
-
 CRYSTALS = {
     "B2 NbMo": lambda: bulk("NbMo", "cesiumchloride", a=3.22),
     "L1_2 Cu3Au": lambda: cubic(("Au", "Cu"), [(0, 0, 0), (0.5, 0.5, 0)], 221, 3.75),
     "rocksalt": lambda: bulk("NaCl", "rocksalt", a=4.2),
     "zincblende": lambda: bulk("ZnS", "zincblende", a=5.41),
-    "fluorite": lambda: cubic(("Ca", "F"), [(0, 0, 0), (0.25, 0.25, 0.25)], 225, 5.46),
-    "perovskite": lambda: cubic(("Ba", "Ti", "O"), [(0, 0, 0), (0.5, 0.5, 0.5), (0.5, 0.5, 0)], 221, 4.0),
+    **COMPOUNDS,
 }
 
 

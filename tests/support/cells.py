@@ -3,10 +3,21 @@
 import naive
 import numpy as np
 from ase import Atoms
+from ase.spacegroup import crystal
 from numpy.testing import assert_allclose
 from scipy.spatial.transform import Rotation
 
 PBC = [(x, y, z) for x in (False, True) for y in (False, True) for z in (False, True)]
+
+
+def cubic(symbols, basis, spacegroup, a):
+    return crystal(symbols, basis, spacegroup=spacegroup, cellpar=[a] * 3 + [90] * 3)
+
+
+COMPOUNDS = {
+    "fluorite": lambda: cubic(("Ca", "F"), [(0, 0, 0), (0.25, 0.25, 0.25)], 225, 5.46),
+    "perovskite": lambda: cubic(("Ba", "Ti", "O"), [(0, 0, 0), (0.5, 0.5, 0.5), (0.5, 0.5, 0)], 221, 4.0),
+}
 
 
 def random_cell(rng, length, skew=0.3):
