@@ -54,7 +54,7 @@ class BlockQueries(NamedTuple):
     """The queries of a batch that a block is multiplied with, and what decides how good the products are."""
 
     here: Integers  #: (k,) places of the queries in the batch.
-    base: Floats  #: (k,) exponents -|y - x|^2 / 2 are base + y . x + the norm of the row x.
+    base: Floats  #: (k,) exponents -|y - x|^2 / 2 are base + y . x + norm, with the norm -|x|^2 / 2 of row x.
     lengths: Floats  #: (k,) |y|, distances from the centre of the block.
     blur: Floats  #: (m,) errors of y, of all queries of the batch.
     radius: float  #: Largest |x| of the block.

@@ -74,7 +74,7 @@ class CpuIndex(ABC):
         """Write the products of queries (k, width) and panels of rows (p, width, PANEL) to (k, p PANEL)."""
 
     def add_block(self, batch: "Batch", block: Block, queries: Floats32, asked: BlockQueries, sums: RunningSums) -> int:
-        """Add a block in float32 to the sums of queries, or refuse where float32 is not good enough: how often."""
+        """Add a block in float32 to the sums of near queries; return for how many float32 is not good enough."""
         return dense.absorb_products(*batch.products(block, queries, asked), sums)
 
     def decide(self, queries: Floats, levels: Floats, threads: int) -> NDArray[np.int8]:
@@ -110,16 +110,14 @@ class CpuIndex(ABC):
             batch = Batch(self, queries[these], own, ordered_groups)
             top, total, worst, usual = np.full(m, -np.inf), np.zeros(m), np.zeros(m), np.zeros(m)
             sums = RunningSums(top, total, worst, usual, np.empty(m, np.bool_))
-
-            def limit() -> Floats:
-                surely: Floats = top + np.log(total) - np.log1p(worst / total)
-                return left_out - surely
-
+            limit = np.full(m, np.inf)
             for block, near, asked, far in batch.pass_blocks(limit, FARTHEST):
                 if len(near) and self.add_block(batch, block, near, asked, sums):
                     far = np.concatenate([far, asked.here[sums.refused[asked.here]]])
                 if len(far):
                     dense.absorb_products(*batch.exact_products(block, far), sums)
+                surely = top + np.log(total) - np.log1p(worst / total)
+                limit[:] = left_out - surely
             is_any = total > 0
             values = np.where(is_any, -top - np.log(total), np.inf)
             rounding = SUM_ERROR + SUM_ROUNDING * np.abs(values)
@@ -138,16 +136,14 @@ class CpuIndex(ABC):
             m = len(these)
             batch = Batch(self, queries[these])
             nearest = NearestRows(batch.queries, self.rows, self.bandwidth, np.full(m, np.inf), np.full(m, -1))
-
-            def limit() -> Floats:
-                so_far: Floats = 0.5 * nearest.distance2 / self.bandwidth**2
-                return so_far * (1 + SUM_ROUNDING)  # boxes touch where rows are equal
-
+            limit = np.full(m, np.inf)
             for block, near, asked, far in batch.pass_blocks(limit, FARTHEST_NEAREST):
                 if len(near):
                     dense.take_nearest(*batch.products(block, near, asked), block.rows, nearest)
                 if len(far):
                     dense.take_nearest(*batch.exact_products(block, far), block.rows, nearest)
+                # boxes touch where rows are equal
+                limit[:] = 0.5 * nearest.distance2 / self.bandwidth**2 * (1 + SUM_ROUNDING)
             rows[these] = nearest.row
 
         self._in_batches(work, queries, threads)
@@ -210,8 +206,8 @@ class BlasIndex(CpuIndex):
 class Batch:
     """Queries (m, width) that pass the blocks of an index together.
 
-    Exponents are -|y - x|^2 / 2 with the rows of one block at a time. Rows of the group (m,) of a query are left out;
-    groups (panels PANEL,) are those of the rows in their places in the panels; None: all are in.
+    own (m,) is the group of each query, whose rows are left out of sums; groups (panels PANEL,) is the group of each
+    row, at its place in the panels. None: all rows are in.
     """
 
     def __init__(
@@ -228,21 +224,19 @@ class Batch:
         dense.box_bounds(self._rotated, sizes, index.layout.low, index.layout.high, self._bounds)
         self._products = np.empty(len(queries) * index.longest, np.float32)
 
-    def pass_blocks(
-        self, limit: Callable[[], Floats], farthest: float
-    ) -> Iterator[tuple[Block, Floats32, BlockQueries, Integers]]:
+    def pass_blocks(self, limit: Floats, farthest: float) -> Iterator[tuple[Block, Floats32, BlockQueries, Integers]]:
         """The blocks, those nearest to most queries first, that some queries cannot do without.
 
-        A query can do without where half its squared distance from the box of the block is above `limit()` (m,). Yields
-        the block, the queries (k, width) nearer than `farthest` to its centre, relative to it, what kernels know of
-        them, and the places of the others: of all if the block is too large for float32. Arrays are overwritten for
-        the next block.
+        A query can do without where half its squared distance from the box of the block is above `limit` (m,), which
+        the caller lowers between blocks. Yields the block, the queries (k, width) nearer than `farthest` to its centre,
+        relative to it, what kernels know of them, and the places of the others: of all if the block is too large for
+        float32. Arrays are overwritten for the next block.
         """
         m, width = self.queries.shape
         is_far, rounded = np.empty(m, np.bool_), np.empty((m, width), np.float32)
         base, lengths = np.empty(m), np.empty(m)
         for b in np.argsort(np.minimum(self._bounds, 1e6).sum(axis=0), kind="stable").tolist():
-            here = np.nonzero(~(self._bounds[:, b] > limit()))[0]
+            here = np.nonzero(~(self._bounds[:, b] > limit))[0]
             k = len(here)
             if k == 0:
                 continue

@@ -51,7 +51,7 @@ class Block(NamedTuple):
     """A run of leaves, its rows in float32, in bandwidths around a centre of their own."""
 
     rows: Integers  #: (n,) numbers of the rows.
-    places: slice  #: Of the rows in the panels of all blocks, some of the last panel left over.
+    places: slice  #: Places of its rows in the panels of all blocks; some of its last panel may be left over.
     panels: Floats32  #: (p, width, PANEL) coordinates along the principal axes; 0 in places left over.
     norms: Floats32  #: (p PANEL,) -|x|^2 / 2 of each row; -inf in places left over.
     centre: Floats  #: (width,) 1/Å, along the axes of the rows themselves.
@@ -64,7 +64,7 @@ class Layout(NamedTuple):
 
     order: Integers  #: (n,) the rows, leaf by leaf.
     middles: Floats32  #: (boxes, p) middles of the boxes of one level of the tree.
-    leaves: Leaves  #: All that proofs need.
+    leaves: Leaves  #: Boxes and panels, for proofs.
     blocks: list[Block]
     low: Floats  #: (blocks, width) least coordinates of the rows of each block.
     high: Floats  #: (blocks, width) largest coordinates.
