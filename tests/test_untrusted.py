@@ -80,6 +80,10 @@ def mapped(path):
     return Reference.load(path, mmap=True)
 
 
+def frames_of(path):
+    return list(iter_frames(path))
+
+
 def peak_of(call):
     """Most bytes that a call takes at a time."""
     tracemalloc.start()
@@ -489,7 +493,7 @@ def test_a_line_without_an_end_is_not_unpacked(folder, name, start):
         for _ in range(40):
             out.write(b"a" * 2**20)
     assert path.stat().st_size < 2**20
-    assert peak_of(lambda: refused(path, lambda path: list(iter_frames(path)))) < 2**26
+    assert peak_of(lambda: refused(path, frames_of)) < 2**26
 
 
 @pytest.mark.slow
@@ -506,7 +510,7 @@ def test_a_frame_without_an_end_is_not_unpacked(folder, name, monkeypatch):
         for _ in range(10):
             out.write(b"Cu 0 0 0\n" * 100_000)
     message = []
-    assert peak_of(lambda: message.append(refused(path, lambda path: list(iter_frames(path))))) < 2**25
+    assert peak_of(lambda: message.append(refused(path, frames_of))) < 2**25
     assert "decompress the file first" in message[0]
 
 
@@ -545,7 +549,7 @@ def test_a_large_frame_that_is_not_compressed_or_not_wanted_is_read(folder, monk
 def test_a_frame_with_nonsense_is_refused(folder, text):
     path = folder / "bad.xyz"
     path.write_text(text)
-    assert peak_of(lambda: refused(path, lambda path: list(iter_frames(path)))) < 2**27
+    assert peak_of(lambda: refused(path, frames_of)) < 2**27
 
 
 def test_a_comment_with_texts_of_very_different_length_stays_small(folder):
@@ -587,7 +591,7 @@ def test_a_dump_with_very_many_columns_is_refused(folder):
     path = folder / "columns.lammpstrj"
     start = "ITEM: TIMESTEP\n0\nITEM: NUMBER OF ATOMS\n1\nITEM: BOX BOUNDS pp pp pp\n0 1\n0 1\n0 1\n"
     path.write_text(start + "ITEM: ATOMS element x y z" + " a" * 200_000 + "\nCu 0 0 0\n")
-    assert "columns" in refused(path, lambda path: list(iter_frames(path)))
+    assert "columns" in refused(path, frames_of)
 
 
 def with_item(blob, item):
@@ -634,7 +638,7 @@ def test_a_trajectory_with_nonsense_is_refused(folder, change):
     item = item_of(blob)
     item = {key: value for key, value in item.items() if key.rstrip(".") not in {name.rstrip(".") for name in change}}
     path.write_bytes(with_item(blob, item | change))
-    assert peak_of(lambda: refused(path, lambda path: list(iter_frames(path)))) < 2**27
+    assert peak_of(lambda: refused(path, frames_of)) < 2**27
 
 
 @pytest.mark.parametrize("place", [32, 40])
@@ -645,7 +649,7 @@ def test_lengths_and_places_of_a_trajectory_that_lie(folder, place, value):
     blob = bytearray(path.read_bytes())
     blob[place : place + 8] = value.to_bytes(8, "little")
     path.write_bytes(blob)
-    found = unless_refused(path, lambda path: list(iter_frames(path))) or []
+    found = unless_refused(path, frames_of) or []
     assert all((frame.atoms.numbers == FRAME.numbers).all() for frame in found)  # fewer, all of them in the file
 
 
@@ -662,7 +666,7 @@ class Payload:
 def test_a_pickle_is_not_run(folder, start, name):
     path, trace = folder / name, folder / "trace"
     path.write_bytes(start + pickle.dumps(Payload(trace)))
-    for read in (Reference.load, Calibration.load, lambda path: list(iter_frames(path))):
+    for read in (Reference.load, Calibration.load, frames_of):
         refused(path, read)
     assert not trace.exists()
     pickle.loads(pickle.dumps(Payload(trace)))
