@@ -41,7 +41,7 @@ class AseHost:
         A dynamics whose own count is ahead, since its user has set it, keeps it.
         """
         previous.look()
-        if previous.is_for(self._dyn):  # attached twice
+        if previous.observers is self.observers:  # attached twice
             self._step_offset, self._time_offset_ps = previous._step_offset, previous._time_offset_ps
             return
         step = previous._own_step + previous._step_offset
@@ -68,20 +68,13 @@ class AseHost:
         self.look()
         return self._own_step
 
-    def is_for(self, dyn: Any) -> bool:
-        """Whether this is the host made for `dyn`, which may be a weak proxy."""
+    @property
+    def observers(self) -> Any:
+        """The list of observers, by which a dynamics is known behind any proxy; None if the dynamics is gone."""
         try:
-            return dyn.observers is self._dyn.observers
+            return self._dyn.observers
         except ReferenceError:
-            return False
-
-    def is_alive(self) -> bool:
-        """Whether the dynamics still exists."""
-        try:
-            self._dyn.observers  # noqa: B018  # a dead proxy raises
-        except ReferenceError:
-            return False
-        return True
+            return None
 
     def atoms(self) -> Atoms:
         """The atoms that move, out of a filter where there is one; TypeError if it moves something else."""
@@ -150,7 +143,7 @@ class AseAttachment:
 
     def observe_first(self, dyn: Any, observer: object) -> None:
         """Observe a step of a dynamics to which `observer` was attached in ASE's own way."""
-        host = next((host for host in self._hosts if host.is_for(dyn)), None)
+        host = next((host for host in self._hosts if host.observers is dyn.observers), None)
         if host is None:
             host = self._take_in(dyn, observer)
         self.observe(host)
@@ -186,7 +179,7 @@ class AseAttachment:
         step_ps = host.step_length_ps()
         if step_ps and interval:
             self._watch.set_interval(step_ps * interval)
-        self._hosts = [*(known for known in self._hosts if known.is_alive()), host]
+        self._hosts = [*(known for known in self._hosts if known.observers is not None), host]
         return host
 
     def _begin(self, host: AseHost) -> Run:

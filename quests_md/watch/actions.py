@@ -21,12 +21,9 @@ from quests_md.records import KINDS, Event, EventKind
 __all__ = [
     "Action",
     "GivenAction",
-    "SaveFrame",
-    "Sentinel",
     "action_files",
     "checked_actions",
     "flagged_frame",
-    "is_repeated",
     "save_frame",
     "sentinel",
     "stop",
@@ -65,18 +62,13 @@ def checked_actions(actions: Sequence[GivenAction] | Action) -> tuple[Action, ..
     return tuple(once if action is save_frame else action for action in chosen)
 
 
-def is_repeated(action: Action) -> bool:
-    """Whether an action is called again while an event goes on."""
-    return bool(getattr(action, "repeats", False))
-
-
 def action_files(actions: Sequence[Action]) -> list[str]:
     """Names of the files to which actions append: those with an attribute `path`."""
     return [str(action.path) for action in actions if hasattr(action, "path")]
 
 
 def flagged_frame(judge: Judge, judged: Judged, atoms: Atoms, event: Event) -> Atoms:
-    """The copy of a frame that actions get: with dH of all atoms, of those too that "proven" mode has left open."""
+    """The copy of a frame that actions get: with dH of all atoms, also of atoms that "proven" mode has left open."""
     dh = judged.check.delta_entropy
     if judged.rows is not None and (dh is None or np.isnan(dh).any()):
         dh = judge.delta_entropy(judged.rows, atoms)

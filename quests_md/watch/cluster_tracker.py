@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from quests_md._json import to_mapping
 from quests_md.environments import hashed
 
 __all__ = ["MOST_ANCHORS", "MOST_CLUSTERS", "PATIENCE", "ClusterTracker", "Track"]
@@ -124,14 +125,13 @@ class ClusterTracker:
         return {
             "n_tracks": self._n_tracks,
             "followed": [
-                {f.name: getattr(each.track, f.name) for f in fields(Track)}
-                | {"merged": list(each.track.merged), "anchors": each.anchors.tolist(), "n_missed": each.n_missed}
+                to_mapping(each.track) | {"anchors": each.anchors.tolist(), "n_missed": each.n_missed}
                 for each in self._followed
             ],
         }
 
     def restore(self, state: Mapping[str, Any]) -> None:
-        """Continue where `state` was called."""
+        """Continue where `state` was taken."""
         self._n_tracks = state["n_tracks"]
         self._followed = [
             _Followed(

@@ -71,8 +71,8 @@ class _Growth:
     def has_grown(self) -> bool:
         """Whether the cluster has grown to twice its size and stays.
 
-        Atoms that heat takes out of the reference here and there join in the end too, but most of them are elsewhere
-        before that.
+        Atoms that heat takes out of the reference here and there join in the end, too. Before they do, most of them are
+        outside of the largest cluster, which then is not compact.
         """
         if len(self.recent) < GROWTH_CHECKS or not self.is_compact or not self.first:
             return False

@@ -256,7 +256,7 @@ class EventFollower:
         if is_new:
             self.n_events += 1
             course.confirm(self.n_events, check, findings)
-            if course.channel in self.triggers:  # one budget for all
+            if course.channel in self.triggers:  # `max_events` counts the events of all triggers
                 for trigger in self.triggers.values():
                     trigger.n_events = self.triggers[course.channel].n_events
         has_changed = course.update_kind(check, alarms)

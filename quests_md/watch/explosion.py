@@ -72,7 +72,7 @@ class Explosion:
         return {"n_atoms": self._n_atoms, "temperatures": list(self._temperatures), "volumes": list(self._volumes)}
 
     def restore(self, state: Mapping[str, Any]) -> None:
-        """Continue where `state` was called."""
+        """Continue where `state` was taken."""
         self._n_atoms = state["n_atoms"]
         self._temperatures = deque(state["temperatures"], maxlen=WINDOW)
         self._volumes = deque(state["volumes"], maxlen=WINDOW)

@@ -21,7 +21,7 @@ from quests_md.judge import Judged
 from quests_md.log import require_new_log
 from quests_md.records import Check, Event
 
-from .actions import Action, action_files, flagged_frame, is_repeated
+from .actions import Action, action_files, flagged_frame
 from .budget import Cost
 from .event_follower import EventFollower
 from .explosion import Explosion
@@ -80,7 +80,7 @@ class Run:
         interval: int | None = None,
         averaged: Atoms | None = None,
     ) -> Check | None:
-        """Check a frame; None if that has failed. Arguments as in `Judge.judge`, `step` as the host counts it."""
+        """Check a frame, arguments as in `Judge.judge`, but `step` as the host counts; None if the check has failed."""
         frame = self.n_checks
 
         def work() -> None:
@@ -190,7 +190,7 @@ class Run:
             log.alert(message, "alarms stand where this happens")
         for event, is_new in taken.events:
             for action in actions:
-                if is_new or is_repeated(action):
+                if is_new or getattr(action, "repeats", False):
                     log.guarded(partial(self._act, action, event, taken.judged, atoms))
         if (taken.events or was_behind) and (files := action_files(actions)):
             sizes = {name: file_size(name) for name in files}
@@ -309,7 +309,7 @@ class Watch:
         """Check a frame, arguments as in `Run.check_next`; if that fails and on_error="log": an "invalid" check."""
         with self._lock, self.cost.measured():
             begin = partial(self.begin, atoms, step=step)
-            # that the log is of another run is for the user, whatever on_error says
+            # a log of another run is the user's mistake, which is raised whatever on_error says
             run = begin() if self.log.history is not None else self.log.guarded(begin)
             check = None if run is None else run.check_next(atoms, step, time_ps, interval, averaged)
             if check is not None:

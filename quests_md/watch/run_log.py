@@ -23,8 +23,8 @@ class RunLog:
     """Writes lines to the log, or to nothing, and keeps failures from the simulation.
 
     With on_error="log" a failure is said once through the logger ``quests_md`` (on stderr unless told otherwise) and
-    noted in the log; with "raise" it is raised. A header that could not be written is owed and comes first, as is what
-    is said when a run is taken up again; lost lines are counted, and noted when writing works again.
+    noted in the log; with "raise" it is raised. Where the first lines of a log or of a resumed run could not be
+    written, they are owed: they come before any others. Other lost lines are counted, and noted when writing works.
     """
 
     def __init__(self, path: str | os.PathLike[str] | None, on_error: OnError, *, resume: bool = False) -> None:

@@ -64,7 +64,7 @@ CHANGING = ("reference", "calibration", "phases")
 
 @dataclass(frozen=True, slots=True)
 class RunSettings:
-    """With what a run is watched. Made by `resolve`; the objects in it hold settings only and are never updated."""
+    """What a run is watched with. Made by `resolve`; the objects in it hold settings only and are never updated."""
 
     judge: Judge
     """Reference, calibration, labelled phases and the second reference: all that turns a frame into a check."""
@@ -105,7 +105,7 @@ class RunSettings:
 
         Calibrates where no calibration is given. `stacklevel` is that of warnings, 2 for the caller.
         """
-        require_types(reference, calibration, trigger)
+        _require_types(reference, calibration, trigger)
         available_threads(threads)
         share = None if budget is None else Budget(budget).share
         trigger = (trigger or Trigger()).fresh()
@@ -204,7 +204,7 @@ class RunSettings:
         for what, path in SAME.items():
             old, new = (_at(header, path) for header in (before, now))
             if what == "levels" and (old is None or chain):
-                continue  # older logs do not have it; those of another reference are others
+                continue  # older logs have no digest of levels, and an extended reference has levels of its own
             if old != new:
                 raise MismatchError(
                     f"resume: {log} was written with {what} = {old}, this monitor has {new}; give the same settings "
@@ -224,7 +224,7 @@ class RunSettings:
         return [str(known), reference.fingerprint]
 
 
-def require_types(reference: object, calibration: object, trigger: object) -> None:
+def _require_types(reference: object, calibration: object, trigger: object) -> None:
     """Raise TypeError if one of them is not what it should be."""
     if not isinstance(reference, Reference):
         raise TypeError(
