@@ -1,4 +1,4 @@
-"""How the monitor meets ASE: the facts of ASE that it relies on, and attaching in every way."""
+"""How the monitor meets ASE: what it relies on, and attaching in every way."""
 
 import gc
 import math
@@ -48,9 +48,6 @@ def steps(monitor):
     return [check.step for check in monitor.checks]
 
 
-# facts of ASE
-
-
 def moving(calc=None):
     return copper(temperature_K=300, calc=calc or CountingEMT())
 
@@ -71,22 +68,6 @@ def test_ase_has_energy_and_forces_cached_when_observers_run(name):
     run(dyn, 5)
     assert calls
     assert set(calls) == {0}
-
-
-def test_ase_extxyz_keeps_arrays_info_and_inf_and_traj_drops_arrays(tmp_path):
-    atoms = copper()
-    values = np.linspace(0, 1, len(atoms))
-    values[3], values[4] = math.inf, math.nan
-    atoms.set_array("delta_entropy", values)
-    atoms.info["step"] = 5
-    atoms.write(tmp_path / "a.extxyz")  # eight decimals
-    atoms.write(tmp_path / "a.traj")
-    back = read(tmp_path / "a.extxyz")
-    np.testing.assert_allclose(back.arrays["delta_entropy"], values, rtol=0, atol=5.1e-9)
-    assert back.info["step"] == 5
-    traj = read(tmp_path / "a.traj")
-    assert "delta_entropy" not in traj.arrays
-    assert traj.info["step"] == 5
 
 
 # attaching

@@ -43,13 +43,9 @@ def test_the_share_is_kept_and_not_left_unused(share, check, call):
         assert got <= 1.1 * share
 
 
-def test_cheap_checks_are_made_at_every_call():
-    _, at = simulate(Budget(0.02), 100, lambda _: 1e-4, lambda _: 1.0)
-    assert list(at) == list(range(100))
-
-
-def test_the_first_check_does_not_count():
-    _, at = simulate(Budget(0.02), 100, lambda call: 10.0 if call == 0 else 1e-4, lambda _: 1.0)
+@pytest.mark.parametrize("first_s", [1e-4, 10.0])
+def test_cheap_checks_are_made_at_every_call_and_the_first_check_does_not_count(first_s):
+    _, at = simulate(Budget(0.02), 100, lambda call: first_s if call == 0 else 1e-4, lambda _: 1.0)
     assert list(at) == list(range(100))
 
 

@@ -15,11 +15,6 @@ def states(test, values):
     return [test.update(value) for value in values]
 
 
-def run_length(test, values):
-    """Numbers until the first alarm."""
-    return next(n for n, value in enumerate(values, 1) if test.update(value) != "in")
-
-
 def naive_side(steps, threshold):
     """Step of the first alarm or the last step, and the sum and onset there: the sum is over the worst recent steps."""
     stretch, length = 0.0, 0
@@ -161,21 +156,6 @@ def test_the_run_length_in_control_is_the_asked_one_and_a_shift_shortens_it(shif
 def test_the_longest_run_length_is_met_too(shift):
     test = Cusum(0.0, 1.0, shift=shift, run_length=RUN_LENGTHS[1])
     assert test.average_run_length(0.0) == pytest.approx(RUN_LENGTHS[1], rel=1e-5)
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize(("shift", "n_runs"), [(0.0, 2000), (0.5, 2000), (1.0, 4000)])
-def test_simulated_run_lengths_are_the_stated_ones(shift, n_runs):
-    test = Cusum(3.0, 0.5, shift=1.0, run_length=200)
-    rng = np.random.default_rng(11)
-    numbers = iter((3.0 + 0.5 * (shift + rng.normal(size=700 * n_runs))).tolist())
-    lengths = []
-    for _ in range(n_runs):
-        test.restart()
-        lengths.append(run_length(test, numbers))
-    error = np.std(lengths) / math.sqrt(n_runs)
-    assert error < 0.03 * np.mean(lengths)
-    assert np.mean(lengths) == pytest.approx(test.average_run_length(shift), abs=3.5 * error)
 
 
 def test_a_sum_at_the_threshold_is_in():

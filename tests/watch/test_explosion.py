@@ -8,7 +8,6 @@ from ase.calculators.emt import EMT
 from ase.calculators.singlepoint import SinglePointCalculator
 from ase.md.langevin import Langevin
 from ase.md.verlet import VelocityVerlet
-from ase.optimize import BFGS
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from systems import FS, copper, level_at, md_frames, md_reference, outside
@@ -81,26 +80,6 @@ def test_a_heating_ramp_is_none(distances):
         closest = min(closest, atoms.get_all_distances(mic=True)[np.triu_indices(len(atoms), 1)].min())
     assert max(reached) > 1700 > 350 > min(reached)
     assert closest < 0.95 * distances[29, 29][0]  # hotter than the reference, and still none
-
-
-@pytest.mark.slow
-def test_a_relaxation_that_is_heated_then_is_none():
-    atoms = copper(2, rattle=0.1, calc=EMT())
-    explosion, found = Explosion(), []
-
-    def watch():
-        temperature = atoms.get_temperature() if atoms.has("momenta") else None
-        found.append(explosion.update(temperature, atoms.get_volume() / len(atoms), len(atoms)))
-
-    optimizer = BFGS(atoms, logfile=None)
-    optimizer.attach(watch)
-    optimizer.run(fmax=0.05, steps=30)
-    atoms.set_momenta(copper(2, temperature_K=1600, seed=4).get_momenta())
-    dyn = Langevin(atoms, 5 * FS, temperature_K=800, friction=0.02 / FS, fixcm=False, rng=np.random.default_rng(0))
-    dyn.attach(watch, 5)
-    dyn.run(100)
-    assert len(found) > 25
-    assert set(found) == {""}
 
 
 def run_of(explosion, values, **kwargs):

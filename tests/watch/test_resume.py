@@ -20,7 +20,7 @@ from ase.calculators.calculator import Calculator, all_changes
 from ase.md.verlet import VelocityVerlet
 from systems import FS, H, copper, level_at, null_of
 
-from quests_md import FileFormatError, LogExistsError, MismatchError, Monitor, Reference, Trigger, read_log, save_frame
+from quests_md import FileFormatError, MismatchError, Monitor, Reference, Trigger, read_log, save_frame
 from quests_md.environments.time_averaged import TimeAveraged
 from quests_md.judge.phases import Phases
 from quests_md.records import CHECK_FIELDS, Event
@@ -243,13 +243,6 @@ def test_a_loop_that_counts_from_0_again_is_counted_on(whole, folder):
 
 
 # logs as kills leave them
-
-
-def test_without_a_log_a_run_begins(whole, folder):
-    again, monitor = finished(folder, 0)
-    assert monitor.n_checks == 41
-    assert_same(again, whole())
-    assert read_log(again / "run.jsonl").rewinds == []
 
 
 @pytest.mark.parametrize("what", ["header only", "torn header", "torn second line", "torn last line", "empty"])
@@ -509,13 +502,6 @@ def test_a_sentinel_stands_after_the_run_was_taken_up(folder):
     whole.mkdir()
     finished(whole, 0, **options())
     assert (left / "event.json").read_text() == (whole / "event.json").read_text()
-
-
-def test_only_one_takes_it_up(folder):
-    left = killed(folder, 0, 30)
-    with contextlib.chdir(left), monitor_of(), pytest.raises(LogExistsError, match=f"process {os.getpid()} on"):
-        monitor_of()
-    finished(left, 30)
 
 
 def test_averaged_frames_cannot_be_repeated_so_their_check_is_kept(tmp_path):

@@ -87,14 +87,6 @@ def test_fresh_has_seen_nothing_and_equal_streams_give_equal_states(chosen, stre
     assert states(other, excesses, times) == first
 
 
-@given(STREAM, st.integers(1, 4))
-def test_more_patience_never_opens_earlier(stream, patience):
-    excesses = [x for x, _ in stream]
-    hasty, patient = Trigger(patience=patience), Trigger(patience=patience + 1)
-    opened = [next((i for i, s in enumerate(states(t, excesses)) if s == "open"), INF) for t in (hasty, patient)]
-    assert opened[0] <= opened[1]
-
-
 #: Settings, excesses, times in ps, and the states (i: in, o: opening, O: open, S: stop).
 BY_HAND = [
     ({"patience": 3}, [1, 1, -1, 1, 1, 1], None, "ooiooO"),
