@@ -32,7 +32,7 @@ from systems import (
 )
 
 from quests_md import MismatchError, Monitor, Trigger, calibrate, read_log, stop
-from quests_md.hosts.attachment import AseHost
+from quests_md.hosts.ase import AseHost
 
 
 def quiet(**options):
