@@ -91,12 +91,12 @@ class Check:
     """The trigger excess that a second reference gives, see `confirm` of `Monitor`; None if the second reference was
     not asked or could not answer. If it is 0 or less, the alarms of the first reference are called off; `alarms` and
     `excesses` then show what is left."""
-    further: Mapping[str, float] = field(default_factory=dict)
-    """Statistics in use that have no field of their own, by name."""
     delta_entropy: NDArray[np.float64] | None = field(default=None, repr=False, compare=False)
     """(n_atoms,) dH per atom, nats; in "proven" mode NaN where only "not above" was proven. Not in the log."""
     above: NDArray[np.bool_] | None = field(default=None, repr=False, compare=False)
     """(n_atoms,) whether the atom is above its level. Not in the log."""
+    further: Mapping[str, float] = field(default_factory=dict)
+    """Statistics in use that have no field of their own, by name."""
 
     def to_line(self) -> dict[str, Any]:
         """The record as a log line."""

@@ -159,8 +159,10 @@ class Calibration:
         one look; denser checks are as many interleaved series of them.
         """
         n, times = self.n_sharing(checks), self.times
+        if self.per == "check":
+            return int(n)
         total_ps = PS_PER_NS if self.per == "ns" else None if check_ps is None else n * check_ps
-        if self.per == "check" or not total_ps or not times.block_ps or not times.spacing_ps:
+        if not total_ps or not times.block_ps or not times.spacing_ps:
             return int(n)
         interleaved = math.ceil(times.spacing_ps * n / total_ps - 1e-9)
         return int(min(n, math.ceil(total_ps / times.block_ps) * max(1, interleaved)))

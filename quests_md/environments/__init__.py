@@ -1,7 +1,7 @@
 """A frame, atom by atom: descriptor rows, neighbours, connected clusters, atoms that are too near."""
 
 from .contacts import bare, close_pairs, clusters, coordination, largest_cluster, links
-from .descriptor import Descriptor, DescriptorLike, check_center_rows, describe, is_center, is_neighbor
+from .descriptor import Descriptor, DescriptorLike, Wrapped, check_center_rows, describe, is_center, is_neighbor
 from .facts import element_symbol, frame_digest, frame_facts, hashed, identities
 from .minimised import Minimised
 from .neighbours import MAX_COORDINATE, PairDistances, linked_pairs, nearest_by_element, wrapped_positions
@@ -15,6 +15,7 @@ __all__ = [
     "PairDistances",
     "TimeAveraged",
     "Window",
+    "Wrapped",
     "bare",
     "check_center_rows",
     "close_pairs",

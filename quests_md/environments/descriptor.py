@@ -192,6 +192,10 @@ class Descriptor:
         rows[order] = sorted_rows
         return rows
 
+    def require_elements(self, numbers: NDArray[Any]) -> None:
+        """Raise UnsuitableFrameError if an atom that is seen is of none of the `elements`."""
+        self._kinds(numbers, self.is_neighbor(numbers))
+
     def _kinds(self, numbers: NDArray[Any], seen: NDArray[np.bool_]) -> NDArray[np.int64]:
         """Place in `elements` of each atom, 0 without; raises for an atom that is seen and not among them."""
         if self.elements is None:

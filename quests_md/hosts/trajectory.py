@@ -95,7 +95,10 @@ def score_trajectory(
         frames = _at(frames, frozenset(int(step) for step in steps))
     if monitor is None:
         if reference is None:
-            raise TypeError("reference: expected a Reference, got None; leave it out only beside a monitor")
+            raise TypeError(
+                "reference: expected a Reference, got None; make one with Reference.from_frames or Reference.load, or "
+                "give a monitor"
+            )
         settings: dict[str, Any] = {"trigger": trigger, "actions": actions, "values": values, "threads": threads}
         resolve = partial(RunSettings.resolve, reference, calibration, **settings, stacklevel=4)
         watch = Watch(resolve, log=log, on_error=on_error)

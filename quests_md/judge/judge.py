@@ -18,6 +18,7 @@ from quests_md.environments import (
     MAX_COORDINATE,
     Descriptor,
     PairDistances,
+    Wrapped,
     bare,
     close_pairs,
     describe,
@@ -191,8 +192,7 @@ class Judge:
         try:
             if len(atoms) == 0:
                 raise FrameError("the frame has no atoms")
-            if len(centers) == 0:
-                raise UnsuitableFrameError("the frame has no atom of the elements that are centers of environments")
+            self._require_centers(atoms.numbers)
             if not isinstance(self.reference.descriptor, Descriptor):
                 wrapped_positions(atoms)  # a descriptor of one's own may not look
             rows = describe(self.reference.descriptor, seen, self.threads)
@@ -272,6 +272,18 @@ class Judge:
             product_phase=product,
             unanswered=opinion.unanswered,
         )
+
+    def require_suitable(self, atoms: Atoms) -> None:
+        """Raise UnsuitableFrameError if the reference is not for frames of these elements."""
+        self._require_centers(atoms.numbers)
+        known = self.reference.descriptor
+        descriptor = known.descriptor if isinstance(known, Wrapped) else known
+        if isinstance(descriptor, Descriptor):
+            descriptor.require_elements(atoms.numbers)
+
+    def _require_centers(self, numbers: NDArray[np.int64]) -> None:
+        if len(numbers) and not self.reference.is_center(numbers).any():
+            raise UnsuitableFrameError("the frame has no atom of the elements that are centers of environments")
 
     def frame_levels(self, numbers: NDArray[np.int64], mode: Mode | None = None) -> tuple[Level, ...]:
         """The levels for a frame of these centers."""

@@ -251,14 +251,14 @@ class Reference(KnownRows):
         ValueError
             If `bandwidth` is not a positive number, or "auto" finds none.
         """
-        chosen = self.auto_bandwidth(threads=threads) if bandwidth == "auto" else bandwidth
+        chosen = self.auto_bandwidth(threads=threads) if bandwidth == "auto" else check_bandwidth(bandwidth)
         if chosen is None:
             raise ValueError(
                 "bandwidth: 'auto' found no best value between 0.003 and 0.3 1/Å: too few groups of frames, or "
                 "groups that are copies of each other; give a number, 0.015 is usual"
             )
         arrays = replace(self.arrays, score_row=None, score=None)
-        settings = self.settings | {"bandwidth": check_bandwidth(chosen)}
+        settings = self.settings | {"bandwidth": chosen}
         return type(self)(replace(self._contents, arrays=arrays, settings=settings, fingerprint=None))
 
     def held_out_scores(

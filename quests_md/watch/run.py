@@ -283,6 +283,7 @@ class Watch:
         """
         with self._lock:
             if self.run is None:
+                self.settings.judge.require_suitable(atoms)  # before the log holds anything
                 header = self.settings.header(atoms)
                 run = Run(self.settings, self.log, self.cost)
                 if self.log.history is None:
@@ -335,6 +336,8 @@ class Watch:
 
     def preflight(self, atoms: Atoms) -> str:
         """Compile what is needed, judge a start structure, and say on stderr what to know before step 1."""
+        if not isinstance(atoms, Atoms):
+            raise TypeError(f"atoms: expected ase.Atoms, got {type(atoms).__name__}")
         self.begin(atoms)
         start = time.perf_counter()
         cached = are_kernels_cached()

@@ -10,7 +10,7 @@ from ase.md.langevin import Langevin
 from ase.md.verlet import VelocityVerlet
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from systems import FS, copper, level_at, md_frames, md_reference, outside
+from systems import FS, H, copper, level_at, md_frames, md_reference, outside, verlet
 
 from quests_md import (
     Descriptor,
@@ -282,3 +282,18 @@ def test_a_frame_that_cannot_be_described_is_an_explosion_for_every_descriptor()
         with Monitor(reference, level_at(reference, 1e3), log=None, on_error="raise") as monitor:
             assert [monitor.check(atoms).state for atoms in (frames[0], broken)] == ["in", "invalid"]
             assert [event.kind for event in monitor.events] == ["exploded"]
+
+
+def test_a_start_that_the_reference_is_not_for_leaves_the_log_free(tmp_path):
+    resolved = Descriptor(elements=("Cu", "Au"))
+    reference = Reference.from_frames([copper(seed=i, rattle=0.05) for i in range(4)], descriptor=resolved, bandwidth=H)
+    nickel = copper(temperature_K=300, calc=EMT())
+    nickel.numbers[:] = 28
+    with Monitor(reference, level_at(reference, 1e3), log=tmp_path / "run.jsonl") as monitor:
+        with pytest.raises(UnsuitableFrameError, match="got Ni"):
+            monitor.attach(verlet(nickel), 1)
+        assert monitor.check(nickel).state == "invalid"
+    with Monitor(reference, level_at(reference, 1e3), log=tmp_path / "run.jsonl") as monitor:
+        assert monitor.check(copper()).state == "in"
+    with pytest.raises(TypeError, match=r"atoms: expected ase\.Atoms, got int"):
+        Monitor(reference, level_at(reference, 1e3), log=None).preflight(3)
