@@ -8,18 +8,11 @@ from ase.md.verlet import VelocityVerlet
 
 from quests_md import Monitor, Reference, read_log, save_frame, stop
 
-
-def crystal(temperature_K, seed):
-    """108 copper atoms; any calculator will do: MACE, LAMMPSlib, xtb, ..."""
-    atoms = bulk("Cu", cubic=True) * 3
-    atoms.calc = EMT()
-    momenta = np.random.default_rng(seed).standard_normal((len(atoms), 3))
-    atoms.set_momenta(momenta * np.sqrt(2 * atoms.get_masses() * units.kB * temperature_K)[:, None])
-    return atoms
-
-
-# a stand-in for your training set: frames of a run at 300 K
-atoms = crystal(300, seed=0)
+# a stand-in for your training set: frames of a run of 108 copper atoms at 300 K
+atoms = bulk("Cu", cubic=True) * 3
+atoms.calc = EMT()  # any calculator will do: MACE, LAMMPSlib, xtb, ...
+momenta = np.random.default_rng(0).standard_normal((len(atoms), 3))
+atoms.set_momenta(momenta * np.sqrt(2 * atoms.get_masses() * units.kB * 300)[:, None])
 train = []
 dyn = VelocityVerlet(atoms, 5 * units.fs)
 dyn.attach(lambda: train.append(atoms.copy()), 5)
@@ -27,7 +20,9 @@ dyn.run(400)
 
 reference = Reference.from_frames(train[10:])  # 1. or a file name: Reference.from_frames("train.xyz")
 
-atoms = crystal(1500, seed=1)
+atoms = train[-1].copy()  # inside the reference, but the momenta are doubled: too hot a run for it
+atoms.calc = EMT()
+atoms.set_momenta(2 * atoms.get_momenta())
 dyn = VelocityVerlet(atoms, 5 * units.fs)
 with Monitor(reference, log="watch.jsonl", actions=[save_frame("watch.extxyz"), stop]) as monitor:  # 2.
     monitor.attach(dyn, interval=5)  # 3.

@@ -44,12 +44,14 @@ MODULES = {module_name(path): path for path in sorted(PACKAGE.rglob("*.py"))}
 TREES = {name: ast.parse(path.read_text(encoding="utf-8")) for name, path in MODULES.items()}
 DOORS = [name for name, path in MODULES.items() if path.name == "__init__.py" and name not in ("__init__", "_kernels")]
 
+DESIGN = (TESTS.parent / "docs" / "design.md").read_text(encoding="utf-8")
+
 #: The floor of each room (a folder, or a module beside the folders), from the table of docs/design.md.
 FLOOR = {
     room: int(floor)
     for floor, rooms in re.findall(
         r"^\| (\d+) \| ([^|]*) \|",
-        (TESTS.parent / "docs" / "design.md").read_text(encoding="utf-8"),
+        DESIGN,
         flags=re.MULTILINE,
     )
     for room in re.findall(r"`(\w+)`", rooms)
@@ -90,6 +92,11 @@ def test_the_parser_of_imports_sees_what_there_is():
 
 def test_every_room_has_one_floor():
     assert {room_of(name) for name in MODULES} == set(FLOOR)
+
+
+def test_the_modules_that_the_design_names_exist():
+    named = [TESTS.parent / path for path in re.findall(r"`([\w/]+\.py)`", DESIGN)]
+    assert [path for path in named if not (path.exists() or (PACKAGE / path.relative_to(TESTS.parent)).exists())] == []
 
 
 @pytest.mark.parametrize("name", MODULES)

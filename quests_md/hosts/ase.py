@@ -151,7 +151,7 @@ class AseAttachment:
     def observe(self, host: AseHost) -> None:
         """Check the frame of a dynamics where a check is due."""
         run = self._watch.run or self._begin(host)
-        run.stop_now = False
+        run.stop_now = False  # there may be no check
         self._watch.log.guarded(lambda: self._check_if_due(host))
         if run.stop_now:
             host.stop()

@@ -53,7 +53,7 @@ class Run:
         self.stopped = False
         """Whether the trigger or an action has asked for the end of the run."""
         self.stop_now = False
-        """Whether the last check has: a dynamics may be run on after a stop."""
+        """Whether the last check has: a run may go on after a stop."""
         self.resumed_at: Place | None = None
         """Where the run stood in its log when it was taken up; None for a new run."""
         self._own_offset = self._given_offset = 0  # of steps that the monitor counts, and of steps it is given
@@ -81,7 +81,7 @@ class Run:
         averaged: Atoms | None = None,
     ) -> Check | None:
         """Check a frame, arguments as in `Judge.judge`, but `step` as the host counts; None if the check has failed."""
-        frame = self.n_checks
+        frame, self.stop_now = self.n_checks, False
 
         def work() -> None:
             judged = self._settings.judge.judge(
@@ -94,6 +94,7 @@ class Run:
 
     def accept_next(self, judged: Judged, atoms: Atoms) -> Check:
         """Take a frame that was judged elsewhere as the next one of the run."""
+        self.stop_now = False
         if judged.check.frame != self.n_checks:  # the log counts on
             judged = replace(judged, check=replace(judged.check, frame=self.n_checks))
         self.log.guarded(lambda: self._commit(judged, atoms))

@@ -4,17 +4,13 @@ import numpy as np
 import pytest
 from systems import alloy
 
-from quests_md import Log
 from quests_md.calibration import BASELINE_STATISTICS, STATISTICS, FrameNumbers
 from quests_md.calibration.statistics import check_statistics
-from quests_md.records import CHECK_FIELDS
 
 
-def test_statistics_are_fields_of_a_check_and_columns_of_a_log():
-    assert set(STATISTICS) <= set(CHECK_FIELDS)
-    assert set(STATISTICS) <= set(Log.__annotations__)
+def test_statistics_are_known_by_their_names():
     assert all(statistic.name == name for name, statistic in STATISTICS.items())
-    assert BASELINE_STATISTICS == ("dh_mean", "dh_q99", "frame_entropy")
+    assert {"dh_mean", "dh_q99", "frame_entropy"} <= set(BASELINE_STATISTICS)
 
 
 def test_numbers_of_one_element_are_those_of_its_environments():

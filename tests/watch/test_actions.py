@@ -167,7 +167,9 @@ def test_a_loop_of_ones_own_sees_stopped():
             monitor.check(outside(step), step=step)
             if monitor.stopped:
                 break
-    assert step == 2
+        assert (step, monitor.watch.run.stop_now) == (2, True)
+        monitor.check(inside(0), step=3)
+        assert (monitor.stopped, monitor.watch.run.stop_now) == (True, False)
 
 
 def test_an_excess_that_is_too_high_stops_at_once():
