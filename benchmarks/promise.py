@@ -88,7 +88,7 @@ def judged(reference: Reference, condition: str, n_atoms: int, cache: Path) -> l
         if not file.exists():
             frames: list[Atoms] = condition_frames(CONDITIONS[condition], n_atoms, n_frames, seed, cache)
             checks = [judge.judge(atoms, step=i, frame=i).check for i, atoms in enumerate(frames)]
-            np.savez(file, **{name: [getattr(check, name) for check in checks] for name in STATISTICS})
+            np.savez(file, **{name: [check.statistic(name) for check in checks] for name in STATISTICS})
         with np.load(file) as content:
             runs.append({name: content[name] for name in STATISTICS})
     return runs
