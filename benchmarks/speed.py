@@ -291,6 +291,9 @@ def compare_versions(other: Path, quick: bool, threads: int) -> Iterator[tuple[s
 
     def run(version: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
         environment = os.environ | {"PYTHONPATH": str(version), "QUESTS_MD_THREADS": str(threads)}
+        environment.pop(
+            "PYTHONDONTWRITEBYTECODE", None
+        )  # a version without bytecode would compile its sources each time
         return subprocess.run(
             [sys.executable, *arguments], env=environment, check=True, stdout=subprocess.PIPE, text=True
         )
