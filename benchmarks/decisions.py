@@ -215,9 +215,9 @@ def main() -> None:
     versions = ", ".join(f"{package} {version(package)}" for package in ("quests_md", "numpy", "numba"))
     print("# Decisions beside the float64 sum\n")
     print(
-        "`Reference.is_covered` against `Reference.delta_entropy(float64=True) <= level`: flags must be equal,\n"
-        "whatever the level. Printed by `python benchmarks/decisions.py`; levels within 1e-6 of dH are this very\n"
-        "number, the next larger or smaller one, or drawn at random.\n\n"
+        "`Reference.is_covered` against `Reference.delta_entropy(float64=True) <= level`: the flags of both must be\n"
+        "equal, whatever the level. `python benchmarks/decisions.py` prints this page. A level within 1e-6 of dH is\n"
+        "dH itself, the next larger or smaller float64 number, or a number drawn at random within 1e-6 of dH.\n\n"
         f"{platform.processor() or platform.machine()}, {os.cpu_count()} cores, one thread; python "
         f"{platform.python_version()}, {versions}; {datetime.now(UTC):%Y-%m-%d}\n"
     )

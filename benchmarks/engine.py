@@ -844,37 +844,38 @@ def table(headings: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
 
 COST = """\
 us per query, minimum / median of runs that are taken in turns: ours, peer, ours, peer. Crystal and liquid: soft spheres
-(`benchmarks/frames.py`) in frames of 1000 atoms, 0.1 time units apart; 1e3 to 1e5 rows are spread evenly over 100
-frames, 1e6 rows are 1000 frames of the same run, nothing is replicated. Many phases, match="any": training sets of
-mlearn (Cu, Ni, Mo, Li), GAP-20 graphite and NbMoTaW, 1e6 rows also frames of nucleation runs (Cu, Ta, Lennard-Jones;
-crystal, liquid, half frozen), in random order. Levels are those that `calibrate(reference, frames=...)` gives a
-system of 1000 atoms, in brackets their kind; held-out frames are of another run, or test sets and every tenth frame of
-graphite; half of them set the levels, the other half is asked. The atom level is exceeded by one held-out atom in a
-hundred. At most {queries} queries, fewer where a run would take more than {seconds:g} s (dH of covered atoms and
-`quests`: all of them up to 1e5 rows). Queries:"""
+(`benchmarks/frames.py`) in frames of 1000 atoms, 0.1 time units apart. 1e3 to 1e5 rows are spread evenly over 100
+frames; 1e6 rows are 1000 frames of the same run; no row is replicated. Many phases, match="any": training sets of
+mlearn (Cu, Ni, Mo, Li), GAP-20 graphite and NbMoTaW, and for 1e6 rows also frames of nucleation runs (Cu, Ta,
+Lennard-Jones; crystal, liquid, half frozen), in random order. Levels are those that `calibrate(reference, frames=...)`
+gives a system of 1000 atoms; their kind is in brackets. Held-out frames are frames of another run, or test sets and
+every tenth frame of graphite. Half of the held-out frames set the levels, the other half gives the queries. The atom
+level is exceeded by one held-out atom in a hundred. There are at most {queries} queries, and fewer where a run would
+take more than {seconds:g} s (dH of covered atoms and `quests` take all queries up to 1e5 rows). Queries:"""
 
 VALUES = """\
 **Values**, `Reference.delta_entropy`, and those of `quests`. The columns float64 (float64=True) and `quests` are about
-covered queries; differences: the largest ones from `quests`, first of dH, then of float64."""
+covered queries. Differences: the largest difference of dH from `quests`, then the largest of float64 from `quests`."""
 
 NEAREST = """\
-**Nearest rows and approximations**: `Reference.nearest`, scipy's tree; faiss (IndexFlatL2 in float32) is asked covered
-queries, as is `quests` approx.: `approx_delta_entropy`, the sum over {n} neighbours found in a graph of pynndescent.
-Here the graph is kept; `quests` makes it anew in every call."""
+**Nearest rows and approximations**: `Reference.nearest`, and scipy's tree (cKDTree). faiss (IndexFlatL2 in float32) is
+asked covered queries only. So is `quests` approx.: `approx_delta_entropy`, the sum over {n} neighbours found in a graph
+of pynndescent. Here the graph is made once and kept; `quests` makes the graph anew in every call."""
 
 AND_MORE = ("of it rows, us per atom", "atoms above", "peak memory, MB")
 ATOMS = """\
 `Monitor.check`, values="auto", no log, in a process of its own; ms and us: minimum / median. Frames of 108 to 100 000
-atoms in distribution, references and levels as above; rows are the part of the descriptor. Atoms above: their number
-grows with the frame, since ten held-out frames promise no level for 100 000 atoms. Peak memory: what
-a check adds to that of the process with reference and search structure. All decisions about frames of up to 1000 atoms
-were compared with float64."""
+atoms in distribution, references and levels as above. "Of it rows": the time that the descriptor takes. Atoms above:
+atoms above their level; their number grows with the frame, since ten held-out frames promise no level for 100 000
+atoms. Peak memory: what a check adds to the memory of a process that has the reference and its search structure. All
+decisions about frames of up to 1000 atoms were compared with float64."""
 
 RUN = """\
-The share of a run that checks take: check / (interval x step + check), medians. The reference: frames of 1008 atoms,
-{spacing} ps apart; ten later ones set the levels. The host: copper (EAM, Langevin) in LAMMPS on one core, steps timed
-200 at a time and a check by two monitors (with log) after each such stretch; handing a frame over to Python counts as
-part of its checks. Machine-learned potentials: the same checks, steps of assumed cost; ASE has the frame at hand."""
+The share of a run that checks take is check / (interval x step + check), of medians. The reference: frames of 1008
+atoms, {spacing} ps apart; ten later frames set the levels. The host: copper (EAM, Langevin) in LAMMPS on one core. Its
+steps are timed 200 at a time; after each such stretch two monitors (with log) check the frame. Handing the frame over
+to Python counts as part of the check. Machine-learned potentials: the same checks, and steps of assumed cost; nothing
+is handed over, since ASE has the frame at hand."""
 
 #: Parts by name.
 PARTS: dict[str, Callable[[Bench, Page], None]] = {"cost": cost, "atoms": atoms, "large": large, "run": run}

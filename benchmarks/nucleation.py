@@ -450,49 +450,54 @@ READING = """# Freezing and melting
 (The picture: `python examples/freezing_figure.py`, run cu_T700_s1. The mean dH with respect to the liquid hardly
 moves while a tenth of the melt freezes; the labelled cluster does.)
 
-Melts of copper, tantalum and Lennard-Jones atoms that freeze by themselves, and melts that do not; made by
-`python benchmarks/nucleation.py FOLDER > docs/nucleation.md`. "Labelled" is
-`Monitor(liquid, phases={"liquid": liquid, "fcc": crystal})`, "unlabelled" `Monitor(liquid, baseline_ps=20)` and
-`Monitor(liquid)`. Times are in ps, those of Lennard-Jones runs in tau; an event's time is when it opened, after three
-checks in a row.
+The page is about melts of copper, tantalum and Lennard-Jones atoms that freeze by themselves, and about melts that do
+not freeze ("controls"). `python benchmarks/nucleation.py FOLDER > docs/nucleation.md` prints it. "Labelled" is
+`Monitor(liquid, phases={"liquid": liquid, "fcc": crystal})`, "unlabelled" is `Monitor(liquid, baseline_ps=20)` or
+`Monitor(liquid)`. Times are in ps, those of Lennard-Jones runs in tau. The time of an event is the time at which it
+opened, after three checks in a row. PTM (polyhedral template matching, of OVITO) and freud (bond order) are other
+programs' judges of which atoms are crystalline.
 
 What to take from it:
 
 - **Labelled**: all ten test runs that freeze open an event of the new phase, from 39 ps before to 1 ps after PTM sees
-  5 % of crystal. None of the eleven controls does: their largest cluster is 8 atoms, where the level is 20. (1046 ps
-  or tau of freezing runs, 1049 of controls.)
-- One of the ten events is an **early false alarm**: ta_T1800_s2 at 21 ps, three checks in a row with 22 atoms, when
-  freud sees 7 and nothing lasts; that run has a second event when it freezes. Another, ta_T1800_s3_120ps at 61 ps
-  with 21 atoms (freud: 43), is of a nucleus that stays. Liquids as cold as this are full of nuclei that come and go,
-  and the level is just above them; controls are warmer.
-- **Give the liquid as cold as the run will be.** The reference here is a cooling ramp of the liquid and ten early ps
-  of *another* freezing run. With the ramp alone (last column) an event opens in every Lennard-Jones run in the first
-  frames, at 0.65 where the ramp ends at 0.85, and in tantalum up to 63 ps before PTM: the undercooled liquid itself
-  looks like crystal, compared with a hot one. No control alarms, since controls are within the ramp, or nearly.
-- **Unlabelled, with a baseline**: six of ten test runs are seen no later than 5 ps after PTM, one 21 ps late (a small
-  nucleus in 2048 atoms), three not: one of them freezes during the baseline, two are Lennard-Jones runs of 48 checks.
-  Two of the eleven controls raise a false alarm. In short: it is a help where no crystal is known, not evidence that
-  nothing freezes.
-- **Unlabelled, default**: the crystal's environments lie among those of the liquid, where the largest dH does not see
-  them: copper and tantalum freeze unseen, Lennard-Jones is seen 12 and 17 tau late. One control alarms, rightly: the
-  2048-atom ramp starts at 1600 K, and the reference begins 10 ps later in a ramp like it.
-- **Atoms**: of those called crystalline, 85 to 97 % are solid-like by freud. The recall against freud is 0.2 to 0.75:
-  freud counts disordered and interfacial atoms as solid, and two of the runs with low recall (s4, s7) freeze partly
-  to bcc, of which the reference has none. PTM of single frames misses many atoms of a warm crystal, so that
-  precision against it is lower (0.5 to 0.84) and recall higher.
+  5 % of crystal. None of the eleven controls opens one: their largest cluster is 8 atoms, where the level is 20. (1046
+  ps or tau of freezing runs, 1049 of controls.)
+- One of the ten events is an **early false alarm**: in ta_T1800_s2 at 21 ps three checks in a row have a cluster of 22
+  atoms, when freud sees 7 and no nucleus lasts. The run has a second event when it freezes. The event of
+  ta_T1800_s3_120ps, at 61 ps with 21 atoms (freud: 43), is of a nucleus that stays. Liquids as cold as these are full
+  of nuclei that come and go, and the level is just above the size of such nuclei; the controls are warmer.
+- **Give the liquid as cold as the run will be.** The liquid's reference here is a cooling ramp of the liquid and ten
+  early ps of *another* freezing run. With the ramp alone (last column) an event opens too early: in every
+  Lennard-Jones run in the first frames (the run is at 0.65, the ramp ends at 0.85), and in tantalum up to 63 ps before
+  PTM. The undercooled liquid itself looks like crystal when it is compared with a hot liquid. No control alarms, since
+  the temperatures of the controls are within the ramp, or nearly.
+- **Unlabelled, with a baseline**: six of ten test runs are seen no later than 5 ps after PTM, one is seen 21 ps late
+  (a small nucleus in 2048 atoms), three are not seen: one of them freezes during the baseline, two are Lennard-Jones
+  runs of 48 checks. Two of the eleven controls raise a false alarm. In short: the baseline is a help where no crystal
+  is known, but its silence is no evidence that nothing freezes.
+- **Unlabelled, default**: the crystal's environments lie among those of the liquid, so that the largest dH does not
+  see them. Copper and tantalum freeze unseen, Lennard-Jones is seen 12 and 17 tau late. One control alarms, rightly:
+  its ramp of 2048 atoms starts at 1600 K, while the frames of the reference begin 10 ps later in a ramp like it.
+- **Atoms**: of the atoms that the monitor calls crystalline, 85 to 97 % are solid-like by freud. The recall against
+  freud is 0.2 to 0.75: freud counts disordered and interfacial atoms as solid, and two of the runs with low recall
+  (s4, s7) freeze partly to bcc, of which the reference has none. PTM of single frames misses many atoms of a warm
+  crystal, so that the precision against PTM is lower (0.5 to 0.84) and the recall higher.
 - **Melting** of a heated crystal (700 to 1900 K in 80 ps): the event opens within 2 ps of the collapse of freud's
   largest cluster to half of the atoms. PTM of single frames has lost half of the crystal at 1100 K, far below
   melting, and is no judge here. The parent's reference is a crystal heated in another run up to 1590 K.
 
 ## What was chosen on which runs
 
-Development: the references, and the freezing runs of seed 1 with 864 copper, 2000 tantalum and 864 Lennard-Jones
-atoms (and melting of seed 21). On them two things were chosen: thresholds a third of the way from what 1 % of the
-parent exceeds to what 99 % of the crystal exceed (a quarter to three eighths gave the same events within 10 tau), and
-a level of clusters at twice what the parent has by itself and 20 atoms at least; and that the liquid's reference
-should hold the undercooled liquid. All other runs were then judged once, and nothing was changed after that; four
-controls (cu864_liquid_T900_s10 and s11, ta_liquid_T2100_s6 and s7) were made and judged later, to have more time of
-liquids.
+The runs of development are those of the references, and the freezing runs of seed 1 with 864 copper, 2000 tantalum and
+864 Lennard-Jones atoms (and melting of seed 21). Three things were chosen on these runs:
+
+- the thresholds: a third of the way from what 1 % of the parent exceeds to what 99 % of the crystal exceed (a quarter
+  to three eighths gave the same events within 10 tau);
+- the level of clusters: twice what the parent has by itself, and 20 atoms at least;
+- that the liquid's reference should hold the undercooled liquid.
+
+All other runs were then judged once, and nothing was changed after that. Four controls (cu864_liquid_T900_s10 and s11,
+ta_liquid_T2100_s6 and s7) were made and judged later, to have more time of liquids.
 """
 PROTOCOL = """## The runs
 
@@ -517,20 +522,20 @@ hcp or bcc. "freud 50": from when on the largest cluster of SolidLiquid (l = 6, 
 """
 FREEZING_TEXT = """## Freezing runs
 
-Labelled: time of the first event of the new phase and its cluster, what freud's largest cluster holds then, and how
-much later than PTM's 5 % that is. Events: how many; one may close when a nucleus shrinks. "Hot liquid only": with the
-ramp alone as reference of the liquid."""
+Labelled: the time of the first event of the new phase, and the size of its cluster; then the size of freud's largest
+cluster at this time, and how much later than PTM's 5 % the event is. Events: how many events of the new phase opened;
+an event may close when a nucleus shrinks. "Hot liquid only": the ramp alone is the reference of the liquid."""
 CONTROLS_TEXT = """## Controls
 
 Liquids that do not freeze. The levels of clusters are in atoms."""
 AGREEMENT_TEXT = """## Atoms
 
-Atoms assigned to the new phase against those that are crystalline by other judges, in frames of which these call 5 to
-95 % crystalline. Averages: PTM of positions averaged over 0.18 ps."""
+Atoms that the monitor assigns to the new phase, against atoms that another judge calls crystalline, in frames of which
+this judge calls 5 to 95 % crystalline. Averages: PTM of positions averaged over 0.18 ps."""
 MELTING_TEXT = """## Melting
 
-"Freud < 50 %": when its largest cluster is below half of the atoms for good; the largest liquid cluster is that of
-all checks up to 5 ps before that."""
+"Freud < 50 %": the time from which freud's largest cluster stays below half of the atoms. The largest liquid cluster
+is the largest of all checks up to 5 ps before this time."""
 FREEZING_HEAD = [
     "run",
     "atoms",

@@ -40,24 +40,26 @@ apart (`benchmarks/md.py`). The scenarios are runs of their own (`benchmarks/def
 those of the wrong time step 0.1 ps. Cu is an EAM potential, LJ Lennard-Jones with copper's neighbour distance.
 
 - Every statistic stands alone in its column, with the whole rate of {RATE:g} false alarms per check. "default" is
-  {" and ".join(DEFAULT_STATISTICS)}, which share that rate; "all" is all {len(ALL)} sharing it.
+  {" and ".join(DEFAULT_STATISTICS)}, which share that rate; "all" is all {len(ALL)} statistics, which share it too.
 - In brackets: the calibration has too few frames of that size to promise the rate.
 - The last three columns are medians over frames, in nats.
-- {N_FRAMES} frames do not measure a rate of {RATE:.0%}: "{CONTROL}" is there to see that nothing is grossly wrong.
+- {N_FRAMES} frames do not measure a rate of {RATE:.0%}: "{CONTROL}" is there to show that nothing is grossly wrong.
 
 What to take from it:
 
 - Caught in every frame, whatever the crystal: melting, a surface, +3 % and -3 % of strain, another element (by its
   label, and by its geometry alone), and a run that blows up (a time step of 50 fs, ten times the longest that copper
-  bears). At 25 fs copper at 300 and 900 K does not blow up, a thermostat holds it, and its structures are those of the
-  right run: 2 % are out, and rightly so. Softer Lennard-Jones crystals and the liquid do break: 72 to 100 % are out.
+  bears). With a time step of 25 fs copper at 300 and 900 K does not blow up: a thermostat holds it, and its structures
+  are like those of a run with the right time step. So it is right that only 2 % of these frames are out. The softer
+  Lennard-Jones crystals and the liquid do break at 25 fs: 72 to 100 % of their frames are out.
 - A vacancy and an interstitial are caught in every frame at 300 K. At 900 K thermal motion hides a vacancy from the
-  largest dH and from the mean; the cluster of strange atoms around it is seen in three frames of four and more.
-- Strain of 1 % is seen at 300 K, above all by the mean; at 900 K thermal expansion and motion cover it.
-- A stacking fault is invisible to this descriptor: ideal fcc and hcp rows differ by 1.2 bandwidths, thermal motion by
-  more.
-- Freezing: far below the melting point everything sees it, for the temperature alone; just below it, only
-  `frame_entropy`."""
+  largest dH and from the mean dH, but the cluster of strange atoms around the vacancy is seen in three frames of four
+  and more.
+- Strain of 1 % is seen at 300 K, above all by the mean dH; at 900 K thermal expansion and motion hide the strain.
+- A stacking fault is invisible to this descriptor: the rows of ideal fcc and hcp differ by 1.2 bandwidths, and thermal
+  motion changes rows by more.
+- Freezing: far below the melting point every statistic sees it, but only because the temperature differs; just below
+  the melting point only `frame_entropy` sees it."""
 
 
 def main() -> None:

@@ -24,13 +24,14 @@ SIZES = (108, 1008)
 
 
 READING = """\
-What to take from it: the 95 % upper limit of the observed rate is below twice the asked one at 0.1 and 0.01 in every
-condition and size, and at 0.001 for all conditions together; mostly far below, since three statistics that go together
-share the rate as if they did not, and levels near the end of what the groups can promise are set with care. A frame of
-1008 atoms counts as ten of those of 108 and is judged by levels extrapolated from these; the rate holds although both
-sizes are not exactly of one distribution (the energies of the liquids differ by a few meV per atom). Where the kind is
-"none" nothing was promised. Groups are those that `Reference.from_frames` finds by itself. One condition has fewer than
-1000 independent frames (LJ-liquid-1600K, 1008 atoms).
+What to take from it: at 0.1 and 0.01 the 95 % upper limit of the observed rate is below twice the asked rate in every
+condition and size. At 0.001 the same holds for all conditions together. Most limits are far below, for two reasons. The
+three default statistics often raise an alarm in the same frames, but share the rate as if they never did. And levels
+near the end of what the groups can promise are set with care. A frame of 1008 atoms counts as ten frames of 108 atoms,
+and its levels are extrapolated from the frames of 108 atoms. The rate holds for both sizes, although their
+distributions differ a little (the energies of the liquids differ by a few meV per atom). Where the kind is "none"
+nothing was promised. Groups are those that `Reference.from_frames` finds by itself. One condition has fewer than 1000
+independent frames (LJ-liquid-1600K, 1008 atoms).
 """
 
 
@@ -120,11 +121,12 @@ def print_page(
     print("Made by `python benchmarks/promise.py --cache FOLDER > docs/promise.md`.\n")
     print(
         f"References are {N_REFERENCE} frames of 108 atoms from one run per condition (Cu: EAM, LJ: Lennard-Jones on "
-        "the scale of copper; LAMMPS, Langevin thermostat at fixed volume), levels from `calibrate(reference, "
-        "false_alarms=...)` with the default statistics. The frames judged are from independent runs and were used for "
-        f"nothing else, one per {SPACING_PS} ps. `n_eff`: independent frames among them by the autocorrelation of "
-        "dh_max and dh_mean, whichever has fewer; times: their autocorrelation times in ps. For each asked rate: "
-        "frames out, kind of the levels, and the 95 % Clopper-Pearson upper limit of the rate at n_eff.\n"
+        "the scale of copper; LAMMPS, Langevin thermostat at fixed volume). Levels are from `calibrate(reference, "
+        "false_alarms=...)` with the default statistics. The frames judged are from independent runs, one per "
+        f"{SPACING_PS} ps, and were used for nothing else. `n_eff` is the number of independent frames among them, by "
+        "the autocorrelation of dh_max or of dh_mean, whichever gives fewer; times are the two autocorrelation times "
+        "in ps. For each asked rate the table gives the number of frames out (beyond a level), the kind of the levels, "
+        "and the 95 % Clopper-Pearson upper limit of the rate at n_eff.\n"
     )
     print(READING)
     heads = ["condition", "atoms", "frames", "n_eff", "times (ps)", *(f"asked {rate:g}" for rate in RATES)]
@@ -138,7 +140,7 @@ def print_page(
         limit = float(beta.ppf(0.95, k / n * n_effective + 1, n_effective * (1 - k / n)))
         verdict = "kept" if limit <= 2 * rate else "not promised" if kind == "none" else "NOT KEPT"
         print(f"| {n_atoms} | {rate:g} | {kind} | {n} | {k} | {k / n:.2g} | {limit:.2g} | {2 * rate:g}: {verdict} |")
-    print("\nEach statistic alone at 0.01, frames out of all conditions and sizes it is judged in:\n")
+    print("\nEach statistic alone at 0.01: frames out, of all conditions and sizes in which the statistic is judged:\n")
     print("| statistic | out | frames | rate |\n| --- | --- | --- | --- |")
     for name, parts in alone.items():
         k, n = sum(p[0] for p in parts), sum(p[1] for p in parts)
