@@ -28,7 +28,7 @@ LARGER = {
 FOR_USERS = {*quests_md.__all__, "SCHEMA", "Kind", "Nearest"}
 
 #: Private names of other libraries, which have no public ones for it.
-FOREIGN = {"_exit", "_suptitle", "_left_title", "_commit"}
+FOREIGN = {"_exit", "_suptitle", "_left_title"}
 
 
 def module_name(path):
