@@ -129,10 +129,10 @@ def count(ways: Ways) -> None:
         ways.exact += len(queries)
         return exact(queries, *arguments, **options)
 
-    CpuIndex.minus_log_sums = counted_fast  # type: ignore[method-assign]
+    CpuIndex.minus_log_sums = counted_fast  # type: ignore[method-assign]  # to count
     for name, module in sys.modules.items():
         if name.startswith("quests_md.reference.") and hasattr(module, "minus_log_sums"):
-            module.minus_log_sums = counted_exact  # type: ignore[attr-defined]
+            module.minus_log_sums = counted_exact  # type: ignore[attr-defined]  # to count
 
 
 def made_up(make: Callable[[np.random.Generator], NDArray[np.float64]], seed: int) -> tuple[Reference, Any, Any]:

@@ -38,7 +38,7 @@ def test_a_monitored_run_equals_the_unmonitored_one_bit_for_bit(name, calculator
             on_error="raise",
         )
         with monitor:
-            watched = course(name, calc, attach=lambda dyn: monitor.attach(dyn, interval))  # noqa: B023
+            watched = course(name, calc, attach=lambda dyn: monitor.attach(dyn, interval))  # noqa: B023  # called at once
         assert watched == free, interval
         assert monitor.n_checks == STEPS // interval + 1
         assert monitor.events, "the event that was to disturb the run did not happen"

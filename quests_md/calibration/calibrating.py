@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from quests_md._arguments import check_choice, check_share
-from quests_md.reference import Reference, label_list
+from quests_md.reference import Reference, built_like, label_list
 
 from .calibration import Calibration, check_checks, many_groups
 from .levels import PERS, BlockTimes, Per
@@ -77,14 +77,7 @@ def calibrate(
         n = sum(len(frame.dh) for frame in held_out.full)
         how = f"{n} held-out environments, leaving one group out at a time; groups: {rule}"
     else:
-        source = Reference.from_frames(
-            frames,
-            descriptor=reference.descriptor,
-            bandwidth=reference.bandwidth,
-            match=reference.match,
-            groups=groups,
-            threads=threads,
-        )
+        source = built_like(reference, frames, groups=groups, threads=threads)
         frame_groups = source.arrays.frame_group
         held_out = separate_frames(reference, source, threads)
         how = f"{source.n_frames} separate frames scored against the whole reference; {source.provenance['groups']}"

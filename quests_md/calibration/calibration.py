@@ -185,7 +185,7 @@ class Calibration:
             As in `frame_levels`.
         """
         if atoms is None or np.ndim(atoms) == 0:
-            numbers = self.typical_numbers(self.frame_atoms if atoms is None else int(atoms))  # type: ignore[arg-type]
+            numbers = self.typical_numbers(self.frame_atoms if atoms is None else int(atoms))  # type: ignore[arg-type]  # a number: it has no dimension
         else:
             numbers = np.asarray(atoms)
         levels = self.alarm_levels(numbers, checks, check_ps=check_ps, mode=mode)

@@ -210,7 +210,7 @@ def _find(path: str) -> list[_Source]:
     if not glob.has_magic(name):
         raise FileNotFoundError(f"{name}: no such file")
     # Path.glob takes neither absolute patterns nor patterns with a leading folder
-    found = sorted({file for file in glob.glob(name, recursive=True) if not Path(file).is_dir()})  # noqa: PTH207
+    found = sorted({file for file in glob.glob(name, recursive=True) if not Path(file).is_dir()})  # noqa: PTH207  # Path.glob refuses absolute patterns
     if not found:
         raise FileNotFoundError(f"{name}: no file matches this pattern")
     return [_Source(file, suffix, selection) for file in found]

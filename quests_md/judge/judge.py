@@ -218,7 +218,9 @@ class Judge:
         )
         found = self._evaluate(environments, self.mode(len(atoms)))
         above = ~(found.excess <= 0)
-        values = {name: statistic.of(found) for name, statistic in STATISTICS.items()}
+        # those with a field of their own are always told, others cost nothing unless they are in use
+        told = (name for name in STATISTICS if name in CHECK_FIELDS or name in self.calibration.statistics)
+        values = {name: STATISTICS[name].of(found) for name in told}
         own: dict[str, Any] = {name: value for name, value in values.items() if name in CHECK_FIELDS}
         further = {name: values[name] for name in self.calibration.statistics if name not in own}
         # an element without a reference is out whatever the statistics

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from quests_md._arguments import check_share
 from quests_md.calibration import Level, level_of
 from quests_md.environments import bare, describe, largest_cluster
-from quests_md.reference import Reference, require_equal_settings
+from quests_md.reference import Reference, built_like, require_equal_settings
 
 from .phase_rule import compare, confusion_of, learn, null_clusters, with_control
 
@@ -90,13 +90,7 @@ class Phases:
         """Settings of the rows of all references."""
         self._n_control_frames = 0
         if control is not None:
-            source = Reference.from_frames(
-                control,
-                descriptor=known.descriptor,
-                bandwidth=known.bandwidth,
-                match=known.match,
-                threads=threads,
-            )
+            source = built_like(known, control, threads=threads)
             beside.append(self._ratios.of_control(source, threads))
             self._rule = with_control(self._rule, beside[-1], self.rate)
             self._n_control_frames = source.n_frames

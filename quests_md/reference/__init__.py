@@ -5,11 +5,12 @@ from .file import shortened
 from .held_out import near_largest, whole_groups
 from .merge import require_equal_settings
 from .query import Nearest
-from .reference import Reference, thinned
+from .reference import Reference, built_like, thinned
 
 __all__ = [
     "Nearest",
     "Reference",
+    "built_like",
     "label_list",
     "near_largest",
     "require_equal_settings",

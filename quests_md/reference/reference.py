@@ -24,7 +24,7 @@ from .held_out import MAX_HELD_OUT, HeldOutScores, held_out_scores
 from .merge import merged
 from .query import KnownRows, Nearest
 
-__all__ = ["Reference", "thinned"]
+__all__ = ["Reference", "built_like", "thinned"]
 
 #: Seed from which groups are drawn where rows are too many to hold all out.
 SEED = 0
@@ -92,10 +92,7 @@ class Reference(KnownRows):
 
     def extend(self, frames_or_paths: Any, *, groups: str | Sequence[Any] | None = None) -> "Reference":
         """A new reference with more frames; this one is not changed. Parameters as in `from_frames`."""
-        added = Reference.from_frames(
-            frames_or_paths, descriptor=self.descriptor, bandwidth=self.bandwidth, match=self.match, groups=groups
-        )
-        return Reference.merge([self, added])
+        return Reference.merge([self, built_like(self, frames_or_paths, groups=groups)])
 
     @staticmethod
     def merge(references: Iterable["Reference"]) -> "Reference":
@@ -327,6 +324,20 @@ class Reference(KnownRows):
         """Rows in the order of frames, and where each frame ends."""
         order = self.arrays.frame_order
         return order, np.searchsorted(self.arrays.atom_frame[order], np.arange(self.n_frames + 1))
+
+
+def built_like(
+    reference: Reference, frames_or_paths: Any, *, groups: str | Sequence[Any] | None = None, threads: int | None = None
+) -> Reference:
+    """A reference of other frames with the same settings, so that the two can be compared or merged."""
+    return Reference.from_frames(
+        frames_or_paths,
+        descriptor=reference.descriptor,
+        bandwidth=reference.bandwidth,
+        match=reference.match,
+        groups=groups,
+        threads=threads,
+    )
 
 
 def thinned(references: Sequence[Reference], most_rows: int, seed: int) -> list[Reference]:

@@ -61,7 +61,7 @@ def test_a_monitored_run_equals_the_unmonitored_one_bit_for_bit(name, tmp_path):
             on_error="raise",
         )
         with monitor:
-            assert course_of_lammps(name, lambda dyn: monitor.attach(dyn, interval)) == free  # noqa: B023
+            assert course_of_lammps(name, lambda dyn: monitor.attach(dyn, interval)) == free  # noqa: B023  # called at once
         assert monitor.n_checks == STEPS // interval + 1
         assert monitor.events
     assert read_log(tmp_path / "1.jsonl").step.tolist() == list(range(STEPS + 1))
