@@ -7,7 +7,7 @@ import warnings
 from collections.abc import Callable, Iterator, Sequence
 from enum import IntEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from typer import Argument, Exit, Option, echo
 
@@ -16,7 +16,6 @@ from quests_md._json import dumps
 from quests_md._progress import track
 from quests_md._words import many
 from quests_md.calibration import DEFAULT_STATISTICS, STATISTICS, Calibration, calibrate, power
-from quests_md.engine import BANDWIDTH
 from quests_md.environments import Descriptor
 from quests_md.hosts import score_trajectory
 from quests_md.io import count_frames, expand_sources
@@ -80,6 +79,9 @@ def _default(function: Callable[..., Any], argument: str) -> Any:
     return inspect.signature(function).parameters[argument].default
 
 
+#: Bandwidth in 1/Å unless one is given, in words.
+DEFAULT_BANDWIDTHS = f"{Descriptor().bandwidth}, of averaged rows {Descriptor(average=12).bandwidth}"
+
 #: Rate of false alarms that is asked for unless another one is given.
 FALSE_ALARMS: float = _default(calibrate, "false_alarms")
 
@@ -92,7 +94,10 @@ def build(
     elements: Annotated[str | None, Option(help="Resolve neighbours by these elements: Nb,Mo.")] = None,
     centers: Annotated[str | None, Option(help="Only environments of these elements: O.")] = None,
     neighbors: Annotated[str | None, Option(help="Only neighbours of these elements: O.")] = None,
-    bandwidth: Annotated[str, Option(help="Bandwidth h in 1/Å, or 'auto'.")] = str(BANDWIDTH),
+    average: Annotated[int | None, Option(help="Average rows over so many nearest neighbours: 12.")] = None,
+    bandwidth: Annotated[
+        str | None, Option(help=f"Bandwidth h in 1/Å, or 'auto'; default: {DEFAULT_BANDWIDTHS}.")
+    ] = None,
     match: Annotated[str, Option(help="'element': compare like with like; 'any': geometry alone.")] = _default(
         Reference.from_frames, "match"
     ),
@@ -107,8 +112,8 @@ def build(
     names = {"elements": _split_names(elements), "centers": _split_names(centers), "neighbors": _split_names(neighbors)}
     reference = Reference.from_frames(
         frames,
-        descriptor=Descriptor(k=k, cutoff=cutoff, **names),
-        bandwidth="auto" if bandwidth == "auto" else check_bandwidth(bandwidth),
+        descriptor=Descriptor(k=k, cutoff=cutoff, average=average, **names),
+        bandwidth=_bandwidth(bandwidth),
         match=match,  # type: ignore[arg-type]  # checked there
         groups=groups,
         threads=threads,
@@ -361,6 +366,11 @@ def _open_reference(path: Path, threads: int | None) -> Reference:
         return Reference.load(path)
     tell(f"building a reference from {path}; `quests-md reference build` keeps it")
     return Reference.from_frames(str(path), threads=threads)
+
+
+def _bandwidth(text: str | None) -> float | Literal["auto"] | None:
+    """The option --bandwidth as `Reference.from_frames` takes it."""
+    return "auto" if text == "auto" else None if text is None else check_bandwidth(text)
 
 
 def _split_names(text: str | None) -> tuple[str, ...] | None:

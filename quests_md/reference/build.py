@@ -45,7 +45,7 @@ def build(
                 "bandwidth: expected a number or 'auto' for a descriptor of one's own, got none; "
                 "0.015 1/Å is right for the rows of quests_md.Descriptor only"
             )
-        bandwidth = BANDWIDTH
+        bandwidth = chosen.bandwidth
     h = BANDWIDTH if bandwidth == "auto" else check_bandwidth(bandwidth)
     check_choice("match", match, ("element", "any"))
     fingerprint = getattr(chosen, "fingerprint", None)

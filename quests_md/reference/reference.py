@@ -65,8 +65,8 @@ class Reference(KnownRows):
         descriptor
             Default `Descriptor()`. Any callable from Atoms to (n_atoms, width) rows with a `fingerprint` text serves.
         bandwidth
-            h in 1/Å, default 0.015; "auto": what the data support, see `auto_bandwidth`. Required with a descriptor
-            that is not a `Descriptor`.
+            h in 1/Å, default that of the descriptor: 0.015, for averaged rows 0.006; "auto": what the data support, see
+            `auto_bandwidth`. Required with a descriptor that is not a `Descriptor`.
         match
             "element": compare an atom with reference atoms of its own element. "any": chemistry-blind, as published.
         groups

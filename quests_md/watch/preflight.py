@@ -40,6 +40,8 @@ def preflight_text(judge: Judge, start: Judged, atoms: Atoms) -> str:
 
     settings = reference.settings
     shape = f", k = {settings['k']}, cutoff = {settings['cutoff']} Å" if "k" in settings else ""
+    if "average" in settings:
+        shape += f", rows averaged over {settings['average']} neighbours"
     add(
         "reference",
         f"{reference.n_environments} environments of {', '.join(reference.elements) or 'no element'} in "

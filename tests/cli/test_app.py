@@ -11,7 +11,10 @@ from quests_md import Reference, __version__
         ((), ("demo", "reference", "calibrate", "score", "events", "Exit codes", "[ -e quests-md.event ]")),
         (("demo",), ("--folder",)),
         (("reference",), ("build", "info", "merge")),
-        (("reference", "build"), ("--output", "--k", "--cutoff", "--bandwidth", "--match", "--groups", "Å")),
+        (
+            ("reference", "build"),
+            ("--output", "--k", "--cutoff", "--average", "--bandwidth", "--match", "--groups", "Å"),
+        ),
         (("reference", "info"), ("--verify",)),
         (("reference", "merge"), ("--output",)),
         (("calibrate",), ("--false-alarms", "--per", "--atoms")),

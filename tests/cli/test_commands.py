@@ -50,6 +50,14 @@ def test_build_passes_its_settings_on(quests_md, tmp_path):
     assert "content     96 environments in 3 frames" in out
 
 
+def test_build_averages_rows(quests_md, tmp_path):
+    code, out, _ = quests_md("reference", "build", "train.xyz@:3", "-o", tmp_path / "x.safetensors", "--average", 12)
+    assert code == 0
+    reference = Reference.load(tmp_path / "x.safetensors")
+    assert (reference.settings["average"], reference.bandwidth) == (12, 0.006)
+    assert "average = 12" in out
+
+
 def test_a_reference_of_one_frame_says_that_it_has_no_level(quests_md, tmp_path):
     with pytest.warns(UserWarning, match="the level is a guess"):
         code, out, _ = quests_md("reference", "build", "train.xyz@0", "-o", tmp_path / "one.safetensors")

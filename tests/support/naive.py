@@ -94,6 +94,30 @@ def rows(atoms, k=32, cutoff=5.0):
     return np.array([row(d, v, k, cutoff) for d, v, _ in found], float).reshape(len(found), 2 * k - 1)
 
 
+def averaged(atoms, rows, n, cutoff=5.0, *, has_row=None, is_seen=None):
+    """Mean of the row of each atom and those of its n nearest neighbours that have a row and are seen (masks).
+
+    Neighbours tied at the n-th distance share the places that are left; those at the cutoff are beyond it.
+    """
+    everything = np.ones(len(atoms), bool)
+    has_row = everything if has_row is None else has_row
+    usable = has_row & (everything if is_seen is None else is_seen)
+    result = np.full(np.shape(rows), np.nan)
+    for i, (d, _, index) in enumerate(neighbours(atoms, cutoff)):
+        if not has_row[i]:
+            continue
+        taken = usable[index] & (d < cutoff - TIE)
+        d, index = d[taken], index[taken]
+        weights = np.ones(len(d))
+        if len(d) > n:
+            last = np.sort(d)[n - 1]
+            tied = abs(d - last) <= TIE
+            weights[d > last + TIE] = 0
+            weights[tied] = (n - np.sum(d < last - TIE)) / tied.sum()
+        result[i] = (rows[i] + weights @ rows[index]) / (1 + weights.sum())
+    return result
+
+
 def gap(atoms, k, cutoff):
     """The smallest r_(k+1) - r_k over the atoms, in Å; inf where fewer than k+1 neighbours are in reach."""
     gaps = [d[k] - d[k - 1] for d, _, _ in neighbours(atoms, cutoff) if len(d) > k]
