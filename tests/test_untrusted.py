@@ -192,7 +192,7 @@ def described_by(**values):
     """Settings of another descriptor, with its fingerprint."""
 
     def change(header, tensors):
-        names = ("k", "cutoff", "elements", "centers", "neighbors", "average")
+        names = ("k", "cutoff", "elements", "centers", "neighbors", "average", "chemistry")
         header["settings"].update(values)
         told = {name: header["settings"][name] for name in names if name in header["settings"]}
         header["settings"]["descriptor"] = Descriptor(**told).fingerprint
@@ -280,6 +280,7 @@ BAD_REFERENCES = {
     "elements that are none": ("settings: elements", setting(elements=["Al", "Xy"])),
     "elements of numbers": ("settings: elements", setting(elements=7)),
     "average of a number with a point": ("settings: average: expected a positive", setting(average=12.0)),
+    "chemistry of a number": ("settings: chemistry: expected True or False", setting(chemistry=1)),
     "average over a billion": ("settings: average: expected a positive", setting(average=10**9)),
     "cutoff left out": ("cutoff: expected", lambda h, t: (h["settings"].pop("cutoff"), described_by()(h, t))),
     "bandwidth of 401 digits": ("header", setting(bandwidth=10**400)),

@@ -95,6 +95,7 @@ def build(
     centers: Annotated[str | None, Option(help="Only environments of these elements: O.")] = None,
     neighbors: Annotated[str | None, Option(help="Only neighbours of these elements: O.")] = None,
     average: Annotated[int | None, Option(help="Average rows over so many nearest neighbours: 12.")] = None,
+    chemistry: Annotated[bool, Option("--chemistry", help="See which element sits where, any number of them.")] = False,
     bandwidth: Annotated[
         str | None, Option(help=f"Bandwidth h in 1/Å, or 'auto'; default: {DEFAULT_BANDWIDTHS}.")
     ] = None,
@@ -112,7 +113,7 @@ def build(
     names = {"elements": _split_names(elements), "centers": _split_names(centers), "neighbors": _split_names(neighbors)}
     reference = Reference.from_frames(
         frames,
-        descriptor=Descriptor(k=k, cutoff=cutoff, average=average, **names),
+        descriptor=Descriptor(k=k, cutoff=cutoff, average=average, chemistry=chemistry, **names),
         bandwidth=_bandwidth(bandwidth),
         match=match,  # type: ignore[arg-type]  # checked there
         groups=groups,

@@ -13,11 +13,13 @@ from numpy.typing import ArrayLike, NDArray
 
 from quests_md._arguments import check_positive_integer, check_rows, is_number
 from quests_md._kernels.averages import average_rows
+from quests_md._kernels.chemistry import fill_chemistry
 from quests_md._kernels.rows import fill_rows
 from quests_md._threads import available_threads, for_ranges
 from quests_md.engine import BANDWIDTH, announce_compilation
 from quests_md.errors import UnsuitableFrameError
 
+from .element_vectors import N_CHANNELS, element_vectors
 from .facts import element_symbol
 from .neighbours import frame_grid
 
@@ -55,6 +57,15 @@ class Descriptor:
     tell the element of the atom itself: match="element" of a reference compares atoms of one element only. Distances
     between rows grow with m: see docs/design.md for the bandwidth.
 
+    With `chemistry` the plain row is followed by 12 ceil(k/3) numbers in 1/Å, for any number of elements: ``[X1, X2,
+    C_1+, C_1-, ..., C_6+, C_6-]``. With fixed vectors e of 6 numbers for the elements, C_c+ holds the ceil(k/3) largest
+    positive values (e_jc - e_ic) (1 - (r_ij/r_c)^2)/r_c of all neighbours within the cutoff, descending, C_c- the most
+    negative ones, ascending; zeros where there are fewer. They see which elements sit at which distance; among equal
+    atoms they are 0, so that distances between rows of a frame of one element are those of plain rows. As they
+    compare neighbours with the atom itself, match="element" belongs to them. They do not see which neighbours of one
+    distance are next to each other (cis or trans): rows of these neighbours do. Ordered compounds keep the bandwidth of
+    plain rows; for m elements that mix at random 0.02 sqrt(m) 1/Å is about right, see docs/design.md.
+
     With `average` = n the row of an atom is the mean of the row above of itself and of its n nearest neighbours inside
     the cutoff, fewer where there are fewer: thermal noise falls, what neighbours have in common stays. Each periodic
     image counts as a neighbour. Neighbours tied at the n-th distance share the places that are left, so that averaged
@@ -77,6 +88,8 @@ class Descriptor:
     average
         Number of nearest neighbours over whose rows, and its own, the row of an atom is averaged; 12 is a good number.
         None: plain rows.
+    chemistry
+        Whether rows tell elements apart in a width that does not depend on their number. Not with `elements`.
 
     Raises
     ------
@@ -109,6 +122,7 @@ class Descriptor:
     centers: tuple[str, ...] | None = field(default=None, kw_only=True)
     neighbors: tuple[str, ...] | None = field(default=None, kw_only=True)
     average: int | None = field(default=None, kw_only=True)
+    chemistry: bool = field(default=False, kw_only=True)
 
     def __post_init__(self) -> None:
         wrong_type = ValueError if isinstance(self.k, float) else TypeError
@@ -130,14 +144,24 @@ class Descriptor:
         if self.average and self.centers and self.neighbors and not set(self.centers) & set(self.neighbors):
             what = f"that is in centers, {self.centers!r}, and in neighbors, {self.neighbors!r}, got none"
             raise ValueError(f"average: expected an element {what}: only rows of neighbours that are seen are averaged")
+        if not isinstance(self.chemistry, bool):
+            raise TypeError(f"chemistry: expected True or False, got {self.chemistry!r}")
+        if self.chemistry and self.elements:
+            raise ValueError("chemistry: expected False with elements, which resolve chemistry already; leave one out")
         if self.width > WIDEST_ROW:
             raise ValueError(f"k: expected at most {WIDEST_ROW} numbers per row, got {self.width} with k = {self.k}")
 
     @property
     def width(self) -> int:
-        """Numbers per row: 2k - 1, with m elements m(2k - 1) + m(m - 1)/2 k."""
+        """Numbers per row: 2k - 1, with m elements m(2k - 1) + m(m - 1)/2 k, with chemistry 2k - 1 + 12 ceil(k/3)."""
         m = len(self.elements) if self.elements else 1
-        return m * (2 * self.k - 1) + m * (m - 1) // 2 * self.k
+        chemical = 2 * N_CHANNELS * self._n_kept if self.chemistry else 0
+        return m * (2 * self.k - 1) + m * (m - 1) // 2 * self.k + chemical
+
+    @property
+    def _n_kept(self) -> int:
+        """Values of each sign kept in each channel of chemistry."""
+        return -(-self.k // 3)
 
     @property
     def settings(self) -> dict[str, Any]:
@@ -145,7 +169,8 @@ class Descriptor:
         restrictions = {name: getattr(self, name) for name in ("elements", "centers", "neighbors")}
         chosen = {name: list(symbols) for name, symbols in restrictions.items() if symbols is not None}
         averaged = {} if self.average is None else {"average": self.average}
-        return {"k": self.k, "cutoff": self.cutoff, **chosen, **averaged}
+        chemical = {"chemistry": True} if self.chemistry else {}
+        return {"k": self.k, "cutoff": self.cutoff, **chosen, **averaged, **chemical}
 
     @property
     def bandwidth(self) -> float:
@@ -213,11 +238,19 @@ class Descriptor:
         n_species = len(self.elements) if self.elements else 1
         sorted_rows = np.empty((len(order), self.width))
 
+        vectors = element_vectors(np.unique(numbers)) if self.chemistry else None
+        own = kinds[order]
+
         def work(start: int, stop: int) -> None:
             fill_rows(
                 *(x, y, z, bins, grid.shape, species, n_species),
                 *(centers, homes, slots, start, stop, self.k, self.cutoff, sorted_rows),
             )
+            if vectors is not None:
+                fill_chemistry(
+                    *(x, y, z, bins, grid.shape, species, vectors, centers, homes, slots, own, start, stop),
+                    *(self.cutoff, self._n_kept, 2 * self.k - 1, sorted_rows),
+                )
 
         for_ranges(work, len(order), PIECE, n_threads)
         if self.average is None:
@@ -241,7 +274,12 @@ class Descriptor:
         self._kinds(numbers, self.is_neighbor(numbers))
 
     def _kinds(self, numbers: NDArray[Any], seen: NDArray[np.bool_]) -> NDArray[np.int64]:
-        """Place in `elements` of each atom, 0 without; raises for an atom that is seen and not among them."""
+        """Place of each atom in `elements`, which must hold all that are seen, or among the elements of the frame.
+
+        The latter with `chemistry`; 0 with neither.
+        """
+        if self.chemistry:
+            return np.unique(numbers, return_inverse=True)[1]
         if self.elements is None:
             return np.zeros(len(numbers), np.int64)
         known = np.array([atomic_numbers[symbol] for symbol in self.elements])  # ascending

@@ -155,7 +155,7 @@ def _read_unchecked(path: Path, mmap: bool = False) -> tuple[dict[str, Any], dic
 
 def _stored_descriptor(path: Path, settings: Mapping[str, Any]) -> Descriptor:
     """The descriptor that a reference file says its rows are made with."""
-    names = ("k", "cutoff", "elements", "centers", "neighbors", "average")
+    names = ("k", "cutoff", "elements", "centers", "neighbors", "average", "chemistry")
     try:
         return Descriptor(**{name: settings[name] for name in names if name in settings})
     except (ValueError, TypeError) as exc:

@@ -42,6 +42,8 @@ def preflight_text(judge: Judge, start: Judged, atoms: Atoms) -> str:
     shape = f", k = {settings['k']}, cutoff = {settings['cutoff']} Å" if "k" in settings else ""
     if "average" in settings:
         shape += f", rows averaged over {settings['average']} neighbours"
+    if settings.get("chemistry"):
+        shape += ", rows see chemistry"
     add(
         "reference",
         f"{reference.n_environments} environments of {', '.join(reference.elements) or 'no element'} in "

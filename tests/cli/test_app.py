@@ -13,7 +13,7 @@ from quests_md import Reference, __version__
         (("reference",), ("build", "info", "merge")),
         (
             ("reference", "build"),
-            ("--output", "--k", "--cutoff", "--average", "--bandwidth", "--match", "--groups", "Å"),
+            ("--output", "--k", "--cutoff", "--average", "--chemistry", "--bandwidth", "--match", "--groups", "Å"),
         ),
         (("reference", "info"), ("--verify",)),
         (("reference", "merge"), ("--output",)),

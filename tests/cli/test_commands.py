@@ -58,6 +58,13 @@ def test_build_averages_rows(quests_md, tmp_path):
     assert "average = 12" in out
 
 
+def test_build_sees_chemistry(quests_md, tmp_path):
+    code, out, _ = quests_md("reference", "build", "train.xyz@:3", "-o", tmp_path / "x.safetensors", "--chemistry")
+    assert code == 0
+    assert Reference.load(tmp_path / "x.safetensors").settings["chemistry"] is True
+    assert "chemistry = True" in out
+
+
 def test_a_reference_of_one_frame_says_that_it_has_no_level(quests_md, tmp_path):
     with pytest.warns(UserWarning, match="the level is a guess"):
         code, out, _ = quests_md("reference", "build", "train.xyz@0", "-o", tmp_path / "one.safetensors")

@@ -239,3 +239,28 @@ def rows_by_element(atoms, numbers, k=32, cutoff=5.0):
         result.append(np.concatenate(parts))
     m = len(numbers)
     return np.array(result, float).reshape(len(result), m * (2 * k - 1) + m * (m - 1) // 2 * k)
+
+
+def element_vector(z):
+    """The fixed vector of an element."""
+    angles = [math.radians(step * z) for step in (27, 117, 165)]
+    return [math.cos(angle) / math.sqrt(3) for angle in angles] + [math.sin(angle) / math.sqrt(3) for angle in angles]
+
+
+def chemistry(atoms, k=32, cutoff=5.0, seen=None):
+    """Columns that see chemistry, for every atom; neighbours of other elements than `seen` are not seen."""
+    most = math.ceil(k / 3)
+    vectors = {z: element_vector(z) for z in atoms.numbers}
+    result = []
+    for own, (distances, _, index) in zip(atoms.numbers, neighbours(atoms, cutoff), strict=True):
+        columns = []
+        for channel in range(6):
+            values = [
+                (vectors[z][channel] - vectors[own][channel]) * (1 - (d / cutoff) ** 2) / cutoff
+                for d, z in zip(distances, atoms.numbers[index], strict=True)
+                if seen is None or z in seen
+            ]
+            for chosen in (sorted((v for v in values if v > 0), reverse=True), sorted(v for v in values if v < 0)):
+                columns += (chosen + [0.0] * most)[:most]
+        result.append(columns)
+    return np.array(result, float).reshape(len(result), 12 * most)
