@@ -15,13 +15,13 @@ MARGIN = 1.15
 
 
 @kernel
-def average_rows(x, y, z, bins, shape, source, row_of, centers, homes, start, stop, n, cutoff, rows, order, out):
+def average_rows(x, y, z, bins, shape, row_of, centers, homes, start, stop, n, cutoff, rows, order, out):
     """Write the mean of each row `start:stop` and of the rows of its n nearest points into row `order[i]` of `out`.
 
-    `rows` (n_centers, width) belong to the positions `centers` (n_centers, 3) in the bins `homes`. A point is an image
-    of the atom `source[j]`, and has the row `row_of[source[j]]`, none if that is negative: such points are not looked
-    at. Points tied at the n-th distance share the places that are left. Points at the cutoff, to TIE, are beyond it: on
-    which side rounding puts them must not count.
+    `rows` (n_centers, width) belong to the positions `centers` (n_centers, 3) in the bins `homes`. `row_of` (n_points,)
+    says which of the rows each point has; points where that is negative have none and are not looked at. Points tied at
+    the n-th distance share the places that are left. Points at the cutoff, to TIE, are beyond it: on which side
+    rounding puts them must not count.
     """
     starts = np.empty(9, np.int64)
     stops = np.empty(9, np.int64)
@@ -51,7 +51,7 @@ def average_rows(x, y, z, bins, shape, source, row_of, centers, homes, start, st
             for run in range(9):
                 for j in range(starts[run], stops[run]):
                     px[total], py[total], pz[total] = x[j], y[j], z[j]
-                    row[total] = row_of[source[j]]
+                    row[total] = row_of[j]
                     total += row[total] >= 0
         x0, y0, z0 = centers[atom, 0], centers[atom, 1], centers[atom, 2]
 

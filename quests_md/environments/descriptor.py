@@ -258,11 +258,12 @@ class Descriptor:
             return rows
         row_of = np.full(len(atoms), -1)
         row_of[order] = np.arange(len(order))
+        row_of = row_of[source]
         n_average = self.average
 
         def average(start: int, stop: int) -> None:
             average_rows(
-                *(x, y, z, bins, grid.shape, source, row_of, centers, homes, start, stop),
+                *(x, y, z, bins, grid.shape, row_of, centers, homes, start, stop),
                 *(n_average, self.cutoff, sorted_rows, order, rows),
             )
 
