@@ -1,5 +1,6 @@
 """What is known: the environments of a training set, built, saved, merged and asked."""
 
+from .advice import chemistry_advice
 from .build import label_list
 from .file import shortened
 from .held_out import near_largest, whole_groups
@@ -11,6 +12,7 @@ __all__ = [
     "Nearest",
     "Reference",
     "built_like",
+    "chemistry_advice",
     "label_list",
     "near_largest",
     "require_equal_settings",

@@ -10,6 +10,7 @@ from quests_md._version import __version__
 from quests_md.engine import entropy
 from quests_md.environments import Descriptor, largest_cluster
 from quests_md.judge import Judge, Judged
+from quests_md.reference import chemistry_advice
 
 __all__ = ["preflight_text", "warm_up"]
 
@@ -74,6 +75,9 @@ def preflight_text(judge: Judge, start: Judged, atoms: Atoms) -> str:
         if check.n_atoms > 1 and reference.n_environments and covered < 0.5 * check.n_atoms:
             add("", "most atoms are outside: is this the reference for this material, phase and temperature?")
     add("elements", _elements_text(judge, atoms))
+    advice = chemistry_advice(reference)
+    if advice is not None:
+        add("chemistry", advice)
     add("volume", _volume_text(judge, check.volume_per_atom))
     add("evaluation", f'"{judge.mode(len(atoms))}" values for {len(atoms)} atoms')
     add("note", "novelty is not error: a new phase can be well predicted, a covered one badly fitted")

@@ -82,6 +82,13 @@ def test_unknown_elements_are_counted():
     assert "compared by geometry alone" in line(text_of(atoms, blind), "elements")
 
 
+def test_rows_that_are_blind_to_chemistry_are_named():
+    text = text_of(alloy(), alloy_reference())
+    assert "blind to which element sits where: atoms of Cu and Au" in line(text, "chemistry")
+    assert "Descriptor(chemistry=True)" in text
+    assert "  chemistry " not in text_of(copper())
+
+
 def test_the_volume_is_compared_with_the_reference():
     assert line(text_of(copper()), "volume").endswith("11.76 Å^3/atom; reference 11.76 to 11.76")
     wide = copper()
