@@ -236,25 +236,29 @@ class Descriptor:
             slots = np.where(kept[slots], np.cumsum(kept)[slots] - 1, -1)
         species = kinds[source]
         n_species = len(self.elements) if self.elements else 1
-        sorted_rows = np.empty((len(order), self.width))
-
         vectors = element_vectors(np.unique(numbers)) if self.chemistry else None
         own = kinds[order]
+        # in the order of bins, for averages; else pieces are put in their places at once, while they are in the cache
+        sorted_rows = None if self.average is None else np.empty((len(order), self.width))
 
         def work(start: int, stop: int) -> None:
+            part = slice(start, stop)
+            piece = np.empty((stop - start, self.width)) if sorted_rows is None else sorted_rows[part]
+            at = centers[part], homes[part], slots[part]
             fill_rows(
                 *(x, y, z, bins, grid.shape, species, n_species),
-                *(centers, homes, slots, start, stop, self.k, self.cutoff, sorted_rows),
+                *(*at, 0, stop - start, self.k, self.cutoff, piece),
             )
             if vectors is not None:
                 fill_chemistry(
-                    *(x, y, z, bins, grid.shape, species, vectors, centers, homes, slots, own, start, stop),
-                    *(self.cutoff, self._n_kept, 2 * self.k - 1, sorted_rows),
+                    *(x, y, z, bins, grid.shape, species, vectors, *at, own[part], 0, stop - start),
+                    *(self.cutoff, self._n_kept, 2 * self.k - 1, piece),
                 )
+            if sorted_rows is None:
+                rows[order[part]] = piece
 
         for_ranges(work, len(order), PIECE, n_threads)
-        if self.average is None:
-            rows[order] = sorted_rows
+        if sorted_rows is None:
             return rows
         row_of = np.full(len(atoms), -1)
         row_of[order] = np.arange(len(order))
