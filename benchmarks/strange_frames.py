@@ -45,6 +45,8 @@ FRAMES = 20
 APART, SETTLE, MELT, COOL, DAMP = 0.1, 1.0, 1.0, 1.0, 0.1
 #: ps, of crystals and of liquids: no crystal here has a vibration faster than 0.1 ps.
 STEPS = {False: 0.004, True: 0.002}
+#: K of holes and of the amorphous kind: at 300 K the hole of 51 in Li closes, and its glass crystallises, within 3 ps.
+STILL = {"Cu": 300.0, "Ni": 300.0, "Mo": 300.0, "Li": 100.0}
 #: Å, standard deviation of each coordinate.
 RATTLES = (0.10, 0.15, 0.20)
 
@@ -68,10 +70,16 @@ class Kind:
     """The frames of the run are sheared by this share; a crystal so far sheared slips within a run."""
     lattices: tuple[str, ...] = ("fcc", "bcc")
     """Of which lattices this kind is made."""
+    never_of: tuple[str, ...] = ()
+    """Elements in which this kind does not live through its run."""
     is_strange: bool = True
     """False: a control, which the set covers."""
     covered: str = ""
     """What of this kind the training sets hold, in words."""
+
+    def is_of(self, element: str) -> bool:
+        """Whether this kind is made of the element."""
+        return CRYSTALS[element].lattice in self.lattices and element not in self.never_of
 
 
 def kinds() -> dict[str, Kind]:
@@ -89,10 +97,10 @@ def kinds() -> dict[str, Kind]:
         ),
         "vacancy": Kind(lambda c: c.hole(1), covered="dynamics with one vacancy: in distribution"),
         "divacancy": Kind(lambda c: c.hole(2), covered="single vacancies"),
-        "hole 19": Kind(lambda c: c.hole(19), lattices=("fcc",)),
-        "hole 43": Kind(lambda c: c.hole(43), lattices=("fcc",)),
-        "hole 15": Kind(lambda c: c.hole(15), lattices=("bcc",)),
-        "hole 51": Kind(lambda c: c.hole(51), lattices=("bcc",)),
+        "hole 19": Kind(lambda c: c.hole(19), STILL.__getitem__, lattices=("fcc",)),
+        "hole 43": Kind(lambda c: c.hole(43), STILL.__getitem__, lattices=("fcc",)),
+        "hole 15": Kind(lambda c: c.hole(15), STILL.__getitem__, lattices=("bcc",), never_of=("Li",)),
+        "hole 51": Kind(lambda c: c.hole(51), STILL.__getitem__, lattices=("bcc",)),
         "interstitial": Kind(Crystal.interstitial),
         "slab 100": Kind(lambda c: c.slab("100"), covered="a few thin slabs at 0 K"),
         "slab 110": Kind(lambda c: c.slab("110"), covered="a few thin slabs at 0 K"),
@@ -103,9 +111,9 @@ def kinds() -> dict[str, Kind]:
         "tilt boundary": Kind(Crystal.tilt_boundary, relax="aniso"),
         "twist boundary": Kind(Crystal.twist_boundary, relax="aniso"),
         "dislocations": Kind(Crystal.dislocations, relax="aniso"),
-        "hcp": Kind(lambda c: c.other("hcp"), relax="iso"),
+        "hcp": Kind(lambda c: c.other("hcp"), relax="iso", never_of=("Mo",)),
         "bcc": Kind(lambda c: c.other("bcc"), relax="iso", lattices=("fcc",)),
-        "fcc": Kind(lambda c: c.other("fcc"), relax="iso", lattices=("bcc",)),
+        "fcc": Kind(lambda c: c.other("fcc"), relax="iso", lattices=("bcc",), never_of=("Mo",)),
         "icosahedron": Kind(Crystal.icosahedron),
         "ball": Kind(Crystal.ball),
         "stretched +4 %": Kind(lambda c: c.stretched(0.04), covered="strain along one axis up to 10 % at 0 K"),
@@ -119,7 +127,12 @@ def kinds() -> dict[str, Kind]:
             is_free=True,
             covered="Cu, Ni, Mo: hotter and denser liquid; Li: liquid at 680 K, 0.9 to 1.1 times the crystal's volume",
         ),
-        "amorphous": Kind(lambda c: c.perfect(scale=1.15 ** (1 / 3)), molten=lambda e: 2.5 * MELTING[e], is_free=True),
+        "amorphous": Kind(
+            lambda c: c.perfect(scale=1.15 ** (1 / 3)),
+            STILL.__getitem__,
+            molten=lambda e: 2.5 * MELTING[e],
+            is_free=True,
+        ),
         "dense liquid": Kind(
             lambda c: c.perfect(scale=0.85 ** (1 / 3)),
             HOTTEST.__getitem__,
@@ -139,7 +152,9 @@ def kinds() -> dict[str, Kind]:
             covered="Li: dynamics at -3.4 and +3.2 %" if abs(percent) < 6 else "",
         )
     for size in RATTLES:
-        found[f"rattle {size:.2f}"] = Kind(Crystal.perfect, rattle=size)
+        found[f"rattle {size:.2f}"] = Kind(
+            Crystal.perfect, rattle=size, covered="thermal displacements as large, but correlated (Li: larger ones)"
+        )
     return found
 
 
@@ -168,7 +183,7 @@ def make(folder: Path, element: str, names: list[str], data: Path) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     for name in names:
         path = file_of(folder, name)
-        if path.exists() or (name in KINDS and CRYSTALS[element].lattice not in KINDS[name].lattices):
+        if path.exists() or (name in KINDS and not KINDS[name].is_of(element)):
             continue
         start = time.perf_counter()
         try:
