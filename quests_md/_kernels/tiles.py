@@ -24,7 +24,7 @@ from numba.extending import intrinsic
 from .jit import kernel
 from .vectors import FLOATS, I64, I64S, LANES, arrays, at, broadcast, every, exponential, has, load, muladd, store
 
-__all__ = ["HAS_TILES", "PANEL", "TILE", "half_squares", "multiply", "tile_sums"]
+__all__ = ["HAS_TILES", "PANEL", "TILE", "VECTORS", "half_squares", "multiply", "products_of", "tile_sums"]
 
 #: Whether there are registers for tiles; elsewhere BLAS has to multiply.
 HAS_TILES = has("avx512f") or has("avx2", "fma")
@@ -48,20 +48,29 @@ def _column(builder: ir.IRBuilder, panels: Any, width: ir.Value, p: ir.Value, c:
 
 def _products(builder: ir.IRBuilder, queries: Any, panels: Any, i: ir.Value, p: ir.Value) -> list[Any]:
     """Numbers of the queries of a tile, min(i + 0..TILE-1, last), and VECTORS of products of each with panel p."""
-    n_queries, width = cgutils.unpack_tuple(builder, queries.shape)
+    n_queries = cgutils.unpack_tuple(builder, queries.shape)[0]
     last = builder.sub(n_queries, ir.Constant(I64, 1))
     numbers = [builder.add(i, ir.Constant(I64, q)) for q in range(TILE)]
     numbers = [builder.select(builder.icmp_signed("<", number, last), number, last) for number in numbers]
+    return list(zip(numbers, products_of(builder, queries, panels, numbers, p), strict=True))
+
+
+def products_of(
+    builder: ir.IRBuilder, queries: Any, panels: Any, numbers: list[Any], p: ir.Value, first: ir.Value | None = None
+) -> list[list[Any]]:
+    """VECTORS of products with panel p of each of the queries of these numbers, from column `first` on."""
+    width = cgutils.unpack_tuple(builder, queries.shape)[1]
     starts = [at(builder, queries.data, number, width) for number in numbers]
     # LLVM turns these into registers
     sums = [[cgutils.alloca_once_value(builder, every(0.0)) for _ in range(VECTORS)] for _ in starts]
-    with cgutils.for_range(builder, width, intp=I64) as loop:
-        rows = _column(builder, panels, width, p, loop.index)
+    with cgutils.for_range(builder, width if first is None else builder.sub(width, first), intp=I64) as loop:
+        column = loop.index if first is None else builder.add(loop.index, first)
+        rows = _column(builder, panels, width, p, column)
         for start, places in zip(starts, sums, strict=True):
-            y = broadcast(builder, FLOATS, at(builder, start, loop.index))
+            y = broadcast(builder, FLOATS, at(builder, start, column))
             for row, place in zip(rows, places, strict=True):
                 builder.store(muladd(builder, y, row, builder.load(place)), place)
-    return [(number, [builder.load(place) for place in places]) for number, places in zip(numbers, sums, strict=True)]
+    return [[builder.load(place) for place in places] for places in sums]
 
 
 @intrinsic

@@ -148,6 +148,21 @@ def overlap(rows, reference, bandwidth, eps=0.0):
     return float(np.mean(delta_entropy(rows, reference, bandwidth) < eps))
 
 
+def kernel_regression(queries, rows, bandwidth, values, own=None, groups=None):
+    """Values dH of queries, and means of values (n, p), weighted by the kernel; own group left out, -1: none."""
+    entropies, means = [], []
+    for i, y in enumerate(queries):
+        is_in = np.full(len(rows), True) if own is None or own[i] == -1 else groups != own[i]
+        exponents = -((rows[is_in] - y) ** 2).sum(axis=1) / (2 * bandwidth**2)
+        if not is_in.any():
+            entropies.append(math.inf)
+            means.append(np.full(values.shape[1], math.nan))
+            continue
+        entropies.append(-logsumexp(exponents))
+        means.append(np.exp(exponents - logsumexp(exponents)) @ values[is_in])
+    return np.array(entropies), np.array(means)
+
+
 def held_out_delta_entropy(rows, groups, bandwidth):
     """DH of each row against all rows that belong to other groups (+inf where there are none)."""
     rows, groups = np.asarray(rows, float), np.asarray(groups)

@@ -1,0 +1,199 @@
+"""Kernel regression: dH of queries, and means of what rows carry, weighted by the kernel."""
+
+import math
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from quests_md._kernels.jit import Floats, Floats32, Integers
+from quests_md._kernels.sums import NO_GROUP
+from quests_md._kernels.tiles import PANEL
+from quests_md._kernels.weighted import COLUMNS_TOGETHER, Rotation, WeightedRows, rotate, weighted_sums
+from quests_md._threads import for_ranges, one_blas_thread
+
+from .tree import SPLIT, principal_axes
+
+__all__ = ["KernelRegression", "Regressed"]
+
+#: Queries that one thread takes at a time.
+QUERIES_TOGETHER = 128
+
+#: Most rows of a leaf, which is passed or left out as a whole.
+LEAF_ROWS = 128
+
+#: Bandwidths. A group of rows is halved until no row is farther from their mean, or SPLIT rows are left.
+GROUP_RADIUS = 14.0
+
+#: Main components that boxes have, besides the length of the others.
+COMPONENTS = 16
+
+#: Lengths are wrong by less than this part of them.
+LENGTH_ROUNDING = 1e-12
+
+#: 1 / h where that is too large to be multiplied with.
+LARGEST_SCALE = 1e300
+
+
+class Regressed(NamedTuple):
+    """What `KernelRegression` says of m queries."""
+
+    delta_entropy: Floats  #: (m,) -log sum_j K_j in nats; inf where no row is left.
+    means: Floats  #: (m, p) sum_j K_j values_j / sum_j K_j; NaN where no row is left.
+
+
+class KernelRegression:
+    """Means of values that rows carry, weighted by the kernel K(y, x) = exp(-|y - x|^2 / 2 h^2), and dH.
+
+    Parameters
+    ----------
+    rows
+        (n, width) finite rows, n >= 1, in 1/Å.
+    bandwidth
+        h in 1/Å.
+    values
+        (n, p) finite values that the rows carry, p >= 0, in any unit.
+    groups
+        (n,) group of each row; default none has one.
+
+    References
+    ----------
+    E. A. Nadaraya, Theory Probab. Appl. 9, 141 (1964), doi:10.1137/1109020; G. S. Watson, Sankhya A 26, 359 (1964).
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> regression = KernelRegression(np.array([[0.0], [1.0]]), 0.5, np.array([[10.0], [20.0]]))
+    >>> result = regression.at(np.array([[0.5], [7.0]]), threads=1)
+    >>> result.means.round(3)
+    array([[15.],
+           [20.]])
+    """
+
+    def __init__(self, rows: Floats, bandwidth: float, values: Floats, groups: Integers | None = None) -> None:
+        # with several threads principal axes have other bits
+        with one_blas_thread, np.errstate(all="ignore"):
+            low, high = values.min(axis=0), values.max(axis=0)
+            self._middle, half = 0.5 * low + 0.5 * high, 0.5 * high - 0.5 * low
+            self._half = np.where(half > 0, half, 1.0)
+            carried = ((values - self._middle) / self._half).astype(np.float32)
+            order, self._rows = _lay_out(rows, bandwidth, carried)
+        self._groups = None
+        if groups is not None:
+            self._groups = np.full(self._rows.norms.shape, NO_GROUP, np.int64)
+            self._groups[: len(rows)] = groups[order]
+
+    def at(self, queries: Floats, threads: int, query_groups: Integers | None = None) -> Regressed:
+        """Values dH and means of queries (m, width): within 1e-3 + 1e-4 |dH| nats, and 1e-3 of the range of the values.
+
+        The bits of an answer depend on the query and the rows alone.
+
+        Parameters
+        ----------
+        queries
+            (m, width) finite rows, in 1/Å.
+        threads
+            Threads to use at most.
+        query_groups
+            (m,) group of each query: rows of the same group are left out; -1 leaves none out.
+        """
+        m, p = len(queries), self._rows.values.shape[0]
+        result = Regressed(np.empty(m), np.empty((m, p)))
+        queries = np.ascontiguousarray(queries, np.float64)
+        groups = self._groups if query_groups is not None else None
+
+        def work(start: int, stop: int) -> None:
+            piece = slice(start, stop)
+            own = query_groups[piece] if query_groups is not None and groups is not None else None
+            weighted_sums(queries[piece], own, self._rows, groups, result.delta_entropy[piece], result.means[piece])
+
+        for_ranges(work, m, QUERIES_TOGETHER, threads)
+        result.means[:] = self._middle + self._half * np.clip(result.means, -1.0, 1.0)
+        return result
+
+
+def _lay_out(rows: Floats, bandwidth: float, values: Floats32) -> tuple[Integers, WeightedRows]:
+    """The order of the rows (n, width), and the rows, leaf by leaf, with their values (n, p)."""
+    n, width = rows.shape
+    axes = principal_axes(rows, bandwidth)
+    rotation = Rotation(axes.mean, np.ascontiguousarray(axes.directions), min(1.0 / bandwidth, LARGEST_SCALE))
+    points = np.empty((n, width))
+    rotate(np.ascontiguousarray(rows), rotation, points)
+    order, leaf_start, group_leaf = _split(points)
+    points = points[order]
+    main = min(COMPONENTS, width)
+    features = np.column_stack([np.sqrt((points[:, : width - main] ** 2).sum(axis=1)), points[:, width - main :]])
+    boxes = np.stack([f.reduceat(features, leaf_start[:-1]).T for f in (np.minimum, np.maximum)])
+    boxes[:, 0] *= [[1.0 - LENGTH_ROUNDING], [1.0 + LENGTH_ROUNDING]]
+    group_start = leaf_start[group_leaf]
+    n_groups = len(group_leaf) - 1
+    centres, radii = np.empty((n_groups, width)), np.empty(n_groups)
+    rests = np.empty((n_groups, 1 + (width - 1) // COLUMNS_TOGETHER))
+    relative = np.empty((n, width), np.float32)
+    for g in range(n_groups):
+        group = slice(group_start[g], group_start[g + 1])
+        # the median: a few rows far away leave it where the others are
+        centres[g] = np.median(points[group], axis=0)
+        relative[group] = points[group] - centres[g]
+        squares = np.cumsum(relative[group].astype(np.float64) ** 2, axis=1)
+        radii[g] = math.sqrt(squares[:, -1].max())
+        rests[g, 0] = 0.0
+        rests[g, 1:] = np.sqrt(squares[:, COLUMNS_TOGETHER - 1 : -1 : COLUMNS_TOGETHER].max(axis=0))
+    padding = -n % PANEL
+    norms = np.full(n + padding, -np.inf, np.float32)
+    norms[:n] = -0.5 * np.einsum("ij,ij->i", relative, relative, dtype=np.float64)
+    carried = np.zeros((values.shape[1], n + padding), np.float32)
+    carried[:, :n] = values[order].T
+    leaves = WeightedRows(
+        rotation,
+        boxes,
+        leaf_start,
+        group_leaf,
+        centres,
+        radii,
+        rests,
+        _panels(points),
+        _panels(relative),
+        norms,
+        carried,
+    )
+    return order, leaves
+
+
+def _panels(rows: Floats | Floats32) -> Any:
+    """Rows (n, width) in panels (p, width, PANEL); 0 in places left over."""
+    n, width = rows.shape
+    padded = np.zeros((n + -n % PANEL, width), rows.dtype)
+    padded[:n] = rows
+    return np.ascontiguousarray(padded.reshape(-1, PANEL, width).transpose(0, 2, 1))
+
+
+def _split(points: Floats) -> tuple[Integers, Integers, Integers]:
+    """Order of points (n, width), leaf by leaf, where leaves begin in it, and the first leaf of each group.
+
+    Nodes are halved along their widest component, evenly but for a remainder of SPLIT, first into groups, and groups
+    into leaves.
+    """
+    n = len(points)
+    order = np.arange(n)
+    leaf_start: list[int] = []
+    group_leaf: list[int] = []
+    nodes = [(0, n, False)]
+    while nodes:
+        start, stop, is_in_group = nodes.pop()
+        here = points[order[start:stop]]
+        if not is_in_group and (stop - start <= SPLIT or _radius(here) <= GROUP_RADIUS):
+            group_leaf.append(len(leaf_start))
+            is_in_group = True
+        if is_in_group and stop - start <= LEAF_ROWS:
+            leaf_start.append(start)
+            continue
+        middle = start + (stop - start + SPLIT - 1) // SPLIT // 2 * SPLIT
+        widest = int((here.max(axis=0) - here.min(axis=0)).argmax())
+        order[start:stop] = order[start:stop][np.argpartition(here[:, widest], middle - start)]
+        nodes += [(middle, stop, is_in_group), (start, middle, is_in_group)]
+    return order, np.array([*leaf_start, n], np.int64), np.array([*group_leaf, len(leaf_start)], np.int64)
+
+
+def _radius(points: Floats) -> float:
+    """Largest distance from the mean."""
+    return math.sqrt(float(((points - points.mean(axis=0)) ** 2).sum(axis=1).max()))
