@@ -1,13 +1,23 @@
 """A frame, atom by atom: descriptor rows, neighbours, connected clusters, atoms that are too near."""
 
 from .contacts import bare, close_pairs, clusters, coordination, largest_cluster, links
-from .descriptor import Descriptor, DescriptorLike, Wrapped, check_center_rows, describe, is_center, is_neighbor
+from .describing import (
+    DescriptorLike,
+    averaged_over,
+    check_center_rows,
+    describe,
+    describe_both,
+    is_center,
+    is_neighbor,
+)
+from .descriptor import AVERAGED_SHARE, Descriptor, Wrapped
 from .facts import element_symbol, frame_digest, frame_facts, hashed, identities
 from .minimised import Minimised
 from .neighbours import MAX_COORDINATE, PairDistances, linked_pairs, nearest_by_element, wrapped_positions
 from .time_averaged import TimeAveraged, Window
 
 __all__ = [
+    "AVERAGED_SHARE",
     "MAX_COORDINATE",
     "Descriptor",
     "DescriptorLike",
@@ -16,12 +26,14 @@ __all__ = [
     "TimeAveraged",
     "Window",
     "Wrapped",
+    "averaged_over",
     "bare",
     "check_center_rows",
     "close_pairs",
     "clusters",
     "coordination",
     "describe",
+    "describe_both",
     "element_symbol",
     "frame_digest",
     "frame_facts",

@@ -4,14 +4,14 @@ import hashlib
 import sys
 from collections.abc import Iterable
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any, NamedTuple
 
 import numpy as np
 from ase import Atoms
 from ase.data import atomic_numbers
 from numpy.typing import ArrayLike, NDArray
 
-from quests_md._arguments import check_positive_integer, check_rows, is_number
+from quests_md._arguments import check_positive_integer, is_number
 from quests_md._kernels.averages import average_rows
 from quests_md._kernels.chemistry import fill_chemistry
 from quests_md._kernels.rows import fill_rows
@@ -23,7 +23,7 @@ from .element_vectors import N_CHANNELS, element_vectors
 from .facts import element_symbol
 from .neighbours import frame_grid
 
-__all__ = ["Descriptor", "DescriptorLike", "Wrapped", "check_center_rows", "describe", "is_center", "is_neighbor"]
+__all__ = ["AVERAGED_SHARE", "BothRows", "Descriptor", "Wrapped"]
 
 #: Atoms per piece of work, a millisecond: two halves of a piece take longer in two threads than the piece in one.
 PIECE = 256
@@ -31,13 +31,25 @@ PIECE = 256
 #: Atoms per piece of averaging, which takes a third of the time.
 PIECE_OF_AVERAGES = 4 * PIECE
 
-#: 1/Å. Bandwidth of averaged rows, 0.4 times that of plain rows. Thermal noise falls about as much: by less than
-#: sqrt(13), since rows of neighbours are correlated.
-AVERAGED_BANDWIDTH = 0.006
+#: Neighbours over which rows are averaged where both scales are asked for.
+AVERAGE = 12
+
+#: Bandwidth of averaged rows over that of plain rows. Thermal noise falls about as much: by less than sqrt(13), since
+#: rows of neighbours are correlated.
+AVERAGED_SHARE = 0.4
 
 #: Most neighbours and most numbers per row; 32 neighbours of each of 118 elements stay below. With more a file of a
 #: hundred bytes could ask for gigabytes of memory at the first frame.
 MOST_NEIGHBORS, WIDEST_ROW = 1024, 2**18
+
+
+class BothRows(NamedTuple):
+    """The two scales of a frame: rows, and rows averaged over neighbours."""
+
+    plain: NDArray[np.float64]
+    """(n_atoms, width) the rows of the descriptor, 1/Å; NaN for atoms that are no centers."""
+    averaged: NDArray[np.float64] | None
+    """(n_atoms, width) averaged rows, 1/Å; the very array `plain` where the two are the same; None: there are none."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,7 +153,7 @@ class Descriptor:
         if self.elements and self.neighbors and self.elements != self.neighbors:
             what = f"expected the same as elements, {self.elements!r}, got {self.neighbors!r}; neighbours that"
             raise ValueError(f"neighbors: {what} are seen are resolved, so name in `elements` what shall be seen")
-        if self.average and self.centers and self.neighbors and not set(self.centers) & set(self.neighbors):
+        if self.average and not self.sees_centers:
             what = f"that is in centers, {self.centers!r}, and in neighbors, {self.neighbors!r}, got none"
             raise ValueError(f"average: expected an element {what}: only rows of neighbours that are seen are averaged")
         if not isinstance(self.chemistry, bool):
@@ -164,6 +176,11 @@ class Descriptor:
         return -(-self.k // 3)
 
     @property
+    def sees_centers(self) -> bool:
+        """Whether atoms that have a row are seen as neighbours, so that rows can be averaged over neighbours."""
+        return not (self.centers and self.neighbors) or bool(set(self.centers) & set(self.neighbors))
+
+    @property
     def settings(self) -> dict[str, Any]:
         """`k`, `cutoff` and whatever else is set, as JSON can hold them, for `Descriptor(**settings)`."""
         restrictions = {name: getattr(self, name) for name in ("elements", "centers", "neighbors")}
@@ -175,7 +192,7 @@ class Descriptor:
     @property
     def bandwidth(self) -> float:
         """Bandwidth h in 1/Å that a reference uses unless told otherwise: 0.015, for averaged rows 0.006."""
-        return BANDWIDTH if self.average is None else AVERAGED_BANDWIDTH
+        return BANDWIDTH if self.average is None else AVERAGED_SHARE * BANDWIDTH
 
     @property
     def fingerprint(self) -> str:
@@ -214,6 +231,18 @@ class Descriptor:
         UnsuitableFrameError
             If the frame holds an element that is not in `elements` (and not to be ignored).
         """
+        return self._described(atoms, self.average, threads).plain
+
+    def both_scales(self, atoms: Atoms, *, threads: int | None = None) -> BothRows:
+        """Rows of a frame as they are, and averaged over 12 neighbours, in one pass.
+
+        Rows that are averaged already, and those of centers none of which is seen as a neighbour, are given as both.
+        Parameters and errors as for rows alone.
+        """
+        return self._described(atoms, AVERAGE if self.average is None and self.sees_centers else self.average, threads)
+
+    def _described(self, atoms: Atoms, n_average: int | None, threads: int | None) -> BothRows:
+        """Rows with the `average` of this descriptor, beside them their averages over `n_average` neighbours."""
         n_threads = available_threads(threads)
         numbers = np.asarray(atoms.numbers)
         seen = self.is_neighbor(numbers)
@@ -221,7 +250,7 @@ class Descriptor:
         chosen = np.flatnonzero(self.is_center(numbers))
         rows = np.full((len(atoms), self.width), np.nan)
         if len(atoms) == 0:
-            return rows
+            return BothRows(rows, rows)
         announce_compilation()
         grid = frame_grid(atoms, self.cutoff)
         # atoms of neighbouring bins one after the other: their neighbours are still in the cache of the processor
@@ -239,7 +268,7 @@ class Descriptor:
         vectors = element_vectors(np.unique(numbers)) if self.chemistry else None
         own = kinds[order]
         # in the order of bins, for averages; else pieces are put in their places at once, while they are in the cache
-        sorted_rows = None if self.average is None else np.empty((len(order), self.width))
+        sorted_rows = None if n_average is None else np.empty((len(order), self.width))
 
         def work(start: int, stop: int) -> None:
             part = slice(start, stop)
@@ -254,25 +283,25 @@ class Descriptor:
                     *(x, y, z, bins, grid.shape, species, vectors, *at, own[part], 0, stop - start),
                     *(self.cutoff, self._n_kept, 2 * self.k - 1, piece),
                 )
-            if sorted_rows is None:
+            if self.average is None:
                 rows[order[part]] = piece
 
         for_ranges(work, len(order), PIECE, n_threads)
         if sorted_rows is None:
-            return rows
+            return BothRows(rows, rows)
+        averaged = np.full_like(rows, np.nan) if self.average is None else rows
         row_of = np.full(len(atoms), -1)
         row_of[order] = np.arange(len(order))
         row_of = row_of[source]
-        n_average = self.average
 
         def average(start: int, stop: int) -> None:
             average_rows(
                 *(x, y, z, bins, grid.shape, row_of, centers, homes, start, stop),
-                *(n_average, self.cutoff, sorted_rows, order, rows),
+                *(n_average, self.cutoff, sorted_rows, order, averaged),
             )
 
         for_ranges(average, len(order), PIECE_OF_AVERAGES, n_threads)
-        return rows
+        return BothRows(rows, averaged)
 
     def require_elements(self, numbers: NDArray[Any]) -> None:
         """Raise UnsuitableFrameError if an atom that is seen is of none of the `elements`."""
@@ -322,62 +351,13 @@ class Wrapped:
         """Whether atoms of each atomic number are seen as neighbours."""
         return self.descriptor.is_neighbor(numbers)
 
+    def described(self, atoms: Atoms) -> Atoms:
+        """The frame that is described in the place of the given one."""
+        raise NotImplementedError
 
-class DescriptorLike(Protocol):
-    """Any callable from a frame to rows (n_atoms, width), with a fingerprint.
-
-    If not all atoms have a row, or not all are seen as neighbours, it must have the methods `is_center(numbers)` and
-    `is_neighbor(numbers)` of `Descriptor`; rows of atoms that are no centers must then be NaN.
-    """
-
-    @property
-    def fingerprint(self) -> str:
-        """Text equal exactly for descriptors that give equal rows."""
-
-    def __call__(self, atoms: Atoms, /) -> NDArray[np.float64]:
-        """Rows (n_atoms, width)."""
-
-
-def describe(descriptor: DescriptorLike, atoms: Atoms, threads: int | None) -> NDArray[np.float64]:
-    """Rows of a frame by any descriptor, checked to be one finite row per center and NaN for all other atoms."""
-    if isinstance(descriptor, Descriptor):
-        return descriptor(atoms, threads=threads)
-    rows = np.asarray(descriptor(atoms))
-    if rows.ndim and len(rows) != len(atoms):
-        raise ValueError(f"descriptor: expected one row for each of {len(atoms)} atoms, got {len(rows)}")
-    return check_center_rows("descriptor", rows, is_center(descriptor, atoms.numbers))
-
-
-def check_center_rows(argument: str, rows: ArrayLike, centers: NDArray[np.bool_]) -> NDArray[np.float64]:
-    """`check_rows`, with rows of NaN expected exactly where an atom is no center."""
-    if centers.all():
-        return check_rows(argument, rows)
-    array = np.array(rows, dtype=np.float64)
-    if array.ndim != 2:
-        return check_rows(argument, rows)
-    strange = np.flatnonzero(~centers & ~np.isnan(array).all(axis=1))
-    if len(strange):
-        raise ValueError(f"{argument}: expected NaN in row {strange[0]}, of an atom that is no center")
-    array[~centers] = 0.0
-    checked = check_rows(argument, array)
-    checked[~centers] = np.nan
-    return checked
-
-
-def is_center(descriptor: object, numbers: ArrayLike) -> NDArray[np.bool_]:
-    """Whether atoms of each atomic number have a row; all do unless the descriptor has a method `is_center`."""
-    return _asked(descriptor, "is_center", numbers)
-
-
-def is_neighbor(descriptor: object, numbers: ArrayLike) -> NDArray[np.bool_]:
-    """Whether atoms of each atomic number are seen; all are unless the descriptor has a method `is_neighbor`."""
-    return _asked(descriptor, "is_neighbor", numbers)
-
-
-def _asked(descriptor: object, method: str, numbers: ArrayLike) -> NDArray[np.bool_]:
-    z = np.asarray(numbers)
-    answer = getattr(descriptor, method, None)
-    return np.ones(z.shape, dtype=bool) if answer is None else np.asarray(answer(z), dtype=bool)
+    def both_scales(self, atoms: Atoms, *, threads: int | None = None) -> BothRows:
+        """Rows of the frame that is described as they are, and averaged: see `Descriptor`."""
+        return self.descriptor.both_scales(self.described(atoms), threads=threads)
 
 
 def _is_among(numbers: ArrayLike, symbols: tuple[str, ...] | None) -> NDArray[np.bool_]:

@@ -109,7 +109,11 @@ class Minimised(Wrapped):
 
     def __call__(self, atoms: Atoms) -> NDArray[np.float64]:
         """Rows of the minimised copy, (n_atoms, width) in 1/Å; raises as `minimised` and as `Descriptor`."""
-        return self.descriptor(self.minimised(atoms))
+        return self.descriptor(self.described(atoms))
+
+    def described(self, atoms: Atoms) -> Atoms:
+        """The minimised copy, which is the frame that is described."""
+        return self.minimised(atoms)
 
     def minimised(self, atoms: Atoms) -> Atoms:
         """A minimised copy, without calculator and constraints.

@@ -82,12 +82,16 @@ class TimeAveraged(Wrapped):
         FrameError
             If the frame cannot be described.
         """
+        return self.descriptor(self.described(atoms))
+
+    def described(self, atoms: Atoms) -> Atoms:
+        """The frame itself; UnsuitableFrameError if it is not an average of this kind."""
         if atoms.info.get(MARK) != self.mark:
             raise UnsuitableFrameError(
                 f"expected a frame averaged over {self.mark}, got {atoms.info.get(MARK, 'one that is not averaged')}; "
                 "average a trajectory with TimeAveraged.frames"
             )
-        return self.descriptor(atoms)
+        return atoms
 
     def marked(self, averaged: Atoms) -> Atoms:
         """The same frame, marked as an average of this kind."""

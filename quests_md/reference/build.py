@@ -15,7 +15,15 @@ from quests_md._arguments import check_bandwidth, check_choice
 from quests_md._progress import track
 from quests_md._threads import available_threads
 from quests_md.engine import BANDWIDTH
-from quests_md.environments import Descriptor, DescriptorLike, describe, is_center, is_neighbor, nearest_by_element
+from quests_md.environments import (
+    Descriptor,
+    DescriptorLike,
+    averaged_over,
+    describe_both,
+    is_center,
+    is_neighbor,
+    nearest_by_element,
+)
 from quests_md.errors import FrameError
 from quests_md.io import Frame, count_frames, frame_time_ps, iter_frames
 
@@ -73,7 +81,9 @@ class _Builder:
         self.n_bins = math.ceil(self.cutoff / PAIR_BIN) + 1
         #: What the frames give to the arrays of atoms and frames, by the name of the array.
         names = [name for name, layout in ARRAYS.items() if layout.per in ("atoms", "frames")]
-        self.pieces: dict[str, list[Any]] = {name: [] for name in names if name != "frame_group"}
+        # what comes later, and averaged rows where rows are averaged themselves or cannot be
+        others = {"frame_group"} if averaged_over(descriptor) else {"frame_group", "averaged"}
+        self.pieces: dict[str, list[Any]] = {name: [] for name in names if name not in others}
         #: What each frame has in common with all frames of its group.
         self.labels: list[Any] = []
         #: File, elements and `config_type` of each frame: equal for frames that may follow each other in time.
@@ -95,7 +105,7 @@ class _Builder:
             got = f"atomic number {atoms.numbers[strange][0]} for atom {int(np.flatnonzero(strange)[0])}"
             raise FrameError(f"{place}: expected chemical elements, got {got}")
         try:
-            rows = describe(self.descriptor, atoms, self.threads)
+            both = describe_both(self.descriptor, atoms, self.threads)
             elements = np.unique(atoms.numbers)
             distances = nearest_by_element(atoms, elements, self.cutoff)
         except FrameError as exc:
@@ -114,10 +124,13 @@ class _Builder:
             i = int(closest.argmin())
             what = f"atom {i} lies {closest[i]:.2g} Å from another"
             raise FrameError(f"{place}: {what}; remove the doubled atom, or leave the frame out")
+        rows = both.plain
         if self.pieces["rows"] and rows.shape[1] != (n := self.pieces["rows"][0].shape[1]):
             raise ValueError(f"{place}: descriptor: expected {n} columns as in the frames before, got {rows.shape[1]}")
         self._count_pairs(atoms.numbers, elements, distances)
         self._keep(frame, rows, centers)
+        if both.averaged is not None and "averaged" in self.pieces:
+            self.pieces["averaged"].append(both.averaged[centers].astype(np.float32))
 
     def _keep(self, frame: Frame, rows: NDArray[np.float64], centers: NDArray[np.bool_]) -> None:
         atoms = frame.atoms

@@ -71,6 +71,8 @@ class ReferenceArrays:
     """(n_pairs,) smallest nearest-neighbour distance of each pair, Å."""
     pair_histogram: NDArray[np.int64] = field(metadata=_layout("int64", "pairs", None))
     """(n_pairs, n_bins) nearest-neighbour distances of each pair, counted in bins of `PAIR_BIN` from 0 Å."""
+    averaged: NDArray[np.float32] | None = field(default=None, metadata=_layout("float32", "atoms", None))
+    """(N_ref, width) averages of the rows over neighbours, 1/Å; None where there are none or rows are averaged."""
     score_row: NDArray[np.int64] | None = field(default=None, metadata=_layout("int64", "scores"))
     """(n_scores,) rows that have a held-out score, ascending; None: no scores are carried."""
     score: NDArray[np.float64] | None = field(default=None, metadata=_layout("float64", "scores"))

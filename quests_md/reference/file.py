@@ -16,7 +16,7 @@ from safetensors.numpy import save_file
 
 from quests_md._arguments import check_bandwidth
 from quests_md._files import replacing
-from quests_md.environments import Descriptor, DescriptorLike
+from quests_md.environments import Descriptor, DescriptorLike, averaged_over
 from quests_md.errors import FileFormatError, MismatchError
 
 from .contents import ARRAYS, PAIR_BIN, Contents, ReferenceArrays, pair_keys
@@ -32,9 +32,9 @@ IN_HEADER = ("settings", "provenance", "sources", "fingerprint")
 #: Arrays of the file that decide what a reference answers; their checksums make the fingerprint.
 IDENTITY = ("rows", "numbers", "atom_frame", "atom_index", "frame_natoms", "frame_group")
 
-#: Arrays that a file may lack: files of the first release have no times, and not every reference carries scores.
-OPTIONAL = ("frame_time", "score_row", "score")
-
+#: Arrays that a file may lack: files of the first release have no times and no averaged rows, and not every reference
+#: has averaged rows or carries scores.
+OPTIONAL = ("frame_time", "averaged", "score_row", "score")
 
 #: Version of the reference file. A newer one is refused.
 SCHEMA = 1
@@ -80,6 +80,8 @@ def read(path: Path, mmap: bool = False, descriptor: DescriptorLike | None = Non
         raise MismatchError(
             f"descriptor: {path} was made with {settings['descriptor']!r}, got {descriptor.fingerprint!r}"
         )
+    if "averaged" in arrays and descriptor is not None and not averaged_over(descriptor):
+        raise FileFormatError(f"{path}: averaged: expected none by its descriptor, whose rows are not averaged again")
     if isinstance(descriptor, Descriptor):
         _check_descriptor(path, descriptor, settings, arrays)
     arrays.setdefault("frame_time", np.full(len(arrays["frame_natoms"]), np.nan))
@@ -220,6 +222,9 @@ def _check_layout(path: Path, layout: Mapping[str, tuple[str, tuple[int, ...]]])
     n_rows, width = layout["rows"][1]
     if n_rows and not width:
         raise FileFormatError(f"{path}: rows: expected at least one column, got none in {n_rows} rows")
+    if "averaged" in layout and layout["averaged"][1][1] != width:
+        columns = layout["averaged"][1][1]
+        raise FileFormatError(f"{path}: averaged: expected {width} columns, as the rows have, got {columns}")
 
 
 def _check_content(path: Path, header: Mapping[str, Any], arrays: Mapping[str, NDArray[Any]]) -> None:
@@ -263,10 +268,11 @@ def _check_indices(path: Path, arrays: Mapping[str, NDArray[Any]], n_sources: in
 
 def _check_values(path: Path, arrays: Mapping[str, NDArray[Any]]) -> None:
     """Values that are no numbers or mean nothing: they would come back as wrong answers, not as errors."""
-    for start in range(0, len(arrays["rows"]), _PORTION):
-        part = arrays["rows"][start : start + _PORTION]
-        if not np.isfinite(part).all():
-            _require(path, "rows", part, np.isfinite(part).all(axis=1), "finite numbers", start)
+    for name in ("rows", "averaged"):
+        for start in range(0, len(arrays["rows"]) if name in arrays else 0, _PORTION):
+            part = arrays[name][start : start + _PORTION]
+            if not np.isfinite(part).all():
+                _require(path, name, part, np.isfinite(part).all(axis=1), "finite numbers", start)
     _require(path, "positions", arrays["positions"], np.isfinite(arrays["positions"]).all(axis=1), "finite numbers")
     for name in ("numbers", "pair_elements"):
         known = arrays[name] < len(chemical_symbols)

@@ -1,5 +1,6 @@
 """Several references into one."""
 
+import warnings
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -16,13 +17,24 @@ __all__ = ["merged", "require_equal_settings"]
 
 
 def merged(parts: Sequence[Contents]) -> Contents:
-    """All parts, whose fingerprints are known, in one; raises as `Reference.merge`."""
+    """All parts, whose fingerprints are known, in one; raises as `Reference.merge`.
+
+    Averaged rows are kept if all parts have them; warns if only some do.
+    """
     if not parts:
         raise ValueError("references: expected at least one Reference, got none")
     first = parts[0]
     for i, other in enumerate(parts[1:], start=1):
         require_equal_settings(first.settings, other.settings, "references[0]", f"references[{i}]")
     sources = list(dict.fromkeys(source for part in parts for source in part.sources))
+    filled = [part for part in parts if len(part.arrays.rows)] or parts[:1]
+    lacking = [str(part.fingerprint) for part in filled if part.arrays.averaged is None]
+    if 0 < len(lacking) < len(filled):
+        warnings.warn(
+            f"the merged reference has no averaged rows, since {len(lacking)} of the {len(filled)} references, "
+            f"{', '.join(lacking)}, made by older versions, have none; build these again from their frames",
+            stacklevel=4,
+        )
     whole, copies = finished(_concatenated(parts, sources), first.settings["match"])
     origin = provenance() | {
         "parents": [part.fingerprint for part in parts],
@@ -49,9 +61,13 @@ def require_equal_settings(
 
 
 def _concatenated(parts: Sequence[Contents], sources: Sequence[str]) -> dict[str, NDArray[Any]]:
-    """The arrays of all parts one after the other, without scores; frames, groups and files counted on."""
+    """The arrays of all parts one after the other, frames, groups and files counted on; without scores.
+
+    Averaged rows are there if all parts with rows have them.
+    """
     place = {source: i for i, source in enumerate(sources)}
-    pieces: dict[str, list[NDArray[Any]]] = {name: [] for name, layout in ARRAYS.items() if layout.per != "scores"}
+    names = [name for name, layout in ARRAYS.items() if layout.per != "scores" and name != "averaged"]
+    pieces: dict[str, list[NDArray[Any]]] = {name: [] for name in names}
     n_frames = n_groups = 0
     for part in parts:
         its = part.arrays
@@ -65,7 +81,11 @@ def _concatenated(parts: Sequence[Contents], sources: Sequence[str]) -> dict[str
         n_frames += len(its.frame_natoms)
         n_groups += int(its.frame_group.max(initial=-1)) + 1
     # an empty reference by a descriptor of one's own does not know its width
-    pieces["rows"] = [rows for rows in pieces["rows"] if len(rows)] or pieces["rows"][:1]
+    filled = [part.arrays for part in parts if len(part.arrays.rows)] or [parts[0].arrays]
+    pieces["rows"] = [its.rows for its in filled]
+    averaged = [its.averaged for its in filled if its.averaged is not None]
+    if len(averaged) == len(filled):
+        pieces["averaged"] = averaged
     arrays = {name: np.concatenate(piece) for name, piece in pieces.items()}
     return arrays | _joined_pairs(arrays["pair_elements"], arrays["pair_smallest"], arrays["pair_histogram"])
 

@@ -3,7 +3,7 @@
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 from ase import Atoms
@@ -14,9 +14,10 @@ from quests_md._kernels.sums import nearest_rows
 from quests_md._progress import track
 from quests_md._threads import available_threads, for_ranges
 from quests_md.engine import Index, build_index, minus_log_sums
-from quests_md.environments import DescriptorLike, check_center_rows, describe, is_center
+from quests_md.environments import check_center_rows, describe, is_center
 
-from .contents import Contents, ReferenceArrays, blocks_of
+from .contents import Contents, blocks_of
+from .kept_rows import KeptRows
 
 __all__ = ["FEW_ROWS", "KnownRows", "Nearest"]
 
@@ -42,58 +43,18 @@ class Nearest:
     """(n,) index of the atom in that frame; -1 where the distance is inf."""
 
 
-class KnownRows:
+class KnownRows(KeptRows):
     """Rows that can be asked: what `Reference` answers by its rows, bandwidth, match and descriptor alone.
 
     Methods that take `rows` and `numbers` trust them: descriptor rows (n, width) in 1/Å and atomic numbers (n,).
     """
 
     def __init__(self, contents: Contents) -> None:
-        self._contents = contents
+        super().__init__(contents)
         self._blocks = blocks_of(contents.arrays.numbers, self.match)
         #: Search structures built so far, by the first row of their block.
         self.structures: dict[int, Index] = {}
         self._inherited: dict[int, Index] = {}
-
-    @property
-    def arrays(self) -> ReferenceArrays:
-        """The arrays, read-only."""
-        return self._contents.arrays
-
-    @property
-    def rows(self) -> NDArray[np.float64]:
-        """(N_ref, width) descriptor rows, 1/Å."""
-        return self.arrays.rows
-
-    @property
-    def numbers(self) -> NDArray[np.uint8]:
-        """(N_ref,) atomic numbers."""
-        return self.arrays.numbers
-
-    @property
-    def n_environments(self) -> int:
-        """Rows N_ref."""
-        return len(self.rows)
-
-    @property
-    def bandwidth(self) -> float:
-        """Kernel width h, 1/Å."""
-        return float(self._contents.settings["bandwidth"])
-
-    @property
-    def match(self) -> Literal["element", "any"]:
-        """Which reference atoms an atom is compared with: those of its element, or any."""
-        return "any" if self._contents.settings["match"] == "any" else "element"
-
-    @property
-    def descriptor(self) -> DescriptorLike:
-        """The callable that makes the rows; ValueError if it is one of one's own and the file was loaded without it."""
-        if self._contents.descriptor is None:
-            raise ValueError(
-                f"descriptor: the reference was made with {self._contents.settings['descriptor']!r}, which is not one "
-                "of quests_md's; give it to Reference.load(path, descriptor=...)"
-            )
-        return self._contents.descriptor
 
     def delta_entropy(
         self,

@@ -92,11 +92,13 @@ class Reference(KnownRows):
 
     def extend(self, frames_or_paths: Any, *, groups: str | Sequence[Any] | None = None) -> "Reference":
         """A new reference with more frames; this one is not changed. Parameters as in `from_frames`."""
-        return Reference.merge([self, built_like(self, frames_or_paths, groups=groups)])
+        return _merged([self, built_like(self, frames_or_paths, groups=groups)])
 
     @staticmethod
     def merge(references: Iterable["Reference"]) -> "Reference":
         """A new reference with the environments of all given ones, whose groups stay apart unless frames repeat.
+
+        Where one of them lacks averaged rows (see `averaged_rows`), so does the new one, with a warning.
 
         Raises
         ------
@@ -105,10 +107,7 @@ class Reference(KnownRows):
         MismatchError
             If their settings differ; names the setting and both values.
         """
-        parts = list(references)
-        whole = Reference(merged([part._complete for part in parts]))
-        whole._inherit(parts[0])
-        return whole
+        return _merged(list(references))
 
     @classmethod
     def load(
@@ -156,7 +155,8 @@ class Reference(KnownRows):
     def __repr__(self) -> str:
         return (
             f"<Reference: {self.n_environments} environments of {', '.join(self.elements) or 'no element'} in "
-            f"{self.n_frames} frames, h = {self.bandwidth} 1/Å, match = {self.match!r}, {self.fingerprint}>"
+            f"{self.n_frames} frames, h = {self.bandwidth} 1/Å, match = {self.match!r}, averaged rows: "
+            f"{self.averaged_words}, {self.fingerprint}>"
         )
 
     @property
@@ -352,6 +352,13 @@ def thinned(references: Sequence[Reference], most_rows: int, seed: int) -> list[
     share = min(1.0, most_rows / sum(fewest.values()))
     wanted = {z: max(1, round(n * share)) for z, n in fewest.items()}
     return [_with_random_rows(known, wanted, seed, known.descriptor) for known in references]
+
+
+def _merged(parts: Sequence[Reference]) -> Reference:
+    """The parts in one, with the search structures of the first."""
+    whole = Reference(merged([part._complete for part in parts]))
+    whole._inherit(parts[0])
+    return whole
 
 
 def _with_random_rows(

@@ -161,6 +161,7 @@ def reference_lines(reference: Reference, calibration: Calibration) -> list[str]
         "content": f"{many(reference.n_environments, 'environment')} in {many(reference.n_frames, 'frame')}",
         "elements": ", ".join(f"{chemical_symbols[z]} {count}" for z, count in elements),
         "settings": ", ".join(f"{key} = {value}" for key, value in settings.items()),
+        "averaged": f"rows averaged over neighbours: {reference.averaged_words}",
         "sources": ", ".join(reference.sources[:5]) + (" ..." if len(reference.sources) > 5 else ""),
         "groups": origin.get("groups"),
         "left out": ", ".join(f"{many(n, 'frame')}: {why}" for why, n in left_out.items()) or "nothing",

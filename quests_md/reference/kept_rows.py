@@ -1,0 +1,85 @@
+"""The rows of a reference at both scales, and what they are compared by."""
+
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from quests_md.environments import AVERAGED_SHARE, DescriptorLike, averaged_over
+
+from .contents import Contents, ReferenceArrays
+
+__all__ = ["KeptRows"]
+
+
+class KeptRows:
+    """Rows as they are, rows averaged over neighbours, and the bandwidth, match and descriptor that belong to them."""
+
+    def __init__(self, contents: Contents) -> None:
+        self._contents = contents
+
+    @property
+    def arrays(self) -> ReferenceArrays:
+        """The arrays, read-only."""
+        return self._contents.arrays
+
+    @property
+    def rows(self) -> NDArray[np.float64]:
+        """(N_ref, width) descriptor rows, 1/Å."""
+        return self.arrays.rows
+
+    @property
+    def numbers(self) -> NDArray[np.uint8]:
+        """(N_ref,) atomic numbers."""
+        return self.arrays.numbers
+
+    @property
+    def n_environments(self) -> int:
+        """Rows N_ref."""
+        return len(self.rows)
+
+    @property
+    def bandwidth(self) -> float:
+        """Kernel width h, 1/Å."""
+        return float(self._contents.settings["bandwidth"])
+
+    @property
+    def averaged_rows(self) -> NDArray[np.float32] | NDArray[np.float64] | None:
+        """(N_ref, width) averages of the rows over 12 neighbours, 1/Å; the rows where they are averaged; or None."""
+        return self.rows if self.is_averaged else self.arrays.averaged
+
+    @property
+    def is_averaged(self) -> bool:
+        """Whether the rows themselves are the averaged rows: averaged already, or with nothing to be averaged over."""
+        return averaged_over(self._contents.descriptor) == 0
+
+    @property
+    def averaged_bandwidth(self) -> float:
+        """Kernel width for the averaged rows, 1/Å: 0.4 h, or h where the rows themselves are averaged."""
+        return self.bandwidth if self.is_averaged else AVERAGED_SHARE * self.bandwidth
+
+    @property
+    def match(self) -> Literal["element", "any"]:
+        """Which reference atoms an atom is compared with: those of its element, or any."""
+        return "any" if self._contents.settings["match"] == "any" else "element"
+
+    @property
+    def descriptor(self) -> DescriptorLike:
+        """The callable that makes the rows; ValueError if it is one of one's own and the file was loaded without it."""
+        if self._contents.descriptor is None:
+            raise ValueError(
+                f"descriptor: the reference was made with {self._contents.settings['descriptor']!r}, which is not one "
+                "of quests_md's; give it to Reference.load(path, descriptor=...)"
+            )
+        return self._contents.descriptor
+
+    @property
+    def averaged_words(self) -> str:
+        """Whether averaged rows are there; if not, why, and what to do."""
+        if self.is_averaged:
+            return "the rows themselves"
+        if self.arrays.averaged is not None:
+            return f"kept beside the rows, h = {self.averaged_bandwidth:.4g} 1/Å"
+        if averaged_over(self._contents.descriptor) is None:
+            return "none, by a descriptor of one's own"
+        return "none, as in references of older versions; build it again from its frames to have them"
