@@ -171,6 +171,10 @@ def left_out(*names):
     return lambda header, tensors: [header.pop(name, tensors.pop(name, None)) for name in names]
 
 
+def left_out_of_checksums(name):
+    return lambda header, tensors: header["checksums"].pop(name)
+
+
 def reshaped(name, change):
     def reshape(header, tensors):
         array = change(array_of(tensors, name))
@@ -219,6 +223,15 @@ MANY = chemical_symbols[1:31]
 
 BAD_REFERENCES = {
     "NaN in a row": ("rows: expected finite", changed("rows", (5, 2), math.nan)),
+    "NaN in an averaged row": ("averaged: expected finite", changed("averaged", (5, 2), math.nan)),
+    "averaged rows too wide": (
+        "averaged: expected 5 columns, as the rows have, got 6",
+        reshaped("averaged", lambda a: np.column_stack((a, a[:, 0]))),
+    ),
+    "averaged rows in float64": ("averaged: expected F32", reshaped("averaged", lambda a: a.astype(np.float64))),
+    "averaged rows in a line": ("averaged: expected F32 of shape (n, m)", reshaped("averaged", lambda a: a[:, 0])),
+    "an averaged row too few": ("averaged: expected 36 entries for the atoms", cut_off("averaged")),
+    "rows that are averaged themselves": ("averaged: expected none by its descriptor", described_by(average=4)),
     "NaN position": ("positions: expected finite", changed("positions", (5, 2), math.nan)),
     "inf in a periodic cell": ("cells: expected finite", changed("cells", (1, 2, 0), math.inf)),
     "element 255": ("numbers: expected atomic numbers, got 255", changed("numbers", -1, 255)),
@@ -296,6 +309,7 @@ BAD_REFERENCES = {
     "descriptor of no text": ("descriptor: expected a text", setting(descriptor=5)),
     "a newer schema": ("schema 2, this version of quests_md reads up to 1; update", lambda h, t: h.update(schema=2)),
     "schema NaN": ("schema: expected a positive integer", lambda h, t: h.update(schema=math.nan)),
+    "no checksum of averaged rows": ("checksum of averaged: expected a text", left_out_of_checksums("averaged")),
     "schema 0": ("schema: expected a positive integer", lambda h, t: h.update(schema=0)),
     "schema of a truth": ("schema: expected a positive integer", lambda h, t: h.update(schema=True)),
     "provenance of a list": ("provenance: expected an object", lambda h, t: h.update(provenance=[1])),

@@ -10,6 +10,8 @@ from numpy.typing import NDArray
 
 from quests_md.environments import DescriptorLike
 
+from .late_array import LateArray, at_hand
+
 __all__ = ["ARRAYS", "PAIR_BIN", "Contents", "ReferenceArrays", "blocks_of", "pair_keys"]
 
 #: Å, width of the bins in which nearest-neighbour distances of element pairs are counted.
@@ -71,33 +73,40 @@ class ReferenceArrays:
     """(n_pairs,) smallest nearest-neighbour distance of each pair, Å."""
     pair_histogram: NDArray[np.int64] = field(metadata=_layout("int64", "pairs", None))
     """(n_pairs, n_bins) nearest-neighbour distances of each pair, counted in bins of `PAIR_BIN` from 0 Å."""
-    averaged: NDArray[np.float32] | None = field(default=None, metadata=_layout("float32", "atoms", None))
-    """(N_ref, width) averages of the rows over neighbours, 1/Å; None where there are none or rows are averaged."""
+    averaged: NDArray[np.float32] | LateArray | None = field(default=None, metadata=_layout("float32", "atoms", None))
+    """(N_ref, width) averages of the rows over neighbours, 1/Å, which may still be in the file; None where there are
+    none or rows are averaged themselves."""
     score_row: NDArray[np.int64] | None = field(default=None, metadata=_layout("int64", "scores"))
     """(n_scores,) rows that have a held-out score, ascending; None: no scores are carried."""
     score: NDArray[np.float64] | None = field(default=None, metadata=_layout("float64", "scores"))
     """(n_scores,) dH in nats of the row as if its group were not in the reference; +inf: no other group to compare."""
 
     def __post_init__(self) -> None:
-        for name, array in self.present().items():
-            view = array.view()
-            view.flags.writeable = False
-            object.__setattr__(self, name, view)
+        for name, array in self._held().items():
+            if not isinstance(array, LateArray):
+                view = array.view()
+                view.flags.writeable = False
+                object.__setattr__(self, name, view)
 
     def __reduce__(self) -> tuple[Any, ...]:
         """Arrays that come out of a pickle are writeable: they pass the constructor again."""
         return partial(ReferenceArrays, **self.present()), ()
 
     def present(self) -> dict[str, NDArray[Any]]:
-        """The arrays by name, without those that are None."""
+        """The arrays by name, without those that are None; what is still in the file is read."""
+        return {name: at_hand(array) for name, array in self._held().items()}
+
+    def _held(self) -> dict[str, NDArray[Any] | LateArray]:
         arrays = {part.name: getattr(self, part.name) for part in fields(self)}
         return {name: array for name, array in arrays.items() if array is not None}
 
     def with_rows(self, chosen: NDArray[np.int64] | slice) -> "ReferenceArrays":
         """The same frames with the chosen rows alone, in the order given; without scores."""
-        per = {name: layout.per for name, layout in ARRAYS.items()}
-        kept = {name: array for name, array in self.present().items() if per[name] != "scores"}
-        return ReferenceArrays(**{n: array[chosen] if per[n] == "atoms" else array for n, array in kept.items()})
+        kept: dict[str, Any] = {n: array for n, array in self._held().items() if ARRAYS[n].per != "scores"}
+        for name, array in kept.items():
+            if ARRAYS[name].per == "atoms":
+                kept[name] = array.with_rows(chosen) if isinstance(array, LateArray) else array[chosen]
+        return ReferenceArrays(**kept)
 
     def by_element(self) -> "ReferenceArrays":
         """The same with rows sorted by element, otherwise in the order in which they are; without scores."""

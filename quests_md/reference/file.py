@@ -4,7 +4,7 @@ import hashlib
 import json
 import math
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +20,7 @@ from quests_md.environments import Descriptor, DescriptorLike, averaged_over
 from quests_md.errors import FileFormatError, MismatchError
 
 from .contents import ARRAYS, PAIR_BIN, Contents, ReferenceArrays, pair_keys
+from .late_array import LateArray, stored_array
 
 __all__ = ["fingerprint", "read", "shortened", "verify", "write"]
 
@@ -71,7 +72,11 @@ def read(path: Path, mmap: bool = False, descriptor: DescriptorLike | None = Non
     """
     if not path.is_file():
         raise FileNotFoundError(f"{path}: expected a reference file, there is none; make it with Reference.save")
-    header, arrays = _read_unchecked(path, mmap)
+    header, arrays, places = _read_unchecked(path, apart=("rows", "averaged") if mmap else ("averaged",))
+    if "averaged" in places:
+        _require_type(path, "checksum of averaged", header["checksums"].get("averaged"), str)
+    for name, (start, shape) in places.items():
+        arrays[name] = _mapped(path, name, start, shape) if mmap else _late(path, name, start, shape, header)
     _check_content(path, header, arrays)
     settings = header["settings"]
     if descriptor is None and "k" in settings:
@@ -90,7 +95,7 @@ def read(path: Path, mmap: bool = False, descriptor: DescriptorLike | None = Non
 
 def verify(path: Path) -> None:
     """Compare the content of a file with the checksums written into it; raise FileFormatError if they differ."""
-    header, arrays = _read_unchecked(path)
+    header, arrays, _ = _read_unchecked(path)
     actual = {name: _checksum(array) for name, array in arrays.items()}
     damaged = [name for name in actual if actual[name] != header["checksums"].get(name)]
     if damaged:
@@ -124,8 +129,13 @@ def _checksum(array: NDArray[Any]) -> str:
     return digest.hexdigest()
 
 
-def _read_unchecked(path: Path, mmap: bool = False) -> tuple[dict[str, Any], dict[str, NDArray[Any]]]:
-    """Header and arrays, of which only the header, types and shapes have been looked at."""
+def _read_unchecked(
+    path: Path, apart: Sequence[str] = ()
+) -> tuple[dict[str, Any], dict[str, Any], dict[str, tuple[int, tuple[int, ...]]]]:
+    """Header and arrays, of which only the header, types and shapes have been looked at.
+
+    Arrays of the names `apart` are not read: their first bytes and shapes are returned.
+    """
     try:
         with safe_open(path, framework="numpy") as file:
             text = (file.metadata() or {}).get(HEADER)
@@ -142,7 +152,7 @@ def _read_unchecked(path: Path, mmap: bool = False) -> tuple[dict[str, Any], dic
             slices = {name: file.get_slice(name) for name in names}
             layout = {name: (part.get_dtype(), tuple(part.get_shape())) for name, part in slices.items()}
             _check_layout(path, layout)
-            arrays = {name: file.get_tensor(name) for name in names if not (mmap and name == "rows")}
+            arrays = {name: file.get_tensor(name) for name in names if name not in apart}
     except PermissionError:
         raise
     except (SafetensorError, OSError) as exc:
@@ -150,9 +160,8 @@ def _read_unchecked(path: Path, mmap: bool = False) -> tuple[dict[str, Any], dic
             f"{path}: expected a reference file of {path.stat().st_size} bytes to be whole, got: "
             f"{shortened(str(exc))}; it is torn or not a reference"
         ) from exc
-    if mmap:
-        arrays["rows"] = _mapped_rows(path, layout["rows"][1])
-    return header, arrays
+    starts = _first_bytes(path, [name for name in names if name in apart])
+    return header, arrays, {name: (start, layout[name][1]) for name, start in starts.items()}
 
 
 def _stored_descriptor(path: Path, settings: Mapping[str, Any]) -> Descriptor:
@@ -164,19 +173,32 @@ def _stored_descriptor(path: Path, settings: Mapping[str, Any]) -> Descriptor:
         raise FileFormatError(f"{path}: settings: {shortened(str(exc))}") from exc
 
 
-def _mapped_rows(path: Path, shape: tuple[int, ...]) -> NDArray[np.float64]:
-    """The rows mapped from the file; safe_open has checked all offsets before."""
-    if not math.prod(shape):  # nothing can be mapped
-        return np.empty(shape)
+def _first_bytes(path: Path, names: Sequence[str]) -> dict[str, int]:
+    """Where in the file arrays begin; safe_open has checked all offsets before."""
     with path.open("rb") as file:
         length = int.from_bytes(file.read(8), "little")
-        entry = json.loads(file.read(length))["rows"]
-    if not isinstance(entry, dict):  # safetensors reads a list too
-        raise FileFormatError(f"{path}: rows: expected an object in the header, got {shortened(repr(entry))}")
-    start = 8 + length + entry["data_offsets"][0]
-    rows = np.memmap(path, dtype=np.float64, mode="r", offset=start, shape=shape)
+        entries = json.loads(file.read(length))
+    for name in names:
+        if not isinstance(entries[name], dict):  # safetensors reads a list too
+            got = shortened(repr(entries[name]))
+            raise FileFormatError(f"{path}: {name}: expected an object in the header, got {got}")
+    return {name: 8 + length + entries[name]["data_offsets"][0] for name in names}
+
+
+def _mapped(path: Path, name: str, start: int, shape: tuple[int, ...]) -> NDArray[Any]:
+    """An array mapped from the file."""
+    dtype = np.dtype(ARRAYS[name].dtype)
+    if not math.prod(shape):  # nothing can be mapped
+        return np.empty(shape, dtype)
+    rows = np.memmap(path, dtype=dtype, mode="r", offset=start, shape=shape)
     # kernels take aligned rows; safetensors and save align them, the format does not ask for it
     return rows if rows.flags.aligned else np.array(rows)
+
+
+def _late(path: Path, name: str, start: int, shape: tuple[int, ...], header: Mapping[str, Any]) -> LateArray:
+    """An array that stays in the file until it is asked for, and must then have the checksum that it has now."""
+    expected = header["checksums"][name]
+    return stored_array(path, name, start, shape, ARRAYS[name].dtype, lambda array: _checksum(array) == expected)
 
 
 def _checked_header(path: Path, text: str) -> dict[str, Any]:
@@ -227,7 +249,7 @@ def _check_layout(path: Path, layout: Mapping[str, tuple[str, tuple[int, ...]]])
         raise FileFormatError(f"{path}: averaged: expected {width} columns, as the rows have, got {columns}")
 
 
-def _check_content(path: Path, header: Mapping[str, Any], arrays: Mapping[str, NDArray[Any]]) -> None:
+def _check_content(path: Path, header: Mapping[str, Any], arrays: Mapping[str, Any]) -> None:
     """Values: what would lead kernels out of the arrays, come back as a wrong answer, or is in no order."""
     _check_indices(path, arrays, len(header["sources"]))
     _check_values(path, arrays)
@@ -266,11 +288,13 @@ def _check_indices(path: Path, arrays: Mapping[str, NDArray[Any]], n_sources: in
     _require(path, "atom_index", arrays["atom_index"], inside, "atoms of their frame")
 
 
-def _check_values(path: Path, arrays: Mapping[str, NDArray[Any]]) -> None:
+def _check_values(path: Path, arrays: Mapping[str, Any]) -> None:
     """Values that are no numbers or mean nothing: they would come back as wrong answers, not as errors."""
     for name in ("rows", "averaged"):
-        for start in range(0, len(arrays["rows"]) if name in arrays else 0, _PORTION):
-            part = arrays[name][start : start + _PORTION]
+        array = arrays.get(name, ())
+        for start in range(0, len(array), _PORTION):
+            stop = start + _PORTION
+            part = array.part(start, stop) if isinstance(array, LateArray) else array[start:stop]
             if not np.isfinite(part).all():
                 _require(path, name, part, np.isfinite(part).all(axis=1), "finite numbers", start)
     _require(path, "positions", arrays["positions"], np.isfinite(arrays["positions"]).all(axis=1), "finite numbers")

@@ -8,6 +8,7 @@ from numpy.typing import NDArray
 from quests_md.environments import AVERAGED_SHARE, DescriptorLike, averaged_over
 
 from .contents import Contents, ReferenceArrays
+from .late_array import at_hand
 
 __all__ = ["KeptRows"]
 
@@ -45,13 +46,23 @@ class KeptRows:
 
     @property
     def averaged_rows(self) -> NDArray[np.float32] | NDArray[np.float64] | None:
-        """(N_ref, width) averages of the rows over 12 neighbours, 1/Å; the rows where they are averaged; or None."""
-        return self.rows if self.is_averaged else self.arrays.averaged
+        """(N_ref, width) averages of the rows over 12 neighbours, 1/Å; the rows where they are averaged; or None.
+
+        Those of a loaded reference are read from the file when first asked for. Raises FileNotFoundError if the file
+        has gone by then, and FileFormatError if its content has changed.
+        """
+        averaged = self.rows if self.is_averaged else self.arrays.averaged
+        return None if averaged is None else at_hand(averaged)
 
     @property
     def is_averaged(self) -> bool:
         """Whether the rows themselves are the averaged rows: averaged already, or with nothing to be averaged over."""
         return averaged_over(self._contents.descriptor) == 0
+
+    @property
+    def has_averaged_rows(self) -> bool:
+        """Whether there are averaged rows; nothing is read to tell."""
+        return self.is_averaged or self.arrays.averaged is not None
 
     @property
     def averaged_bandwidth(self) -> float:
@@ -82,4 +93,4 @@ class KeptRows:
             return f"kept beside the rows, h = {self.averaged_bandwidth:.4g} 1/Å"
         if averaged_over(self._contents.descriptor) is None:
             return "none, by a descriptor of one's own"
-        return "none, as in references of older versions; build it again from its frames to have them"
+        return "none, made by an older version or merged with such; build it again from its frames to have them"

@@ -12,6 +12,7 @@ from quests_md.errors import MismatchError
 
 from .build import finished, provenance
 from .contents import ARRAYS, Contents
+from .late_array import at_hand
 
 __all__ = ["merged", "require_equal_settings"]
 
@@ -83,7 +84,7 @@ def _concatenated(parts: Sequence[Contents], sources: Sequence[str]) -> dict[str
     # an empty reference by a descriptor of one's own does not know its width
     filled = [part.arrays for part in parts if len(part.arrays.rows)] or [parts[0].arrays]
     pieces["rows"] = [its.rows for its in filled]
-    averaged = [its.averaged for its in filled if its.averaged is not None]
+    averaged = [at_hand(its.averaged) for its in filled if its.averaged is not None]
     if len(averaged) == len(filled):
         pieces["averaged"] = averaged
     arrays = {name: np.concatenate(piece) for name, piece in pieces.items()}

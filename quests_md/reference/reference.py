@@ -121,7 +121,8 @@ class Reference(KnownRows):
             The file.
         mmap
             Map the rows instead of reading them, so that processes on one node share them. The file must then stay as
-            it is: a truncated mapped file kills the process.
+            it is: a truncated mapped file kills the process. Without it rows are read at once, and averaged rows when
+            they are first asked for.
         descriptor
             The callable that made the rows, where it was not one of quests_md's.
 
@@ -155,8 +156,8 @@ class Reference(KnownRows):
     def __repr__(self) -> str:
         return (
             f"<Reference: {self.n_environments} environments of {', '.join(self.elements) or 'no element'} in "
-            f"{self.n_frames} frames, h = {self.bandwidth} 1/Å, match = {self.match!r}, averaged rows: "
-            f"{self.averaged_words}, {self.fingerprint}>"
+            f"{self.n_frames} frames, h = {self.bandwidth} 1/Å, match = {self.match!r}, "
+            f"{'with' if self.has_averaged_rows else 'without'} averaged rows, {self.fingerprint}>"
         )
 
     @property

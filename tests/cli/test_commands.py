@@ -1,4 +1,5 @@
 import json
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -38,6 +39,22 @@ def test_build_writes_a_reference_with_its_scores_and_info_repeats_it(quests_md,
     likeliest, content = again[len(out) :].splitlines()
     assert likeliest.startswith("likeliest h none between 0.003 and 0.3 1/Å")
     assert content == "content     equals the checksums written at save"
+
+
+def test_info_says_whether_there_are_averaged_rows(quests_md, tmp_path):
+    old = Path(__file__).resolve().parents[1] / "data" / "version-0.1.0" / "copper.safetensors"
+    for options, words in (
+        ((), "kept beside the rows, h = 0.006 1/Å"),
+        (("--average", 12), "the rows themselves"),
+    ):
+        quests_md("reference", "build", "train.xyz@:3", "-o", tmp_path / "new.safetensors", *options)
+        _, out, _ = quests_md("reference", "info", tmp_path / "new.safetensors")
+        assert f"averaged    rows averaged over neighbours: {words}" in out
+    code, out, err = quests_md("reference", "info", old)
+    assert (code, err) == (0, "")
+    said = " ".join(out.split())
+    assert "rows averaged over neighbours: none, made by an older version or merged with such" in said
+    assert "build it again from its frames" in said
 
 
 def test_build_passes_its_settings_on(quests_md, tmp_path):

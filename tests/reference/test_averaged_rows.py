@@ -1,5 +1,6 @@
 """The second scale of a reference: rows averaged over neighbours, kept beside the rows."""
 
+import json
 import pickle
 import warnings
 from dataclasses import replace
@@ -13,6 +14,7 @@ from references import rattled_cells as copper
 from systems import alloys, md_frames
 
 from quests_md import Descriptor, Minimised, Reference
+from quests_md.errors import FileFormatError
 from quests_md.reference import thinned
 
 OLD = Path(__file__).resolve().parents[1] / "data" / "version-0.1.0"
@@ -72,7 +74,8 @@ def test_nothing_is_stored_twice(descriptor, tmp_path):
     assert loaded.averaged_rows is loaded.rows
     grown = loaded.extend(alloys(2, seed=3))
     assert grown.averaged_rows is grown.rows
-    assert "the rows themselves" in repr(loaded)
+    assert loaded.averaged_words == "the rows themselves"
+    assert "with averaged rows" in repr(loaded)
 
 
 def test_the_default_bandwidths():
@@ -87,7 +90,8 @@ def test_the_default_bandwidths():
 def test_a_descriptor_of_ones_own_has_none():
     reference = Reference.from_frames([carrying(np.eye(3))], descriptor=Given(), bandwidth=0.7)
     assert reference.averaged_rows is None
-    assert "averaged rows: none, by a descriptor of one's own" in repr(reference)
+    assert reference.averaged_words == "none, by a descriptor of one's own"
+    assert "without averaged rows" in repr(reference)
 
 
 def test_minimised_copies_are_minimised_once_and_averaged():
@@ -137,11 +141,156 @@ def test_parts_carry_them(match):
         warnings.simplefilter("error")
         for grown in (Reference.merge([first, second]), first.extend(frames[3:])):
             assert same(grown.averaged_rows, whole.averaged_rows)
+    assert_parts_carry_them(whole, first)
+
+
+def assert_parts_carry_them(whole, other):
+    """That whatever is made of a reference has the average that belongs to each row."""
     average_of = {bytes(row): bytes(average) for row, average in zip(whole.rows, whole.averaged_rows, strict=True)}
-    sketch, (thin, _) = whole.sketch(10, 0), thinned([whole, first], 12, seed=0)
+    sketch, (thin, _) = whole.sketch(10, 0), thinned([whole, other], 12, seed=0)
     for part in (sketch, thin, pickle.loads(pickle.dumps(whole)), whole.with_held_out_scores()):
         assert len(part.averaged_rows) == part.n_environments
         assert all(
             average_of[bytes(row)] == bytes(average) for row, average in zip(part.rows, part.averaged_rows, strict=True)
         )
     assert not pickle.loads(pickle.dumps(whole)).averaged_rows.flags.writeable
+
+
+@pytest.mark.parametrize("mmap", [False, True])
+@pytest.mark.parametrize("match", ["element", "any"])
+def test_a_file_keeps_them(tmp_path, match, mmap):
+    path = tmp_path / "r.safetensors"
+    whole = Reference.from_frames(alloys(6), bandwidth=H, match=match)
+    whole.save(path)
+    Reference.verify(path)
+    loaded = Reference.load(path, mmap=mmap)
+    assert loaded.has_averaged_rows
+    assert same(loaded.averaged_rows, whole.averaged_rows)
+    assert isinstance(loaded.averaged_rows, np.memmap) == mmap
+    assert loaded.averaged_rows is loaded.averaged_rows or mmap  # read once
+    assert loaded.averaged_words == whole.averaged_words == "kept beside the rows, h = 0.02 1/Å"
+    assert "with averaged rows" in repr(loaded)
+    with pytest.raises(ValueError, match="read-only"):
+        loaded.averaged_rows[0, 0] = 1.0
+    for fresh in (Reference.load(path, mmap=mmap) for _ in range(2)):
+        assert_parts_carry_them(fresh, whole)
+    sketch = Reference.load(path, mmap=mmap).sketch(10, 0)  # before anything was asked for
+    assert same(sketch.averaged_rows, whole.sketch(10, 0).averaged_rows)
+    grown = Reference.load(path, mmap=mmap).extend(alloys(2, seed=4))
+    assert same(grown.averaged_rows, whole.extend(alloys(2, seed=4)).averaged_rows)
+    Reference.load(path, mmap=mmap).save(path)  # over the file in which they still are
+    assert same(Reference.load(path).averaged_rows, whole.averaged_rows)
+
+
+def saved(tmp_path):
+    path = tmp_path / "r.safetensors"
+    reference = Reference.from_frames(alloys(4), bandwidth=H)
+    reference.save(path)
+    return path, reference
+
+
+def test_they_stay_in_the_file_until_they_are_asked_for(tmp_path, monkeypatch):
+    path, reference = saved(tmp_path)
+    monkeypatch.chdir(tmp_path)
+    loaded, asked = Reference.load(path.name), Reference.load(path.name)
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    assert same(asked.averaged_rows, reference.averaged_rows)
+    path.unlink()
+    assert same(asked.averaged_rows, reference.averaged_rows)
+    atoms = alloys(1, seed=7)[0]
+    for known in (loaded, loaded.sketch(10, 0), loaded.with_bandwidth(0.1)):
+        assert known.has_averaged_rows
+        known.delta_entropy(atoms)
+        for ask in (lambda known=known: known.averaged_rows, lambda known=known: pickle.dumps(known)):
+            with pytest.raises(FileNotFoundError, match=r"r\.safetensors: averaged: .*load the reference again"):
+                ask()
+    with pytest.raises(FileNotFoundError, match="averaged"):
+        loaded.save(tmp_path / "copy")
+    assert not (tmp_path / "copy").exists()
+
+
+def averages_in(path):
+    """Where the averaged rows of a file begin and end."""
+    whole = path.read_bytes()
+    length = int.from_bytes(whole[:8], "little")
+    return [8 + length + n for n in json.loads(whole[8 : 8 + length])["averaged"]["data_offsets"]]
+
+
+def test_a_file_that_has_changed_since_is_refused(tmp_path):
+    path, reference = saved(tmp_path)
+    whole = path.read_bytes()
+    first, last = averages_in(path)
+    before = {name: Reference.load(path) for name in ("flipped", "short", "other")}
+    damaged = bytearray(whole)
+    damaged[(first + last) // 2 // 4 * 4] ^= 1  # the last digits of a number
+    Reference.from_frames(alloys(4, seed=3), bandwidth=H).save(tmp_path / "other")
+    for name, content in {
+        "flipped": bytes(damaged),
+        "short": whole[: last - 4],
+        "other": (tmp_path / "other").read_bytes(),
+    }.items():
+        path.write_bytes(content)
+        with pytest.raises(
+            FileFormatError, match=r"r\.safetensors: averaged: content differs .*load the reference again"
+        ):
+            _ = before[name].averaged_rows
+    path.write_bytes(damaged)
+    loaded = Reference.load(path)
+    with pytest.raises(FileFormatError, match="averaged: content differs"):
+        _ = loaded.averaged_rows
+    with pytest.raises(FileFormatError, match="averaged"):
+        Reference.verify(path)
+    assert same(Reference.load(path).rows, reference.rows)
+
+
+def test_they_may_lie_anywhere_in_the_file(tmp_path):
+    """Arrays that are not aligned are no error, mapped or not."""
+    path, reference = saved(tmp_path)
+    whole = path.read_bytes()
+    length = int.from_bytes(whole[:8], "little")
+    for pad in range(1, 8):
+        path.write_bytes(
+            (length + pad).to_bytes(8, "little") + whole[8 : 8 + length] + b" " * pad + whole[8 + length :]
+        )
+        for mmap in (False, True):
+            loaded = Reference.load(path, mmap=mmap)
+            assert loaded.averaged_rows.flags.aligned
+            assert same(loaded.averaged_rows, reference.averaged_rows)
+
+
+@pytest.mark.parametrize("name", ["copper", "alloy", "many", "warm"])
+def test_an_old_file_lacks_them_and_says_what_to_do(name):
+    old = Reference.load(OLD / f"{name}.safetensors")
+    assert old.averaged_rows is None
+    assert not old.has_averaged_rows
+    assert "build it again from its frames" in old.averaged_words
+    assert "without averaged rows" in repr(old)
+    for part in (old.sketch(3, 0), pickle.loads(pickle.dumps(old)), old.with_bandwidth(0.1)):
+        assert part.averaged_rows is None
+
+
+def test_merged_with_an_old_file_they_are_lost_with_a_warning(tmp_path):
+    old = Reference.load(OLD / "copper.safetensors")
+    of_old = rf"no averaged rows, since 1 of the 2 references, {old.fingerprint}, .* build these again"
+    with pytest.warns(UserWarning, match=of_old) as record:
+        grown = old.extend(copper(2))
+    assert [warning.filename for warning in record] == [__file__]
+    new = Reference.from_frames(copper(2), descriptor=old.descriptor, bandwidth=old.bandwidth, match=old.match)
+    assert new.averaged_rows is not None
+    with pytest.warns(UserWarning, match=of_old) as record:
+        merged = Reference.merge([new, old])
+    assert [warning.filename for warning in record] == [__file__]
+    for known in (grown, merged):
+        assert known.averaged_rows is None
+        assert "build it again" in known.averaged_words
+        known.save(tmp_path / "r")
+        assert Reference.load(tmp_path / "r").averaged_rows is None
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert Reference.merge([old, old]).averaged_rows is None
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            empty = Reference.from_frames([], descriptor=old.descriptor, bandwidth=old.bandwidth, match=old.match)
+        assert Reference.merge([empty, new]).averaged_rows is not None
+        assert Reference.merge([old, empty]).averaged_rows is None

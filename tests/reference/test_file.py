@@ -80,9 +80,12 @@ def test_the_file_holds_all_arrays_with_the_content_of_the_frames(tmp_path, matc
 def test_a_reference_comes_back_bit_for_bit(tmp_path, saved, nial, mmap):
     nial, loaded = nial.with_held_out_scores(), Reference.load(saved, mmap=mmap)
     assert isinstance(loaded.rows, np.memmap) == mmap
-    for name in ARRAYS:
-        assert getattr(loaded.arrays, name).dtype == getattr(nial.arrays, name).dtype
-        assert getattr(loaded.arrays, name).tobytes() == getattr(nial.arrays, name).tobytes()
+    assert isinstance(loaded.averaged_rows, np.memmap) == mmap
+    arrays, expected = loaded.arrays.present(), nial.arrays.present()
+    assert list(arrays) == list(expected) == list(ARRAYS)
+    for name, array in arrays.items():
+        assert array.dtype == expected[name].dtype
+        assert array.tobytes() == expected[name].tobytes()
     assert (loaded.settings, loaded.provenance, loaded.sources) == (nial.settings, nial.provenance, nial.sources)
     assert (loaded.fingerprint, loaded.descriptor) == (nial.fingerprint, nial.descriptor)
     assert loaded.pair_distances() == nial.pair_distances()
