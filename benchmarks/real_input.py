@@ -128,7 +128,7 @@ def build(source: Path | str) -> tuple[Reference, Calibration]:
     """Reference and calibration, printed."""
     reference = Reference.from_frames(source)
     calibration = calibrate(reference)
-    print(f"\n## {Path(str(source)).name}\n\n{reference}\n\n{calibration.describe(calibration.frame_atoms)}")
+    print(f"\n## {Path(str(source)).name}\n\n{reference}\n\n{calibration.describe(calibration.typical.n_atoms)}")
     return reference, calibration
 
 

@@ -11,10 +11,23 @@ from numpy.typing import NDArray
 from ._json import from_mapping, to_mapping
 from ._words import describe_event
 
-__all__ = ["CHECK_FIELDS", "KINDS", "Check", "Environment", "Event", "EventKind", "NearestEnvironment", "complete_line"]
+__all__ = [
+    "CHECK_FIELDS",
+    "CLUSTER_ALARMS",
+    "KINDS",
+    "Check",
+    "Environment",
+    "Event",
+    "EventKind",
+    "NearestEnvironment",
+    "complete_line",
+]
 
 #: Kinds of events, see `Event.kind`.
 EventKind = Literal["novel", "transition", "exploded"]
+
+#: Alarms by which an event is a cluster, and not atoms each of which is above its level.
+CLUSTER_ALARMS = ("local_cluster", "tail_cluster")
 
 #: The kinds of events, the gravest last.
 KINDS: tuple[EventKind, ...] = get_args(EventKind)
@@ -33,7 +46,8 @@ class Check:
     n_atoms: int
     """Atoms in the frame."""
     dh_max: float | None
-    """Largest dH over atoms, nats; inf with an unknown element; None in "proven" mode when no atom is above."""
+    """Largest dH over atoms, nats; inf with an unknown element; None in "proven" mode when no atom is above, or where
+    only local scores are in use."""
     dh_mean: float | None
     """Mean dH over atoms of known elements (in "proven" mode: of the fixed sample), nats."""
     dh_q99: float | None
@@ -43,9 +57,11 @@ class Check:
     largest_cluster: int | None
     """Atoms in the largest connected cluster of atoms above their level."""
     frame_entropy: float | None
-    """Self-entropy H of the frame's rows (in "proven" mode: of the fixed sample), nats."""
+    """Self-entropy H of the frame's rows (in "proven" mode: of the fixed sample), nats; None where only local
+    scores are in use."""
     excess: float
-    """Largest dH - level over atoms, nats. NaN in an invalid frame."""
+    """Largest dH - level over atoms, nats; where only local scores are in use, of those, in deviations. NaN in an
+    invalid frame."""
     worst_atom: int | None
     """Index of the atom with the largest excess."""
     worst_element: str | None
@@ -95,6 +111,9 @@ class Check:
     """(n_atoms,) dH per atom, nats; in "proven" mode NaN where only "not above" was proven. Not in the log."""
     above: NDArray[np.bool_] | None = field(default=None, repr=False, compare=False)
     """(n_atoms,) whether the atom is above its level. Not in the log."""
+    local_score: NDArray[np.float64] | None = field(default=None, repr=False, compare=False)
+    """(n_atoms,) how far dH of the averaged row is beyond what is usual in its place, deviations; None: no statistic in
+    use is of local scores. Not in the log."""
     further: Mapping[str, float] = field(default_factory=dict)
     """Statistics in use that have no field of their own, by name."""
 
@@ -134,8 +153,11 @@ class Check:
         return cls(**(nothing | {"step": step, "frame": frame, "time_ps": time_ps, "n_atoms": n_atoms} | known))
 
 
+#: Fields per atom, which no log has.
+_NOT_LOGGED = ("delta_entropy", "above", "local_score")
+
 #: The fields that every check line of a log has; `further` is there only if it holds something.
-CHECK_FIELDS = tuple(f.name for f in fields(Check) if f.name not in ("further", "delta_entropy", "above"))
+CHECK_FIELDS = tuple(f.name for f in fields(Check) if f.name not in (*_NOT_LOGGED, "further"))
 
 #: The fields that earlier versions did not write, with what stands for them in a log that lacks them.
 _DEFAULTS = {f.name: f.default for f in fields(Check) if f.default is not MISSING} | {"excesses": {}}
@@ -200,7 +222,7 @@ class Event:
     """Identities of the worst 1000 of these atoms: `atoms.arrays["id"]` where present, else indices."""
     size_history: tuple[tuple[int, int], ...]
     """(step, number of atoms) along the event, thinned to at most 128 pairs: atoms of the followed cluster, if
-    `tail_cluster` is among the alarms or a phase grows; else atoms above their level."""
+    `local_cluster` or `tail_cluster` is among the alarms or a phase grows; else atoms above their level."""
     centroid: tuple[float, float, float] | None
     """Mean position of the atoms of the event at the peak, Å, unwrapped around the first of them."""
     worst_atom: int | None
@@ -227,7 +249,8 @@ class Event:
     @property
     def is_cluster(self) -> bool:
         """Whether the sizes of the event are those of a cluster."""
-        return self.phase is not None or (self.kind != "exploded" and "tail_cluster" in self.alarms)
+        has_cluster = self.kind != "exploded" and any(name in self.alarms for name in CLUSTER_ALARMS)
+        return self.phase is not None or has_cluster
 
     def describe(self) -> str:
         """What happened, in lines of at most 100 characters: long names of files are cut, the record has them whole."""

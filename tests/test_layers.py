@@ -21,6 +21,7 @@ LARGER = {
     "records.Event": "its fields are those of an event line in a log",
     "log.reader.Log": "its columns are the fields of Check",
     "reference.contents.ReferenceArrays": "its fields are the arrays of a reference file",
+    "calibration.statistics.Statistic": "its fields are the columns of the registry of statistics",
     "io.lammps_dump._Snapshot": "its fields are the items of a frame in a dump",
 }
 

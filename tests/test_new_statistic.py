@@ -44,7 +44,7 @@ def test_one_entry_is_enough(values, tmp_path, monkeypatch):
 
 def test_a_check_without_it_has_the_line_of_before():
     reference = Reference.from_frames([copper(seed=i, rattle=0.05) for i in range(6)], bandwidth=H, groups="frame")
-    with Monitor(reference, log=None) as monitor:
+    with Monitor(reference, log=None, statistics=("dh_max", "dh_mean")) as monitor:
         check = monitor.check(copper(seed=9, rattle=0.05))
     assert check.further == {}
     assert "further" not in check.to_line()

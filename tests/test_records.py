@@ -16,7 +16,9 @@ CHECK = replace(QUIET, n_tail=3, tail_cluster=2, alarms=("dh_max", "dh_mean"), t
 def test_arrays_of_a_check_stay_out_of_the_log_and_of_comparison():
     check = replace(CHECK, delta_entropy=np.zeros(64), above=np.zeros(64, bool))
     assert check == CHECK
-    assert set(check.to_line()) == {"type"} | {f.name for f in fields(Check)} - {"further", "delta_entropy", "above"}
+    assert set(check.to_line()) == {"type"} | {f.name for f in fields(Check)} - {
+        *("further", "delta_entropy", "above", "local_score")
+    }
 
 
 def test_a_check_of_a_frame_that_could_not_be_judged_holds_what_is_known():

@@ -2,8 +2,9 @@
 
 from .calibrating import DEFAULT_STATISTICS, calibrate
 from .calibration import Calibration
-from .detection_power import Power, power
+from .detection_power import Power, power, sight
 from .file import SCHEMA
+from .landmarks import LocalScorer
 from .levels import Kind, Level, Mode, NullScores, as_released, count_excess, kind_of, level_of, rate_of
 from .null_scores import TAIL_SHARE
 from .statistics import (
@@ -30,6 +31,7 @@ __all__ = [
     "FrameNumbers",
     "Kind",
     "Level",
+    "LocalScorer",
     "Mode",
     "NullScores",
     "Power",
@@ -42,4 +44,5 @@ __all__ = [
     "power",
     "rate_of",
     "sample",
+    "sight",
 ]

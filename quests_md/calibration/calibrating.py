@@ -2,6 +2,7 @@
 
 import warnings
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -10,15 +11,23 @@ from numpy.typing import NDArray
 from quests_md._arguments import check_choice, check_share
 from quests_md.reference import Reference, built_like, label_list
 
-from .calibration import Calibration, check_checks, many_groups
-from .levels import PERS, BlockTimes, Per
-from .null_scores import held_out_frames, separate_frames
-from .statistics import STATISTICS, check_statistics
+from .calibration import Calibration, TypicalFrame, check_checks, many_groups
+from .levels import ANY_ELEMENT, GUESS, PERS, BlockTimes, Per
+from .null_scores import held_out_frames, held_out_neighbourhoods, separate_frames, separate_neighbourhoods
+from .statistics import STATISTICS, check_statistics, require_rows
 
-__all__ = ["DEFAULT_STATISTICS", "calibrate"]
+__all__ = ["DEFAULT_STATISTICS", "PLAIN_STATISTICS", "calibrate", "default_statistics"]
 
 #: Statistics that raise alarms unless told otherwise; docs/levels.md says why.
-DEFAULT_STATISTICS = ("dh_max", "tail_cluster", "dh_mean")
+DEFAULT_STATISTICS = ("local_mean", "local_cluster", "local_max")
+
+#: The same for references without averaged rows.
+PLAIN_STATISTICS = ("dh_max", "tail_cluster", "dh_mean")
+
+
+def default_statistics(reference: Reference) -> tuple[str, ...]:
+    """Names of the statistics that raise alarms unless told otherwise."""
+    return PLAIN_STATISTICS if reference.averaged_rows is None else DEFAULT_STATISTICS
 
 
 def calibrate(
@@ -26,7 +35,7 @@ def calibrate(
     *,
     false_alarms: float = 1e-2,
     per: Per = "check",
-    statistics: Sequence[str] = DEFAULT_STATISTICS,
+    statistics: Sequence[str] | None = None,
     checks: int | None = None,
     groups: str | Sequence[Any] | None = None,
     frames: Any = None,
@@ -48,9 +57,11 @@ def calibrate(
     per
         What the rate counts. "ns" and "run" need the number of checks in one: a monitor knows that of a nanosecond.
     statistics
-        Which numbers of a frame raise alarms and share the rate: "dh_max", "dh_q99", "dh_mean", "n_tail",
-        "tail_cluster", "frame_entropy". A low mean counts only with `frames`: leaving a group out says nothing of how
-        low dH may be.
+        Which numbers of a frame raise alarms and share the rate. Of averaged rows, compared with what is usual in their
+        place (see `LocalScorer`): "local_mean", "local_max", "local_cluster", "local_tail". Of plain rows: "dh_max",
+        "dh_q99", "dh_mean", "n_tail", "tail_cluster", "frame_entropy". Default the first three, or "dh_max",
+        "tail_cluster" and "dh_mean" where the reference has no averaged rows. A low dh_mean counts only with `frames`:
+        leaving a group out says nothing of how low dH may be.
     checks
         Checks in a run, for per="run".
     groups
@@ -67,13 +78,18 @@ def calibrate(
     ------
     ValueError
         If `false_alarms` is outside (0, 1), or `per`, `statistics`, `checks` or `groups` is not usable.
+    MismatchError
+        If statistics of averaged rows are named, and the reference has none.
     """
     rate = check_share("false_alarms", false_alarms, "rate between 0 and 1")
-    per, statistics = check_choice("per", per, PERS), check_statistics(statistics)
+    per = check_choice("per", per, PERS)
+    statistics = check_statistics(default_statistics(reference) if statistics is None else statistics)
+    require_rows(reference, statistics)
     check_checks(checks)
     if frames is None:
         source, (frame_groups, rule) = reference, _frame_groups(reference, groups)
-        held_out = held_out_frames(reference, None if groups is None else frame_groups, rng, threads)
+        own = None if groups is None else frame_groups
+        held_out = held_out_frames(reference, own, rng, threads)
         n = sum(len(frame.dh) for frame in held_out.full)
         how = f"{n} held-out environments, leaving one group out at a time; groups: {rule}"
     else:
@@ -85,6 +101,15 @@ def calibrate(
     if unmatched:
         how += f"; {unmatched} environments of elements without a counterpart left out"
     nulls, atom_levels = held_out.nulls()
+    landmarks = None
+    if source.averaged_rows is not None and reference.averaged_rows is not None:
+        if frames is None:
+            local, landmarks = held_out_neighbourhoods(reference, own, rng, threads)
+        else:
+            local, landmarks = separate_neighbourhoods(reference, source, threads)
+        of_local, tail_levels = local.nulls()
+        nulls += of_local
+        landmarks = replace(landmarks, tail_level=tail_levels.get(ANY_ELEMENT, GUESS))
     numbers = [frame.atoms.numbers for frame in held_out.full]
     composition = np.unique(np.concatenate([np.empty(0, int), *numbers]), return_counts=True)
     n_groups = max((len(null.scores) for null in nulls if STATISTICS[null.statistic].over != "tail"), default=0)
@@ -101,9 +126,12 @@ def calibrate(
         statistics=statistics,
         nulls=tuple(nulls),
         atom_levels=atom_levels,
-        composition={int(z): int(n) for z, n in zip(*composition, strict=True)},
+        typical=TypicalFrame(
+            int(np.median([len(z) for z in numbers])) if numbers else 0,
+            {int(z): int(n) for z, n in zip(*composition, strict=True)},
+        ),
+        landmarks=landmarks,
         n_groups=n_groups,
-        frame_atoms=int(np.median([len(z) for z in numbers])) if numbers else 0,
         how=how,
         checks=None if checks is None else int(checks),
         times=_times(source, frame_groups),

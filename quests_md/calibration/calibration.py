@@ -3,7 +3,7 @@
 import math
 import os
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import asdict, dataclass, field, fields, replace
 from typing import Any, Self
 
 import numpy as np
@@ -16,12 +16,45 @@ from quests_md.errors import MismatchError
 from quests_md.reference import Reference
 
 from .file import read, write
-from .levels import ANY_ELEMENT, GUESS, BlockTimes, Kind, Level, Mode, NullScores, Per, kind_of, level_of, rate_of
-from .statistics import SAMPLE_ATOMS, STATISTICS, check_statistics
+from .landmarks import Landmarks
+from .levels import (
+    ANY_ELEMENT,
+    GUESS,
+    BlockTimes,
+    Kind,
+    Level,
+    Mode,
+    NullScores,
+    Per,
+    kind_of,
+    level_of,
+    rate_of,
+    sharing_of,
+)
+from .statistics import SAMPLE_ATOMS, STATISTICS, check_statistics, require_rows
 
-__all__ = ["Calibration", "check_checks", "many_groups"]
+__all__ = ["Calibration", "TypicalFrame", "check_checks", "many_groups"]
 
 PS_PER_NS = 1000.0
+
+
+@dataclass(frozen=True, slots=True)
+class TypicalFrame:
+    """What held-out frames are made of."""
+
+    n_atoms: int
+    """Median number of environments of a frame."""
+    composition: Mapping[int, int] = field(repr=False)
+    """Environments of each atomic number in all frames."""
+
+    def numbers(self, n_atoms: int | None = None) -> NDArray[np.int64]:
+        """Atomic numbers of a frame of `n_atoms`, default the median, with the composition of all."""
+        n_atoms = self.n_atoms if n_atoms is None else n_atoms
+        if not self.composition:
+            return np.zeros(n_atoms, np.int64)
+        z = np.array(list(self.composition), dtype=np.int64)
+        ends = np.cumsum(list(self.composition.values())) / sum(self.composition.values())
+        return z[np.minimum(np.searchsorted(ends, (np.arange(n_atoms) + 0.5) / max(n_atoms, 1)), len(z) - 1)]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -41,28 +74,33 @@ class Calibration:
     atom_levels: Mapping[int, float] = field(repr=False)
     """The atom level, dH in nats above which `n_tail` counts an atom, per atomic number: a hundredth of the held-out
     environments exceeds it."""
-    composition: Mapping[int, int] = field(repr=False)
-    """Held-out environments of each atomic number."""
+    typical: TypicalFrame
+    """What the held-out frames are made of."""
     n_groups: int
     """Groups of frames that were held out."""
-    frame_atoms: int
-    """Median number of environments of their frames."""
     how: str
     """How the scores were made, in words."""
     checks: int | None = None
     """Checks in a run, for per="run"."""
     times: BlockTimes = field(default_factory=BlockTimes)
     """Simulated time that a group covers, and between its frames."""
+    landmarks: Landmarks | None = field(default=None, repr=False)
+    """The landmarks of local scores; None: there are no averaged rows."""
 
     @property
     def kind(self) -> Kind:
         """What the levels are worth for one check of a frame as large as the calibration's: see `Level.kind`."""
-        return kind_of(self.alarm_levels(self.typical_numbers(self.frame_atoms)))
+        return kind_of(self.alarm_levels(self.typical.numbers()))
 
     @property
     def counts_tail(self) -> bool:
         """Whether a statistic in use is of the environments above the atom level."""
-        return any(STATISTICS[name].over == "tail" for name in self.statistics)
+        return any(STATISTICS[name].over == "tail" and STATISTICS[name].scale == "plain" for name in self.statistics)
+
+    @property
+    def is_local(self) -> bool:
+        """Whether a statistic in use is of local scores."""
+        return any(STATISTICS[name].scale == "averaged" for name in self.statistics)
 
     def with_statistics(self, statistics: Sequence[str]) -> Self:
         """The same calibration with other statistics in use, which share the rate."""
@@ -99,9 +137,9 @@ class Calibration:
     ) -> tuple[Level, ...]:
         """The levels of all statistics in use for frames of these atoms, and that of dH of each element in any case.
 
-        The rate is shared evenly by the statistics, and within one by its elements or its two sides, so that all of
-        them together keep it (union bound). `checks` of them, or as many blocks of correlated frames as that is, share
-        it again with per="ns" and "run".
+        The statistics, with their elements and sides, share the rate so that all of them together keep it: by how often
+        held-out groups are out by several of them (see `sharing_of`). `checks`, or as many blocks of correlated frames
+        as that is, share it again with per="ns" and "run".
 
         Parameters
         ----------
@@ -116,33 +154,40 @@ class Calibration:
         z, counts = np.unique(np.asarray(numbers), return_counts=True)
         n_of = {chemical_symbols[int(a)]: int(n) for a, n in zip(z, counts, strict=True) if 0 <= a < 119}
         n_atoms, count = int(counts.sum()), self.looks(checks, check_ps)
+        of = {name: self._nulls_of(name, n_of, mode) for name in dict.fromkeys((*self.statistics, "dh_max"))}
+        together = [null for name in self.statistics for null in of[name]]
+        sharing = sharing_of(together, self.false_alarms)
         found: list[Level] = []
-        for name in dict.fromkeys((*self.statistics, "dh_max")):
-            statistic = STATISTICS[name]
-            rate = self.false_alarms / (len(self.statistics) if name in self.statistics else 1)
-            nulls = [n for n in self.nulls if n.statistic == name and n.values in (mode, "both")]
-            nulls = [n for n in nulls if n.element is None or n.element in n_of]
-            if name == "dh_max" and not nulls:
-                nulls = [NullScores(name, None, "above", "both", np.empty(0), np.empty(0, np.int64))]
+        for name, nulls in of.items():
+            statistic, is_used = STATISTICS[name], name in self.statistics
+            share: float = len(nulls)
+            if is_used:  # never out together: statistics share evenly, and in each its elements and sides
+                is_bound = sharing.multiplicity >= len(together)
+                share = len(self.statistics) * len(nulls) if is_bound else sharing.multiplicity
             for null in nulls:
                 n = n_atoms if null.element is None else n_of[null.element]
                 if mode == "proven" and statistic.over == "sample":
                     n = min(n, SAMPLE_ATOMS)
-                found.append(level_of(null, statistic.size, n, rate / len(nulls), count))
+                level = level_of(null, statistic.size, n, self.false_alarms / share, count)
+                if is_used:
+                    level = replace(level, weight=1.0 if is_bound else sharing.multiplicity / len(together))
+                    if not sharing.is_exact and level.kind == "conformal":
+                        level = replace(level, kind="extrapolated")
+                found.append(level)
         return tuple(found)
+
+    def _nulls_of(self, name: str, n_of: Mapping[str, int], mode: Mode) -> list[NullScores]:
+        """The null distributions of a statistic for a frame with so many atoms of each element."""
+        nulls = [null for null in self.nulls if null.statistic == name and null.values in (mode, "both")]
+        nulls = [null for null in nulls if null.element is None or null.element in n_of]
+        if not nulls and (name == "dh_max" or STATISTICS[name].scale == "averaged"):  # then the level is a guess
+            nulls = [NullScores(name, None, "above", "both", np.empty(0), np.empty(0, np.int64))]
+        return nulls
 
     def alarm_levels(self, numbers: ArrayLike, checks: int | None = None, **options: Any) -> tuple[Level, ...]:
         """The levels of `frame_levels` that raise alarms."""
         levels = self.frame_levels(numbers, checks, **options)
         return tuple(level for level in levels if level.statistic in self.statistics)
-
-    def typical_numbers(self, n_atoms: int) -> NDArray[np.int64]:
-        """Atomic numbers of a system of `n_atoms` with the composition of the held-out environments."""
-        if not self.composition:
-            return np.zeros(n_atoms, np.int64)
-        z = np.array(list(self.composition), dtype=np.int64)
-        ends = np.cumsum(list(self.composition.values())) / sum(self.composition.values())
-        return z[np.minimum(np.searchsorted(ends, (np.arange(n_atoms) + 0.5) / max(n_atoms, 1)), len(z) - 1)]
 
     def n_checks(self, checks: int | None = None) -> int:
         """Checks in the ns or run that the rate counts: `checks` if given, else those of the calibration, else 1."""
@@ -185,7 +230,7 @@ class Calibration:
             As in `frame_levels`.
         """
         if atoms is None or np.ndim(atoms) == 0:
-            numbers = self.typical_numbers(self.frame_atoms if atoms is None else int(atoms))  # type: ignore[arg-type]  # a number: it has no dimension
+            numbers = self.typical.numbers(None if atoms is None else int(atoms))  # type: ignore[arg-type]  # a number: it has no dimension
         else:
             numbers = np.asarray(atoms)
         levels = self.alarm_levels(numbers, checks, check_ps=check_ps, mode=mode)
@@ -201,13 +246,15 @@ class Calibration:
                 for z, x in self.atom_levels.items()
             )
             lines.append(f"atom level, which 1 % of the environments exceed: dH = {', '.join(of_elements)} nats")
+        if self.is_local and self.landmarks is not None and self.landmarks.n_alone:
+            lines.append(_alone_line(self.landmarks.n_alone, self.n_groups))
         lines.append(f"from {self.how}")
         lines.append("valid for new groups of frames like these, not for another temperature, phase or composition")
         return "\n".join(lines)
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write the calibration to a JSON file, whole or not at all."""
-        write(path, {f.name: getattr(self, f.name) for f in fields(self)})
+        write(path, {f.name: getattr(self, f.name) for f in fields(self)} | asdict(self.typical))
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> Self:
@@ -220,13 +267,21 @@ class Calibration:
         FileFormatError
             If it is empty, torn, of another schema or not a calibration, or holds what no calibration does.
         """
-        return cls(**read(path))
+        content = read(path)
+        typical = TypicalFrame(**{f.name: content.pop(f.name) for f in fields(TypicalFrame)})
+        return cls(**content, typical=typical)
 
     def require(self, reference: Reference) -> None:
         """Raise MismatchError unless this calibration was made for that reference."""
         if self.fingerprint != reference.fingerprint:
             raise MismatchError(
                 f"calibration: made for reference {self.fingerprint}, got reference {reference.fingerprint}; "
+                "calibrate again with this reference"
+            )
+        require_rows(reference, self.statistics)
+        if self.is_local and self.landmarks is None:
+            raise MismatchError(
+                f"calibration: expected landmarks, which {self.statistics[0]} needs, got none; it is of an older file: "
                 "calibrate again with this reference"
             )
 
@@ -240,6 +295,15 @@ def check_checks(checks: int | None) -> None:
 def many_groups(n: int) -> str:
     """So many groups."""
     return many(n, "group") if n else "no groups"
+
+
+def _alone_line(n_alone: int, n_groups: int) -> str:
+    """What it means that some groups are unlike all others, in a line."""
+    return (
+        f"{n_alone} of {many_groups(n_groups)} are unlike all others, and levels are for the kinds that several groups "
+        f"have: of new groups from where these come about one in {n_groups / n_alone:.0f} is its own kind, and novel "
+        "(doi:10.1093/biomet/40.3-4.237)"
+    )
 
 
 def _promise_line(levels: Sequence[Level], asked: str) -> str:

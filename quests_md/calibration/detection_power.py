@@ -1,23 +1,27 @@
 """What the levels would catch: frames of the reference, disturbed on purpose."""
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from functools import partial
 
 import numpy as np
 from ase import Atoms
 
 from quests_md._progress import track
-from quests_md.environments import describe
+from quests_md.environments import describe_both
 from quests_md.reference import Reference
 
 from .calibration import Calibration
+from .landmarks import LocalScorer
 from .statistics import STATISTICS, FrameNumbers, frame_entropy
 
-__all__ = ["DISTURBANCES", "Power", "power"]
+__all__ = ["DISTURBANCES", "Power", "power", "sight"]
 
 #: Most frames that are disturbed, one of each group, and the pairs of rows that this may cost (about 9 ns each).
 MOST_FRAMES, FEWEST_FRAMES, MOST_PAIRS = 30, 5, 2e9
+
+#: Shares of frames from which a disturbance counts as caught, and as caught now and then.
+CAUGHT, NOW_AND_THEN = 0.9, 0.2
 
 Disturb = Callable[[Atoms, np.random.Generator], Atoms]
 
@@ -43,6 +47,7 @@ def power(
     n_atoms: int | None = None,
     checks: int | None = None,
     rng: int | np.random.Generator = 0,
+    most_frames: int = MOST_FRAMES,
     threads: int | None = None,
 ) -> list[Power]:
     """How often disturbed frames of the reference would be out, each judged as if its group were not in the reference.
@@ -51,23 +56,42 @@ def power(
     reference keeps only the centers of environments, and these are restricted.
 
     `n_atoms`: size of the system whose levels are applied, default that of each frame; the frames keep their own size.
-    `checks`: as in `Calibration.levels`. `rng` chooses the frames and disturbs them.
+    `checks`: as in `Calibration.levels`. `rng` chooses the frames and disturbs them, `most_frames` at most.
     """
     generator = np.random.default_rng(rng)
-    chosen = _frames(reference, generator)
+    chosen = _frames(reference, generator)[:most_frames]
     if not chosen:
         return []
+    scorer = None
+    if calibration.is_local and calibration.landmarks is not None:
+        scorer = LocalScorer(reference, calibration.landmarks)
     found: list[Power] = []
     for name, disturb in track(DISTURBANCES.items(), "disturbing frames", len(DISTURBANCES)):
         disturbed = [(i, disturb(reference.frame(i), generator)) for i in chosen]
         outs = [
-            _out(reference, calibration, atoms, reference.arrays.frame_group[i], n_atoms, checks, threads)
+            _out(reference, calibration, atoms, reference.arrays.frame_group[i], n_atoms, checks, threads, scorer)
             for i, atoms in disturbed
             if len(atoms)
         ]
         shares = {s: float(np.mean([out[s] for out in outs] or [False])) for s in calibration.statistics}
         found.append(Power(name, len(outs), float(np.mean([any(out.values()) for out in outs] or [False])), shares))
     return found
+
+
+def sight(found: Sequence[Power]) -> str:
+    """What would be caught and what would pass unseen, in a sentence or two; the first of `found` is undisturbed."""
+    parts = []
+    for text, low, high in (
+        ("caught", CAUGHT, np.inf),
+        ("caught now and then", NOW_AND_THEN, CAUGHT),
+        ("NOT SEEN", -np.inf, NOW_AND_THEN),
+    ):
+        named = [f"{entry.disturbance} ({entry.share:.0%})" for entry in found[1:] if low <= entry.share < high]
+        if named:
+            parts.append(f"{text}: {', '.join(named)}")
+    if not parts:
+        return "what these levels would catch is not known: there are no two groups of whole frames to disturb"
+    return f"frames of the reference, disturbed, would be {'; '.join(parts)}"
 
 
 def _frames(reference: Reference, rng: np.random.Generator) -> list[int]:
@@ -92,11 +116,15 @@ def _out(
     n_atoms: int | None,
     checks: int | None,
     threads: int | None,
+    scorer: LocalScorer | None,
 ) -> dict[str, bool]:
     """Whether each statistic in use is beyond its level in a frame of this group, whose rows are left out."""
     numbers = np.asarray(atoms.numbers)
-    rows = describe(reference.descriptor, atoms, threads)
-    dh = reference.delta_entropy_without(rows, numbers, np.full(len(atoms), group), threads=threads)
+    rows, averaged = describe_both(reference.descriptor, atoms, threads)
+    own = np.full(len(atoms), group)
+    dh = np.full(len(atoms), np.nan)
+    if any(STATISTICS[name].scale == "plain" for name in calibration.statistics):
+        dh = reference.delta_entropy_without(rows, numbers, own, threads=threads)
     levels = calibration.frame_levels(numbers if n_atoms is None else np.resize(numbers, n_atoms), checks)
     known = np.isfinite(dh)
     frame = FrameNumbers(
@@ -104,11 +132,16 @@ def _out(
         dh=dh,
         ranked=np.ones(len(dh), dtype=bool),
         averaged=np.where(known, dh, np.nan),
-        entropy=frame_entropy(rows, reference.bandwidth, threads),
+        entropy=frame_entropy(rows, reference.bandwidth, threads)
+        if "frame_entropy" in calibration.statistics
+        else np.nan,
         pair_distances=reference.pair_distances(),
         excess=dh - calibration.dh_levels(levels, numbers),
         tail=dh > calibration.atom_level(numbers),
     )
+    if scorer is not None and averaged is not None and calibration.landmarks is not None:
+        local = scorer.scores(averaged, numbers, own, threads=threads)
+        frame = replace(frame, local=local, local_tail=local > calibration.landmarks.tail_level)
     values = {name: STATISTICS[name].of(frame) for name in calibration.statistics}
     # None: all atoms are unknown
     return {s: v is None or STATISTICS[s].excess(frame, v, levels, release=0.0) > 0 for s, v in values.items()}

@@ -1,6 +1,7 @@
 """The file of a calibration: JSON, written whole, and checked like a text of anyone when it is read."""
 
 import json
+import math
 import os
 from collections.abc import Mapping
 from pathlib import Path
@@ -14,13 +15,15 @@ from quests_md._files import replacing
 from quests_md.errors import FileFormatError
 from quests_md.reference import shortened
 
+from .landmarks import Landmarks
 from .levels import PERS, BlockTimes, Mode, NullScores
 from .statistics import STATISTICS, check_statistics
 
 __all__ = ["SCHEMA", "read", "write"]
 
-#: Version of the calibration file. A newer one is refused.
-SCHEMA = 2
+#: Version of the calibration file. A newer one is refused; the second, which has no landmarks, is read.
+SCHEMA = 3
+OLDEST = 2
 
 #: Most atoms of a typical frame that a file may name: so many numbers are made of it.
 MOST_ATOMS = 10_000_000
@@ -32,7 +35,7 @@ LARGEST = 1e100
 MODES: dict[str, tuple[Mode, ...]] = {"full": ("full",), "proven": ("proven",), "both": ("full", "proven")}
 
 #: Fields of a calibration, and of its null distributions, that are in the file as they are.
-PLAIN = "fingerprint", "false_alarms", "per", "statistics", "n_groups", "frame_atoms", "how", "checks"
+PLAIN = "fingerprint", "false_alarms", "per", "statistics", "n_groups", "how", "checks"
 NULL_PLAIN = "statistic", "element", "side", "values"
 
 
@@ -42,6 +45,7 @@ def write(path: str | os.PathLike[str], fields: Mapping[str, Any]) -> None:
         "type": "quests_md calibration",
         "schema": SCHEMA,
         **{name: fields[name] for name in PLAIN},
+        "frame_atoms": fields["n_atoms"],
         "block_ps": fields["times"].block_ps,
         "spacing_ps": fields["times"].spacing_ps,
         "composition": {str(z): n for z, n in fields["composition"].items()},
@@ -49,8 +53,10 @@ def write(path: str | os.PathLike[str], fields: Mapping[str, Any]) -> None:
         "nulls": [
             {name: getattr(null, name) for name in NULL_PLAIN}
             | {"scores": null.scores.tolist(), "sizes": null.sizes.tolist()}
+            | ({} if null.groups is None else {"groups": null.groups.tolist()})
             for null in fields["nulls"]
         ],
+        "landmarks": None if fields["landmarks"] is None else _landmarks_content(fields["landmarks"]),
     }
     with replacing(path) as temporary:
         temporary.write_text(json.dumps(content, indent=1, allow_nan=False) + "\n", encoding="utf-8")
@@ -76,7 +82,7 @@ def _fields(content: Any) -> dict[str, Any]:
     """The fields of a calibration out of a JSON text of anyone; raises many kinds of errors for what is none."""
     if content["type"] != "quests_md calibration":
         raise FileFormatError(f"expected a quests_md calibration, got {shortened(repr(content['type']))}")
-    if content["schema"] != SCHEMA:
+    if not OLDEST <= content["schema"] <= SCHEMA:
         todo = "update quests_md" if content["schema"] > SCHEMA else "calibrate again"
         raise FileFormatError(
             f"calibration schema {content['schema']}, this version of quests_md reads {SCHEMA}; {todo}"
@@ -97,11 +103,41 @@ def _fields(content: Any) -> dict[str, Any]:
         "atom_levels": {_atomic_number(z): _number(z, value) for z, value in content["atom_levels"].items()},
         "composition": {_atomic_number(z): _count(z, n, fewest=1) for z, n in content["composition"].items()},
         "n_groups": _count("n_groups", content["n_groups"]),
-        "frame_atoms": frame_atoms,
+        "n_atoms": frame_atoms,
         "how": _text("how", content["how"]),
         "checks": None if content["checks"] is None else _count("checks", content["checks"], fewest=1),
         "times": BlockTimes(*(_time_ps(name, content[name]) for name in ("block_ps", "spacing_ps"))),
+        "landmarks": _read_landmarks(content["landmarks"]) if content["schema"] > OLDEST else None,
     }
+
+
+def _landmarks_content(landmarks: Landmarks) -> dict[str, Any]:
+    return {
+        "rows": landmarks.rows.tolist(),
+        "usual": landmarks.usual.tolist(),
+        "scatter": landmarks.scatter.tolist(),
+        "tail_level": None if math.isnan(landmarks.tail_level) else landmarks.tail_level,
+        "n_alone": landmarks.n_alone,
+    }
+
+
+def _read_landmarks(content: Mapping[str, Any] | None) -> Landmarks | None:
+    """Landmarks out of a file; whether the reference has such rows is known once it is at hand."""
+    if content is None:
+        return None
+    rows = np.array([_count("landmarks", row) for row in content["rows"]], dtype=np.int64)
+    usual, scatter = (
+        np.array([_number(name, value) for value in content[name]], dtype=np.float64) for name in ("usual", "scatter")
+    )
+    if not rows.shape == usual.shape == scatter.shape:
+        raise ValueError(f"landmarks: expected as many rows as values, got {len(rows)}, {len(usual)}, {len(scatter)}")
+    if (np.diff(rows) <= 0).any():
+        raise ValueError("landmarks: expected each row once, ascending")
+    if (scatter < 0).any():
+        raise ValueError(f"landmarks: expected no scatter below 0, got {scatter.min()}")
+    level = content["tail_level"]
+    tail_level = math.nan if level is None else _number("tail_level", level)
+    return Landmarks(rows, usual, scatter, tail_level, _count("n_alone", content["n_alone"]))
 
 
 def _read_null(content: Mapping[str, Any]) -> NullScores:
@@ -121,8 +157,15 @@ def _read_null(content: Mapping[str, Any]) -> NullScores:
         raise ValueError(f"sizes: expected a number of atoms for each of {len(scores)} scores, got {len(sizes)}")
     if STATISTICS[name].unit == "atoms" and (scores < 0).any():
         raise ValueError(f"scores: expected no {name} below 0, got {scores.min()}")
+    groups = None
+    if "groups" in content:
+        groups = np.array([_count("groups", group) for group in content["groups"]], dtype=np.int64)
+        if groups.shape != scores.shape or len(np.unique(groups)) < len(groups):
+            raise ValueError(f"groups: expected a group of its own for each of {len(scores)} scores, got {len(groups)}")
     order = np.argsort(scores, kind="stable")
-    return NullScores(name, element, side, values, scores[order], sizes[order])
+    return NullScores(
+        name, element, side, values, scores[order], sizes[order], None if groups is None else groups[order]
+    )
 
 
 def _atomic_number(text: str) -> int:

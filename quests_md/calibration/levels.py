@@ -3,7 +3,7 @@
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,6 +20,7 @@ __all__ = [
     "Mode",
     "NullScores",
     "Per",
+    "Sharing",
     "Side",
     "Size",
     "as_released",
@@ -27,6 +28,7 @@ __all__ = [
     "kind_of",
     "level_of",
     "rate_of",
+    "sharing_of",
 ]
 
 Kind = Literal["conformal", "extrapolated", "none"]
@@ -86,6 +88,8 @@ class Level:
     """Median of the scores, where frames in distribution lie."""
     interval: tuple[float, float] | None = None
     """80 % interval of an extrapolated level."""
+    weight: float = 1.0
+    """Part of `rate` that counts where levels are judged together: they often raise an alarm in the same frames."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,6 +118,8 @@ class NullScores:
     """(n_groups,) one per group, ascending."""
     sizes: NDArray[np.int64] = field(repr=False)
     """(n_groups,) atoms in the largest frame of each group, in the order of `scores`."""
+    groups: NDArray[np.int64] | None = field(default=None, repr=False)
+    """(n_groups,) name of each group, in the order of `scores`; None: not known, as in older files."""
 
 
 def level_of(null: NullScores, size: Size, n_atoms: int, rate: float, count: int) -> Level:
@@ -142,7 +148,7 @@ def level_of(null: NullScores, size: Size, n_atoms: int, rate: float, count: int
     Vovk, Gammerman, Shafer, Algorithmic Learning in a Random World (2005), doi:10.1007/b106715.
     """
     if null.side == "below":
-        mirrored = replace(null, side="above", scores=-null.scores[::-1], sizes=null.sizes[::-1])
+        mirrored = replace(null, side="above", scores=-null.scores[::-1], sizes=null.sizes[::-1], groups=None)
         level = level_of(mirrored, size, n_atoms, rate, count)
         return replace(
             level,
@@ -187,7 +193,55 @@ def kind_of(levels: Sequence[Level]) -> Kind:
 
 def rate_of(levels: Sequence[Level]) -> float:
     """Bound of the rate of false alarms of all levels together; 1: no bound."""
-    return min(1.0, sum(level.rate for level in levels)) if levels else 1.0
+    return min(1.0, sum(level.rate * level.weight for level in levels)) if levels else 1.0
+
+
+class Sharing(NamedTuple):
+    """How several numbers share a rate of false alarms."""
+
+    multiplicity: float
+    """The joint rate is that of one number times this: between 1 (always out together) and their count (never)."""
+    is_exact: bool
+    """Whether the joint rate is then kept whatever the distribution, if groups are exchangeable."""
+
+
+def sharing_of(nulls: Sequence[NullScores], rate: float) -> Sharing:
+    """How numbers with these null distributions share the joint `rate`: by how often they are out in the same groups.
+
+    Let each number be out where it is among the k largest of its n scores. If U groups are out by any number, a new
+    group is out with a chance of at most (U + 1)/(n + 1): of n + 1 exchangeable groups at most U + 1 are out. So the
+    largest k with U + 1 <= rate (n + 1) keeps the joint rate, and each number has the rate k/(n + 1), or its even share
+    if that is larger (union bound). Where groups are too few for either, the ratio U/k is taken from the ten largest
+    scores of each number, as an estimate. With fewer than thirty groups in common, or where groups are not known,
+    numbers count as if they were never out together.
+    """
+    count = len(nulls)
+    if count < 2:
+        return Sharing(1.0, True)
+    of_groups = [
+        (null.groups, null.scores if null.side == "above" else -null.scores)
+        for null in nulls
+        if null.groups is not None
+    ]
+    if len(of_groups) < count:
+        return Sharing(float(count), True)
+    shared = of_groups[0][0]
+    for groups, _ in of_groups[1:]:
+        shared = np.intersect1d(shared, groups)
+    n = len(shared)
+    if n < FEWEST_SCORES:
+        return Sharing(float(count), True)
+    ranks = np.empty((count, n), np.int64)  # 0: the largest
+    for rank, (groups, scores) in zip(ranks, of_groups, strict=True):
+        place = np.argsort(groups)[np.searchsorted(np.sort(groups), shared)]
+        rank[np.argsort(-scores[place], kind="stable")] = np.arange(n)
+    n_out = np.searchsorted(np.sort(ranks.min(axis=0)), np.arange(1, n + 1))  # by the k = 1, 2, ... largest
+    allowed = rate * (n + 1)
+    k = int((n_out + 1 <= allowed).sum())
+    multiplicity = min(allowed / k, count) if k else float(count)
+    if allowed >= multiplicity:  # of a single number at least the largest score may be beyond
+        return Sharing(max(multiplicity, 1.0), True)
+    return Sharing(float(np.clip(n_out[FEW_ABOVE - 1] / FEW_ABOVE, 1.0, count)), False)
 
 
 def _scores_for(

@@ -2,24 +2,56 @@
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import NamedTuple
 
 import numpy as np
 from ase.data import chemical_symbols
 from numpy.typing import NDArray
 
 from quests_md._progress import track
-from quests_md.reference import Reference, near_largest
+from quests_md.reference import Reference, near_largest, whole_groups
 
+from .landmarks import Landmarks, LocalScorer, learn_landmarks
 from .levels import ANY_ELEMENT, GUESS, Mode, NullScores, Side
-from .statistics import SAMPLE_ATOMS, SEED, SKETCH_ROWS, STATISTICS, FrameNumbers, Statistic, frame_entropy, sample
+from .statistics import (
+    SAMPLE_ATOMS,
+    SEED,
+    SKETCH_ROWS,
+    STATISTICS,
+    FrameNumbers,
+    Scale,
+    Statistic,
+    frame_entropy,
+    sample,
+)
 
-__all__ = ["TAIL_SHARE", "HeldOut", "held_out_frames", "separate_frames"]
+__all__ = [
+    "TAIL_SHARE",
+    "HeldOut",
+    "Nulls",
+    "held_out_frames",
+    "held_out_neighbourhoods",
+    "separate_frames",
+    "separate_neighbourhoods",
+]
 
 #: Share of the environments in distribution that lie above the atom level, by which `n_tail` counts.
 TAIL_SHARE = 0.01
 
+#: Most environments whose local scores are held out.
+MOST_NEIGHBOURHOODS = 100_000
+
 #: One in so many groups sets the atom level; the environments above it are counted in the groups between.
 ATOM_LEVEL_GROUPS = 4
+
+
+class Nulls(NamedTuple):
+    """What is known of numbers of frames in distribution."""
+
+    nulls: list[NullScores]
+    """The null distributions of all statistics of one scale."""
+    tail_levels: dict[int, float]
+    """Level above which environments of each element count: the atom level, nats, or that of local scores."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -36,26 +68,28 @@ class HeldOut:
     """Whether low values are as the full reference would give them: not where rows of it were left out."""
     by_element: bool
     """Whether atoms are compared with those of their element only."""
+    scale: Scale = "plain"
+    """Rows that were judged: those of single environments, or averaged ones, which have local scores."""
 
-    def nulls(self) -> tuple[list[NullScores], dict[int, float]]:
-        """The null distributions of all statistics, and the atom level in nats of each element.
+    def nulls(self) -> Nulls:
+        """The null distributions of the statistics of this scale, and the levels above which environments are counted.
 
-        The atom levels come from every fourth group and the numbers above them from the groups between, so that no
-        group counts above a level of its own making.
+        The latter come from every fourth group and the numbers above them from the groups between, so that no group
+        counts above a level of its own making.
         """
         kept = np.flatnonzero([frame.ranked.any() for frame in self.full])
         if not len(kept):
-            return [], {}
+            return Nulls([], {})
         groups = self.groups[kept]
         sets_level = np.isin(groups, np.unique(groups)[::ATOM_LEVEL_GROUPS])
         seen = {int(z) for frame in self.full for z in np.unique(frame.atoms.numbers)}
-        elements = sorted(seen) if self.by_element else [ANY_ELEMENT]
-        atom_levels = _atom_levels([self.full[i] for i in kept[sets_level]], self.full, elements)
-        full = [replace(self.full[i], tail=_above(self.full[i], atom_levels)) for i in kept]
+        elements = sorted(seen) if self.by_element and self.scale == "plain" else [ANY_ELEMENT]
+        tail_levels = _tail_levels([self.full[i] for i in kept[sets_level]], self.full, elements)
+        full = [_with_tail(self.full[i], tail_levels) for i in kept]
         proven = [self.proven[i] for i in kept]
-        has_modes = not _have_equal_averages(full, proven)
+        has_modes = self.scale == "plain" and not _have_equal_averages(full, proven)
         found: list[NullScores] = []
-        for statistic in STATISTICS.values():
+        for statistic in (s for s in STATISTICS.values() if s.scale == self.scale):
             counts = np.flatnonzero(~sets_level) if statistic.over == "tail" else np.arange(len(kept))
             sides = [s for s in statistic.sides if s == "above" or self.has_low_tails or not statistic.needs_reference]
             modes: tuple[Mode, ...] = ("full", "proven") if statistic.over == "sample" and has_modes else ("full",)
@@ -65,13 +99,13 @@ class HeldOut:
                     values, sizes = _values_and_sizes(statistic, frames, mode, z)
                     known = np.isfinite(values)
                     for side in sides:
-                        scores, largest = _extremes(values[known], groups[counts[known]], sizes[known], side)
+                        scores = _extremes(values[known], groups[counts[known]], sizes[known], side)
                         element = None if z == ANY_ELEMENT else chemical_symbols[z]
                         of = mode if len(modes) > 1 else "both"
-                        found.append(NullScores(statistic.name, element, side, of, scores, largest))
+                        found.append(NullScores(statistic.name, element, side, of, *scores))
         # the order in files, on which checksums rest
         found.sort(key=lambda n: (STATISTICS[n.statistic].over == "tail", n.values == "proven", n.statistic))
-        return found, atom_levels
+        return Nulls(found, tail_levels)
 
 
 def held_out_frames(
@@ -88,6 +122,32 @@ def held_out_frames(
     return _collect(reference, reference, dh, groups, threads)
 
 
+def held_out_neighbourhoods(
+    reference: Reference, frame_groups: NDArray[np.int64] | None, rng: int | np.random.Generator, threads: int | None
+) -> tuple[HeldOut, Landmarks]:
+    """Local scores of frames of the reference, each as if its group were not in it, and the landmarks.
+
+    Whole groups up to 100 000 environments: landmarks make scores cheap. The reference has averaged rows.
+    """
+    groups = reference.arrays.groups_of_rows(frame_groups)
+    rows = whole_groups(groups, MOST_NEIGHBOURHOODS, np.random.default_rng(rng))
+    learnt = learn_landmarks(reference, frame_groups, rows, threads)
+    scores = np.full(reference.n_environments, np.nan)
+    scores[rows] = learnt.scores
+    of_frames = reference.arrays.frame_group if frame_groups is None else frame_groups
+    return _collect_local(reference, scores, of_frames), learnt.landmarks
+
+
+def separate_neighbourhoods(reference: Reference, apart: Reference, threads: int | None) -> tuple[HeldOut, Landmarks]:
+    """Local scores of frames that are not in the reference, judged by all of its landmarks."""
+    landmarks = learn_landmarks(reference, None, np.empty(0, np.int64), threads).landmarks
+    averaged = apart.averaged_rows
+    assert averaged is not None
+    scores = LocalScorer(reference, landmarks).scores(averaged, apart.numbers, threads=threads)
+    scores[~np.isfinite(scores)] = np.nan
+    return _collect_local(apart, scores, apart.arrays.frame_group), replace(landmarks, n_alone=0)
+
+
 def separate_frames(reference: Reference, apart: Reference, threads: int | None) -> HeldOut:
     """Frames that are not in the reference, judged against all of it."""
     dh = reference.evaluate(apart.rows, apart.numbers, threads=threads)
@@ -96,8 +156,27 @@ def separate_frames(reference: Reference, apart: Reference, threads: int | None)
     return _collect(reference, apart, dh, apart.arrays.frame_group, threads)
 
 
+def _collect_local(source: Reference, scores: NDArray[np.float64], groups: NDArray[np.int64]) -> HeldOut:
+    """Numbers of the frames of `source` some of whose rows have a local score that is not NaN."""
+    frames, pair_distances = [], source.pair_distances()
+    order = source.arrays.frame_order
+    indices, starts = np.unique(source.arrays.atom_frame[order], return_index=True)
+    atoms_of = np.split(order, starts[1:]) if len(indices) else []
+    chosen = [(int(i), atoms) for i, atoms in zip(indices, atoms_of, strict=True) if not np.isnan(scores[atoms]).all()]
+    for index, atoms in chosen:
+        nothing = np.full(len(atoms), np.nan)
+        known = np.isfinite(scores[atoms])
+        frame = FrameNumbers(source.frame(index), nothing, known, nothing, np.nan, pair_distances, nothing)
+        frames.append(replace(frame, local=scores[atoms]))
+    return HeldOut(frames, frames, groups[[index for index, _ in chosen]], True, False, "averaged")
+
+
 def _collect(
-    reference: Reference, source: Reference, dh: NDArray[np.float64], groups: NDArray[np.int64], threads: int | None
+    reference: Reference,
+    source: Reference,
+    dh: NDArray[np.float64],
+    groups: NDArray[np.int64],
+    threads: int | None,
 ) -> HeldOut:
     """Numbers of the frames of `source` whose dH is not NaN.
 
@@ -141,15 +220,15 @@ def _collect(
     return HeldOut(full, proven, groups[frames], is_separate, reference.match == "element")
 
 
-def _atom_levels(
+def _tail_levels(
     frames: Sequence[FrameNumbers], everything: Sequence[FrameNumbers], elements: Sequence[int]
 ) -> dict[int, float]:
-    """DH that a hundredth of the environments of each element exceed; of all frames where these have none of it."""
+    """What a hundredth of the environments of each element exceed; of all frames where these have none of it."""
     levels = {}
     for z in elements:
         levels[z] = GUESS
         for chosen in (frames, everything):
-            parts = [f.dh[f.ranked & (f.atoms.numbers == z)] if z != ANY_ELEMENT else f.dh[f.ranked] for f in chosen]
+            parts = [_scored(f)[f.ranked & ((f.atoms.numbers == z) | (z == ANY_ELEMENT))] for f in chosen]
             values = np.concatenate(parts or [np.empty(0)])
             if len(values):
                 levels[z] = float(np.quantile(values, 1 - TAIL_SHARE, method="higher"))
@@ -157,10 +236,16 @@ def _atom_levels(
     return levels
 
 
-def _above(frame: FrameNumbers, atom_levels: Mapping[int, float]) -> NDArray[np.bool_]:
-    """Environments of finite dH above the atom level."""
-    levels = [atom_levels.get(int(z), atom_levels.get(ANY_ELEMENT, GUESS)) for z in frame.atoms.numbers]
-    return frame.ranked & (frame.dh > np.array(levels))
+def _scored(frame: FrameNumbers) -> NDArray[np.float64]:
+    """(n,) dH of a frame, or its local scores if it has them."""
+    return frame.dh if frame.local is None else frame.local
+
+
+def _with_tail(frame: FrameNumbers, levels: Mapping[int, float]) -> FrameNumbers:
+    """The frame with its environments above the level of their element."""
+    of_atoms = np.array([levels.get(int(z), levels.get(ANY_ELEMENT, GUESS)) for z in frame.atoms.numbers])
+    above = frame.ranked & (_scored(frame) > of_atoms)
+    return replace(frame, tail=above) if frame.local is None else replace(frame, local_tail=above)
 
 
 def _have_equal_averages(full: Sequence[FrameNumbers], proven: Sequence[FrameNumbers]) -> bool:
@@ -185,12 +270,12 @@ def _values_and_sizes(
 
 def _extremes(
     values: NDArray[np.float64], groups: NDArray[np.int64], sizes: NDArray[np.int64], side: Side
-) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
-    """The most extreme value of each group, ascending, and the size of the group's largest frame."""
-    _, where = np.unique(groups, return_inverse=True)
+) -> tuple[NDArray[np.float64], NDArray[np.int64], NDArray[np.int64]]:
+    """The most extreme value of each group, ascending, the size of the group's largest frame, and the group."""
+    names, where = np.unique(groups, return_inverse=True)
     n = int(where.max(initial=-1)) + 1
     largest, scores = np.zeros(n, np.int64), np.full(n, -np.inf if side == "above" else np.inf)
     np.maximum.at(largest, where, sizes)
     (np.maximum if side == "above" else np.minimum).at(scores, where, values)
     order = np.argsort(scores, kind="stable")
-    return scores[order], largest[order]
+    return scores[order], largest[order], names[order]

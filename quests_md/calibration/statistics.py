@@ -13,6 +13,8 @@ from numpy.typing import NDArray
 from quests_md._threads import available_threads
 from quests_md.engine import build_index, entropy
 from quests_md.environments import PairDistances, bare, hashed, largest_cluster
+from quests_md.errors import MismatchError
+from quests_md.reference import Reference
 
 from .levels import Level, Side, Size, as_released, count_excess
 
@@ -23,9 +25,11 @@ __all__ = [
     "SKETCH_ROWS",
     "STATISTICS",
     "FrameNumbers",
+    "Scale",
     "Statistic",
     "check_statistics",
     "frame_entropy",
+    "require_rows",
     "sample",
 ]
 
@@ -54,13 +58,17 @@ class FrameNumbers:
     averaged: NDArray[np.float64]
     """(n,) dH in nats that averages are taken of: what is finite, or in "proven" mode of the sample; elsewhere NaN."""
     entropy: float
-    """Self-entropy in nats of all rows of the frame, or in "proven" mode of those of the sample."""
+    """Self-entropy in nats of all rows of the frame, or in "proven" mode of those of the sample; NaN: not asked for."""
     pair_distances: PairDistances = field(repr=False)
     """(smallest, median) nearest-neighbour distance in Å of the reference per pair of atomic numbers (a <= b)."""
     excess: NDArray[np.float64]
     """(n,) dH minus the level of the environment in nats, or a bound of that where dH is NaN. NaN: no levels yet."""
     tail: NDArray[np.bool_] | None = None
     """(n,) environments above the atom level; None: not looked for."""
+    local: NDArray[np.float64] | None = None
+    """(n,) local scores, see `LocalScorer`; NaN: nothing to compare with; None: not looked at."""
+    local_tail: NDArray[np.bool_] | None = None
+    """(n,) environments above the level of local scores that 1 % exceed; None: not looked for."""
 
     def of_element(self, number: int) -> "FrameNumbers":
         """The numbers of the environments of one atomic number; the entropy stays that of the frame."""
@@ -73,6 +81,8 @@ class FrameNumbers:
             averaged=self.averaged[here],
             excess=self.excess[here],
             tail=None if self.tail is None else self.tail[here],
+            local=None if self.local is None else self.local[here],
+            local_tail=None if self.local_tail is None else self.local_tail[here],
         )
 
     def average(self, of: Callable[[NDArray[np.float64]], np.floating[Any]]) -> float | None:
@@ -80,6 +90,9 @@ class FrameNumbers:
         values = self.averaged[~np.isnan(self.averaged)]
         return float(of(values)) if len(values) else None
 
+
+#: Rows that a statistic is made of.
+Scale = Literal["plain", "averaged"]
 
 Value = TypeVar("Value", float, NDArray[np.float64])
 
@@ -95,8 +108,8 @@ class Statistic:
     """Its name, in `Check.further` or of a field of `Check`."""
     text: str
     """What it is, in a few words."""
-    unit: Literal["nats", "atoms"]
-    """Its unit. Beyond a level of atoms the log of the ratio counts, beyond one of nats the difference."""
+    unit: Literal["nats", "deviations", "atoms"]
+    """Its unit. Beyond a level of atoms the log of the ratio counts, beyond any other the difference."""
     size: Size
     """Which groups of frames speak for a frame of N atoms, see `level_of`."""
     of: Callable[[FrameNumbers], float | None] = field(repr=False)
@@ -115,6 +128,8 @@ class Statistic:
     needs_reference: bool = True
     """Whether it is a comparison with the reference. Then frames of a group that is left out say nothing of how low the
     statistic may be."""
+    scale: Scale = "plain"
+    """Rows that it is made of: those of single environments, or those averaged over the neighbourhood."""
     has_baseline: bool = False
     """Whether the first stretch of a run can judge it: an average over a frame is nearly normal."""
 
@@ -172,8 +187,29 @@ def _tail_cluster(frame: FrameNumbers) -> int | None:
     return None if frame.tail is None else largest_cluster(frame.atoms, frame.tail, frame.pair_distances)
 
 
-def _entropy(frame: FrameNumbers) -> float:
-    return frame.entropy
+def _entropy(frame: FrameNumbers) -> float | None:
+    return None if math.isnan(frame.entropy) else frame.entropy
+
+
+def _local(frame: FrameNumbers, of: Callable[[NDArray[np.float64]], np.floating[Any]]) -> float | None:
+    known = np.empty(0) if frame.local is None else frame.local[~np.isnan(frame.local)]
+    return float(of(known)) if len(known) else None
+
+
+def _local_max(frame: FrameNumbers) -> float | None:
+    return _local(frame, np.max)
+
+
+def _local_mean(frame: FrameNumbers) -> float | None:
+    return _local(frame, np.mean)
+
+
+def _local_n_tail(frame: FrameNumbers) -> int | None:
+    return None if frame.local_tail is None else int(frame.local_tail.sum())
+
+
+def _local_cluster(frame: FrameNumbers) -> int | None:
+    return None if frame.local_tail is None else largest_cluster(frame.atoms, frame.local_tail, frame.pair_distances)
 
 
 _BOTH: tuple[Side, ...] = ("above", "below")
@@ -191,6 +227,19 @@ STATISTICS = {
             *("frame_entropy", "self-entropy of the frame", "nats", "same", _entropy, "sample", _BOTH),
             needs_reference=False,
             has_baseline=True,
+        ),
+        Statistic(
+            "local_mean", "mean local score", "deviations", "mean", _local_mean, scale="averaged", has_baseline=True
+        ),
+        Statistic("local_max", "largest local score", "deviations", "extreme", _local_max, scale="averaged"),
+        Statistic(
+            *("local_tail", "atoms above the local level", "atoms", "mean", _local_n_tail, "tail"),
+            scale="averaged",
+            is_share=True,
+            has_baseline=True,
+        ),
+        Statistic(
+            *("local_cluster", "largest cluster of them", "atoms", "extreme", _local_cluster, "tail"), scale="averaged"
         ),
     )
 }
@@ -215,6 +264,16 @@ def check_statistics(names: object) -> tuple[str, ...]:
         got = repr(unknown[0]) if unknown else "none"
         raise ValueError(f"statistics: expected names among {', '.join(STATISTICS)}, got {got}")
     return chosen
+
+
+def require_rows(reference: Reference, names: Iterable[str]) -> None:
+    """MismatchError if one of the statistics is of averaged rows, and the reference has none."""
+    lacking = [name for name in names if STATISTICS[name].scale == "averaged"]
+    if lacking and reference.averaged_rows is None:
+        raise MismatchError(
+            f"statistics: {lacking[0]} needs averaged rows, which the reference lacks: it is of an older file or of a "
+            "descriptor of one's own; build it again from its frames, or choose statistics of plain rows"
+        )
 
 
 def sample(identities: NDArray[np.uint64], seed: int) -> NDArray[np.int64]:

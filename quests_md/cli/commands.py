@@ -15,7 +15,7 @@ from quests_md._arguments import check_bandwidth, check_folder, check_integer
 from quests_md._json import dumps
 from quests_md._progress import track
 from quests_md._words import many
-from quests_md.calibration import DEFAULT_STATISTICS, STATISTICS, Calibration, calibrate, power
+from quests_md.calibration import DEFAULT_STATISTICS, STATISTICS, Calibration, calibrate, power, sight
 from quests_md.environments import Descriptor
 from quests_md.hosts import score_trajectory
 from quests_md.io import count_frames, expand_sources
@@ -178,15 +178,15 @@ def set_levels(
         known,
         false_alarms=false_alarms,
         per=per,  # type: ignore[arg-type]  # checked there
-        statistics=_statistic_names(statistics) or DEFAULT_STATISTICS,
+        statistics=_statistic_names(statistics) or None,
         checks=checks,
         groups=groups,
         frames=frames,
         rng=seed,
         threads=threads,
     )
-    echo(fold(calibration.describe(atoms), sys.stdout))
     found = power(known, calibration, n_atoms=atoms, rng=seed, threads=threads)
+    echo(fold(f"{sight(found)}\n{calibration.describe(atoms)}", sys.stdout))
     echo("\n" + "\n".join(power_rows(calibration, found, atoms)))
     if output is not None:
         calibration.save(output)

@@ -4,11 +4,13 @@ from .backend import build_index
 from .bandwidth import best_bandwidth
 from .compilation import announce_compilation, are_kernels_cached
 from .index import Index
+from .regression import KernelRegression
 from .sums import BANDWIDTH, delta_entropy, diversity, entropy, minus_log_sums, overlap
 
 __all__ = [
     "BANDWIDTH",
     "Index",
+    "KernelRegression",
     "announce_compilation",
     "are_kernels_cached",
     "best_bandwidth",

@@ -24,7 +24,7 @@ def labelled_copy(
     """A copy of a frame with the numbers of its check, dH per atom, and the energy and forces that it has already.
 
     `event` is the one that is open, `delta_entropy` (n_atoms,) in nats, `fingerprint` that of the reference. Without
-    `delta_entropy` (the frame could not be judged) the copy has neither dH nor `above`.
+    `delta_entropy` (the frame could not be judged) the copy has neither dH nor `above` nor local scores.
     """
     frame: Atoms = atoms.copy()
     frame.info = {key: value for key, value in frame.info.items() if _is_writable(key, value)}
@@ -37,6 +37,8 @@ def labelled_copy(
         frame.info["dh_max"] = float(delta_entropy.max())
         frame.set_array("delta_entropy", np.asarray(delta_entropy))
         frame.set_array("above", np.asarray(check.above))
+        if check.local_score is not None:
+            frame.set_array("local_score", np.asarray(check.local_score))
     if check.energy_per_atom is not None:  # then the calculator has the results of exactly this frame
         found: dict[str, Any] = {"energy": check.energy_per_atom * len(atoms)}
         forces = getattr(atoms.calc, "results", {}).get("forces")

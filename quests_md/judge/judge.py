@@ -13,7 +13,17 @@ from ase import Atoms
 from numpy.typing import NDArray
 
 from quests_md._arguments import check_choice
-from quests_md.calibration import SEED, SKETCH_ROWS, STATISTICS, Calibration, FrameNumbers, Level, Mode, count_excess
+from quests_md.calibration import (
+    SEED,
+    SKETCH_ROWS,
+    STATISTICS,
+    Calibration,
+    FrameNumbers,
+    Level,
+    LocalScorer,
+    Mode,
+    count_excess,
+)
 from quests_md.environments import (
     MAX_COORDINATE,
     Descriptor,
@@ -22,6 +32,7 @@ from quests_md.environments import (
     bare,
     close_pairs,
     describe,
+    describe_both,
     element_symbol,
     frame_facts,
     largest_cluster,
@@ -32,7 +43,15 @@ from quests_md.records import CHECK_FIELDS, Check
 from quests_md.reference import Reference, require_equal_settings
 
 from .judged import Judged, Opinion, called_off, opinion_of, with_excesses
-from .modes import Environments, evaluate_full, evaluate_proven
+from .modes import (
+    Environments,
+    Wanted,
+    evaluate_full,
+    evaluate_proven,
+    excess_of_atoms,
+    tail_of,
+    with_local_scores,
+)
 from .phases import Phases
 
 __all__ = ["FULL_LIMIT", "Judge", "Values"]
@@ -43,6 +62,9 @@ Values = Mode | Literal["auto"]
 #: values="auto" evaluates every atom up to this many pairs of an atom and a reference row (or another atom).
 FULL_LIMIT = 5e7
 
+#: Statistics with a field of their own that are not told where only local scores are in use.
+DEAR = ("tail_cluster", "frame_entropy")
+
 PS_PER_NS = 1000.0
 
 
@@ -52,6 +74,7 @@ class _Cache:
 
     pair_distances: PairDistances
     sketch: Reference | None = None
+    scorer: LocalScorer | None = None
     levels: tuple[tuple[Any, ...], tuple[Level, ...]] | None = None
     phase_levels: tuple[tuple[Any, ...], dict[str, Level]] | None = None
 
@@ -195,7 +218,7 @@ class Judge:
             self._require_centers(atoms.numbers)
             if not isinstance(self.reference.descriptor, Descriptor):
                 wrapped_positions(atoms)  # a descriptor of one's own may not look
-            rows = describe(self.reference.descriptor, seen, self.threads)
+            rows, of_neighbourhoods = self._describe(seen)
             crowded = close_pairs(atoms, self._cache.pair_distances)
         except UnsuitableFrameError:  # the reference is not for such frames: nothing has exploded
             raise
@@ -215,17 +238,21 @@ class Judge:
             levels=self.calibration.dh_levels(levels, numbers),
             atom_levels=self.calibration.atom_level(numbers),
             pair_distances=self._cache.pair_distances,
+            averaged=of_neighbourhoods if is_all or of_neighbourhoods is None else of_neighbourhoods[centers],
         )
         found = self._evaluate(environments, self.mode(len(atoms)))
-        above = ~(found.excess <= 0)
-        # those with a field of their own are always told, others cost nothing unless they are in use
-        told = (name for name in STATISTICS if name in CHECK_FIELDS or name in self.calibration.statistics)
+        excess = excess_of_atoms(found, self.calibration, levels)
+        above = ~(excess <= 0)
+        # those with a field of their own are told as well: all of them where one is in use, else those that cost little
+        in_use = self.calibration.statistics
+        dear = () if Wanted.by(self.calibration).plain else DEAR
+        told = (name for name in STATISTICS if name in in_use or (name in CHECK_FIELDS and name not in dear))
         values = {name: STATISTICS[name].of(found) for name in told}
         own: dict[str, Any] = {name: value for name, value in values.items() if name in CHECK_FIELDS}
-        further = {name: values[name] for name in self.calibration.statistics if name not in own}
+        further = {name: values[name] for name in in_use if name not in own}
         # an element without a reference is out whatever the statistics
-        in_use = dict.fromkeys((*self.calibration.statistics, *(["dh_max"] if check.n_unknown else [])))
-        excesses = {name: STATISTICS[name].excess(found, values[name], levels, self.release) for name in in_use}
+        judged = dict.fromkeys((*in_use, *(["dh_max"] if check.n_unknown else [])))
+        excesses = {name: STATISTICS[name].excess(found, values[name], levels, self.release) for name in judged}
         explosion = crowded.reason or facts.not_finite
         # a second judge may call alarms off, but not those of explosions and unknown elements
         opinion = Opinion()
@@ -245,14 +272,14 @@ class Judge:
             product = max(beyond, key=lambda name: beyond[name])
             of_product = labels == self.phases.names.index(product)
             excesses |= {f"phase:{name}": excess for name, excess in beyond.items()}
-        worst, tail = _worst(found), found.tail if self.calibration.counts_tail else None
+        worst, tail = _worst(found, excess), tail_of(found, self.calibration)
         check = with_excesses(check, excesses)
         check = replace(
             check,
             **own,
             n_above=int(above.sum()),
             largest_cluster=largest_cluster(environments.atoms, above, self._cache.pair_distances),
-            excess=float(found.excess.max()),
+            excess=float(excess.max()),
             worst_atom=None if worst is None else int(centers[worst]),
             worst_element=None if worst is None else element_symbol(int(numbers[worst])),
             state="out" if explosion else check.state,
@@ -264,6 +291,7 @@ class Judge:
             elapsed_us=(time.perf_counter() - start) * 1e6,
             delta_entropy=_of_all(centers, found.dh, len(atoms), math.nan),
             above=_of_all(centers, above, len(atoms), False),
+            local_score=None if found.local is None else _of_all(centers, found.local, len(atoms), math.nan),
         )
         return Judged(
             check,
@@ -318,19 +346,33 @@ class Judge:
         """DH of every atom, whatever the mode; NaN for atoms that are no centers."""
         return self.reference.delta_entropy(rows, numbers=atoms.numbers, threads=self.threads)
 
+    def _describe(self, atoms: Atoms) -> tuple[NDArray[np.float64], NDArray[np.float64] | None]:
+        """Rows of a frame, and averaged ones where a statistic in use needs them."""
+        descriptor = self.reference.descriptor
+        if self.calibration.is_local:
+            return describe_both(descriptor, atoms, self.threads)
+        return describe(descriptor, atoms, self.threads), None
+
     def _evaluate(self, these: Environments, mode: Mode) -> FrameNumbers:
+        wanted, cache = Wanted.by(self.calibration), self._cache
         if mode == "full":
-            return evaluate_full(self.reference, these, self.threads)
-        if self._cache.sketch is None:
-            self._cache.sketch = self.reference.sketch(SKETCH_ROWS, SEED)
-        sketch, counts_tail = self._cache.sketch, self.calibration.counts_tail
-        return evaluate_proven(self.reference, sketch, these, self.threads, margin=self.margin, counts_tail=counts_tail)
+            found = evaluate_full(self.reference, these, self.threads, wanted)
+        else:
+            if cache.sketch is None:
+                cache.sketch = self.reference.sketch(SKETCH_ROWS, SEED)
+            found = evaluate_proven(self.reference, cache.sketch, these, self.threads, wanted, self.margin)
+        landmarks = self.calibration.landmarks
+        if not self.calibration.is_local or landmarks is None:
+            return found
+        if cache.scorer is None:
+            cache.scorer = LocalScorer(self.reference, landmarks)
+        return with_local_scores(found, these, cache.scorer, landmarks.tail_level, self.threads)
 
 
-def _worst(frame: FrameNumbers) -> int | None:
-    """Place of the environment whose dH is farthest above its level; None: no dH is known."""
-    known = np.flatnonzero(~np.isnan(frame.dh))
-    return int(known[np.argmax(frame.excess[known])]) if len(known) else None
+def _worst(found: FrameNumbers, excess: NDArray[np.float64]) -> int | None:
+    """Place of the environment that is farthest beyond its level; None: all are below by a proof."""
+    known = np.flatnonzero(~np.isnan(found.dh)) if excess is found.excess else np.arange(len(excess))
+    return int(known[np.argmax(excess[known])]) if len(known) else None
 
 
 def _of_all(where: NDArray[np.int64], values: NDArray[Any], n_atoms: int, other: Any) -> NDArray[Any]:

@@ -1,16 +1,44 @@
 """The two modes of evaluation: dH of every environment, or only of those where it decides something."""
 
-from dataclasses import dataclass
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import NamedTuple
 
 import numpy as np
 from ase import Atoms
 from numpy.typing import NDArray
 
-from quests_md.calibration import SEED, FrameNumbers, frame_entropy, sample
+from quests_md.calibration import SEED, STATISTICS, Calibration, FrameNumbers, Level, LocalScorer, frame_entropy, sample
 from quests_md.environments import PairDistances
 from quests_md.reference import Reference
 
-__all__ = ["Environments", "evaluate_full", "evaluate_proven"]
+__all__ = [
+    "Environments",
+    "Wanted",
+    "evaluate_full",
+    "evaluate_proven",
+    "excess_of_atoms",
+    "tail_of",
+    "with_local_scores",
+]
+
+
+class Wanted(NamedTuple):
+    """What the statistics in use need."""
+
+    plain: bool
+    """Whether any is of plain rows. Without one, what costs most is left out: in both modes the self-entropy of the
+    frame, in "proven" mode decisions and averages as well."""
+    tail: bool
+    """Whether environments above the atom level are counted."""
+
+    @classmethod
+    def by(cls, calibration: Calibration) -> "Wanted":
+        """What the statistics in use need."""
+        in_use = calibration.statistics
+        is_plain = any(STATISTICS[name].scale == "plain" for name in in_use)
+        return cls(is_plain, calibration.counts_tail)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -31,6 +59,8 @@ class Environments:
     """(n,) dH in nats above which `n_tail` counts."""
     pair_distances: PairDistances
     """Of the reference, see `FrameNumbers`."""
+    averaged: NDArray[np.float64] | None = None
+    """(n, width) averaged rows, 1/Å; None: nobody asks for them."""
 
     @property
     def numbers(self) -> NDArray[np.int64]:
@@ -44,7 +74,7 @@ class Environments:
         return excess
 
 
-def evaluate_full(reference: Reference, these: Environments, threads: int | None) -> FrameNumbers:
+def evaluate_full(reference: Reference, these: Environments, threads: int | None, wanted: Wanted) -> FrameNumbers:
     """Evaluate every environment."""
     known = these.known
     levels = these.levels, these.atom_levels
@@ -54,7 +84,7 @@ def evaluate_full(reference: Reference, these: Environments, threads: int | None
         dh=dh,
         ranked=np.ones(len(dh), dtype=bool),
         averaged=np.where(known, dh, np.nan),
-        entropy=frame_entropy(these.rows, reference.bandwidth, threads),
+        entropy=frame_entropy(these.rows, reference.bandwidth, threads) if wanted.plain else math.nan,
         pair_distances=these.pair_distances,
         excess=these.excess(dh),
         tail=~(known & (dh <= these.atom_levels)),
@@ -66,37 +96,69 @@ def evaluate_proven(
     sketch: Reference,
     these: Environments,
     threads: int | None,
-    *,
+    wanted: Wanted,
     margin: float,
-    counts_tail: bool,
 ) -> FrameNumbers:
     """Evaluate the environments that decide something; averages come from a fixed sample against the sketch.
 
-    DH of an environment is given down to `margin` nats below its level. `counts_tail`: whether a statistic in use needs
-    the environments above the atom level, which is lower than the level and dearer to prove.
+    DH of an environment is given down to `margin` nats below its level. The atom level is lower than the level, and
+    dearer to prove.
     """
     numbers, known = these.numbers, these.known
     near = these.levels - margin
-    lowest = np.minimum(near, these.atom_levels) if counts_tail else near
+    lowest = np.minimum(near, these.atom_levels) if wanted.tail else near
     of = these.levels, near, these.atom_levels
-    dh = reference.evaluate_above(these.rows, numbers, lowest, levels=of, threads=threads)
+    if wanted.plain:
+        dh = reference.evaluate_above(these.rows, numbers, lowest, levels=of, threads=threads)
+    else:
+        dh = np.where(known, np.nan, np.inf)
     open_ = ~(known & np.isnan(dh))
     above = open_ & ~(known & (dh <= these.levels))
     tail = open_ & ~(known & (dh <= these.atom_levels))
     # whether dH is known between the atom level and `near` depends on the statistics in use: it is given in no case
     dh[~(open_ & ~(known & (dh <= near)))] = np.nan
     chosen = sample(these.identities, SEED)
-    sampled = sketch.delta_entropy(these.rows[chosen], numbers=numbers[chosen], threads=threads)
-    sampled -= reference.log_shares(sketch, numbers[chosen])
     averaged, excess = np.full(len(dh), np.nan), these.excess(dh)
-    averaged[chosen] = np.where(known[chosen], sampled, np.nan)
+    if wanted.plain:
+        sampled = sketch.delta_entropy(these.rows[chosen], numbers=numbers[chosen], threads=threads)
+        sampled -= reference.log_shares(sketch, numbers[chosen])
+        averaged[chosen] = np.where(known[chosen], sampled, np.nan)
     return FrameNumbers(
         atoms=these.atoms,
         dh=dh,
         ranked=above,
         averaged=averaged,
-        entropy=frame_entropy(these.rows[chosen], reference.bandwidth, threads),
+        entropy=frame_entropy(these.rows[chosen], reference.bandwidth, threads) if wanted.plain else math.nan,
         pair_distances=these.pair_distances,
         excess=np.where(np.isnan(excess), -margin, excess),
-        tail=tail if counts_tail else None,
+        tail=tail if wanted.tail else None,
     )
+
+
+def with_local_scores(
+    found: FrameNumbers, these: Environments, scorer: LocalScorer, tail_level: float, threads: int | None
+) -> FrameNumbers:
+    """The numbers of a frame with the local scores of its environments; unknown elements have none, and are beyond."""
+    assert these.averaged is not None
+    local = scorer.scores(these.averaged, these.numbers, threads=threads)
+    local[~these.known] = np.nan
+    return replace(found, local=local, local_tail=~(local <= tail_level))
+
+
+def excess_of_atoms(found: FrameNumbers, calibration: Calibration, levels: Sequence[Level]) -> NDArray[np.float64]:
+    """(n,) how far each environment is beyond its level; inf for unknown elements.
+
+    In nats of dH, or in deviations where only local scores are in use. `levels`: those of the frame.
+    """
+    landmarks = calibration.landmarks
+    if found.local is None or landmarks is None or "dh_max" in calibration.statistics:
+        return found.excess
+    level = next((level.value for level in levels if level.statistic == "local_max"), landmarks.tail_level)
+    return np.where(np.isnan(found.local), np.inf, found.local - level)
+
+
+def tail_of(found: FrameNumbers, calibration: Calibration) -> NDArray[np.bool_] | None:
+    """(n,) environments whose clusters events follow; None: no statistic in use is of these."""
+    if calibration.counts_tail:
+        return found.tail
+    return found.local_tail

@@ -21,7 +21,7 @@ def null_distributions(calibration: Calibration, atoms: int | None = None) -> "F
     One panel per level in use, for a system of so many atoms: each held-out group of frames counts once, with its most
     extreme frame. A calibration whose levels rest on no held-out groups raises ValueError.
     """
-    numbers = calibration.typical_numbers(calibration.frame_atoms if atoms is None else atoms)
+    numbers = calibration.typical.numbers(atoms)
     levels = [level for level in calibration.alarm_levels(numbers) if np.isfinite(level.value) and level.n_groups]
     if not levels:
         raise ValueError("calibration: expected held-out groups of frames to draw, got none")

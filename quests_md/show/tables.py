@@ -131,7 +131,7 @@ def latest(events: Sequence[Event]) -> list[Event]:
 
 def power_rows(calibration: Calibration, found: Sequence[Power], atoms: int | None) -> list[str]:
     """What share of disturbed frames the levels would catch: a column per level in use, a row per disturbance."""
-    numbers = calibration.typical_numbers(atoms or calibration.frame_atoms)
+    numbers = calibration.typical.numbers(atoms or None)
     levels = calibration.alarm_levels(numbers)
     columns = [["alarm by", "level", "kind", "rate", *(entry.disturbance for entry in found)]]
     for level in levels:

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from scipy.stats import t as student
 
 from quests_md._arguments import check_positive
-from quests_md.calibration import NullScores, as_released, level_of
+from quests_md.calibration import STATISTICS, NullScores, as_released, level_of
 from quests_md.judge import GROWN, GROWTH
 from quests_md.records import Check
 
@@ -50,8 +50,9 @@ class Baseline:
 
     A value is out beyond mean -+ t s sqrt(1 + 1/m): the prediction interval of normal numbers, with m the number of
     independent checks in the baseline (from their measured autocorrelation) and t the Student quantile with m - 1
-    degrees of freedom. A slow drift is looked for with `Cusum` on means of blocks of checks; the reference value of
-    `Cusum` is widened by twice the standard error of the baseline's mean. Level and drift take half of the rate each.
+    degrees of freedom. Counts of atoms are judged by twice their root, which is nearly normal. A slow drift is looked
+    for with `Cusum` on means of blocks of checks; the reference value of `Cusum` is widened by twice the standard error
+    of the baseline's mean. Level and drift take half of the rate each.
 
     `rate` is that of checks out by mistake, by all statistics together. The trigger counts a statistic as back
     `release` nats below its level; values half of the way from the level to the mean are given as back, too. A
@@ -95,14 +96,14 @@ class Baseline:
         if not self.is_complete:
             if time_ps - self._start_ps <= self.duration_ps:
                 for name, series in self._series.items():
-                    value = values.get(name)
+                    value = _as_normal(name, values.get(name))
                     if value is not None and math.isfinite(value):
                         series.append(value)
                 return {}
             self._finish()
         excesses: dict[str, float] = {}
         for name, judged in self._judged.items():
-            value = values.get(name)
+            value = _as_normal(name, values.get(name))
             if value is None or math.isnan(value):
                 continue
             excesses[name] = as_released(
@@ -171,7 +172,7 @@ class Baseline:
             cusum = Cusum(mean, block_deviation, shift=1 + 4 / math.sqrt(m), run_length=run_length)
             self._judged[name] = _Judged(mean - reach, mean + reach, cusum, per_block)
             lines.append(
-                f"{name}: {mean - reach:.3f} ... {mean + reach:.3f} nats (normal; {m:.0f} of {len(x)} independent), "
+                f"{name}: {_range(name, mean - reach, mean + reach)} (normal; {m:.0f} of {len(x)} independent), "
                 f"drift: means of {per_block} checks, one false alarm in {cusum.run_length * per_block:.0f} checks if "
                 "mean and deviation were known exactly"
             )
@@ -208,6 +209,21 @@ class OwnClusters:
         """Continue where `state` was taken."""
         self._sizes = {name: list(sizes) for name, sizes in state["sizes"].items()}
         self._levels = dict(state["levels"])
+
+
+def _as_normal(name: str, value: float | None) -> float | None:
+    """A statistic as a number that is nearly normal: for a count twice the root (Anscombe, doi:10.2307/2332343)."""
+    if value is None or STATISTICS[name].unit != "atoms":
+        return value
+    return 2 * math.sqrt(value + 3 / 8)
+
+
+def _range(name: str, low: float, high: float) -> str:
+    """Both ends of an interval of `_as_normal` in the unit of the statistic."""
+    unit = STATISTICS[name].unit
+    if unit == "atoms":
+        low, high = (max(x, 0.0) ** 2 / 4 - 3 / 8 for x in (low, high))
+    return f"{low:.3f} ... {high:.3f} {unit}"
 
 
 def n_independent(x: NDArray[np.float64]) -> float:

@@ -6,10 +6,10 @@ from dataclasses import dataclass, fields
 from typing import Any, NamedTuple
 
 from quests_md._json import from_mapping, number, to_mapping
-from quests_md.records import Check, Event, EventKind
+from quests_md.records import CLUSTER_ALARMS, Check, Event, EventKind
 
 from .cluster_tracker import ClusterTracker
-from .findings import CLUSTER_ALARM, Findings, Peak
+from .findings import Findings, Peak
 
 __all__ = ["EventCourse"]
 
@@ -156,8 +156,7 @@ class EventCourse:
 
     def confirm(self, event_id: int, check: Check, findings: Findings) -> None:
         """Patience is spent: the event is open."""
-        if self.channel != "novel":
-            self.reason, self.phase = findings.reason(self.channel)
+        self.reason, self.phase = findings.reason(self.channel)
         self._opening = _Opening(event_id, check.step, self.n_checks - 1)
 
     def update_kind(self, check: Check, alarms: Sequence[str]) -> bool:
@@ -178,7 +177,7 @@ class EventCourse:
         """The event as it stands."""
         peak = self._peak
         assert peak is not None
-        by_cluster = self.channel == "novel" and CLUSTER_ALARM in self._alarms
+        by_cluster = self.channel == "novel" and any(name in self._alarms for name in CLUSTER_ALARMS)
         sizes = ((step, cluster if by_cluster else size) for step, size, cluster in self._history.entries)
         return Event(
             id=self.event_id,

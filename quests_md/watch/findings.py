@@ -25,18 +25,15 @@ from quests_md._json import from_mapping, to_mapping
 from quests_md.calibration import TAIL_SHARE
 from quests_md.environments import clusters, coordination, identities
 from quests_md.judge import Judged
-from quests_md.records import Environment, EventKind, NearestEnvironment
+from quests_md.records import CLUSTER_ALARMS, Check, Environment, EventKind, NearestEnvironment
 from quests_md.reference import Reference
 
 from .cluster_tracker import ClusterTracker
 
-__all__ = ["CLUSTER_ALARM", "Findings", "FrameFindings", "LoggedFindings", "Peak"]
+__all__ = ["Findings", "FrameFindings", "LoggedFindings", "Peak"]
 
 #: Most atoms an event names.
 MOST_ATOMS = 1000
-
-#: The alarm by which an event is a cluster, and not atoms each of which is above its level.
-CLUSTER_ALARM = "tail_cluster"
 
 #: Atoms of an event whose environments are described.
 EXPLAINED = 3
@@ -77,6 +74,10 @@ class FrameFindings:
         """Why an event is open, where the check's numbers do not say it, and the phase that grows."""
         judged, check = self.judged, self.judged.check
         reason, phase = judged.reason or check.explosion if channel == "exploded" else "", None
+        if channel == "novel":
+            reason = _of_neighbourhoods(check)
+            if not reason:
+                return reason, phase
         if channel == "transition":
             phase = judged.product_phase
             if phase is not None and check.excesses.get(f"phase:{phase}", -math.inf) > 0:
@@ -157,7 +158,7 @@ class FrameFindings:
         chosen, tail = self._flagged(channel), self.judged.tail
         if chosen.any() or tail is None or channel == "exploded" or self._is_of_phase(channel):
             return chosen
-        if CLUSTER_ALARM in self.judged.check.alarms:
+        if any(name in self.judged.check.alarms for name in CLUSTER_ALARMS):
             chosen[clusters(self.atoms, tail, self.reference.pair_distances())[0]] = True
         return chosen
 
@@ -208,7 +209,7 @@ class LoggedFindings:
 
     def reason(self, channel: EventKind) -> tuple[str, str | None]:
         """As in `FrameFindings`."""
-        reason, phase = self.found["reason"][channel]
+        reason, phase = self.found.get("reason", {}).get(channel, ("", None))
         return reason, phase
 
     def size(self, channel: EventKind) -> tuple[int, int]:
@@ -227,6 +228,21 @@ class LoggedFindings:
 
 #: What a check found beyond its numbers, from either source.
 Findings = FrameFindings | LoggedFindings
+
+
+def _of_neighbourhoods(check: Check) -> str:
+    """Which local scores make the check an alarm, in words; empty: none does."""
+    words = {
+        "local_mean": "{:.2f} on average",
+        "local_max": "up to {:.1f}",
+        "local_tail": "above the local level for {:.0f} atoms",
+        "local_cluster": "above the local level for {:.0f} connected atoms",
+    }
+    values = ((words[name], check.statistic(name)) for name in words if name in check.alarms)
+    said = [text.format(value) for text, value in values if value is not None]
+    if not said:
+        return ""
+    return f"neighbourhoods (rows averaged over 12 neighbours) unlike what is usual in their place: {', '.join(said)}"
 
 
 def _centroid(frame: Atoms, chosen: NDArray[np.int64]) -> tuple[float, float, float] | None:

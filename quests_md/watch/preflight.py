@@ -7,12 +7,16 @@ from ase import Atoms
 from ase.build import bulk
 
 from quests_md._version import __version__
+from quests_md.calibration import power, sight
 from quests_md.engine import entropy
 from quests_md.environments import Descriptor, largest_cluster
 from quests_md.judge import Judge, Judged
 from quests_md.reference import chemistry_advice
 
 __all__ = ["preflight_text", "warm_up"]
+
+#: Most frames of the reference that are disturbed to see what the levels would catch.
+MOST_DISTURBED = 10
 
 
 def warm_up(judge: Judge) -> None:
@@ -50,6 +54,11 @@ def preflight_text(judge: Judge, start: Judged, atoms: Atoms) -> str:
         f"{reference.n_environments} environments of {', '.join(reference.elements) or 'no element'} in "
         f"{reference.n_frames} frames; h = {reference.bandwidth} 1/Å{shape}; {reference.fingerprint}",
     )
+    if judge.calibration.is_local:  # of plain rows it may take long
+        found = power(
+            reference, judge.calibration, n_atoms=len(atoms), most_frames=MOST_DISTURBED, threads=judge.threads
+        )
+        add("sight", sight(found))
     add("levels", judge.promise(np.asarray(atoms.numbers)[reference.is_center(atoms.numbers)]))
     if judge.confirm is not None:
         add("confirm", _confirm_text(judge.confirm, atoms))

@@ -245,7 +245,8 @@ def _with_baseline(
 ) -> tuple[Calibration, Baseline]:
     """The calibration with statistics that a baseline can judge in use, and the baseline with its share of the rate."""
     if not is_chosen:
-        calibration = calibration.with_statistics((*calibration.statistics, "frame_entropy"))
+        further = "local_tail" if calibration.is_local else "frame_entropy"
+        calibration = calibration.with_statistics((*calibration.statistics, further))
     judged = tuple(name for name in calibration.statistics if name in BASELINE_STATISTICS)
     if not judged:
         raise ValueError(
@@ -339,6 +340,10 @@ def _levels_digest(calibration: Calibration) -> str:
         sorted(calibration.atom_levels.items()),
     ]
     digest.update(repr(settings).encode())
+    if calibration.is_local and calibration.landmarks is not None:
+        landmarks = calibration.landmarks
+        for array in (landmarks.rows, landmarks.usual, landmarks.scatter, np.array(landmarks.tail_level)):
+            digest.update(np.ascontiguousarray(array).data)
     for null in calibration.nulls:
         digest.update(repr((null.statistic, null.element, null.side, null.values)).encode())
         digest.update(np.ascontiguousarray(null.scores, dtype=np.float64).data)

@@ -14,7 +14,7 @@ from references import Given, H, carrying, rattled_cells
 from systems import only_level as level
 
 from quests_md import Reference, calibrate
-from quests_md.calibration import kind_of
+from quests_md.calibration import DEFAULT_STATISTICS, STATISTICS, kind_of
 from quests_md.calibration.levels import BlockTimes
 from quests_md.judge import Judge
 
@@ -81,7 +81,7 @@ def test_the_level_is_the_rank_of_naive_group_maxima(tmp_path, groups, match):
             assert found.kind == ("conformal" if rank <= n else "none")
             mine = atoms.numbers == z if z else slice(None)
             np.testing.assert_array_equal(calibration.levels(atoms)[mine], found.value)
-    assert calibration.frame_atoms == 4
+    assert calibration.typical.n_atoms == 4
     assert calibration.fingerprint == reference.fingerprint
 
 
@@ -143,7 +143,7 @@ def test_frames_apart_are_scored_against_the_whole_reference(tmp_path, cu):
         calibration = calibrate(cu, false_alarms=0.2, frames=frames, groups="frame")
         np.testing.assert_allclose(scores(calibration), np.sort(expected), rtol=1e-9)
         assert calibration.fingerprint == cu.fingerprint
-        assert calibration.frame_atoms == 4
+        assert calibration.typical.n_atoms == 4
         assert "12 separate frames" in calibration.how
     paired = calibrate(cu, frames=apart, groups=[i // 3 for i in range(12)])
     np.testing.assert_allclose(scores(paired), np.sort(np.reshape(expected, (4, 3)).max(axis=1)), rtol=1e-9)
@@ -171,8 +171,9 @@ def test_one_frame_has_nothing_to_hold_out():
     with pytest.warns(UserWarning, match="no groups of frames could be held out: the level is a guess"):
         calibration = calibrate(reference)
     assert (calibration.n_groups, calibration.kind) == (0, "none")
-    (found,) = calibration.alarm_levels([29] * 4)
-    assert (found.statistic, found.value, found.rate) == ("dh_max", 0.0, 1.0)  # the published rule of thumb
+    levels = calibration.frame_levels([29] * 4)
+    assert [level.statistic for level in levels] == [*DEFAULT_STATISTICS, "dh_max"]
+    assert {(level.value, level.rate) for level in levels} == {(0.0, 1.0)}  # the published rule of thumb
     text = calibration.describe(4)
     for words in ("kind none", "no groups could be held out", "a guess", "promise: none"):
         assert words in text
@@ -183,7 +184,7 @@ def test_an_empty_reference_has_no_level():
         reference = Reference.from_frames([], bandwidth=H)
     with pytest.warns(UserWarning, match="a guess"):
         calibration = calibrate(reference)
-    assert (calibration.kind, calibration.frame_atoms, calibration.n_groups) == ("none", 0, 0)
+    assert (calibration.kind, calibration.typical.n_atoms, calibration.n_groups) == ("none", 0, 0)
     assert (calibration.levels(Atoms("Cu100")) == 0.0).all()
     assert "a guess" in calibration.describe(100)
 
@@ -191,7 +192,8 @@ def test_an_empty_reference_has_no_level():
 def test_one_group_of_many_frames_has_nothing_to_hold_out(cu):
     with pytest.warns(UserWarning, match="a guess"):
         calibration = calibrate(cu, groups="file")
-    assert (calibration.kind, calibration.n_groups, level(calibration, 4).value) == ("none", 0, 0.0)
+    assert (calibration.kind, calibration.n_groups) == ("none", 0)
+    assert level(calibration.with_statistics(["dh_max"]), 4).value == 0.0
 
 
 @pytest.mark.parametrize("match", ["element", "any"])
@@ -207,9 +209,10 @@ def test_an_element_of_one_group_alone_does_not_make_the_level_infinite(match):
             z = None if match == "any" else atomic_numbers[null.element]
             np.testing.assert_allclose(null.scores, naive_maxima(reference, range(10), z), rtol=1e-9)
         else:
-            assert len(null.scores) == (7 if "tail" in null.statistic else 10)
+            assert len(null.scores) == (7 if STATISTICS[null.statistic].over == "tail" else 10)
     by_element = match == "element"
-    n_groups = [calibration.alarm_levels([z] * 2)[0].n_groups for z in (29, 79)]
+    of_largest = calibration.with_statistics(["dh_max"])
+    n_groups = [of_largest.alarm_levels([z] * 2)[0].n_groups for z in (29, 79)]
     assert n_groups == ([10, 0] if by_element else [10, 10])
     assert ("2 environments of elements without a counterpart" in calibration.how) == by_element
     # what is known of copper is known of frames with gold, too; of gold itself there is nothing

@@ -1,6 +1,7 @@
 """The levels of a calibration: who shares its rate, and what it says of them."""
 
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -11,7 +12,7 @@ from systems import only_level as level
 
 from quests_md import MismatchError, Reference, calibrate
 from quests_md.calibration import DEFAULT_STATISTICS, STATISTICS, level_of, rate_of
-from quests_md.calibration.levels import BlockTimes
+from quests_md.calibration.levels import BlockTimes, sharing_of
 
 
 def made(scores, false_alarms=0.1, per="check"):
@@ -90,12 +91,14 @@ def test_statistics_share_the_rate_and_their_sides_too(cu):
             (null,) = [
                 n for n in calibration.nulls if (n.statistic, n.side) == (found_level.statistic, found_level.side)
             ]
-            sides = 2 if STATISTICS[null.statistic].sides == ("above", "below") else 1
-            size = STATISTICS[null.statistic].size
-            assert found_level == level_of(null, size, 4, 0.3 / len(statistics) / sides, 1)
+            together = [n for s in statistics for n in calibration.nulls if n.statistic == s]
+            multiplicity, is_exact = sharing_of(together, 0.3)
+            assert is_exact
+            level = level_of(null, STATISTICS[null.statistic].size, 4, 0.3 / multiplicity, 1)
+            assert found_level == replace(level, weight=multiplicity / len(together))
         # the level of dH is there in any case, at the whole rate where it raises no alarm
         largest = [level for level in chosen.frame_levels([29] * 4) if level.statistic == "dh_max"]
-        share = len(statistics) if "dh_max" in statistics else 1
+        share = multiplicity if "dh_max" in statistics else 1
         assert largest[0].value == level_of(calibration.nulls[0], "extreme", 4, 0.3 / share, 1).value
         made_so = calibrate(cu, frames=apart, groups="frame", false_alarms=0.3, statistics=statistics)
         assert made_so.alarm_levels([29] * 4) == found

@@ -20,14 +20,19 @@ def saved(tmp_path, cu):
 def test_a_calibration_comes_back_as_it_was(tmp_path, saved, cu):
     calibration = calibrate(cu, false_alarms=0.05, per="ns")
     loaded = Calibration.load(saved)
-    for name in ("fingerprint", "false_alarms", "per", "frame_atoms", "how", "kind", "n_groups"):
+    for name in ("fingerprint", "false_alarms", "per", "how", "kind", "n_groups"):
         assert getattr(loaded, name) == getattr(calibration, name)
-    for name in ("statistics", "atom_levels", "composition", "checks", "times"):
+    for name in ("statistics", "atom_levels", "typical", "checks", "times"):
         assert getattr(loaded, name) == getattr(calibration, name)
     assert len(loaded.nulls) == len(calibration.nulls) > 5
     for a, b in zip(loaded.nulls, calibration.nulls, strict=True):
         assert (a.statistic, a.element, a.side, a.values) == (b.statistic, b.element, b.side, b.values)
         assert (a.scores.tobytes(), a.sizes.tobytes()) == (b.scores.tobytes(), b.sizes.tobytes())
+        assert a.groups.tolist() == b.groups.tolist()
+    for name in ("rows", "usual", "scatter"):
+        assert getattr(loaded.landmarks, name).tobytes() == getattr(calibration.landmarks, name).tobytes()
+    for name in ("tail_level", "n_alone"):
+        assert getattr(loaded.landmarks, name) == getattr(calibration.landmarks, name)
     everything = [c.with_statistics(list(STATISTICS)) for c in (loaded, calibration)]
     for mode in ("full", "proven"):
         assert len({c.alarm_levels([29] * 40, 7, mode=mode) for c in everything}) == 1
@@ -93,7 +98,7 @@ def test_damaged_content_is_refused(saved, change):
 
 def test_missing_content_is_refused_by_name(saved):
     content = json.loads(saved.read_text())
-    assert len(content) == 15
+    assert len(content) == 16
     for name in content:
         saved.write_text(json.dumps({key: value for key, value in content.items() if key != name}))
         with pytest.raises(FileFormatError, match=name):

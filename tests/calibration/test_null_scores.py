@@ -18,6 +18,8 @@ from quests_md.judge import Judge
 FRAMES = [*(alloy(seed=i) for i in range(22)), alloy(1, seed=50), alloy(3, seed=51)]
 GROUPS = np.repeat(range(8), 3)
 
+PLAIN = [name for name, statistic in STATISTICS.items() if statistic.scale == "plain"]
+
 
 @pytest.fixture(scope="module")
 def references():
@@ -86,7 +88,7 @@ def naive_nulls(dh, entropies, frames, groups, match, pair_distances):
     return found, levels
 
 
-def assert_alike(calibration, expected, mode, names=STATISTICS):
+def assert_alike(calibration, expected, mode, names=PLAIN):
     nulls = [n for n in calibration.nulls if n.values in (mode, "both") and n.statistic in names]
     assert {(n.statistic, n.element, n.side) for n in nulls} == {key for key in expected if key[0] in names}
     for null in nulls:
@@ -112,8 +114,8 @@ def test_held_out_frames_have_the_naive_numbers(references, match, given):
     assert_alike(calibration, expected, "proven")  # few atoms and rows: the sample is the whole
     assert calibration.atom_levels == pytest.approx(levels)
     assert calibration.n_groups == len(set(groups))
-    assert calibration.frame_atoms == 32
-    assert calibration.composition == {29: 24 * 22 + 3 + 81, 79: 8 * 22 + 1 + 27}
+    assert calibration.typical.n_atoms == 32
+    assert calibration.typical.composition == {29: 24 * 22 + 3 + 81, 79: 8 * 22 + 1 + 27}
     assert any(v > 0 for v, _ in expected["n_tail", None, "above"])
 
 
@@ -200,9 +202,9 @@ def test_the_monitor_reports_the_numbers_of_the_calibration(references, values):
         levels = calibration.alarm_levels(apart[0].numbers, mode=values)
         out = [i for i, check in enumerate(checks) if check.alarms == (name,)]
         assert all(check.alarms in ((), (name,)) for check in checks)
-        if name in ("n_tail", "tail_cluster"):
-            factor = 32 if name == "n_tail" else 1
-            expected = [i for i, c in enumerate(checks) if getattr(c, name) > round(levels[0].value * factor, 6)]
+        if STATISTICS[name].unit == "atoms":
+            limit = round(STATISTICS[name].in_frame(levels[0].value, 32), 6)
+            expected = [i for i, c in enumerate(checks) if c.statistic(name) > limit]
             assert out == expected
             continue
         ranks = {level.side: math.ceil((1 - 0.3 / len(levels)) * 21) for level in levels}

@@ -41,8 +41,10 @@ def folder(tmp_path_factory):
     reference.save(folder / "train.safetensors")
     Reference.from_frames(folder / "quiet.xyz", bandwidth=0.02).save(folder / "other.safetensors")
     (folder / "torn.safetensors").write_bytes((folder / "train.safetensors").read_bytes()[:5000])
-    calibrate(reference, false_alarms=0.1).save(folder / "train.json")
-    with Monitor(reference, log=folder / "run.jsonl", actions=[save_frame(folder / "flagged.xyz")]) as monitor:
+    plain = {"statistics": ("dh_max", "tail_cluster", "dh_mean")}
+    calibrate(reference, false_alarms=0.1, **plain).save(folder / "train.json")
+    actions = [save_frame(folder / "flagged.xyz")]
+    with Monitor(reference, log=folder / "run.jsonl", actions=actions, **plain) as monitor:
         for count, atoms in enumerate(run[:4] + run[5:]):
             monitor.check(atoms, step=10 * count, time_ps=0.05 * count)
     return folder

@@ -264,7 +264,7 @@ def test_a_monitor_in_a_loop_does_not_disturb_the_run(recwarn):
 
 
 def test_a_failing_calculator_is_no_explosion_but_a_failure_of_the_monitor(caplog, monkeypatch):
-    with Monitor(minimised_reference(), log=None) as monitor:
+    with Monitor(minimised_reference(), log=None, statistics=("dh_max",)) as monitor:
         with monkeypatch.context() as patch:
             patch.setattr(OneAtATime, "fails", True)
             assert monitor.check(copper(rattle=0.1, seed=20)).state == "invalid"

@@ -466,7 +466,7 @@ def test_only_centers_count_in_the_size_of_a_frame():
     restricted = Descriptor(centers=("O",), neighbors=("O",))
     reference = Reference.from_frames([water_like(seed) for seed in range(24)], descriptor=restricted)
     calibration = calibrate(reference, false_alarms=0.1, statistics=("dh_max",))
-    assert calibration.frame_atoms == 32
+    assert calibration.typical.n_atoms == 32
     atoms = water_like(99)
     check = Judge(reference, calibration).judge(atoms, step=0, frame=0).check
     worst = check.delta_entropy[check.worst_atom]

@@ -15,6 +15,7 @@ from ase.neighborlist import neighbor_list
 from ase.optimize import BFGS, FIRE
 
 from quests_md import Calibration, Reference
+from quests_md.calibration.calibration import TypicalFrame
 from quests_md.calibration.levels import NullScores
 
 FS = units.fs
@@ -138,9 +139,8 @@ def calibration_of(*nulls, reference="abc", statistics=("dh_max",), **changes):
         "statistics": statistics,
         "nulls": nulls,
         "atom_levels": {0: 0.0},
-        "composition": {},
         "n_groups": max((len(null.scores) for null in nulls), default=0),
-        "frame_atoms": max((int(null.sizes.max(initial=0)) for null in nulls), default=0),
+        "typical": TypicalFrame(max((int(null.sizes.max(initial=0)) for null in nulls), default=0), {}),
         "how": "set by hand",
     }
     return Calibration(**(settings | changes))

@@ -302,9 +302,9 @@ def test_a_steady_run_elsewhere_is_out_during_the_baseline_and_in_after(tmp_path
     assert list(log.alarms[:30]) == ["dh_mean"] * 30
 
 
-def test_the_frame_entropy_joins_unless_statistics_are_given(tmp_path, reference):
+def test_a_count_of_atoms_joins_unless_statistics_are_given(tmp_path, reference):
     calibration = calibrate(reference)
-    for statistics, expected in ((None, [*DEFAULT_STATISTICS, "frame_entropy"]), (["dh_mean"], ["dh_mean"])):
+    for statistics, expected in ((None, [*DEFAULT_STATISTICS, "local_tail"]), (["dh_mean"], ["dh_mean"])):
         path = tmp_path / f"{len(expected)}.jsonl"
         with Monitor(reference, calibration, statistics=statistics, baseline_ps=1.0, log=path) as monitor:
             watch(monitor, [warm(7)])

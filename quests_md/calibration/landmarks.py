@@ -1,0 +1,267 @@
+"""Levels that know where they are: landmarks of a reference, and what dH is usual near each of them.
+
+A reference of many kinds of environments has no one level: dH of a held-out crystal is far below dH of a held-out
+liquid, and a level that covers both sees nothing in the crystal. So dH is compared with what is usual in its place.
+"""
+
+import math
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from quests_md._kernels.coverage import farthest_rows
+from quests_md._threads import available_threads
+from quests_md.engine import KernelRegression
+from quests_md.errors import MismatchError
+from quests_md.reference import Reference
+
+from .levels import GUESS
+
+__all__ = ["Landmarks", "LearntLandmarks", "LocalScorer", "learn_landmarks"]
+
+#: Most landmarks of an element, most of all elements together, and fewest that an element of many gets.
+MOST, MOST_TOGETHER, FEWEST_OF_MANY = 4096, 16_384, 512
+
+#: Rows among which those that cover the reference are looked for, as many of each frame.
+POOL = 16_384
+
+#: Seed of the choice.
+SEED = 0
+
+#: Nats of mean excess beyond the median group's from which a group is unlike all others: the others together are a
+#: hundred times less dense there than is usual.
+ALONE = math.log(100)
+
+#: Share of held-out values that is beyond the largest that a landmark may carry.
+BEYOND = 0.01
+
+#: Nats: the least scatter. Numbers that scatter by less are not told apart by less.
+LEAST_SCATTER = 1.0
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Landmarks:
+    """Environments of a reference at which it is known what dH is usual, in averaged rows."""
+
+    rows: NDArray[np.int64] = field(repr=False)
+    """(M,) rows of the reference, ascending."""
+    usual: NDArray[np.float64] = field(repr=False)
+    """(M,) dH in nats that is usual there: the landmark's own with respect to the landmarks of other groups."""
+    scatter: NDArray[np.float64] = field(repr=False)
+    """(M,) squared deviation in nats^2 from what is usual around it."""
+    tail_level: float = math.nan
+    """Local score that a hundredth of the held-out environments exceeds."""
+    n_alone: int = 0
+    """Groups unlike all others, of which levels know nothing."""
+
+
+class LearntLandmarks(NamedTuple):
+    """Landmarks, and what was learnt with them."""
+
+    landmarks: Landmarks
+    scores: NDArray[np.float64]
+    """(m,) local scores of the held-out rows as if their group were not in the reference; NaN: no other group has the
+    element, or the group is unlike all others."""
+
+
+class _Found(NamedTuple):
+    dh: NDArray[np.float64]
+    """(n,) nats, with respect to the landmarks; inf: none of that element; NaN: no center."""
+    means: NDArray[np.float64]
+    """(n, p) kernel means of the values of the landmarks; NaN where there are none."""
+
+
+class LocalScorer:
+    """Local scores of environments: how far dH is beyond what is usual in its place, in units of its scatter there.
+
+    The score of an averaged row y is (dH(y) - u(y)) / sqrt(v(y) + 1 nat^2). DH is taken with respect to the landmarks
+    of its element. u(y) and v(y) are the means of the landmarks' usual dH and squared deviations, weighted by the
+    kernel between y and each landmark (kernel regression; E. A. Nadaraya, Theory Probab. Appl. 9, 141 (1964),
+    doi:10.1137/1109020). The idea is that of the local outlier factor (M. M. Breunig et al., SIGMOD 2000,
+    doi:10.1145/342009.335388), in nats.
+
+    `frame_groups`: (n_frames,) group of each frame, of use where own groups are left out; default the reference's.
+    """
+
+    def __init__(
+        self, reference: Reference, landmarks: Landmarks, frame_groups: NDArray[np.int64] | None = None
+    ) -> None:
+        averaged = reference.averaged_rows
+        if averaged is None:
+            raise MismatchError("reference: expected averaged rows, got none; build it again from its frames")
+        if len(landmarks.rows) and landmarks.rows[-1] >= reference.n_environments:
+            raise MismatchError(
+                f"calibration: its landmarks are rows up to {landmarks.rows[-1]}, the reference has "
+                f"{reference.n_environments}; calibrate again with this reference"
+            )
+        self._reference = reference
+        groups, values = reference.arrays.groups_of_rows(frame_groups), (landmarks.usual, landmarks.scatter)
+        self._regressions: dict[int, KernelRegression] = {}
+        for z, here in _by_element(reference, landmarks.rows):
+            rows = landmarks.rows[here]
+            self._regressions[z] = KernelRegression(
+                np.asarray(averaged[rows], dtype=np.float64),
+                reference.averaged_bandwidth,
+                np.column_stack([value[here] for value in values]),
+                groups[rows],
+            )
+
+    def scores(
+        self,
+        averaged: NDArray[np.floating[Any]],
+        numbers: NDArray[Any],
+        own_groups: NDArray[np.int64] | None = None,
+        *,
+        threads: int | None = None,
+    ) -> NDArray[np.float64]:
+        """Local score of each environment, (n,); inf where nothing is known of the element, NaN for no centers.
+
+        `averaged`: (n, width) averaged rows; `numbers`: (n,) atomic numbers; `own_groups`: (n,) group of each, whose
+        landmarks are left out.
+        """
+        found = self.found(averaged, numbers, own_groups, threads=threads)
+        known = np.isfinite(found.dh)
+        usual, scatter = found.means[known].T
+        out = found.dh.copy()
+        out[known] = (out[known] - usual) / np.sqrt(scatter + LEAST_SCATTER**2)
+        return out
+
+    def found(
+        self,
+        averaged: NDArray[np.floating[Any]],
+        numbers: NDArray[Any],
+        own_groups: NDArray[np.int64] | None = None,
+        *,
+        threads: int | None = None,
+    ) -> _Found:
+        """DH with respect to the landmarks and means of their values; parameters as in `scores`."""
+        is_center = self._reference.is_center(numbers)
+        dh, means = np.where(is_center, np.inf, np.nan), np.full((len(numbers), 2), np.nan)
+        n_threads = available_threads(threads)
+        for z, regression in self._regressions.items():
+            where = np.flatnonzero(is_center if self._reference.match == "any" else numbers == z)
+            if len(where):
+                own = None if own_groups is None else own_groups[where]
+                found = regression.at(np.asarray(averaged[where], dtype=np.float64), n_threads, own)
+                dh[where], means[where] = found.delta_entropy, found.means
+        return _Found(dh, means)
+
+
+def learn_landmarks(
+    reference: Reference,
+    frame_groups: NDArray[np.int64] | None,
+    held_out: NDArray[np.int64],
+    threads: int | None = None,
+) -> LearntLandmarks:
+    """Choose landmarks, learn what is usual near each, and score the held-out rows (m,) of whole groups.
+
+    A group whose held-out environments lie, on average, where the rest of the reference is a hundred times less dense
+    than usual is unlike all others: nothing in the reference says how far new frames of its kind would be from it. Its
+    landmarks carry no more than the 99 % quantile of the usual dH, or 0, so that what is near them is judged as
+    elsewhere.
+    """
+    rows = _chosen(reference)
+    groups = reference.arrays.groups_of_rows(frame_groups)
+    everything = np.union1d(rows, held_out)
+    of_landmarks, of_held_out = np.searchsorted(everything, rows), np.searchsorted(everything, held_out)
+    averaged = reference.averaged_rows
+    assert averaged is not None
+    queries, numbers, own = averaged[everything], reference.numbers[everything], groups[everything]
+
+    def found(usual: NDArray[np.float64], scatter: NDArray[np.float64]) -> _Found:
+        scorer = LocalScorer(reference, Landmarks(rows, usual, scatter), frame_groups)
+        return scorer.found(queries, numbers, own, threads=threads)
+
+    nothing = np.zeros(len(rows))
+    dh = found(nothing, nothing).dh
+    known = np.isfinite(dh)
+    if not known.any():  # nothing can be held out
+        return LearntLandmarks(Landmarks(rows, nothing, nothing), np.full(len(held_out), np.nan))
+    of_others = np.where(known, dh, 0.0)[of_landmarks]
+    excess = dh - found(of_others, nothing).means[:, 0]
+    alone = _alone(excess, own)
+    counted = known & ~alone
+    most = _largest_usual(dh, counted, numbers, reference)
+    usual = np.where(known, np.minimum(dh, most), most)[of_landmarks]
+    deviation2 = (dh - found(usual, nothing).means[:, 0]) ** 2
+    largest = float(np.quantile(deviation2[counted], 1 - BEYOND))
+    scatter = np.where(counted, np.minimum(deviation2, largest), largest)[of_landmarks]
+    last = found(usual, scatter)
+    scores = (dh - last.means[:, 0]) / np.sqrt(last.means[:, 1] + LEAST_SCATTER**2)
+    scores[~counted] = np.nan
+    landmarks = Landmarks(rows, usual, scatter, n_alone=len(np.unique(own[alone])))
+    return LearntLandmarks(landmarks, scores[of_held_out])
+
+
+def _chosen(reference: Reference) -> NDArray[np.int64]:
+    """Rows of landmarks, ascending: of each element one half covers its rows, the other is as dense as they are."""
+    counts, averaged = reference.n_rows_of, reference.averaged_rows
+    assert averaged is not None
+    most = int(np.clip(MOST_TOGETHER // max(len(counts), 1), FEWEST_OF_MANY, MOST))
+    rng, start, found = np.random.default_rng(SEED), 0, []
+    for n in counts.values():
+        block = np.arange(start, start + n)
+        start += n
+        if n <= most:
+            found.append(block)
+            continue
+        pool = _of_every_frame(reference.arrays.atom_frame[block], rng)
+        rows = np.asarray(averaged[block[pool]], dtype=np.float64)
+        rows -= rows.mean(axis=0)
+        chosen = np.empty(most // 2, np.int64)
+        first = int(np.einsum("ij,ij->i", rows, rows).argmin())
+        n_chosen = farthest_rows(rows.astype(np.float32), first, chosen)
+        covering = pool[chosen[:n_chosen]]
+        rest = np.setdiff1d(np.arange(n), covering)
+        found.append(block[np.sort(np.concatenate([covering, rng.choice(rest, most - n_chosen, replace=False)]))])
+    return np.concatenate(found) if found else np.empty(0, np.int64)
+
+
+def _of_every_frame(frames: NDArray[np.int64], rng: np.random.Generator) -> NDArray[np.int64]:
+    """Places of up to POOL rows, ascending: as many as can be of each frame, so that rare kinds are among them."""
+    if len(frames) <= POOL:
+        return np.arange(len(frames))
+    order = rng.permutation(len(frames))
+    _, frame = np.unique(frames[order], return_inverse=True)
+    by_frame = np.argsort(frame, kind="stable")
+    starts = np.searchsorted(frame[by_frame], np.arange(frame.max() + 1))
+    turn = np.empty(len(frames), np.int64)  # the how many-th of its frame
+    turn[by_frame] = np.arange(len(frames)) - starts[frame[by_frame]]
+    return np.sort(order[np.argsort(turn, kind="stable")[:POOL]])
+
+
+def _alone(excess: NDArray[np.float64], groups: NDArray[np.int64]) -> NDArray[np.bool_]:
+    """(n,) whether the group of each row is unlike all others; excess in nats, NaN or inf where nothing is known."""
+    names, where = np.unique(groups, return_inverse=True)
+    known = np.isfinite(excess)
+    counts = np.bincount(where[known], minlength=len(names))
+    sums = np.bincount(where[known], excess[known], minlength=len(names))
+    mean = np.divide(sums, counts, out=np.full(len(names), np.inf), where=counts > 0)
+    alone: NDArray[np.bool_] = (mean > np.median(mean[counts > 0]) + ALONE)[where]
+    return alone
+
+
+def _largest_usual(
+    dh: NDArray[np.float64], counted: NDArray[np.bool_], numbers: NDArray[Any], reference: Reference
+) -> NDArray[np.float64]:
+    """(n,) the largest dH in nats that counts as usual for the element of each row.
+
+    Not less than 0, what a single row at the place itself gives: however dense the reference is elsewhere, what the
+    reference holds is not strange.
+    """
+    out = np.full(len(dh), np.quantile(dh[counted], 1 - BEYOND))
+    if reference.match == "element":
+        for z in np.unique(numbers):
+            here = numbers == z
+            if (counted & here).any():
+                out[here] = np.quantile(dh[counted & here], 1 - BEYOND)
+    return np.maximum(out, GUESS)
+
+
+def _by_element(reference: Reference, rows: NDArray[np.int64]) -> list[tuple[int, slice]]:
+    """Which of some ascending rows each element has, by the numbers of `n_rows_of`."""
+    ends = np.cumsum(list(reference.n_rows_of.values()))
+    places = [0, *np.searchsorted(rows, ends).tolist()]
+    return [(z, slice(a, b)) for z, a, b in zip(reference.n_rows_of, places, places[1:], strict=False) if b > a]

@@ -1,0 +1,170 @@
+"""Local scores against naive ones, and what they are for: sets of many kinds, groups unlike all others."""
+
+import math
+from dataclasses import replace
+from pathlib import Path
+
+import naive
+import numpy as np
+import pytest
+from ase.build import bulk
+from systems import alloy, copper
+
+from quests_md import MismatchError, Monitor, Reference, calibrate
+from quests_md.calibration import LocalScorer
+from quests_md.calibration.landmarks import learn_landmarks
+
+H = 0.03  # 1/Å; of averaged rows 0.012
+
+#: Written by a version that kept no averaged rows.
+OLD = Path(__file__).parents[1] / "data" / "version-0.1.0" / "copper.safetensors"
+
+
+def like(reference, numbers, z):
+    return np.ones(len(numbers), bool) if reference.match == "any" else numbers == z
+
+
+def naive_scores(rows, numbers, groups, reference, landmarks):
+    """DH against the landmarks of other groups minus what is usual, over the scatter there: from the formulas alone."""
+    at, h = landmarks.rows, reference.averaged_bandwidth
+    known, of_known = reference.averaged_rows[at].astype(float), reference.arrays.groups_of_rows()[at]
+    out = np.empty(len(rows))
+    for i, (y, z, group) in enumerate(zip(rows, numbers, groups, strict=True)):
+        use = like(reference, reference.numbers[at], z) & (of_known != group)
+        exponents = -((known[use] - y) ** 2).sum(axis=1) / (2 * h * h)
+        weights = np.exp(exponents - exponents.max())
+        dh = -exponents.max() - math.log(weights.sum())
+        usual, scatter = (weights @ v[use] / weights.sum() for v in (landmarks.usual, landmarks.scatter))
+        out[i] = (dh - usual) / math.sqrt(scatter + 1)
+    return out
+
+
+@pytest.fixture(scope="module", params=["element", "any"])
+def mixed(request):
+    frames = [alloy(seed=i, rattle=0.04 + 0.02 * (i % 2)) for i in range(16)]
+    return Reference.from_frames(frames, bandwidth=H, match=request.param, groups="frame")
+
+
+def test_scores_are_the_naive_ones(mixed):
+    everything = np.arange(mixed.n_environments)
+    landmarks, scores = learn_landmarks(mixed, None, everything)
+    assert landmarks.rows.tolist() == everything.tolist()  # so few that all of them are
+    assert landmarks.n_alone == 0
+    groups = mixed.arrays.groups_of_rows()
+    expected = naive_scores(mixed.averaged_rows, mixed.numbers, groups, mixed, landmarks)
+    np.testing.assert_allclose(scores, expected, atol=0.02)
+    atoms = alloy(seed=99, rattle=0.08)
+    rows = naive.averaged(atoms, naive.rows(atoms), 12)
+    found = LocalScorer(mixed, landmarks).scores(rows, atoms.numbers)
+    nobody = np.full(len(atoms), -1)
+    np.testing.assert_allclose(found, naive_scores(rows, atoms.numbers, nobody, mixed, landmarks), atol=0.02)
+
+
+def test_what_is_usual_is_the_held_out_dh_of_a_landmark_up_to_a_limit(mixed):
+    landmarks, _ = learn_landmarks(mixed, None, np.arange(mixed.n_environments))
+    groups, rows = mixed.arrays.groups_of_rows(), mixed.averaged_rows.astype(float)
+    held_out = np.empty(len(rows))
+    for z in (29, 79):
+        here = like(mixed, mixed.numbers, z)
+        held_out[here] = naive.held_out_delta_entropy(rows[here], groups[here], mixed.averaged_bandwidth)
+        limit = max(np.quantile(held_out[here], 0.99), 0.0)
+        np.testing.assert_allclose(landmarks.usual[here], np.minimum(held_out[here], limit), atol=0.02)
+    assert (landmarks.scatter >= 0).all()
+
+
+def test_a_check_has_the_scores_of_its_atoms(mixed):
+    calibration = calibrate(mixed, false_alarms=0.1)
+    with Monitor(mixed, calibration, log=None) as monitor:
+        check = monitor.check(alloy(seed=70, rattle=0.06))
+    rows = naive.averaged(alloy(seed=70, rattle=0.06), naive.rows(alloy(seed=70, rattle=0.06)), 12)
+    scores = LocalScorer(mixed, calibration.landmarks).scores(rows, alloy(seed=70).numbers)
+    np.testing.assert_allclose(check.local_score, scores, atol=1e-3)
+    assert check.further["local_mean"] == pytest.approx(scores.mean(), abs=1e-3)
+    assert check.further["local_max"] == pytest.approx(scores.max(), abs=1e-3)
+    assert check.excess == pytest.approx(scores.max() - calibration.alarm_levels(alloy().numbers)[2].value, abs=1e-3)
+    assert check.frame_entropy is check.tail_cluster is None
+
+
+@pytest.fixture(scope="module")
+def kinds():
+    """Crystals, and melts whose environments are far apart: a level for both sees nothing in the crystals."""
+    crystals = [copper(3, seed=i, rattle=0.05) for i in range(60)]
+    melts = [copper(3, seed=i, rattle=0.5) for i in range(60)]
+    return crystals, melts
+
+
+def sheared(seed):
+    atoms = copper(3, seed=seed, rattle=0.05)
+    cell = atoms.cell.array.copy()
+    cell[1, 0] += 0.08 * cell[1, 1]
+    atoms.set_cell(cell, scale_atoms=True)
+    return atoms
+
+
+def test_a_crystal_is_judged_as_a_crystal_though_melts_are_known(kinds):
+    crystals, melts = kinds
+    reference = Reference.from_frames([*crystals, *melts], groups="frame")
+    strange = [sheared(900 + i) for i in range(5)]
+    quiet = [copper(3, seed=500 + i, rattle=0.05) for i in range(20)] + [copper(3, seed=700, rattle=0.5)]
+    with Monitor(reference, log=None) as new, Monitor(reference, log=None, statistics=("dh_max", "dh_mean")) as plain:
+        assert [new.check(atoms).state for atoms in strange] == ["out"] * 5
+        assert [plain.check(atoms).state for atoms in strange] == ["in"] * 5
+        assert sum(new.check(atoms).state == "out" for atoms in quiet) <= 1
+
+
+def test_a_group_unlike_all_others_does_not_make_the_others_blind(kinds):
+    crystals, _ = kinds
+    stranger = bulk("Cu", "bcc", a=2.9, cubic=True) * (3, 3, 3)
+    reference = Reference.from_frames([*crystals, stranger], groups="frame")
+    calibration = calibrate(reference)
+    assert calibration.landmarks.n_alone == 1
+    assert "1 of 61 groups are unlike all others" in calibration.describe()
+    alone = calibrate(Reference.from_frames(crystals, groups="frame"))
+    for with_it, without in zip(*(c.alarm_levels([29] * 108) for c in (calibration, alone)), strict=True):
+        assert with_it.value == pytest.approx(without.value, rel=0.15)
+    scorer = LocalScorer(reference, calibration.landmarks)
+    rows = reference.averaged_rows[reference.arrays.atom_frame == 60]
+    assert (scorer.scores(rows, np.full(len(rows), 29)) < 0).all()  # it is known itself
+
+
+def test_landmarks_are_few_and_cover_rare_kinds():
+    """A reference of more rows than landmarks: one frame among many is there, and dH costs as much as of 4096 rows."""
+    frames = [copper(4, seed=i, rattle=0.05) for i in range(40)]
+    rare = bulk("Cu", "bcc", a=2.9, cubic=True) * (3, 3, 3)
+    reference = Reference.from_frames([*frames, rare], groups="frame")
+    landmarks, scores = learn_landmarks(reference, None, np.arange(reference.n_environments))
+    assert len(landmarks.rows) == 4096 < reference.n_environments == len(scores)
+    assert (np.diff(landmarks.rows) > 0).all()
+    assert 40 in reference.arrays.atom_frame[landmarks.rows]
+    again, _ = learn_landmarks(reference, None, np.arange(reference.n_environments), threads=1)
+    for name in ("rows", "usual", "scatter"):
+        assert getattr(again, name).tobytes() == getattr(landmarks, name).tobytes()
+
+
+def test_nothing_held_out_is_no_error():
+    reference = Reference.from_frames([copper(rattle=0.05)], groups="frame")
+    landmarks, scores = learn_landmarks(reference, None, np.arange(32))
+    assert np.isnan(scores).all()
+    assert (landmarks.usual == 0).all()
+    assert (landmarks.scatter == 0).all()
+
+
+@pytest.mark.filterwarnings("ignore:no groups of frames")
+def test_a_reference_without_averaged_rows_is_judged_by_its_plain_rows():
+    built = Reference.from_frames([copper(seed=i, rattle=0.05) for i in range(40)], groups="frame")
+    old, calibration = Reference.load(OLD), calibrate(built)
+    assert calibrate(old).statistics == ("dh_max", "tail_cluster", "dh_mean")
+    with pytest.raises(MismatchError, match="local_mean needs averaged rows, which the reference lacks"):
+        calibrate(old, statistics=("local_mean",))
+    with pytest.raises(MismatchError, match="averaged rows"):
+        Monitor(old, replace(calibration, fingerprint=old.fingerprint), log=None)
+    with pytest.raises(MismatchError, match="expected landmarks"):
+        Monitor(built, replace(calibration, landmarks=None), log=None)
+
+
+def test_landmarks_of_another_reference_are_refused():
+    frames = [copper(seed=i, rattle=0.05) for i in range(6)]
+    reference = Reference.from_frames(frames, groups="frame")
+    landmarks, _ = learn_landmarks(reference, None, np.arange(6 * 32))
+    with pytest.raises(MismatchError, match="landmarks are rows up to 191, the reference has 32"):
+        LocalScorer(Reference.from_frames(frames[:1]), landmarks)
