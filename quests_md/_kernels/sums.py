@@ -6,7 +6,7 @@ import numpy as np
 
 from .jit import kernel
 
-__all__ = ["NO_GROUP", "held_out_log_sums", "log_kernel_sums", "nearest_rows", "sum_of_exponentials"]
+__all__ = ["NEGLIGIBLE_NATS", "NO_GROUP", "held_out_log_sums", "log_kernel_sums", "nearest_rows", "sum_of_exponentials"]
 
 #: Group of a query that leaves no reference row out.
 NO_GROUP = -1

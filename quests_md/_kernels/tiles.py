@@ -55,19 +55,16 @@ def _products(builder: ir.IRBuilder, queries: Any, panels: Any, i: ir.Value, p: 
     return list(zip(numbers, products_of(builder, queries, panels, numbers, p), strict=True))
 
 
-def products_of(
-    builder: ir.IRBuilder, queries: Any, panels: Any, numbers: list[Any], p: ir.Value, first: ir.Value | None = None
-) -> list[list[Any]]:
-    """VECTORS of products with panel p of each of the queries of these numbers, from column `first` on."""
+def products_of(builder: ir.IRBuilder, queries: Any, panels: Any, numbers: list[Any], p: ir.Value) -> list[list[Any]]:
+    """VECTORS of products with panel p of each of the queries of these numbers."""
     width = cgutils.unpack_tuple(builder, queries.shape)[1]
     starts = [at(builder, queries.data, number, width) for number in numbers]
     # LLVM turns these into registers
     sums = [[cgutils.alloca_once_value(builder, every(0.0)) for _ in range(VECTORS)] for _ in starts]
-    with cgutils.for_range(builder, width if first is None else builder.sub(width, first), intp=I64) as loop:
-        column = loop.index if first is None else builder.add(loop.index, first)
-        rows = _column(builder, panels, width, p, column)
+    with cgutils.for_range(builder, width, intp=I64) as loop:
+        rows = _column(builder, panels, width, p, loop.index)
         for start, places in zip(starts, sums, strict=True):
-            y = broadcast(builder, FLOATS, at(builder, start, column))
+            y = broadcast(builder, FLOATS, at(builder, start, loop.index))
             for row, place in zip(rows, places, strict=True):
                 builder.store(muladd(builder, y, row, builder.load(place)), place)
     return [[builder.load(place) for place in places] for places in sums]

@@ -8,7 +8,16 @@ import numpy as np
 from quests_md._kernels.jit import Floats, Floats32, Integers
 from quests_md._kernels.sums import NO_GROUP
 from quests_md._kernels.tiles import PANEL
-from quests_md._kernels.weighted import COLUMNS_TOGETHER, Rotation, WeightedRows, rotate, weighted_sums
+from quests_md._kernels.weighted import (
+    COMPONENT_ROUNDING,
+    COMPONENTS,
+    FEATURES,
+    REST_ROUNDING,
+    Scale,
+    WeightedRows,
+    to_points,
+    weighted_sums,
+)
 from quests_md._threads import for_ranges, one_blas_thread
 
 from .tree import SPLIT, principal_axes
@@ -19,16 +28,10 @@ __all__ = ["KernelRegression", "Regressed"]
 QUERIES_TOGETHER = 128
 
 #: Most rows of a leaf, which is passed or left out as a whole.
-LEAF_ROWS = 128
+LEAF_ROWS = 64
 
 #: Bandwidths. A group of rows is halved until no row is farther from their mean, or SPLIT rows are left.
 GROUP_RADIUS = 14.0
-
-#: Main components that boxes have, besides the length of the others.
-COMPONENTS = 16
-
-#: Lengths are wrong by less than this part of them.
-LENGTH_ROUNDING = 1e-12
 
 #: 1 / h where that is too large to be multiplied with.
 LARGEST_SCALE = 1e300
@@ -104,7 +107,8 @@ class KernelRegression:
         def work(start: int, stop: int) -> None:
             piece = slice(start, stop)
             own = query_groups[piece] if query_groups is not None and groups is not None else None
-            weighted_sums(queries[piece], own, self._rows, groups, result.delta_entropy[piece], result.means[piece])
+            with np.errstate(all="ignore"):  # for kernels that are not compiled
+                weighted_sums(queries[piece], own, self._rows, groups, result.delta_entropy[piece], result.means[piece])
 
         for_ranges(work, m, QUERIES_TOGETHER, threads)
         result.means[:] = self._middle + self._half * np.clip(result.means, -1.0, 1.0)
@@ -115,48 +119,39 @@ def _lay_out(rows: Floats, bandwidth: float, values: Floats32) -> tuple[Integers
     """The order of the rows (n, width), and the rows, leaf by leaf, with their values (n, p)."""
     n, width = rows.shape
     axes = principal_axes(rows, bandwidth)
-    rotation = Rotation(axes.mean, np.ascontiguousarray(axes.directions), min(1.0 / bandwidth, LARGEST_SCALE))
-    points = np.empty((n, width))
-    rotate(np.ascontiguousarray(rows), rotation, points)
-    order, leaf_start, group_leaf = _split(points)
-    points = points[order]
-    main = min(COMPONENTS, width)
-    features = np.column_stack([np.sqrt((points[:, : width - main] ** 2).sum(axis=1)), points[:, width - main :]])
+    main = np.zeros((width, COMPONENTS))
+    main[:, : min(COMPONENTS, width)] = axes.directions[:, ::-1][:, :COMPONENTS]
+    scale = Scale(axes.mean, min(1.0 / bandwidth, LARGEST_SCALE), main)
+    points, features = np.empty((n, width)), np.empty((n, FEATURES))
+    to_points(np.ascontiguousarray(rows, np.float64), scale, points, features)
+    order, leaf_start, group_leaf = _split(points, features[:, 1:])
+    points, features = points[order], features[order]
     boxes = np.stack([f.reduceat(features, leaf_start[:-1]).T for f in (np.minimum, np.maximum)])
-    boxes[:, 0] *= [[1.0 - LENGTH_ROUNDING], [1.0 + LENGTH_ROUNDING]]
+    part = np.full((FEATURES, 1), COMPONENT_ROUNDING)
+    part[0] = REST_ROUNDING
+    slack = part * np.abs(boxes).max(axis=(0, 1))
+    boxes = np.ascontiguousarray(np.stack([boxes[0] - slack, boxes[1] + slack]))
     group_start = leaf_start[group_leaf]
     n_groups = len(group_leaf) - 1
     centres, radii = np.empty((n_groups, width)), np.empty(n_groups)
-    rests = np.empty((n_groups, 1 + (width - 1) // COLUMNS_TOGETHER))
     relative = np.empty((n, width), np.float32)
     for g in range(n_groups):
         group = slice(group_start[g], group_start[g + 1])
         # the median: a few rows far away leave it where the others are
         centres[g] = np.median(points[group], axis=0)
         relative[group] = points[group] - centres[g]
-        squares = np.cumsum(relative[group].astype(np.float64) ** 2, axis=1)
-        radii[g] = math.sqrt(squares[:, -1].max())
-        rests[g, 0] = 0.0
-        rests[g, 1:] = np.sqrt(squares[:, COLUMNS_TOGETHER - 1 : -1 : COLUMNS_TOGETHER].max(axis=0))
+    norm2 = np.einsum("ij,ij->i", relative, relative, dtype=np.float64)
+    radii = np.sqrt(np.maximum.reduceat(norm2, group_start[:-1]))
     padding = -n % PANEL
     norms = np.full(n + padding, -np.inf, np.float32)
-    norms[:n] = -0.5 * np.einsum("ij,ij->i", relative, relative, dtype=np.float64)
+    norms[:n] = -0.5 * norm2
     carried = np.zeros((values.shape[1], n + padding), np.float32)
     carried[:, :n] = values[order].T
-    leaves = WeightedRows(
-        rotation,
-        boxes,
-        leaf_start,
-        group_leaf,
-        centres,
-        radii,
-        rests,
-        _panels(points),
-        _panels(relative),
-        norms,
-        carried,
+    leaf_group = np.repeat(np.arange(n_groups), np.diff(group_leaf))
+    leaves = (leaf_start, leaf_group, group_leaf)
+    return order, WeightedRows(
+        scale, boxes, *leaves, centres, radii, _panels(points), _panels(relative), norms, carried
     )
-    return order, leaves
 
 
 def _panels(rows: Floats | Floats32) -> Any:
@@ -167,11 +162,11 @@ def _panels(rows: Floats | Floats32) -> Any:
     return np.ascontiguousarray(padded.reshape(-1, PANEL, width).transpose(0, 2, 1))
 
 
-def _split(points: Floats) -> tuple[Integers, Integers, Integers]:
+def _split(points: Floats, main: Floats) -> tuple[Integers, Integers, Integers]:
     """Order of points (n, width), leaf by leaf, where leaves begin in it, and the first leaf of each group.
 
-    Nodes are halved along their widest component, evenly but for a remainder of SPLIT, first into groups, and groups
-    into leaves.
+    Nodes are halved along their widest main component, evenly but for a remainder of SPLIT, first into groups, and
+    groups into leaves.
     """
     n = len(points)
     order = np.arange(n)
@@ -180,14 +175,14 @@ def _split(points: Floats) -> tuple[Integers, Integers, Integers]:
     nodes = [(0, n, False)]
     while nodes:
         start, stop, is_in_group = nodes.pop()
-        here = points[order[start:stop]]
-        if not is_in_group and (stop - start <= SPLIT or _radius(here) <= GROUP_RADIUS):
+        if not is_in_group and (stop - start <= SPLIT or _radius(points[order[start:stop]]) <= GROUP_RADIUS):
             group_leaf.append(len(leaf_start))
             is_in_group = True
         if is_in_group and stop - start <= LEAF_ROWS:
             leaf_start.append(start)
             continue
         middle = start + (stop - start + SPLIT - 1) // SPLIT // 2 * SPLIT
+        here = main[order[start:stop]]
         widest = int((here.max(axis=0) - here.min(axis=0)).argmax())
         order[start:stop] = order[start:stop][np.argpartition(here[:, widest], middle - start)]
         nodes += [(middle, stop, is_in_group), (start, middle, is_in_group)]

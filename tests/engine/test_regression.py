@@ -1,5 +1,11 @@
 """Kernel regression against sums in float64, on input made to break it."""
 
+import os
+import platform
+import subprocess
+import sys
+from pathlib import Path
+
 import naive
 import numba
 import numpy as np
@@ -7,6 +13,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from quests_md._kernels.tiles import HAS_TILES
 from quests_md.engine.regression import LEAF_ROWS, QUERIES_TOGETHER, KernelRegression
 
 #: As plain Python the kernels are for small input.
@@ -209,3 +216,16 @@ def test_no_values_and_no_queries():
     assert (result.delta_entropy <= 1e-3).all()
     result = regression.at(rows[:0], 1)
     assert (result.delta_entropy.shape, result.means.shape) == ((0,), (0, 0))
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(numba.config.DISABLE_JIT, reason="nothing is compiled")
+@pytest.mark.skipif(platform.machine() not in ("x86_64", "AMD64") or not HAS_TILES, reason="needs AVX2")
+@pytest.mark.parametrize(("cpu", "features"), [("haswell", "+avx,+avx2,+fma"), ("generic", "")])
+def test_other_processors(cpu, features, tmp_path):
+    path = Path(__file__)
+    env = os.environ | {"NUMBA_CPU_NAME": cpu, "NUMBA_CPU_FEATURES": features, "NUMBA_CACHE_DIR": str(tmp_path)}
+    env["PYTHONPATH"] = str(path.parents[2])
+    run = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", str(path), "-k", "not processors"]
+    done = subprocess.run(run, env=env, cwd=path.parents[2], capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout + done.stderr
