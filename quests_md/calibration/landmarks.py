@@ -34,6 +34,9 @@ SEED = 0
 #: hundred times less dense there than is usual.
 ALONE = math.log(100)
 
+#: Largest share of groups that may be unlike all others: of more, such groups are what the set is made of, and count.
+FEW_ALONE = 0.05
+
 #: Share of held-out values that is beyond the largest that a landmark may carry.
 BEYOND = 0.01
 
@@ -158,7 +161,8 @@ def learn_landmarks(
     """Choose landmarks, learn what is usual near each, and score the held-out rows (m,) of whole groups.
 
     A group whose held-out environments lie, on average, where the rest of the reference is a hundred times less dense
-    than usual is unlike all others: nothing in the reference says how far new frames of its kind would be from it. Its
+    than usual is unlike all others: nothing in the reference says how far new frames of its kind would be from it. One
+    group in twenty may be so; where there are more, as in a set of one frame for each of many compounds, all count. Its
     landmarks carry no more than the 99 % quantile of the usual dH, or 0, so that what is near them is judged as
     elsewhere.
     """
@@ -239,8 +243,10 @@ def _alone(excess: NDArray[np.float64], groups: NDArray[np.int64]) -> NDArray[np
     counts = np.bincount(where[known], minlength=len(names))
     sums = np.bincount(where[known], excess[known], minlength=len(names))
     mean = np.divide(sums, counts, out=np.full(len(names), np.inf), where=counts > 0)
-    alone: NDArray[np.bool_] = (mean > np.median(mean[counts > 0]) + ALONE)[where]
-    return alone
+    alone: NDArray[np.bool_] = mean > np.median(mean[counts > 0]) + ALONE
+    if alone.sum() > FEW_ALONE * len(names):
+        alone[:] = False
+    return alone[where]
 
 
 def _largest_usual(

@@ -62,6 +62,9 @@ Values = Mode | Literal["auto"]
 #: values="auto" evaluates every atom up to this many pairs of an atom and a reference row (or another atom).
 FULL_LIMIT = 5e7
 
+#: The same where dH of plain rows is told and decides nothing: it would cost more than all the rest.
+TOLD_LIMIT = 2e6
+
 #: Statistics with a field of their own that are not told where only local scores are in use.
 DEAR = ("tail_cluster", "frame_entropy")
 
@@ -89,7 +92,7 @@ class Judge:
     values
         "full": every dH exact. "proven": dH only where an atom is within `margin` of its level or above; mean, 99 %
         quantile and frame entropy then come from a fixed sample of atoms against a fixed sketch of the reference.
-        "auto": full up to 5e7 pairs, else proven.
+        "auto": full up to 5e7 pairs (2e6 where only local scores are in use), else proven.
     release
         Nats below its level at which dH counts as back, see `Trigger`. "proven" gives the excess exactly down to minus
         this number (0.5 at least); a lower excess reads as minus this number.
@@ -164,7 +167,8 @@ class Judge:
         """How a frame of this size is evaluated."""
         if self.values != "auto":
             return self.values
-        return "full" if n_atoms * max(self.reference.n_environments, n_atoms) <= FULL_LIMIT else "proven"
+        limit = FULL_LIMIT if Wanted.by(self.calibration).plain else TOLD_LIMIT
+        return "full" if n_atoms * max(self.reference.n_environments, n_atoms) <= limit else "proven"
 
     def judge(
         self,

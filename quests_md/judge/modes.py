@@ -77,7 +77,7 @@ class Environments:
 def evaluate_full(reference: Reference, these: Environments, threads: int | None, wanted: Wanted) -> FrameNumbers:
     """Evaluate every environment."""
     known = these.known
-    levels = these.levels, these.atom_levels
+    levels = (these.levels, these.atom_levels) if wanted.plain else ()  # else dH is told and decides nothing
     dh = reference.evaluate(these.rows, these.numbers, levels=levels, threads=threads)
     return FrameNumbers(
         atoms=these.atoms,

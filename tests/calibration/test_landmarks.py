@@ -127,6 +127,17 @@ def test_a_group_unlike_all_others_does_not_make_the_others_blind(kinds):
     assert (scorer.scores(rows, np.full(len(rows), 29)) < 0).all()  # it is known itself
 
 
+def test_groups_unlike_each_other_count_where_they_are_many(kinds):
+    crystals, _ = kinds
+    strangers = [bulk("Cu", "bcc", a=2.6 + 0.1 * i, cubic=True) * (3, 3, 3) for i in range(6)]
+    calibration = calibrate(Reference.from_frames([*crystals, *strangers], groups="frame"))
+    assert calibration.landmarks.n_alone == 0
+    assert "unlike" not in calibration.describe()
+    few = calibrate(Reference.from_frames([*crystals, *strangers[:2]], groups="frame"))
+    levels = [c.alarm_levels([29] * 54)[0].value for c in (calibration, few)]
+    assert levels[0] > levels[1] + 5
+
+
 def test_landmarks_are_few_and_cover_rare_kinds():
     """A reference of more rows than landmarks: one frame among many is there, and dH costs as much as of 4096 rows."""
     frames = [copper(4, seed=i, rattle=0.05) for i in range(40)]
