@@ -48,10 +48,9 @@ def _facts(event: "Event") -> list[tuple[str, str]]:
         return facts
     if event.alarms:
         facts.append(("alarms", ", ".join(event.alarms)))
-    unit = " nats" if event.kind == "novel" and "dh_max" in event.alarms else ""
     peak_atoms, sized_atoms = _which_atoms(event)
     n_atoms = f"{many(event.n_atoms, 'atom')} {peak_atoms}" if event.n_atoms else "no single atom is above the level"
-    facts.append(("peak", f"step {event.peak_step}: {_short(event.peak_excess)}{unit} beyond the level; {n_atoms}"))
+    facts.append(("peak", f"step {event.peak_step}: {_beyond(event)}; {n_atoms}"))
     sizes = [size for _, size in event.size_history]
     if len(sizes) > 1 and any(sizes):
         onset = f"{many(sizes[0], 'atom')} {sized_atoms} at the onset"
@@ -73,14 +72,31 @@ def _meaning(event: "Event") -> str:
     return f"{what}; which phase is not known, a change of temperature can look the same"
 
 
+def _beyond(event: "Event") -> str:
+    """How far the peak is beyond the level, with the unit where it is known which one it is."""
+    alarms, value = set(event.alarms), _short(event.peak_excess)
+    if event.phase is not None or any(name.endswith("_drift") for name in alarms):
+        return f"{value} beyond the level"
+    if "dh_max" in alarms:
+        return f"{value}{' nats' if event.kind == 'novel' else ''} beyond the level"
+    if alarms and alarms <= {"local_cluster", "local_tail"}:
+        return f"{_short(math.exp(min(event.peak_excess, 700.0)))} times as many atoms as the level"
+    if alarms and alarms <= {"local_mean", "local_max"}:
+        return f"{value} deviations beyond the level"
+    if alarms & {"local_mean", "local_max"}:
+        return f"{value} beyond the level (deviations, or log of a ratio of atoms)"
+    return f"{value} beyond the level"
+
+
 def _which_atoms(event: "Event") -> tuple[str, str]:
     """Which atoms are counted at the peak, and which along the event."""
     if event.phase is not None:
         return (f"in the cluster of {event.phase}",) * 2
     if not event.is_cluster:
         return ("above the level",) * 2
-    clustered = "in the cluster above the atom level"
-    return ("flagged" if {"dh_max", "dh_q99"} & set(event.alarms) else clustered), clustered
+    is_local = "local_cluster" in event.alarms and "tail_cluster" not in event.alarms
+    clustered = f"in the cluster above the {'local' if is_local else 'atom'} level"
+    return ("flagged" if {"dh_max", "dh_q99", "local_max"} & set(event.alarms) else clustered), clustered
 
 
 def _worst_atoms(event: "Event") -> list[str]:

@@ -6,7 +6,18 @@ import numpy as np
 import pytest
 from ase import Atoms
 from scipy.stats import binom
-from systems import H, alloy_reference, calibration_of, cold_reference, copper, level_at, null_of, outside
+from systems import (
+    H,
+    alloy_reference,
+    calibration_of,
+    cold_reference,
+    copper,
+    level_at,
+    md_frames,
+    md_reference,
+    null_of,
+    outside,
+)
 
 from quests_md import Monitor, Reference, Trigger, calibrate
 from quests_md.calibration import STATISTICS, rate_of
@@ -330,3 +341,24 @@ def test_an_event_names_every_statistic_that_was_out():
     assert event.peak_excess == checks[0].trigger_excess == checks[0].excess
     assert event.peak_step == 0
     assert "alarms   dh_max, dh_mean" in event.describe()
+
+
+def test_an_alarm_of_local_scores_says_which_where_and_of_which_atom():
+    reference = md_reference()
+    atoms = md_frames()[1].copy()
+    atoms.set_array("id", 100 + np.arange(len(atoms)))
+    atoms.positions[5] += (0.9, 0.4, 0.0)
+    with Monitor(reference, calibrate(reference), trigger=Trigger(patience=1), log=None, on_error="raise") as monitor:
+        check = monitor.check(atoms)
+        (event,) = monitor.events
+    values = {name: check.statistic(name) for name in check.alarms}
+    assert {"local_cluster", "local_max"} <= set(values)
+    assert event.reason.startswith("neighbourhoods (each atom averaged with its 12 nearest) unlike those known: ")
+    assert f"{values['local_cluster']:.0f} connected atoms above the local level around (" in event.reason
+    worst = int(np.argmax(check.local_score))
+    assert (
+        f"atom {100 + worst} (Cu) is {check.local_score.max():.1f} deviations beyond what is usual there"
+        in event.reason
+    )
+    assert event.worst_atom == 100 + worst
+    assert event.environments[0].atom == 100 + worst

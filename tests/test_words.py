@@ -134,3 +134,21 @@ def test_a_long_name_of_a_file_keeps_its_end():
     assert lines[-1].endswith("folder/run_0001/vasprun.xml frame 4 atom 2")
     assert lines[-1].strip().startswith("...")
     assert len(lines[-1]) == 100
+
+
+@pytest.mark.parametrize(
+    ("alarms", "peak"),
+    [
+        (("local_mean", "local_max"), "2.5 deviations beyond the level; 3 atoms above the level"),
+        (("local_cluster",), "12.2 times as many atoms as the level; 3 atoms in the cluster above the local level"),
+        (
+            ("local_cluster", "local_max"),
+            "2.5 beyond the level (deviations, or log of a ratio of atoms); 3 atoms flagged",
+        ),
+        (("tail_cluster",), "2.5 beyond the level; 3 atoms in the cluster above the atom level"),
+        (("local_mean_drift",), "2.5 beyond the level; 3 atoms above the level"),
+    ],
+)
+def test_the_peak_is_told_in_the_unit_of_what_raised_the_alarm(alarms, peak):
+    text = " ".join(replace(EVENT, alarms=alarms, peak_excess=2.5, n_atoms=3).describe().split())
+    assert f"peak step {EVENT.peak_step}: {peak} " in f"{text} "

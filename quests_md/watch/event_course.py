@@ -167,9 +167,10 @@ class EventCourse:
         if "dh_mean" in alarms:  # the frame as a whole has left the reference
             return False
         self.kind = "transition"
+        is_local = "local_cluster" in self._alarms and "tail_cluster" not in self._alarms
         self.reason = (
-            f"a connected cluster of atoms above the atom level grew from {max(growth.first)} to {growth.size} by "
-            f"step {check.step}"
+            f"a connected cluster of atoms above the {'local' if is_local else 'atom'} level grew from "
+            f"{max(growth.first)} to {growth.size} by step {check.step}"
         )
         return True
 

@@ -22,15 +22,19 @@ from ase.geometry import find_mic
 from numpy.typing import NDArray
 
 from quests_md._json import from_mapping, to_mapping
+from quests_md._words import many
 from quests_md.calibration import TAIL_SHARE
 from quests_md.environments import clusters, coordination, identities
 from quests_md.judge import Judged
-from quests_md.records import CLUSTER_ALARMS, Check, Environment, EventKind, NearestEnvironment
+from quests_md.records import CLUSTER_ALARMS, Environment, EventKind, NearestEnvironment
 from quests_md.reference import Reference
 
 from .cluster_tracker import ClusterTracker
 
 __all__ = ["Findings", "FrameFindings", "LoggedFindings", "Peak"]
+
+#: Statistics of local scores.
+LOCAL = ("local_cluster", "local_tail", "local_max", "local_mean")
 
 #: Most atoms an event names.
 MOST_ATOMS = 1000
@@ -75,7 +79,7 @@ class FrameFindings:
         judged, check = self.judged, self.judged.check
         reason, phase = judged.reason or check.explosion if channel == "exploded" else "", None
         if channel == "novel":
-            reason = _of_neighbourhoods(check)
+            reason = self._of_neighbourhoods()
             if not reason:
                 return reason, phase
         if channel == "transition":
@@ -120,7 +124,7 @@ class FrameFindings:
             found = clusters(frame, self._chosen(channel), self.reference.pair_distances())
             chosen = found[0] if found else chosen
         elif check.delta_entropy is not None:
-            chosen = chosen[np.argsort(-self._delta_entropy(chosen), kind="stable")]
+            chosen = chosen[np.argsort(-self._novelty(chosen), kind="stable")]
         n_atoms, chosen = len(chosen), chosen[:MOST_ATOMS]
         names = identities(frame).astype(np.int64)
         worst = check.worst_atom if channel != "exploded" else int(chosen[0]) if n_atoms else None
@@ -162,6 +166,28 @@ class FrameFindings:
             chosen[clusters(self.atoms, tail, self.reference.pair_distances())[0]] = True
         return chosen
 
+    def _of_neighbourhoods(self) -> str:
+        """Which local scores make the check an alarm, and where, in words; empty: none does."""
+        check, tail, names = self.judged.check, self.judged.tail, identities(self.atoms)
+        values = {name: check.statistic(name) for name in check.alarms if name in LOCAL}
+        known = {name: value for name, value in values.items() if value is not None}
+        said = []
+        if "local_cluster" in known and tail is not None and tail.any():
+            place = _centroid(self.atoms, clusters(self.atoms, tail, self.reference.pair_distances())[0])
+            around = "" if place is None else f" around ({', '.join(f'{x:.1f}' for x in place)}) Å"
+            said.append(f"{many(round(known['local_cluster']), 'connected atom')} above the local level{around}")
+        if "local_tail" in known:
+            said.append(f"{many(round(known['local_tail']), 'atom')} above the local level")
+        if "local_max" in known and check.worst_atom is not None:
+            which = f"atom {names[check.worst_atom]} ({check.worst_element})"
+            said.append(f"{which} is {known['local_max']:.1f} deviations beyond what is usual there")
+        if "local_mean" in known:
+            said.append(f"the mean over all atoms is {known['local_mean']:.2f} deviations")
+        if not said:
+            return ""
+        n = self.reference.settings.get("average", 12)
+        return f"neighbourhoods (each atom averaged with its {n} nearest) unlike those known: {'; '.join(said)}"
+
     def _is_of_phase(self, channel: EventKind) -> bool:
         return channel == "transition" and self.judged.product is not None
 
@@ -180,6 +206,13 @@ class FrameFindings:
             at = these[unknown]
             dh[unknown] = self.reference.delta_entropy(rows[at], numbers=self.atoms.numbers[at], threads=1)
         return dh
+
+    def _novelty(self, these: NDArray[np.int64]) -> NDArray[np.float64]:
+        """What ranks the atoms of an event: local scores where levels of these flag atoms, else dH."""
+        check = self.judged.check
+        if check.local_score is None or "dh_max" in check.excesses:
+            return self._delta_entropy(these)
+        return np.nan_to_num(check.local_score[these], nan=np.inf)
 
     def _explained(self, worst: NDArray[np.int64]) -> tuple[Environment, ...]:
         if self.judged.rows is None or not len(worst) or self.judged.check.delta_entropy is None:
@@ -228,21 +261,6 @@ class LoggedFindings:
 
 #: What a check found beyond its numbers, from either source.
 Findings = FrameFindings | LoggedFindings
-
-
-def _of_neighbourhoods(check: Check) -> str:
-    """Which local scores make the check an alarm, in words; empty: none does."""
-    words = {
-        "local_mean": "{:.2f} on average",
-        "local_max": "up to {:.1f}",
-        "local_tail": "above the local level for {:.0f} atoms",
-        "local_cluster": "above the local level for {:.0f} connected atoms",
-    }
-    values = ((words[name], check.statistic(name)) for name in words if name in check.alarms)
-    said = [text.format(value) for text, value in values if value is not None]
-    if not said:
-        return ""
-    return f"neighbourhoods (rows averaged over 12 neighbours) unlike what is usual in their place: {', '.join(said)}"
 
 
 def _centroid(frame: Atoms, chosen: NDArray[np.int64]) -> tuple[float, float, float] | None:
