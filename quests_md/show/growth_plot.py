@@ -23,13 +23,19 @@ __all__ = ["cluster_growth"]
 #: Events that the picture names, the largest.
 MOST_NAMED = 6
 
+#: Largest clusters of atoms that are not of a phase: the statistic, where the atoms are, and the colour.
+OF_THE_TAIL = (
+    ("local_cluster", "above the local level", Colour.GREEN),
+    ("tail_cluster", "in the tail", Colour.SKY),
+)
+
 
 def cluster_growth(log: Log, title: str | None = None) -> "Figure":
     """Draw how many atoms the events of a run have, on a logarithmic axis over time.
 
-    Behind the events are the numbers of every check: the largest cluster of atoms in the tail with its level, where
-    this level is in use, and the largest clusters of the phases that grow. The title, unless one is given, is a
-    sentence on the largest event. A log in which no event has a size raises ValueError.
+    Behind the events are the numbers of every check: the largest cluster of atoms in the tail, or above the local
+    level, with its level where this is in use, and the largest clusters of the phases that grow. The title, unless one
+    is given, is a sentence on the largest event. A log in which no event has a size raises ValueError.
     """
     found = [
         (event, span)
@@ -61,14 +67,16 @@ def _draw_clusters(axis: "Axes", over: Abscissa, log: Log, phases: set[str | Non
         for name, colour in phase_colours(log).items()
         if name in phases and name in log.phase_clusters
     ]
-    if "tail_cluster" in statistics_in_use(log.header) and np.isfinite(log.tail_cluster).any():
-        clusters.insert(0, ("in the tail", log.tail_cluster, Colour.SKY, levels_of(log.header, "tail_cluster")))
+    for name, at, own_colour in OF_THE_TAIL:
+        counts = log.statistic(name)
+        if name in statistics_in_use(log.header) and np.isfinite(counts).any():
+            clusters.insert(0, (at, counts, own_colour, levels_of(log.header, name)))
     for where, sizes, colour, levels in clusters:
         label = f"largest cluster {where}"
         axis.plot(over.x, _positive(sizes), color=colour, label=label, lw=0.9, marker=dots(log), ms=3, zorder=1)
         for level in levels:
             if np.isfinite(level) and level > 0:
-                axis.axhline(level, color=colour, ls="--", lw=1.2, label=f"its level, {level:g} atoms")
+                axis.axhline(level, color=colour, ls="--", lw=1.2, label=f"its level, {level:.3g} atoms")
 
 
 def _draw_events(

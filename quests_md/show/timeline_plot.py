@@ -32,8 +32,8 @@ class Line(NamedTuple):
     """Its name in "level of the ..."."""
 
 
-#: The registry of statistics says in which panel each is drawn: dH, counts of atoms, or a panel of its own. A statistic
-#: that is not named here is called as in the registry.
+#: The registry of statistics says in which panel each is drawn: dH, counts of atoms, or a panel of its own: levels of
+#: local scores differ too much for one panel. A statistic that is not named here is called as in the registry.
 LINES = {
     "dh_max": Line(Colour.VERMILLION, "most novel atom"),
     "dh_q99": Line(Colour.ORANGE, "99 % quantile", "quantile"),
@@ -41,7 +41,14 @@ LINES = {
     "tail_cluster": Line(Colour.BLUE, "largest cluster in the tail"),
     "n_tail": Line(Colour.ORANGE, "in the tail"),
     "frame_entropy": Line(Colour.GREEN, "frame entropy"),
+    "local_max": Line(Colour.VERMILLION, "worst neighbourhood"),
+    "local_mean": Line(Colour.BLUE, "mean over neighbourhoods"),
+    "local_cluster": Line(Colour.BLUE, "largest cluster above the local level"),
+    "local_tail": Line(Colour.ORANGE, "above the local level"),
 }
+
+#: Statistics in the panel of dH.
+DH = tuple(name for name, s in STATISTICS.items() if s.unit == "nats" and s.needs_reference)
 
 #: Statistics whose numbers are drawn also where they raise no alarms.
 ALWAYS = ("dh_max", "dh_mean")
@@ -51,6 +58,9 @@ ALWAYS = ("dh_max", "dh_mean")
 LINEAR_TO, MANY_TIMES = (10.0, 20.0, 50.0, 100.0, 200.0, 500.0, 1000.0), 5.0
 
 LEGEND_COLUMNS = 4
+
+#: Letters of a line above the first panel in the usual size.
+LINE = 118
 
 #: Share of the atoms, in percent, that the cluster of a phase must reach to be drawn.
 LEAST_CLUSTER = 1.0
@@ -72,10 +82,11 @@ class Label(NamedTuple):
 def timeline(log: Log, title: str | None = None) -> "Figure":
     """Draw a run: how far from the reference, how many atoms, how hot, with its events shaded.
 
-    The panels, from the top: dH in nats with the levels in use (where dH grows large, linear up to at least twice the
-    level and logarithmic beyond); the atoms above their level, and their clusters where these raise alarms; what raised
-    an alarm, and when; and where the log has it, the frame entropy if it is in use, the share of atoms in each phase,
-    and the temperature. Over time if it is known, else over steps, or over checks where steps repeat.
+    The panels, from the top: local scores in deviations, where they are in use, and dH in nats, where the log has it,
+    with the levels in use (where numbers grow large, linear up to at least twice the level and logarithmic beyond); the
+    atoms above their level, and their clusters where these raise alarms; what raised an alarm, and when; and where the
+    log has it, the frame entropy if it is in use, the share of atoms in each phase, and the temperature. DH comes first
+    where it raises alarms. Over time if it is known, else over steps, or over checks where steps repeat.
 
     The title, unless one is given, says when the run left the reference. The figure belongs to no window:
     ``figure.savefig("timeline.png")``. A log without checks raises ValueError.
@@ -100,19 +111,31 @@ def timeline(log: Log, title: str | None = None) -> "Figure":
         axes[-1].set_xticks(over.x)
     put_title(figure, title or run_sentence(log))
     rows = -(-len(axes[0].get_legend_handles_labels()[0]) // LEGEND_COLUMNS)
-    axes[0].set_title(reference_and_level(log.header), loc="left", fontsize=9, color="0.35", pad=8 + 16 * rows)
+    known = reference_and_level(log.header)
+    size = min(9.0, 9.0 * LINE / max(map(len, known.split("\n"))))
+    axes[0].set_title(known, loc="left", fontsize=size, color="0.35", pad=8 + 16 * rows)
     return figure
 
 
 def _panels(log: Log, lanes: int) -> list[tuple[float, Callable[["Axes", Abscissa, Log], None]]]:
     """The panels for which the log has numbers, from the top: how high each is, and what draws it."""
+    in_use = statistics_in_use(log.header)
+    scores: list[tuple[float, Callable[..., None]]] = [
+        (1.3, partial(_draw_local, name=name))
+        for name in sorted(_known(log), key=lambda name: STATISTICS[name].size != "extreme")
+        if STATISTICS[name].unit == "deviations"
+    ]
+    if not scores or any(not np.isnan(log.statistic(name)).all() for name in DH):
+        is_judged = not in_use or not scores or bool(set(DH) & set(in_use))
+        scores.insert(0 if is_judged else len(scores), (1.5, _draw_dh))
     panels: list[tuple[float, Callable[[Axes, Abscissa, Log], None]]] = [
-        (3.0, partial(_draw_dh, lanes=lanes)),
+        (3.0 if len(scores) == 1 else 2.3, partial(scores[0][1], lanes=lanes)),
+        *scores[1:],
         (1.3, _draw_atoms),
     ]
     if alarms := _alarms_of(log):
         panels.append((0.25 + 0.2 * len(alarms), partial(_draw_alarms, alarms=alarms)))
-    for name in _known(log):  # neither dH nor a count of atoms
+    for name in _known(log):  # neither dH nor a local score nor a count of atoms
         statistic = STATISTICS[name]
         if statistic.unit == "nats" and not statistic.needs_reference and np.isfinite(log.statistic(name)).any():
             panels.append((1.3, partial(_draw_statistic, name=name)))
@@ -163,39 +186,71 @@ def _labels(events: Sequence[tuple[Event, Span]], over: Abscissa) -> list[Label]
     return labels
 
 
-def _draw_dh(axis: "Axes", over: Abscissa, log: Log, lanes: int) -> None:
-    """Draw dH of the frames with the levels in use, and leave room for so many lanes of labels at the top.
-
-    Frames that have exploded may go beyond the panel, so that the run before them can be seen.
-    """
-    level = level_of_largest(log.header)
-    names = [name for name, s in STATISTICS.items() if s.unit == "nats" and s.needs_reference]
+def _draw_dh(axis: "Axes", over: Abscissa, log: Log, lanes: int | None = None) -> None:
+    """Draw dH of the frames with the levels in use; `lanes` as in `_finish_scores`."""
+    in_use = statistics_in_use(log.header)
+    level = level_of_largest(log.header) if not in_use or "dh_max" in in_use else np.nan
     shown = [np.array([level])]  # what sets the range of the panel
     is_partial = bool((np.isnan(log.dh_max) & (log.state == "in")).any())
-    for name in names:
+    for name in DH:
         values, is_largest = _finite(log.statistic(name)), name == "dh_max"
-        if np.isfinite(values).any() and name in (*ALWAYS, *statistics_in_use(log.header)):
+        if np.isfinite(values).any() and name in (*ALWAYS, *in_use):
             text = _line(name).name + (", where above its level" if is_largest and is_partial else "")
             marker = dots(log, values if is_largest else None)
             axis.plot(over.x, values, color=_line(name).colour, lw=1.4, marker=marker, label=text)
             shown.append(values[_is_whole(log)])
     if np.isfinite(level):
         axis.axhline(level, color=Colour.VERMILLION, ls="--", lw=1.2, label=f"level {level:.2f}")
-    for name in names:
+    for name in DH:
         if name != "dh_max":
             levels = levels_of(log.header, name)
             _draw_levels(axis, levels, _line(name).colour, f" of the {_line(name).short}")
             shown.append(np.array(levels))
-    infinite = np.isposinf(log.dh_max)
-    _mark(axis, over.x[log.state == "invalid"], 0.04, "x", "invalid frame")
-    _mark(axis, over.x[(log.explosion != "") & (log.state != "invalid")], 0.04, "X", "explosion")
-    _mark(axis, over.x[infinite], 0.86 - 0.07 * (lanes - 1), "^", "element not in the reference: infinite")
-    axis.set_ylabel("dH (nats)\nknown  ←   →  novel")
-    numbers = np.concatenate(shown)
-    numbers = numbers[np.isfinite(numbers)]
-    if len(numbers):
+    _finish_scores(axis, over, log, np.concatenate(shown), level, "dH", "nats", lanes)
+
+
+def _draw_local(axis: "Axes", over: Abscissa, log: Log, name: str, lanes: int | None = None) -> None:
+    """Draw a number of the frames in deviations with its levels; `lanes` as in `_finish_scores`."""
+    line, values, levels = _line(name), _finite(log.statistic(name)), levels_of(log.header, name)
+    if np.isfinite(values).any():
+        axis.plot(over.x, values, color=line.colour, lw=1.4, marker=dots(log), label=line.name)
+    _draw_levels(axis, levels, line.colour)
+    shown = np.concatenate([values[_is_whole(log)], levels])
+    _finish_scores(axis, over, log, shown, max(levels, default=np.nan), "local score", STATISTICS[name].unit, lanes)
+
+
+def _finish_scores(
+    axis: "Axes",
+    over: Abscissa,
+    log: Log,
+    shown: NDArray[np.float64],
+    level: float,
+    text: str,
+    unit: str,
+    lanes: int | None,
+) -> None:
+    """Give a panel of scores its range, its names and a legend.
+
+    With `lanes` it is the first panel: it has marks of frames without scores, and room for so many lanes of labels at
+    the top. Frames that have exploded may go beyond the panel, so that the run before them can be seen: `shown` are
+    numbers that should be seen.
+    """
+    infinite, headroom = np.isposinf(log.dh_max), 0.06
+    if lanes is not None:
+        _mark(axis, over.x[log.state == "invalid"], 0.04, "x", "invalid frame")
+        _mark(axis, over.x[(log.explosion != "") & (log.state != "invalid")], 0.04, "X", "explosion")
+        _mark(axis, over.x[infinite], 0.86 - 0.07 * (lanes - 1), "^", "element not in the reference: infinite")
         headroom = (0.3 if infinite.any() else 0.12) + 0.07 * (lanes - 1)
-        _limit(axis, float(numbers.min()), float(numbers.max()), level, headroom)
+    numbers = shown[np.isfinite(shown)]
+    log_from = None
+    if len(numbers):
+        log_from = _limit(axis, float(numbers.min()), float(numbers.max()), level, headroom)
+    parts = [unit] if log_from is None else [unit, f"log above {log_from:g}"]
+    if lanes is None:
+        axis.set_ylabel(text + "\n(" + ",\n".join(parts) + ")")
+        _put_legend(axis)
+        return
+    axis.set_ylabel(f"{text} ({', '.join(parts)})\nknown  ←   →  novel")
     if axis.get_legend_handles_labels()[0]:
         axis.legend(loc="lower left", bbox_to_anchor=(-0.01, 1.0), ncols=LEGEND_COLUMNS, fontsize=9, frameon=False)
 
@@ -321,16 +376,19 @@ def _mark(axis: "Axes", x: NDArray[np.float64], height: float, marker: str, labe
         axis.plot(x, np.full(len(x), height), marker, ms=5, color="black", transform=across, label=label)
 
 
-def _limit(axis: "Axes", low: float, high: float, level: float, headroom: float) -> None:
-    """Set the range of dH with room for labels at the top; logarithmic above if the level would be squeezed."""
+def _limit(axis: "Axes", low: float, high: float, level: float, headroom: float) -> float | None:
+    """Set the range of scores with room for labels at the top; logarithmic above if the level would be squeezed.
+
+    Returns the value from which the axis is logarithmic, None if it is not.
+    """
     linear_to = _linear_to(level)
     if high <= MANY_TIMES * linear_to:
         margin = max(0.05 * (high - low), 0.25)
         axis.set_ylim(low - margin, high + headroom / (1 - headroom) * (high - low + margin))
-        return
-    axis.set_ylabel(f"dH (nats, log above {linear_to:g})\nknown  ←   →  novel")
+        return None
     _make_logarithmic(axis, linear_to, min(1.2 * low, low - 2), high)
     axis.set_ylim(min(1.2 * low, low - 2), high * (high / linear_to) ** (1.5 * headroom))
+    return linear_to
 
 
 def _linear_to(level: float) -> float:

@@ -104,7 +104,7 @@ def _promise(calibration: dict[str, Any]) -> str:
         return "no level: nothing could be held out of the reference, no atom is ever above"
     text = f"level {level:.2f} nats"
     statistics = calibration.get("statistics", ())
-    if len(statistics) > 1:
+    if tuple(statistics) not in ((), ("dh_max",)):
         text = f"alarms by {', '.join(statistics) if len(statistics) <= MOST_STATISTICS else len(statistics)}"
         text += " statistics" if len(statistics) > MOST_STATISTICS else ""
     rate = float(calibration.get("rate", 1.0))

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 from logs import check, event
-from pictures import freezing, legible, lines, texts
+from pictures import freezing, legible, level, lines, texts
 
 from quests_md.show import cluster_growth
 
@@ -59,3 +59,13 @@ def test_growth_without_a_size_is_refused(log_of):
     for events in ([], [event(checks, 0, 4, size_history=((0, 0), (10, 0)))], [event(checks, 0, 4, kind="exploded")]):
         with pytest.raises(ValueError, match="log: expected an event with atoms whose number can be drawn, got none"):
             cluster_growth(log_of(checks, events))
+
+
+def test_growth_shows_clusters_above_the_local_level(log_of):
+    checks = [check(i, 5.0 if i >= 10 else 0.0, further={"local_cluster": 2.0 + i}) for i in range(30)]
+    made = event(checks, 10, 29, alarms=("local_cluster",), size_history=tuple((c.step, 5) for c in checks[10:]))
+    log = log_of(checks, [made], statistics=("local_cluster",), levels=[level("local_cluster", 13.42)])
+    drawn = lines(legible(cluster_growth(log)).axes[0])
+    course = drawn["largest cluster above the local level"]
+    np.testing.assert_array_equal(course.get_ydata(), log.further["local_cluster"])
+    assert set(drawn["its level, 13.4 atoms"].get_ydata()) == {13.42}

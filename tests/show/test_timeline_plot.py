@@ -250,3 +250,80 @@ def test_alarms_of_a_log_of_the_first_release_are_drawn(log_of):
     alarms = timeline(log_of(checks)).axes[2]
     assert [label.get_text() for label in alarms.get_yticklabels()] == ["dh_max", "n_tail"]
     assert [len(row.get_paths()) for row in alarms.collections] == [2, 2]
+
+
+# local scores
+
+
+LOCAL = {
+    "statistics": ("local_mean", "local_cluster", "local_max"),
+    "levels": [level("local_mean", 0.3), level("local_cluster", 13.4), level("local_max", 6.0)],
+}
+
+
+def ordered(top=20.0, **changes):
+    """A run in which a cluster of novel neighbourhoods grows from the 20th check on."""
+    return [
+        check(
+            i,
+            time_ps=0.1 * i,
+            frame_entropy=None,
+            alarms=("local_cluster", "local_max") if i >= 20 else (),
+            state="out" if i >= 20 else "in",
+            further={"local_mean": 0.1 * i, "local_max": top if i >= 20 else 3.0, "local_cluster": 5.0 + 3 * i},
+            excesses=dict.fromkeys(LOCAL["statistics"], 1.0 if i >= 20 else -1.0),
+            **changes,
+        )
+        for i in range(40)
+    ]
+
+
+@pytest.mark.parametrize("top", [20.0, 3e4])
+def test_local_scores_have_panels_of_their_own_with_their_levels(log_of, top):
+    checks = ordered(top)
+    log = log_of(checks, [event(checks, 20, 39, is_open=True)], **LOCAL)
+    figure = legible(timeline(log))
+    largest, mean, dh, atoms, _ = figure.axes
+    drawn = lines(largest)
+    assert list(drawn) == ["worst neighbourhood", "level 6.00"]
+    np.testing.assert_array_equal(drawn["worst neighbourhood"].get_ydata(), log.further["local_max"])
+    assert largest.get_ylabel().startswith("local score (deviations" + (", log above 20)" if top > 100 else ")"))
+    low, high = largest.get_ylim()
+    assert low < 3.0 < 6.0 < top < high
+    assert texts(largest) == ["event 1: outside the reference"]
+    drawn = lines(mean)
+    assert list(drawn) == ["mean over neighbourhoods", "level 0.30"]
+    np.testing.assert_array_equal(drawn["mean over neighbourhoods"].get_ydata(), log.further["local_mean"])
+    assert list(lines(dh)) == ["most novel atom", "mean over atoms"]  # without a level: dH raises no alarms
+    drawn = lines(atoms)
+    np.testing.assert_array_equal(
+        drawn["largest cluster above the local level"].get_ydata(), log.further["local_cluster"]
+    )
+    assert set(drawn["level 13.4"].get_ydata()) == {13.4}
+
+
+def test_no_panel_of_dh_where_the_log_has_none(log_of):
+    checks = ordered(dh_max=None, dh_mean=None, dh_q99=None)
+    log = log_of(checks, [event(checks, 20, 39, is_open=True)], **LOCAL)
+    figure = legible(timeline(log))
+    assert [axis.get_ylabel().split(" (")[0].split("\n")[0] for axis in figure.axes] == [
+        "local score", "local score", "atoms", ""
+    ]  # fmt: skip
+
+
+def test_dh_comes_first_where_it_raises_alarms(log_of):
+    log = log_of(ordered(), statistics=("dh_max", "local_tail", "local_mean"), levels=[level("local_tail", 0.05)])
+    dh, mean, atoms, _ = timeline(log).axes
+    assert list(lines(dh)) == ["most novel atom", "mean over atoms", "level 2.00"]
+    assert list(lines(mean)) == ["mean over neighbourhoods"]
+    assert atoms.get_ylabel() == "atoms (of 200)"
+
+
+def test_frames_without_scores_are_marked_in_the_first_panel(log_of):
+    nothing = {"further": {}, "dh_mean": None}
+    checks = [*ordered()[:19], invalid(19, time_ps=1.9, **nothing), check(20, INF, time_ps=2.0, n_unknown=1, **nothing)]
+    figure = legible(timeline(log_of(checks, [event(checks, 20, 20)], **LOCAL)))
+    drawn = lines(figure.axes[0])
+    assert drawn["invalid frame"].get_xdata() == pytest.approx([1.9])
+    assert drawn["element not in the reference: infinite"].get_xdata() == pytest.approx([2.0])
+    assert "invalid frame" not in lines(figure.axes[2])

@@ -50,6 +50,7 @@ def test_without_a_level_nothing_is_called_inside(log_of):
         ({"rate": 1.0}, "the largest dH of 30 held-out groups of frames; it promises nothing"),
         ({"n_groups": 1, "rate": 1.0}, "level 2.00 nats: a guess, the reference is one group of frames"),
         ({"statistics": ["dh_max", "dh_mean"]}, "alarms by dh_max, dh_mean: the extremes of 30 held-out"),
+        ({"statistics": ["local_max"]}, "alarms by local_max: the extremes of 30 held-out"),
         ({"statistics": ["dh_max", "dh_q99", "dh_mean", "n_tail"]}, "alarms by 4 statistics: the extremes of"),
     ],
 )
