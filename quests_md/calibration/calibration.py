@@ -246,6 +246,8 @@ class Calibration:
                 for z, x in self.atom_levels.items()
             )
             lines.append(f"atom level, which 1 % of the environments exceed: dH = {', '.join(of_elements)} nats")
+        if self.is_local and self.landmarks is not None:
+            lines.append(_local_line(self.landmarks.tail_level))
         if self.is_local and self.landmarks is not None and self.landmarks.n_alone:
             lines.append(_alone_line(self.landmarks.n_alone, self.n_groups))
         lines.append(f"from {self.how}")
@@ -295,6 +297,14 @@ def check_checks(checks: int | None) -> None:
 def many_groups(n: int) -> str:
     """So many groups."""
     return many(n, "group") if n else "no groups"
+
+
+def _local_line(tail_level: float) -> str:
+    """What the numbers of local scores are, in a line."""
+    return (
+        "deviations: how much farther a neighbourhood is from the reference than is usual for its kind, over the usual "
+        f"scatter; atoms are counted above {tail_level:.2f}, which 1 % of those held out exceed"
+    )
 
 
 def _alone_line(n_alone: int, n_groups: int) -> str:

@@ -8,8 +8,8 @@ import numpy as np
 from ase import Atoms
 
 from quests_md._progress import track
-from quests_md.environments import describe_both
-from quests_md.reference import Reference
+from quests_md.environments import Descriptor, describe_both
+from quests_md.reference import Reference, chemistry_advice
 
 from .calibration import Calibration
 from .landmarks import LocalScorer
@@ -78,9 +78,9 @@ def power(
     return found
 
 
-def sight(found: Sequence[Power]) -> str:
-    """What would be caught and what would pass unseen, in a sentence or two; the first of `found` is undisturbed."""
-    parts = []
+def sight(found: Sequence[Power], reference: Reference) -> str:
+    """What would be caught and what would pass unseen, in a few lines; the first of `found` is undisturbed."""
+    lines = []
     for text, low, high in (
         ("caught", CAUGHT, np.inf),
         ("caught now and then", NOW_AND_THEN, CAUGHT),
@@ -88,10 +88,20 @@ def sight(found: Sequence[Power]) -> str:
     ):
         named = [f"{entry.disturbance} ({entry.share:.0%})" for entry in found[1:] if low <= entry.share < high]
         if named:
-            parts.append(f"{text}: {', '.join(named)}")
-    if not parts:
-        return "what these levels would catch is not known: there are no two groups of whole frames to disturb"
-    return f"frames of the reference, disturbed, would be {'; '.join(parts)}"
+            lines.append(f"{text}: {', '.join(named)}")
+    if lines:
+        n = found[0].n_frames
+        lines.insert(0, f"{n} frames of the reference, disturbed on purpose; the share of them that raises an alarm:")
+    else:
+        lines.append("what these levels would catch is not known: there are no two groups of whole frames to disturb")
+    unseen = []
+    if isinstance(reference.descriptor, Descriptor):  # without thermal noise they are seen
+        unseen.append("a stacking fault or a twin in a hot crystal")
+    if chemistry_advice(reference) is not None:
+        unseen.append("which element sits where")
+    if unseen:
+        lines.append(f"not seen with these rows at any level: {', and '.join(unseen)}")
+    return "\n".join(lines)
 
 
 def _frames(reference: Reference, rng: np.random.Generator) -> list[int]:

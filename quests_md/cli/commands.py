@@ -186,7 +186,7 @@ def set_levels(
         threads=threads,
     )
     found = power(known, calibration, n_atoms=atoms, rng=seed, threads=threads)
-    echo(fold(f"{sight(found)}\n{calibration.describe(atoms)}", sys.stdout))
+    echo(fold(f"{sight(found, known)}\n{calibration.describe(atoms)}", sys.stdout))
     echo("\n" + "\n".join(power_rows(calibration, found, atoms)))
     if output is not None:
         calibration.save(output)
@@ -237,7 +237,9 @@ def score_frames(
     threads: ThreadsOption = None,
     fail_on_event: FailOption = False,
 ) -> None:
-    """Score the frames of a trajectory. Prints a line per frame (dH in nats), tab-separated if not in a terminal.
+    """Score the frames of a trajectory.
+
+    Prints a line per frame (dH in nats, local scores in deviations), tab-separated if not in a terminal.
 
     Events and messages go to stderr.
     """
@@ -282,7 +284,7 @@ def score_frames(
         tell(fold(monitor.calibration.describe(), sys.stderr))
         elements = _split_names(types)
         checks = score_trajectory(trajectory, known, monitor=monitor, workers=workers, steps=steps, types=elements)
-        counts = _print_checks(checks, trajectory)
+        counts = _print_checks(checks, trajectory, monitor.calibration.statistics)
         events = monitor.events
     tell(f"{many(sum(counts.values()), 'frame')}: {run_summary(counts, events)}")
     for event in latest(events):
@@ -410,13 +412,13 @@ def _print_reference(reference: Reference) -> None:
         echo(fold(line, sys.stdout, indent=12))
 
 
-def _print_checks(checks: Iterator[Check], trajectory: list[str]) -> dict[str, int]:
+def _print_checks(checks: Iterator[Check], trajectory: list[str], statistics: Sequence[str]) -> dict[str, int]:
     """Print the checks as they come: in columns on a terminal, else tab-separated; count their states."""
     counts = {"in": 0, "out": 0, "invalid": 0}
     width = terminal_width(sys.stdout)
     if width is None and sys.stderr.isatty():  # in a terminal the lines themselves show how far it is
         checks = track(checks, "scoring frames", count_frames(trajectory))
-    for row, check in check_rows(checks, width):
+    for row, check in check_rows(checks, width, statistics):
         if check is not None:
             counts[check.state] += 1
         echo(row)

@@ -151,7 +151,9 @@ def _watched_run(
     with Monitor(reference, log=folder / "run.jsonl", actions=[save_frame(folder / "flagged.extxyz")]) as monitor:
         monitor.attach(dyn, INTERVAL)
         dyn.attach(look, INTERVAL)
-        say(f"\n{'step':>6} {'T (K)':>6} {'dH mean':>8} {'dH max':>7} {'above level':>11} {'off site':>9}  state")
+        say("\nlocal scores, in deviations: how much farther from the reference than is usual;")
+        say("cluster: connected atoms above the local level; off site: atoms off their lattice sites")
+        say(f"\n{'step':>6} {'T (K)':>6} {'mean score':>10} {'largest':>8} {'cluster':>11} {'off site':>9}  state")
         dyn.attach(lambda: say(_progress(monitor, course[-1][2])), 50)
         dyn.run(plan.run_steps)
         events, overhead = monitor.events, monitor.overhead
@@ -185,11 +187,12 @@ def _drain(dyn: NVTBerendsen, steps: int, what: str) -> None:
 
 def _progress(monitor: Monitor, off_site: float) -> str:
     check = monitor.last_check
-    if check is None or check.dh_max is None or check.dh_mean is None:
+    if check is None or len(check.further) < 3:
         return "(no check yet)"
-    above = f"{check.n_above:4d} of {check.n_atoms:3d}"
+    mean, largest, cluster = (check.further[name] for name in ("local_mean", "local_max", "local_cluster"))
+    clustered = f"{cluster:4.0f} of {check.n_atoms:3d}"
     return (
-        f"{check.step:6d} {check.temperature_K:6.0f} {check.dh_mean:8.2f} {check.dh_max:7.2f} {above} {off_site:9.0%}"
+        f"{check.step:6d} {check.temperature_K:6.0f} {mean:10.2f} {largest:8.2f} {clustered} {off_site:9.0%}"
         f"  {check.state}{'  << event' if monitor.events else ''}"
     )
 

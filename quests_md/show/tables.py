@@ -25,7 +25,8 @@ __all__ = [
     "terminal_width",
 ]
 
-#: Fields of a check that `score` prints, and the width of their columns in a terminal.
+#: Fields of a check that `score` prints, and the width of their columns in a terminal; statistics in use that are not
+#: among them come before "n_above".
 CHECK_COLUMNS = {
     "step": 7,
     "time_ps": 8,
@@ -38,6 +39,10 @@ CHECK_COLUMNS = {
     "state": 7,
     "alarms": 27,
 }
+
+#: Columns of `score` that a narrow terminal does without, unless they are judged; the first to go first. The log has
+#: the alarms, and events name theirs.
+NOT_NEEDED = ("alarms", "frame_entropy", "dh_mean", "dh_max", "excess", "n_atoms", "time_ps")
 
 #: Fields of an event that `events` prints, and their names in a terminal.
 EVENT_COLUMNS = {
@@ -84,21 +89,24 @@ def terminal_width(stream: TextIO) -> int | None:
     return shutil.get_terminal_size().columns if stream.isatty() else None
 
 
-def check_rows(checks: Iterable[Check], width: int | None) -> Iterator[tuple[str, Check | None]]:
+def check_rows(
+    checks: Iterable[Check], width: int | None, statistics: Sequence[str] = ()
+) -> Iterator[tuple[str, Check | None]]:
     """The names of the columns, then a row of text for each check as it comes, with the check.
 
-    Rows are columns for a terminal of that width, or tab-separated where the width is None.
+    Rows are columns for a terminal of that width, or tab-separated where the width is None. `statistics` in use have
+    a column each.
     """
-    columns = dict(CHECK_COLUMNS)
-    if width is not None and width < sum(columns.values()) + len(columns):
-        del columns["alarms"]  # the log has them, and events name theirs
+    columns: dict[str, int] = {}
 
     def cell(value: Any) -> str:
         if isinstance(value, tuple):
             return " ".join(value)
         if not isinstance(value, float):
             return "" if value is None else str(value)
-        return f"{value:.4f}".rstrip("0").rstrip(".") if width is None else f"{value:.3f}"
+        if width is None:
+            return f"{value:.4f}".rstrip("0").rstrip(".")
+        return f"{value:.3f}" if abs(value) < 1e5 else f"{value:.1e}"
 
     def row(cells: Iterable[str]) -> str:
         if width is None:
@@ -107,8 +115,9 @@ def check_rows(checks: Iterable[Check], width: int | None) -> Iterator[tuple[str
 
     for i, check in enumerate(checks):
         if i == 0:  # not before the first frame could be read
+            columns = _check_columns(width, statistics, has_dh=check.dh_mean is not None or check.state == "invalid")
             yield row(columns), None
-        yield row(cell(getattr(check, name)) for name in columns), check
+        yield row(cell(_value(check, name)) for name in columns), check
 
 
 def event_rows(events: Sequence[Event], width: int | None) -> list[str]:
@@ -175,6 +184,32 @@ def reference_lines(reference: Reference, calibration: Calibration) -> list[str]
         lines["parents"] = ", ".join(origin["parents"])
     lines["levels"], *rest = calibration.describe().split("\n")
     return [f"{name:<11} {value}" for name, value in [*lines.items(), *(("", line) for line in rest)]]
+
+
+def _check_columns(width: int | None, statistics: Sequence[str], *, has_dh: bool) -> dict[str, int]:
+    """The columns of checks and their widths, where these statistics are in use and checks have dH or not."""
+    columns: dict[str, int] = {}
+    for name, room in CHECK_COLUMNS.items():
+        if name == "n_above":
+            columns |= {s: max(len(s), 8) for s in statistics if s not in CHECK_COLUMNS}
+        columns[name] = room
+    if statistics and not any(STATISTICS[name].scale == "plain" for name in statistics):
+        unknown = ("frame_entropy",) if has_dh else ("frame_entropy", "dh_mean", "dh_max")
+        columns = {name: room for name, room in columns.items() if name not in unknown}
+    for name in NOT_NEEDED:
+        if width is None or sum(columns.values()) + len(columns) - 1 <= width:
+            break
+        if name not in statistics:
+            columns.pop(name, None)
+    return columns
+
+
+def _value(check: Check, name: str) -> Any:
+    """A number of a check by its name; counts are whole numbers."""
+    if name not in STATISTICS:
+        return getattr(check, name)
+    value = check.statistic(name)
+    return int(value) if value is not None and STATISTICS[name].unit == "atoms" and math.isfinite(value) else value
 
 
 def _event_cell(event: Event, name: str, *, exact: bool) -> str:

@@ -1,19 +1,25 @@
 """What to know before step 1: does the reference fit the run, and what do the alarms promise."""
 
 import math
+import textwrap
 
 import numpy as np
 from ase import Atoms
 from ase.build import bulk
 
 from quests_md._version import __version__
-from quests_md.calibration import power, sight
+from quests_md._words import many
+from quests_md.calibration import STATISTICS, power, sight
 from quests_md.engine import entropy
 from quests_md.environments import Descriptor, largest_cluster
 from quests_md.judge import Judge, Judged
+from quests_md.records import Check
 from quests_md.reference import chemistry_advice
 
 __all__ = ["preflight_text", "warm_up"]
+
+#: Letters of a line.
+WIDTH = 80
 
 #: Most frames of the reference that are disturbed to see what the levels would catch.
 MOST_DISTURBED = 10
@@ -39,9 +45,7 @@ def preflight_text(judge: Judge, start: Judged, atoms: Atoms) -> str:
     lines = [f"quests_md {__version__}: pre-flight"]
 
     def add(name: str, text: str) -> None:
-        first, *rest = text.split("\n")
-        lines.append(f"  {name:<10} {first}")
-        lines.extend(f"  {'':<10} {line}" for line in rest)
+        lines.extend(_block(name, text))
 
     settings = reference.settings
     shape = f", k = {settings['k']}, cutoff = {settings['cutoff']} Å" if "k" in settings else ""
@@ -58,7 +62,7 @@ def preflight_text(judge: Judge, start: Judged, atoms: Atoms) -> str:
         found = power(
             reference, judge.calibration, n_atoms=len(atoms), most_frames=MOST_DISTURBED, threads=judge.threads
         )
-        add("sight", sight(found))
+        add("sight", sight(found, reference))
     add("levels", judge.promise(np.asarray(atoms.numbers)[reference.is_center(atoms.numbers)]))
     if judge.confirm is not None:
         add("confirm", _confirm_text(judge.confirm, atoms))
@@ -69,8 +73,6 @@ def preflight_text(judge: Judge, start: Judged, atoms: Atoms) -> str:
         add("start", f"INVALID: {start.reason}")
     else:
         covered = check.n_atoms - check.n_above
-        top = "not above the level" if check.dh_max is None else f"{check.dh_max:.2f}"
-        mean = "none" if check.dh_mean is None else f"{check.dh_mean:.2f}"
         verdict = "inside the reference"
         if check.state == "in" and check.confirm_excess is not None:
             verdict = "outside the reference, but called off by the second one (confirm)"
@@ -78,7 +80,7 @@ def preflight_text(judge: Judge, start: Judged, atoms: Atoms) -> str:
             verdict = f"OUTSIDE the reference already ({', '.join(check.alarms)})"
         add(
             "start",
-            f"{verdict}: {covered} of {check.n_atoms} atoms covered; dH mean {mean}, max {top}"
+            f"{verdict}: {covered} of {check.n_atoms} atoms covered; {_scores_text(judge, check)}"
             + (f"; worst: atom {check.worst_atom} ({check.worst_element})" if check.n_above else ""),
         )
         if check.n_atoms > 1 and reference.n_environments and covered < 0.5 * check.n_atoms:
@@ -88,9 +90,43 @@ def preflight_text(judge: Judge, start: Judged, atoms: Atoms) -> str:
     if advice is not None:
         add("chemistry", advice)
     add("volume", _volume_text(judge, check.volume_per_atom))
-    add("evaluation", f'"{judge.mode(len(atoms))}" values for {len(atoms)} atoms')
+    add("evaluation", _evaluation_text(judge, len(atoms)))
     add("note", "novelty is not error: a new phase can be well predicted, a covered one badly fitted")
     return "\n".join(lines)
+
+
+def _block(name: str, text: str) -> list[str]:
+    """Lines of a text of the block, after its name, none longer than WIDTH."""
+    lines = []
+    for i, line in enumerate(text.split("\n")):
+        start = f"  {name if i == 0 else '':<10} "
+        depth = len(line) - len(line.lstrip())
+        lines += textwrap.wrap(
+            line.strip(),
+            WIDTH,
+            initial_indent=start + " " * depth,
+            subsequent_indent=" " * (len(start) + depth + 2 * (i > 0 or depth > 0)),
+            break_long_words=False,
+            break_on_hyphens=False,
+        ) or [start.rstrip()]
+    return lines
+
+
+def _scores_text(judge: Judge, check: Check) -> str:
+    """The numbers of the start structure that are judged, and its dH."""
+    said = []
+    if judge.calibration.is_local and check.local_score is not None and not np.isnan(check.local_score).all():
+        scores = check.local_score
+        at = int(np.nanargmax(scores))
+        said.append(f"local score mean {np.nanmean(scores):.2f}, largest {scores[at]:.2f} at atom {at}")
+        cluster = check.statistic("local_cluster")
+        if cluster is not None:
+            said.append(f"largest cluster above the local level {many(round(cluster), 'atom')}")
+    if not said or check.dh_mean is not None:
+        top = "not above the level" if check.dh_max is None else f"{check.dh_max:.2f}"
+        mean = "none" if check.dh_mean is None else f"{check.dh_mean:.2f}"
+        said.append(f"dH mean {mean}, max {top}")
+    return "; ".join(said)
 
 
 def _confirm_text(second: Judge, atoms: Atoms) -> str:
@@ -100,6 +136,13 @@ def _confirm_text(second: Judge, atoms: Atoms) -> str:
         f"{reference.fingerprint}\nrows by {reference.descriptor.fingerprint}\n"
         + second.promise(np.asarray(atoms.numbers)[reference.is_center(atoms.numbers)])
     )
+
+
+def _evaluation_text(judge: Judge, n_atoms: int) -> str:
+    mode, statistics = judge.mode(n_atoms), judge.calibration.statistics
+    if any(STATISTICS[name].scale == "plain" for name in statistics):
+        return f'"{mode}" values for {n_atoms} atoms'
+    return f"local scores of {many(n_atoms, 'atom')}{', and dH, which raises no alarm' if mode == 'full' else ''}"
 
 
 def _elements_text(judge: Judge, atoms: Atoms) -> str:

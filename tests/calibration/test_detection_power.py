@@ -2,10 +2,10 @@
 
 import numpy as np
 import pytest
-from systems import alloy, calibration_of, copper, null_of
+from systems import H, alloy, alloy_reference, calibration_of, copper, null_of
 
 from quests_md import Descriptor, Reference, calibrate, delta_entropy
-from quests_md.calibration.detection_power import DISTURBANCES, power
+from quests_md.calibration.detection_power import DISTURBANCES, power, sight
 from quests_md.calibration.statistics import STATISTICS
 
 FRAMES = [copper(seed=i, rattle=0.06) for i in range(12)]
@@ -70,3 +70,18 @@ def test_levels_may_be_those_of_a_larger_system(reference):
     calibration = calibrate(reference, false_alarms=0.3, statistics=("dh_max",))
     own, large = power(reference, calibration), power(reference, calibration, n_atoms=10_000)
     assert all(a.share >= b.share for a, b in zip(own, large, strict=True))
+
+
+def test_sight_says_what_is_caught_and_what_is_never_seen():
+    reference = alloy_reference()
+    lines = sight(power(reference, calibrate(reference, false_alarms=0.2)), reference).splitlines()
+    assert lines[0] == "8 frames of the reference, disturbed on purpose; the share of them that raises an alarm:"
+    assert lines[1].startswith("caught: ")
+    blind = "a stacking fault or a twin in a hot crystal, and which element sits where"
+    assert lines[-1] == f"not seen with these rows at any level: {blind}"
+    one = Reference.from_frames([copper()], bandwidth=H, groups="frame")
+    first, last = sight([], one).splitlines()
+    assert "what these levels would catch is not known" in first
+    assert last == "not seen with these rows at any level: a stacking fault or a twin in a hot crystal"
+    seeing = Reference.from_frames([alloy()], descriptor=Descriptor(chemistry=True), groups="frame")
+    assert "which element" not in sight([], seeing)

@@ -10,13 +10,14 @@ from quests_md import Calibration, Event, Reference, read_log
 
 #: Statistics of plain rows, which frames quieter than those of the reference do not leave.
 KNOWN = ("-r", "train.safetensors", "--statistics", "dh_max,tail_cluster,dh_mean")
-COLUMNS = ["step", "time_ps", "n_atoms", "dh_mean", "dh_max", "n_above", "frame_entropy", "excess", "state", "alarms"]
+FIRST, LAST = ["step", "time_ps", "n_atoms", "dh_mean", "dh_max"], ["excess", "state", "alarms"]
+COLUMNS = [*FIRST, "tail_cluster", "n_above", "frame_entropy", *LAST]
 SUMMARY = "11 checks, last at step 100: 6 in, 5 out, 0 invalid; 1 event: 1 novel, 1 still open\n"
 
 
-def table(out):
+def table(out, columns=COLUMNS):
     header, *rows = [line.split("\t") for line in out.splitlines()]
-    assert header == COLUMNS
+    assert header == columns
     return [dict(zip(header, row, strict=True)) for row in rows]
 
 
@@ -109,9 +110,10 @@ def test_calibrate_says_the_level_and_writes_it(quests_md, tmp_path):
     calibration = Calibration.load(tmp_path / "c.json")
     assert calibration.false_alarms == 0.1
     text, _, caught = out.partition("\n\n")
-    sight, _, promise = text.partition("\n")
-    assert sight.startswith("frames of the reference, disturbed, would be caught: rattled 0.1 Å (100%)")
-    assert promise == calibration.describe(32)
+    tried, *sight = text.removesuffix(calibration.describe(32)).splitlines()
+    assert tried == "24 frames of the reference, disturbed on purpose; the share of them that raises an alarm:"
+    assert sight[0].startswith("caught: rattled 0.1 Å (100%)")
+    assert sight[-1] == "not seen with these rows at any level: a stacking fault or a twin in a hot crystal"
     title, head, *rows = caught.splitlines()
     assert title == "out of 24 frames of the reference, one of each group, and the same disturbed:"
     assert head.split() == ["alarm", "by", "local_mean", "local_cluster", "local_max", "any"]
@@ -166,6 +168,19 @@ def test_score_prints_every_frame_and_finds_the_event(quests_md, tmp_path):
     assert flagged.read_text(encoding="utf-8").count("delta_entropy") == 2  # the 1st and 2nd check since it opened
     _, again, _ = quests_md("score", "run.xyz", *KNOWN, "--workers", 3, "--threads", 1)
     assert again == out
+
+
+def test_score_prints_what_is_judged_by_default(quests_md, tmp_path):
+    code, out, err = quests_md("score", "run.xyz", *KNOWN[:2], "--log", tmp_path / "log")
+    assert code == 0
+    local = ["local_mean", "local_cluster", "local_max"]
+    rows, written = table(out, [*FIRST, *local, "n_above", *LAST]), read_log(tmp_path / "log")
+    for name in local:
+        np.testing.assert_allclose([float(row[name]) for row in rows], written.further[name], atol=6e-5)
+    assert {row["local_cluster"] for row in rows} <= {str(n) for n in range(33)}  # counts are whole numbers
+    assert "deviations: how much farther a neighbourhood is from the reference" in err
+    _, out, _ = quests_md("score", "run.xyz", *KNOWN[:2], "--values", "proven")
+    table(out, [*FIRST[:3], *local, "n_above", *LAST])  # dH is not known
 
 
 def test_score_leaves_a_sentinel_of_the_event(quests_md, tmp_path):

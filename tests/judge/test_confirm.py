@@ -238,7 +238,7 @@ def test_the_preflight_names_it(capsys):
     confirm = second()
     before = Asked.total
     with watch(confirm) as monitor:
-        text = monitor.preflight(warm(0))
+        text = " ".join(monitor.preflight(warm(0)).split())
     assert Asked.total - before <= 20  # minimised once
     assert "alarms stand only if this reference has some too: 128 environments" in text
     assert "of frames minimised with EMT, 20 steps" in text

@@ -4,7 +4,7 @@ import logs
 import pytest
 from logs import INF
 
-from quests_md.show.tables import EVENT_COLUMNS, event_rows, latest
+from quests_md.show.tables import EVENT_COLUMNS, check_rows, event_rows, latest
 
 STEPS = {"onset_step": 100, "onset_time_ps": 0.05, "confirmed_step": 120, "last_step": 150}
 EVENT = replace(logs.EVENT, **STEPS, peak_excess=2.5, n_atoms=3, alarms=("dh_max", "dh_mean"))
@@ -88,3 +88,30 @@ def test_open_and_latest_events_matter_first():
     events = [replace(EVENT, id=i, is_open=i == 2) for i in range(1, 8)]
     assert [one.id for one in latest(events)] == [2, 6, 7]
     assert latest([]) == []
+
+
+@pytest.mark.parametrize("width", [80, 100, 120, 250])
+@pytest.mark.parametrize(
+    "statistics",
+    [
+        (),
+        ("dh_max",),
+        ("local_mean", "local_cluster", "local_max"),
+        ("dh_max", "tail_cluster", "dh_mean"),
+        ("dh_max", "dh_mean", "local_max", "local_cluster"),
+    ],
+)
+def test_checks_fit_a_terminal_with_a_column_for_all_that_is_judged(statistics, width):
+    further = {"local_mean": 0.5, "local_cluster": 12.0, "local_max": 1234567.0, "local_tail": 3.0}
+    check = replace(logs.CHECK, step=1_000_000, time_ps=1234.5, further=further, tail_cluster=7, alarms=("dh_max",))
+    (header, nothing), (row, found) = check_rows([check], width, statistics)
+    assert (nothing, found) == (None, check)
+    assert len(header) == len(row) <= width
+    names = header.split()
+    assert {"step", "state", "n_above", *statistics} <= set(names)
+    assert ("frame_entropy" in names) <= (not statistics or not statistics[0].startswith("local"))
+    if width == 250:
+        cells = dict(zip(names, row.split(), strict=True))
+        assert cells["alarms"] == "dh_max"
+        assert cells.get("local_cluster", "12") == "12"
+        assert cells.get("local_max", "1.2e+06") == "1.2e+06"

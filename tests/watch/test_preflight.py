@@ -1,5 +1,6 @@
 """What is said before step 1, and that every kernel is compiled by then."""
 
+import itertools
 import math
 import re
 
@@ -20,8 +21,15 @@ def text_of(atoms, reference=None, calibration=None, **options):
 
 
 def line(text, name):
-    (found,) = [part for part in text.splitlines() if part.startswith(f"  {name} ")]
-    return found
+    """What stands under a name, in one line."""
+    lines = text.splitlines()
+    (first,) = [i for i, part in enumerate(lines) if part.startswith(f"  {name} ")]
+    more = itertools.takewhile(lambda part: part.startswith(" " * 13), lines[first + 1 :])
+    return " ".join([lines[first], *(part.strip() for part in more)])
+
+
+def in_one_line(text):
+    return " ".join(text.split())
 
 
 def test_the_block_goes_to_stderr_and_to_the_log_and_is_no_check_and_no_event(tmp_path, capsys):
@@ -48,16 +56,36 @@ def test_it_names_reference_level_and_promise():
         assert part in line(text, "reference")
     assert reference.fingerprint in text
     for part in calibration.describe(32).splitlines():
-        assert part in text
+        assert in_one_line(part) in in_one_line(text)
+    assert max(map(len, text.splitlines())) <= 80
     assert "promise: at most 0.05 false alarms per check" in text
 
 
 def test_a_start_that_is_covered():
-    assert "max not above the level" in text_of(inside(0), values="proven")
+    assert "max not above the level" in line(text_of(inside(0), values="proven"), "start")
     text = text_of(inside(0))
     check = Monitor(md_reference(), level_at(md_reference(), -6.0), log=None).check(inside(0))
     assert "inside the reference: 32 of 32 atoms covered" in line(text, "start")
-    assert f"dH mean {check.dh_mean:.2f}, max {check.dh_max:.2f}" in text
+    assert f"dH mean {check.dh_mean:.2f}, max {check.dh_max:.2f}" in line(text, "start")
+
+
+def test_a_start_that_is_judged_by_local_scores():
+    reference = md_reference()
+    calibration = calibrate(reference)
+    text = text_of(outside(), reference, calibration)
+    names = [part.split()[0] for part in text.splitlines()[1:] if part[2] != " "]
+    assert names.index("sight") < names.index("levels") < names.index("start")
+    check = Monitor(reference, calibration, log=None).check(outside())
+    score, cluster = check.local_score, check.further["local_cluster"]
+    said = line(text, "start")
+    assert f"OUTSIDE the reference already ({', '.join(check.alarms)}): " in said
+    assert f"local score mean {score.mean():.2f}, largest {score.max():.2f} at atom {score.argmax()}; " in said
+    assert f"largest cluster above the local level {cluster:.0f} atoms; " in said
+    assert f"dH mean {check.dh_mean:.2f}, max {check.dh_max:.2f}; worst: atom {check.worst_atom} (Cu)" in said
+    assert line(text, "evaluation").endswith("local scores of 32 atoms, and dH, which raises no alarm")
+    proven = text_of(outside(), reference, calibration, values="proven")
+    assert "dH mean" not in line(proven, "start")
+    assert line(proven, "evaluation").endswith("local scores of 32 atoms")
 
 
 @pytest.mark.parametrize("values", ["full", "proven"])
@@ -65,9 +93,9 @@ def test_a_start_that_is_not(values):
     text = text_of(outside(), values=values)
     assert "OUTSIDE the reference already (dh_max): " in line(text, "start")
     check = Monitor(md_reference(), level_at(md_reference(), -6.0), log=None).check(outside())
-    assert f"{32 - check.n_above} of 32 atoms covered" in text
-    assert f"worst: atom {check.worst_atom} (Cu)" in text
-    assert "is this the reference for this material" in text
+    assert f"{32 - check.n_above} of 32 atoms covered" in line(text, "start")
+    assert f"worst: atom {check.worst_atom} (Cu)" in line(text, "start")
+    assert "is this the reference for this material" in line(text, "start")
     assert f'"{values}" values for 32 atoms' in line(text, "evaluation")
 
 
@@ -85,7 +113,7 @@ def test_unknown_elements_are_counted():
 def test_rows_that_are_blind_to_chemistry_are_named():
     text = text_of(alloy(), alloy_reference())
     assert "blind to which element sits where: atoms of Cu and Au" in line(text, "chemistry")
-    assert "Descriptor(chemistry=True)" in text
+    assert "Descriptor(chemistry=True)" in line(text, "chemistry")
     assert "  chemistry " not in text_of(copper())
 
 
