@@ -10,7 +10,7 @@ if TYPE_CHECKING:
 __all__ = ["describe_event", "many"]
 
 #: Letters of a line of words, and atoms of an explosion that are named.
-WIDTH, MOST_NAMED = 100, 8
+WIDTH, MOST_NAMED = 80, 8
 
 
 def many(count: int, noun: str) -> str:
@@ -116,7 +116,8 @@ def _worst_atoms(event: "Event") -> list[str]:
 def _with_nearest(start: str, near: "NearestEnvironment | None") -> list[str]:
     """The beginning of a line with the nearest known environment, which has its own line where that is too long."""
     if near is None:
-        return [f"{start}an element that the reference has never seen"]
+        text = f"{start}an element that the reference has never seen"
+        return textwrap.wrap(text, WIDTH, subsequent_indent=" " * 13)
     start += f"{_short(near.distance)} bandwidths from"
     source = "known" if near.source == "memory" else near.source
     place = f" frame {near.frame} atom {near.atom}"

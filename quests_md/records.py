@@ -253,7 +253,7 @@ class Event:
         return self.phase is not None or has_cluster
 
     def describe(self) -> str:
-        """What happened, in lines of at most 100 characters: long names of files are cut, the record has them whole."""
+        """What happened, in lines of at most 80 characters: long names of files are cut, the record has them whole."""
         return describe_event(self)
 
     def to_line(self) -> dict[str, Any]:

@@ -118,7 +118,7 @@ def test_an_explosion_in_words(changes, means, atoms):
 @pytest.mark.slow
 @settings(max_examples=200, deadline=None)
 @given(records(Event), st.text(max_size=300), st.text(max_size=200))
-def test_no_line_of_words_is_longer_than_100_characters(event, text, source):
+def test_no_line_of_words_is_longer_than_80_characters(event, text, source):
     near = NearestEnvironment(distance=1e300, source=source, frame=2**40, atom=2**40)
     worst = replace(environment(2**40), nearest=near, delta_entropy=-1e300)
     for changes in ({}, {"reason": text}, {"nearest": near, "environments": (worst, worst)}):
@@ -133,7 +133,7 @@ def test_a_long_name_of_a_file_keeps_its_end():
     assert lines[-2] == "  worst    atom 17 (Cu): dH 12.5, 11 neighbours; 5.2 bandwidths from"
     assert lines[-1].endswith("folder/run_0001/vasprun.xml frame 4 atom 2")
     assert lines[-1].strip().startswith("...")
-    assert len(lines[-1]) == 100
+    assert len(lines[-1]) == 80
 
 
 @pytest.mark.parametrize(

@@ -66,7 +66,7 @@ def test_every_line_fits_a_terminal_and_the_course_is_shown(short_run):
     course = re.findall(r"^ +(\d+) +\d+ +-?\d+\.\d+ .* of +32 +\d+%  (in|out)", said, re.MULTILINE)
     assert [int(step) for step, _ in course] == [0, 50, 100, 150, 200]
     assert course[-1][1] == "out"
-    assert max(len(line) for line in said.replace(str(folder), "").splitlines()) <= 100
+    assert max(len(line) for line in said.replace(str(folder), "").splitlines()) <= 90
     assert re.search(r"^melted by step \d+ \(\d\.\d\d ps, \d+ K\): half of the atoms had left$", said, re.MULTILINE)
     assert "overhead: 21 checks" in said
 
