@@ -123,7 +123,7 @@ def test_no_line_of_words_is_longer_than_80_characters(event, text, source):
     worst = replace(environment(2**40), nearest=near, delta_entropy=-1e300)
     for changes in ({}, {"reason": text}, {"nearest": near, "environments": (worst, worst)}):
         for line in replace(event, phase=None, **changes).describe().split("\n"):
-            assert len(line) <= 100
+            assert len(line) <= 80
             assert line.isprintable()
 
 
