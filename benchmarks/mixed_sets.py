@@ -63,6 +63,8 @@ What to take from it:
   (300 and 3000 K) is out.
 - A molecule of 15 atoms gains nothing from rows averaged over 12 neighbours: acetylacetone out of the reference is
   seen less often than by plain rows. There choose `statistics=("dh_max", "tail_cluster", "dh_mean")`.
+- NbMoTaW: the quaternary is out in all frames, with rows that see chemistry and without. With rows that see chemistry
+  binaries are out in 15 to 33 % of frames where 10 % are asked, in up to 5 % where 1 % is asked.
 """
 STRANGE = """\
 ## Strange frames
