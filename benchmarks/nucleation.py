@@ -97,7 +97,7 @@ MATERIALS = {
             *(f"al864_T460_s{seed}" for seed in (1, 2, 3, 4, 5)),
             *("al864_T500_s31", "al864_T500_s32", "al864_T540_s34", "al864_T560_s40"),
         ),
-        ("al864_melt_s21", 50.0),
+        ("al864_melt_s21", 54.0),
     ),
     "Ni": Material(
         "fcc",
@@ -534,9 +534,9 @@ CONTROLS_HEAD += ["largest PTM share", "freud's largest cluster", "checks out", 
 MELTING_TEXT = """## Melting
 
 Crystals that are heated until they melt ("melt"), and crystals at a constant temperature ("solid"), most of them
-above melting. The reference is a crystal that was heated in another run, as long as it was one. "Molten": from when on
-freud's largest cluster holds less than half of the atoms. Heated crystals have no baseline: their temperature rises all
-the time."""
+above melting. The reference is a crystal that was heated in another run, until shortly before it melts (copper up to
+1590 K, Lennard-Jones 1.27, aluminium 1100 K). "Molten": from when on freud's largest cluster holds less than half of
+the atoms. Heated crystals have no baseline: their temperature rises all the time."""
 MELTING_HEAD = ["run", "molten", "default", "behind freud", "baseline", "old default", "labelled", "largest excess"]
 ATOMS_TEXT = """## Atoms
 
