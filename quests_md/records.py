@@ -1,7 +1,7 @@
 """Check, Event and the environments of an event: frozen records, and the log lines they become."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import MISSING, dataclass, field, fields
 from typing import Any, Literal, get_args
 
@@ -13,7 +13,6 @@ from ._words import describe_event
 
 __all__ = [
     "CHECK_FIELDS",
-    "CLUSTER_ALARMS",
     "KINDS",
     "Check",
     "Environment",
@@ -21,13 +20,11 @@ __all__ = [
     "EventKind",
     "NearestEnvironment",
     "complete_line",
+    "has_cluster_alarm",
 ]
 
 #: Kinds of events, see `Event.kind`.
 EventKind = Literal["novel", "transition", "exploded"]
-
-#: Alarms by which an event is a cluster, and not atoms each of which is above its level.
-CLUSTER_ALARMS = ("local_cluster", "tail_cluster")
 
 #: The kinds of events, the gravest last.
 KINDS: tuple[EventKind, ...] = get_args(EventKind)
@@ -249,8 +246,7 @@ class Event:
     @property
     def is_cluster(self) -> bool:
         """Whether the sizes of the event are those of a cluster."""
-        has_cluster = self.kind != "exploded" and any(name in self.alarms for name in CLUSTER_ALARMS)
-        return self.phase is not None or has_cluster
+        return self.phase is not None or (self.kind != "exploded" and has_cluster_alarm(self.alarms))
 
     def describe(self) -> str:
         """What happened, in lines of at most 80 characters: long names of files are cut, the record has them whole."""
@@ -264,6 +260,11 @@ class Event:
     def from_line(cls, line: Mapping[str, Any]) -> "Event":
         """The record of a log line; raises as `Check.from_line` does."""
         return from_mapping(cls, {"alarms": ["dh_max"]} | dict(line))  # the first release did not write the alarms
+
+
+def has_cluster_alarm(alarms: Collection[str]) -> bool:
+    """Whether an alarm makes an event a cluster, and not atoms each of which is above its level."""
+    return "local_cluster" in alarms or "tail_cluster" in alarms
 
 
 def complete_line(line: Mapping[str, Any]) -> dict[str, Any]:

@@ -27,7 +27,7 @@ PLAIN_STATISTICS = ("dh_max", "tail_cluster", "dh_mean")
 
 def default_statistics(reference: Reference) -> tuple[str, ...]:
     """Names of the statistics that raise alarms unless told otherwise."""
-    return PLAIN_STATISTICS if reference.averaged_rows is None else DEFAULT_STATISTICS
+    return DEFAULT_STATISTICS if reference.has_averaged_rows else PLAIN_STATISTICS
 
 
 def calibrate(
@@ -102,7 +102,7 @@ def calibrate(
         how += f"; {unmatched} environments of elements without a counterpart left out"
     nulls, atom_levels = held_out.nulls()
     landmarks = None
-    if source.averaged_rows is not None and reference.averaged_rows is not None:
+    if source.has_averaged_rows and reference.has_averaged_rows:
         if frames is None:
             local, landmarks = held_out_neighbourhoods(reference, own, rng, threads)
         else:

@@ -98,6 +98,11 @@ class Calibration:
         return any(STATISTICS[name].over == "tail" and STATISTICS[name].scale == "plain" for name in self.statistics)
 
     @property
+    def is_plain(self) -> bool:
+        """Whether a statistic in use is of dH of plain rows."""
+        return any(STATISTICS[name].scale == "plain" for name in self.statistics)
+
+    @property
     def is_local(self) -> bool:
         """Whether a statistic in use is of local scores."""
         return any(STATISTICS[name].scale == "averaged" for name in self.statistics)

@@ -133,7 +133,7 @@ def _out(
     rows, averaged = describe_both(reference.descriptor, atoms, threads)
     own = np.full(len(atoms), group)
     dh = np.full(len(atoms), np.nan)
-    if any(STATISTICS[name].scale == "plain" for name in calibration.statistics):
+    if calibration.is_plain:
         dh = reference.delta_entropy_without(rows, numbers, own, threads=threads)
     levels = calibration.frame_levels(numbers if n_atoms is None else np.resize(numbers, n_atoms), checks)
     known = np.isfinite(dh)

@@ -73,7 +73,14 @@ class _Found(NamedTuple):
     dh: NDArray[np.float64]
     """(n,) nats, with respect to the landmarks; inf: none of that element; NaN: no center."""
     means: NDArray[np.float64]
-    """(n, p) kernel means of the values of the landmarks; NaN where there are none."""
+    """(n, 2) kernel means of the values of the landmarks, usual dH and scatter; NaN where there are none."""
+
+    def scores(self) -> NDArray[np.float64]:
+        """(n,) local scores: dH beyond what is usual over the scatter; dH itself where that is not finite."""
+        out, known = self.dh.copy(), np.isfinite(self.dh)
+        usual, scatter = self.means[known].T
+        out[known] = (out[known] - usual) / np.sqrt(scatter + LEAST_SCATTER**2)
+        return out
 
 
 class LocalScorer:
@@ -102,8 +109,11 @@ class LocalScorer:
         self._reference = reference
         groups, values = reference.arrays.groups_of_rows(frame_groups), (landmarks.usual, landmarks.scatter)
         self._regressions: dict[int, KernelRegression] = {}
-        for z, here in _by_element(reference, landmarks.rows):
+        for z, block in reference.blocks.items():
+            here = slice(*np.searchsorted(landmarks.rows, (block.start, block.stop)))
             rows = landmarks.rows[here]
+            if not len(rows):
+                continue
             self._regressions[z] = KernelRegression(
                 np.asarray(averaged[rows], dtype=np.float64),
                 reference.averaged_bandwidth,
@@ -124,12 +134,7 @@ class LocalScorer:
         `averaged`: (n, width) averaged rows; `numbers`: (n,) atomic numbers; `own_groups`: (n,) group of each, whose
         landmarks are left out.
         """
-        found = self.found(averaged, numbers, own_groups, threads=threads)
-        known = np.isfinite(found.dh)
-        usual, scatter = found.means[known].T
-        out = found.dh.copy()
-        out[known] = (out[known] - usual) / np.sqrt(scatter + LEAST_SCATTER**2)
-        return out
+        return self.found(averaged, numbers, own_groups, threads=threads).scores()
 
     def found(
         self,
@@ -192,22 +197,20 @@ def learn_landmarks(
     deviation2 = (dh - found(usual, nothing).means[:, 0]) ** 2
     largest = float(np.quantile(deviation2[counted], 1 - BEYOND))
     scatter = np.where(counted, np.minimum(deviation2, largest), largest)[of_landmarks]
-    last = found(usual, scatter)
-    scores = (dh - last.means[:, 0]) / np.sqrt(last.means[:, 1] + LEAST_SCATTER**2)
-    scores[~counted] = np.nan
+    scores = np.where(counted, found(usual, scatter).scores(), np.nan)
     landmarks = Landmarks(rows, usual, scatter, n_alone=len(np.unique(own[alone])))
     return LearntLandmarks(landmarks, scores[of_held_out])
 
 
 def _chosen(reference: Reference) -> NDArray[np.int64]:
     """Rows of landmarks, ascending: of each element one half covers its rows, the other is as dense as they are."""
-    counts, averaged = reference.n_rows_of, reference.averaged_rows
+    averaged = reference.averaged_rows
     assert averaged is not None
-    most = int(np.clip(MOST_TOGETHER // max(len(counts), 1), FEWEST_OF_MANY, MOST))
-    rng, start, found = np.random.default_rng(SEED), 0, []
-    for n in counts.values():
-        block = np.arange(start, start + n)
-        start += n
+    most = int(np.clip(MOST_TOGETHER // max(len(reference.blocks), 1), FEWEST_OF_MANY, MOST))
+    rng, found = np.random.default_rng(SEED), []
+    for of_element in reference.blocks.values():
+        block = np.arange(of_element.start, of_element.stop)
+        n = len(block)
         if n <= most:
             found.append(block)
             continue
@@ -264,10 +267,3 @@ def _largest_usual(
             if (counted & here).any():
                 out[here] = np.quantile(dh[counted & here], 1 - BEYOND)
     return np.maximum(out, GUESS)
-
-
-def _by_element(reference: Reference, rows: NDArray[np.int64]) -> list[tuple[int, slice]]:
-    """Which of some ascending rows each element has, by the numbers of `n_rows_of`."""
-    ends = np.cumsum(list(reference.n_rows_of.values()))
-    places = [0, *np.searchsorted(rows, ends).tolist()]
-    return [(z, slice(a, b)) for z, a, b in zip(reference.n_rows_of, places, places[1:], strict=False) if b > a]

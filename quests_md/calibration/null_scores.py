@@ -159,10 +159,8 @@ def separate_frames(reference: Reference, apart: Reference, threads: int | None)
 def _collect_local(source: Reference, scores: NDArray[np.float64], groups: NDArray[np.int64]) -> HeldOut:
     """Numbers of the frames of `source` some of whose rows have a local score that is not NaN."""
     frames, pair_distances = [], source.pair_distances()
-    order = source.arrays.frame_order
-    indices, starts = np.unique(source.arrays.atom_frame[order], return_index=True)
-    atoms_of = np.split(order, starts[1:]) if len(indices) else []
-    chosen = [(int(i), atoms) for i, atoms in zip(indices, atoms_of, strict=True) if not np.isnan(scores[atoms]).all()]
+    by_frame = zip(*_rows_by_frame(source, source.arrays.frame_order), strict=True)
+    chosen = [(int(index), atoms) for index, atoms in by_frame if not np.isnan(scores[atoms]).all()]
     for index, atoms in chosen:
         nothing = np.full(len(atoms), np.nan)
         known = np.isfinite(scores[atoms])
@@ -184,9 +182,7 @@ def _collect(
     """
     is_separate = source is not reference
     order = source.arrays.frame_order
-    order = order[~np.isnan(dh[order])]
-    frames, starts = np.unique(source.arrays.atom_frame[order], return_index=True)
-    atoms_of = np.split(order, starts[1:]) if len(frames) else []
+    frames, atoms_of = _rows_by_frame(source, order[~np.isnan(dh[order])])
     chosen = [sample(source.arrays.atom_index[atoms].astype(np.uint64), SEED) for atoms in atoms_of]
     samples = [atoms[places] for atoms, places in zip(atoms_of, chosen, strict=True)]
     sampled_dh, sketch = [dh[rows] for rows in samples], reference.sketch(SKETCH_ROWS, SEED)
@@ -218,6 +214,12 @@ def _collect(
             entropy = frame_entropy(source.rows[atoms[places]], reference.bandwidth, threads)
         proven.append(replace(frame, averaged=averaged, entropy=entropy))
     return HeldOut(full, proven, groups[frames], is_separate, reference.match == "element")
+
+
+def _rows_by_frame(source: Reference, rows: NDArray[np.int64]) -> tuple[NDArray[np.int64], list[NDArray[np.int64]]]:
+    """The frames that some rows, in the order of frames, belong to, and the rows of each."""
+    frames, starts = np.unique(source.arrays.atom_frame[rows], return_index=True)
+    return frames, np.split(rows, starts[1:]) if len(frames) else []
 
 
 def _tail_levels(

@@ -269,7 +269,7 @@ def check_statistics(names: object) -> tuple[str, ...]:
 def require_rows(reference: Reference, names: Iterable[str]) -> None:
     """MismatchError if one of the statistics is of averaged rows, and the reference has none."""
     lacking = [name for name in names if STATISTICS[name].scale == "averaged"]
-    if lacking and reference.averaged_rows is None:
+    if lacking and not reference.has_averaged_rows:
         raise MismatchError(
             f"statistics: {lacking[0]} needs averaged rows, which the reference lacks: it is of an older file or of a "
             "descriptor of one's own; build it again from its frames, or choose statistics of plain rows"

@@ -7,10 +7,11 @@ from .describing import (
     check_center_rows,
     describe,
     describe_both,
+    inner_descriptor,
     is_center,
     is_neighbor,
 )
-from .descriptor import AVERAGED_SHARE, Descriptor, Wrapped
+from .descriptor import AVERAGED_SHARE, Descriptor
 from .facts import element_symbol, frame_digest, frame_facts, hashed, identities
 from .minimised import Minimised
 from .neighbours import MAX_COORDINATE, PairDistances, linked_pairs, nearest_by_element, wrapped_positions
@@ -25,7 +26,6 @@ __all__ = [
     "PairDistances",
     "TimeAveraged",
     "Window",
-    "Wrapped",
     "averaged_over",
     "bare",
     "check_center_rows",
@@ -39,6 +39,7 @@ __all__ = [
     "frame_facts",
     "hashed",
     "identities",
+    "inner_descriptor",
     "is_center",
     "is_neighbor",
     "largest_cluster",

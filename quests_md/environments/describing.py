@@ -16,6 +16,7 @@ __all__ = [
     "check_center_rows",
     "describe",
     "describe_both",
+    "inner_descriptor",
     "is_center",
     "is_neighbor",
 ]
@@ -59,13 +60,19 @@ def describe_both(descriptor: DescriptorLike, atoms: Atoms, threads: int | None)
     return BothRows(rows, rows if averaged is plain else _checked(descriptor, atoms, averaged))
 
 
+def inner_descriptor(descriptor: object) -> Descriptor | None:
+    """The `Descriptor` that makes the rows, itself or within another; None: a descriptor of one's own."""
+    inner = descriptor.descriptor if isinstance(descriptor, Wrapped) else descriptor
+    return inner if isinstance(inner, Descriptor) else None
+
+
 def averaged_over(descriptor: object) -> int | None:
     """Neighbours over which `describe_both` averages the rows of a descriptor.
 
     0: it gives the rows themselves as the averaged ones; None: a descriptor of one's own, it gives none.
     """
-    inner = descriptor.descriptor if isinstance(descriptor, Wrapped) else descriptor
-    if not isinstance(inner, Descriptor):
+    inner = inner_descriptor(descriptor)
+    if inner is None:
         return None
     return AVERAGE if inner.average is None and inner.sees_centers else 0
 

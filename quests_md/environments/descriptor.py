@@ -2,6 +2,7 @@
 
 import hashlib
 import sys
+from abc import ABC, abstractmethod
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
@@ -330,7 +331,7 @@ class Descriptor:
         return kinds
 
 
-class Wrapped:
+class Wrapped(ABC):
     """What descriptors share that describe another frame than the given one by a `Descriptor`, which they hold."""
 
     def __init__(self, descriptor: Descriptor | None) -> None:
@@ -351,9 +352,13 @@ class Wrapped:
         """Whether atoms of each atomic number are seen as neighbours."""
         return self.descriptor.is_neighbor(numbers)
 
+    @abstractmethod
     def described(self, atoms: Atoms) -> Atoms:
         """The frame that is described in the place of the given one."""
-        raise NotImplementedError
+
+    def __call__(self, atoms: Atoms) -> NDArray[np.float64]:
+        """Rows (n_atoms, width) in 1/Å of the frame that is described; raises as `described` and as `Descriptor`."""
+        return self.descriptor(self.described(atoms))
 
     def both_scales(self, atoms: Atoms, *, threads: int | None = None) -> BothRows:
         """Rows of the frame that is described as they are, and averaged: see `Descriptor`."""

@@ -7,7 +7,6 @@ from typing import Any
 
 import numpy as np
 from ase import Atoms
-from numpy.typing import NDArray
 
 from quests_md._arguments import check_integer, check_positive
 from quests_md.errors import FrameError
@@ -107,12 +106,8 @@ class Minimised(Wrapped):
         how = f"{self.name}, {self.steps} steps, {self.fmax!r} eV/Å"
         return f"{self.descriptor.fingerprint} of frames minimised with {how}"
 
-    def __call__(self, atoms: Atoms) -> NDArray[np.float64]:
-        """Rows of the minimised copy, (n_atoms, width) in 1/Å; raises as `minimised` and as `Descriptor`."""
-        return self.descriptor(self.described(atoms))
-
     def described(self, atoms: Atoms) -> Atoms:
-        """The minimised copy, which is the frame that is described."""
+        """The minimised copy, which is the frame that is described; raises as `minimised`."""
         return self.minimised(atoms)
 
     def minimised(self, atoms: Atoms) -> Atoms:

@@ -72,20 +72,14 @@ class TimeAveraged(Wrapped):
         """Equal exactly for equal settings."""
         return f"{self.descriptor.fingerprint} of positions averaged over {self.mark}"
 
-    def __call__(self, atoms: Atoms) -> NDArray[np.float64]:
-        """Rows of an averaged frame, (n_atoms, width) in 1/Å.
+    def described(self, atoms: Atoms) -> Atoms:
+        """The frame itself, an average already.
 
         Raises
         ------
         UnsuitableFrameError
             If the frame is not an average of this kind.
-        FrameError
-            If the frame cannot be described.
         """
-        return self.descriptor(self.described(atoms))
-
-    def described(self, atoms: Atoms) -> Atoms:
-        """The frame itself; UnsuitableFrameError if it is not an average of this kind."""
         if atoms.info.get(MARK) != self.mark:
             raise UnsuitableFrameError(
                 f"expected a frame averaged over {self.mark}, got {atoms.info.get(MARK, 'one that is not averaged')}; "

@@ -28,13 +28,13 @@ from quests_md.environments import (
     MAX_COORDINATE,
     Descriptor,
     PairDistances,
-    Wrapped,
     bare,
     close_pairs,
     describe,
     describe_both,
     element_symbol,
     frame_facts,
+    inner_descriptor,
     largest_cluster,
     wrapped_positions,
 )
@@ -45,9 +45,9 @@ from quests_md.reference import Reference, require_equal_settings
 from .judged import Judged, Opinion, called_off, opinion_of, with_excesses
 from .modes import (
     Environments,
-    Wanted,
     evaluate_full,
     evaluate_proven,
+    evaluate_unknown,
     excess_of_atoms,
     tail_of,
     with_local_scores,
@@ -167,7 +167,7 @@ class Judge:
         """How a frame of this size is evaluated."""
         if self.values != "auto":
             return self.values
-        limit = FULL_LIMIT if Wanted.by(self.calibration).plain else TOLD_LIMIT
+        limit = FULL_LIMIT if self.calibration.is_plain else TOLD_LIMIT
         return "full" if n_atoms * max(self.reference.n_environments, n_atoms) <= limit else "proven"
 
     def judge(
@@ -249,7 +249,7 @@ class Judge:
         above = ~(excess <= 0)
         # those with a field of their own are told as well: all of them where one is in use, else those that cost little
         in_use = self.calibration.statistics
-        dear = () if Wanted.by(self.calibration).plain else DEAR
+        dear = () if self.calibration.is_plain else DEAR
         told = (name for name in STATISTICS if name in in_use or (name in CHECK_FIELDS and name not in dear))
         values = {name: STATISTICS[name].of(found) for name in told}
         own: dict[str, Any] = {name: value for name, value in values.items() if name in CHECK_FIELDS}
@@ -310,9 +310,8 @@ class Judge:
     def require_suitable(self, atoms: Atoms) -> None:
         """Raise UnsuitableFrameError if the reference is not for frames of these elements."""
         self._require_centers(atoms.numbers)
-        known = self.reference.descriptor
-        descriptor = known.descriptor if isinstance(known, Wrapped) else known
-        if isinstance(descriptor, Descriptor):
+        descriptor = inner_descriptor(self.reference.descriptor)
+        if descriptor is not None:
             descriptor.require_elements(atoms.numbers)
 
     def _require_centers(self, numbers: NDArray[np.int64]) -> None:
@@ -358,15 +357,18 @@ class Judge:
         return describe(descriptor, atoms, self.threads), None
 
     def _evaluate(self, these: Environments, mode: Mode) -> FrameNumbers:
-        wanted, cache = Wanted.by(self.calibration), self._cache
+        calibration, cache = self.calibration, self._cache
         if mode == "full":
-            found = evaluate_full(self.reference, these, self.threads, wanted)
-        else:
+            found = evaluate_full(self.reference, these, self.threads, is_judged=calibration.is_plain)
+        elif calibration.is_plain:
             if cache.sketch is None:
                 cache.sketch = self.reference.sketch(SKETCH_ROWS, SEED)
-            found = evaluate_proven(self.reference, cache.sketch, these, self.threads, wanted, self.margin)
-        landmarks = self.calibration.landmarks
-        if not self.calibration.is_local or landmarks is None:
+            options: dict[str, Any] = {"margin": self.margin, "counts_tail": calibration.counts_tail}
+            found = evaluate_proven(self.reference, cache.sketch, these, self.threads, **options)
+        else:
+            found = evaluate_unknown(these, self.margin)
+        landmarks = calibration.landmarks
+        if not calibration.is_local or landmarks is None:
             return found
         if cache.scorer is None:
             cache.scorer = LocalScorer(self.reference, landmarks)

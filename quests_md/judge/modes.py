@@ -3,42 +3,24 @@
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import NamedTuple
 
 import numpy as np
 from ase import Atoms
 from numpy.typing import NDArray
 
-from quests_md.calibration import SEED, STATISTICS, Calibration, FrameNumbers, Level, LocalScorer, frame_entropy, sample
+from quests_md.calibration import SEED, Calibration, FrameNumbers, Level, LocalScorer, frame_entropy, sample
 from quests_md.environments import PairDistances
 from quests_md.reference import Reference
 
 __all__ = [
     "Environments",
-    "Wanted",
     "evaluate_full",
     "evaluate_proven",
+    "evaluate_unknown",
     "excess_of_atoms",
     "tail_of",
     "with_local_scores",
 ]
-
-
-class Wanted(NamedTuple):
-    """What the statistics in use need."""
-
-    plain: bool
-    """Whether any is of plain rows. Without one, what costs most is left out: in both modes the self-entropy of the
-    frame, in "proven" mode decisions and averages as well."""
-    tail: bool
-    """Whether environments above the atom level are counted."""
-
-    @classmethod
-    def by(cls, calibration: Calibration) -> "Wanted":
-        """What the statistics in use need."""
-        in_use = calibration.statistics
-        is_plain = any(STATISTICS[name].scale == "plain" for name in in_use)
-        return cls(is_plain, calibration.counts_tail)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -74,17 +56,23 @@ class Environments:
         return excess
 
 
-def evaluate_full(reference: Reference, these: Environments, threads: int | None, wanted: Wanted) -> FrameNumbers:
-    """Evaluate every environment."""
+def evaluate_full(
+    reference: Reference, these: Environments, threads: int | None, *, is_judged: bool = True
+) -> FrameNumbers:
+    """Evaluate every environment.
+
+    `is_judged`: whether dH decides anything; if not, it need not compare with levels as float64 does, and the
+    self-entropy of the frame, which costs most, is left out.
+    """
     known = these.known
-    levels = (these.levels, these.atom_levels) if wanted.plain else ()  # else dH is told and decides nothing
+    levels = (these.levels, these.atom_levels) if is_judged else ()
     dh = reference.evaluate(these.rows, these.numbers, levels=levels, threads=threads)
     return FrameNumbers(
         atoms=these.atoms,
         dh=dh,
         ranked=np.ones(len(dh), dtype=bool),
         averaged=np.where(known, dh, np.nan),
-        entropy=frame_entropy(these.rows, reference.bandwidth, threads) if wanted.plain else math.nan,
+        entropy=frame_entropy(these.rows, reference.bandwidth, threads) if is_judged else math.nan,
         pair_distances=these.pair_distances,
         excess=these.excess(dh),
         tail=~(known & (dh <= these.atom_levels)),
@@ -96,42 +84,53 @@ def evaluate_proven(
     sketch: Reference,
     these: Environments,
     threads: int | None,
-    wanted: Wanted,
+    *,
     margin: float,
+    counts_tail: bool,
 ) -> FrameNumbers:
     """Evaluate the environments that decide something; averages come from a fixed sample against the sketch.
 
-    DH of an environment is given down to `margin` nats below its level. The atom level is lower than the level, and
-    dearer to prove.
+    DH of an environment is given down to `margin` nats below its level. `counts_tail`: whether a statistic in use needs
+    the environments above the atom level, which is lower than the level and dearer to prove.
     """
     numbers, known = these.numbers, these.known
     near = these.levels - margin
-    lowest = np.minimum(near, these.atom_levels) if wanted.tail else near
+    lowest = np.minimum(near, these.atom_levels) if counts_tail else near
     of = these.levels, near, these.atom_levels
-    if wanted.plain:
-        dh = reference.evaluate_above(these.rows, numbers, lowest, levels=of, threads=threads)
-    else:
-        dh = np.where(known, np.nan, np.inf)
+    dh = reference.evaluate_above(these.rows, numbers, lowest, levels=of, threads=threads)
     open_ = ~(known & np.isnan(dh))
     above = open_ & ~(known & (dh <= these.levels))
     tail = open_ & ~(known & (dh <= these.atom_levels))
     # whether dH is known between the atom level and `near` depends on the statistics in use: it is given in no case
     dh[~(open_ & ~(known & (dh <= near)))] = np.nan
     chosen = sample(these.identities, SEED)
+    sampled = sketch.delta_entropy(these.rows[chosen], numbers=numbers[chosen], threads=threads)
+    sampled -= reference.log_shares(sketch, numbers[chosen])
     averaged, excess = np.full(len(dh), np.nan), these.excess(dh)
-    if wanted.plain:
-        sampled = sketch.delta_entropy(these.rows[chosen], numbers=numbers[chosen], threads=threads)
-        sampled -= reference.log_shares(sketch, numbers[chosen])
-        averaged[chosen] = np.where(known[chosen], sampled, np.nan)
+    averaged[chosen] = np.where(known[chosen], sampled, np.nan)
     return FrameNumbers(
         atoms=these.atoms,
         dh=dh,
         ranked=above,
         averaged=averaged,
-        entropy=frame_entropy(these.rows[chosen], reference.bandwidth, threads) if wanted.plain else math.nan,
+        entropy=frame_entropy(these.rows[chosen], reference.bandwidth, threads),
         pair_distances=these.pair_distances,
         excess=np.where(np.isnan(excess), -margin, excess),
-        tail=tail if wanted.tail else None,
+        tail=tail if counts_tail else None,
+    )
+
+
+def evaluate_unknown(these: Environments, margin: float) -> FrameNumbers:
+    """Only say which elements are unknown: dH decides nothing, and would cost more than all the rest."""
+    nothing = np.full(len(these.known), np.nan)
+    return FrameNumbers(
+        atoms=these.atoms,
+        dh=np.where(these.known, np.nan, np.inf),
+        ranked=~these.known,
+        averaged=nothing,
+        entropy=math.nan,
+        pair_distances=these.pair_distances,
+        excess=np.where(these.known, -margin, np.inf),
     )
 
 

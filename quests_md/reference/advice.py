@@ -3,7 +3,7 @@
 import numpy as np
 from ase.data import chemical_symbols
 
-from quests_md.environments import Descriptor, Wrapped
+from quests_md.environments import inner_descriptor
 
 from .reference import Reference
 
@@ -16,9 +16,8 @@ def chemistry_advice(reference: Reference) -> str | None:
     Nothing is missed with `chemistry` or `elements`, if only one element is seen as a neighbour, or, as far as is
     known, by a descriptor of one's own.
     """
-    outer = reference.descriptor
-    descriptor = outer.descriptor if isinstance(outer, Wrapped) else outer
-    if not isinstance(descriptor, Descriptor) or descriptor.chemistry or descriptor.elements:
+    descriptor = inner_descriptor(reference.descriptor)
+    if descriptor is None or descriptor.chemistry or descriptor.elements:
         return None
     numbers = np.union1d(reference.numbers, reference.arrays.pair_elements)
     seen = [chemical_symbols[z] for z in numbers[descriptor.is_neighbor(numbers)]]

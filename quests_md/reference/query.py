@@ -51,7 +51,8 @@ class KnownRows(KeptRows):
 
     def __init__(self, contents: Contents) -> None:
         super().__init__(contents)
-        self._blocks = blocks_of(contents.arrays.numbers, self.match)
+        #: The rows that an atom is compared with, by its atomic number; one entry, 0, under match="any".
+        self.blocks = blocks_of(contents.arrays.numbers, self.match)
         #: Search structures built so far, by the first row of their block.
         self.structures: dict[int, Index] = {}
         self._inherited: dict[int, Index] = {}
@@ -151,8 +152,8 @@ class KnownRows(KeptRows):
         """Whether each atomic number can be compared with this reference; False for those that are no centers."""
         z = np.asarray(numbers)
         if self.match == "any":
-            return self.is_center(z) & bool(self._blocks)
-        return np.isin(z, list(self._blocks))
+            return self.is_center(z) & bool(self.blocks)
+        return np.isin(z, list(self.blocks))
 
     def evaluate(
         self,
@@ -231,7 +232,7 @@ class KnownRows(KeptRows):
     @property
     def n_rows_of(self) -> dict[int, int]:
         """Rows that an atom is compared with, by its atomic number; one entry, 0, under match="any"."""
-        return {z: block.stop - block.start for z, block in self._blocks.items()}
+        return {z: block.stop - block.start for z, block in self.blocks.items()}
 
     def log_shares(self, sketch: "KnownRows", numbers: NDArray[Any]) -> NDArray[np.float64]:
         """Log of how many of these rows each row of a sketch stands for, for environments of each atomic number."""
@@ -251,13 +252,13 @@ class KnownRows(KeptRows):
 
     def _inherit(self, first: "KnownRows") -> None:
         """Take over the search structures of a reference whose rows come first in each element of this one."""
-        for z, block in first._blocks.items():
-            if block.start in first.structures and z in self._blocks:
-                self._inherited[self._blocks[z].start] = first.structures[block.start]
+        for z, block in first.blocks.items():
+            if block.start in first.structures and z in self.blocks:
+                self._inherited[self.blocks[z].start] = first.structures[block.start]
 
     def _matches(self, numbers: NDArray[Any]) -> Iterator[tuple[NDArray[np.int64], slice]]:
         """Indices of the environments of each element, if any, and the slice of rows they are compared with."""
-        for z, block in self._blocks.items():
+        for z, block in self.blocks.items():
             where = np.flatnonzero(self.is_center(numbers) if self.match == "any" else numbers == z)
             if len(where):
                 yield where, block
@@ -284,18 +285,18 @@ class KnownRows(KeptRows):
         else:
             rows = check_center_rows("rows", atoms_or_rows, self.is_center(z))
         width = self.rows.shape[1]
-        if self._blocks and rows.shape[1] != width:
+        if self.blocks and rows.shape[1] != width:
             raise ValueError(
                 f"rows: expected {width} columns as in the reference, got {rows.shape[1]}; "
                 "make them with reference.descriptor"
             )
         if z is None:
-            if len(self._blocks) > 1:
+            if len(self.blocks) > 1:
                 raise ValueError(
-                    f"numbers: expected the atomic number of each row, since the reference has {len(self._blocks)} "
+                    f"numbers: expected the atomic number of each row, since the reference has {len(self.blocks)} "
                     "elements and compares like with like; give numbers=atoms.numbers"
                 )
-            return rows, np.full(len(rows), int(self.numbers.min()) if self._blocks else 0)
+            return rows, np.full(len(rows), int(self.numbers.min()) if self.blocks else 0)
         if z.shape != (len(rows),):
             raise ValueError(f"numbers: expected shape ({len(rows)},), one per row, got {z.shape}")
         return rows, z

@@ -239,7 +239,7 @@ class Reference(KnownRows):
 
         There is none if the best lies at an edge of 0.003 ... 0.3 1/Å, or if no group has another to be compared with.
         """
-        return best_bandwidth(self.rows, self.row_groups, list(self._blocks.values()), threads=threads)
+        return best_bandwidth(self.rows, self.row_groups, list(self.blocks.values()), threads=threads)
 
     def with_bandwidth(self, bandwidth: float | Literal["auto"], *, threads: int | None = None) -> Self:
         """The same environments with another bandwidth h in 1/Å: a new reference with another fingerprint.
@@ -366,10 +366,9 @@ def _with_random_rows(
     known: Reference, wanted: Mapping[int, int], seed: int, descriptor: DescriptorLike | None, **origin: Any
 ) -> Reference:
     """As many random rows as wanted of each element (0: of all together), in the order in which they are."""
-    rng, end, chosen = np.random.default_rng(seed), 0, []
-    for z, n in known.n_rows_of.items():
-        chosen.append(end + np.sort(rng.choice(n, wanted[z], replace=False)))
-        end += n
+    rng, chosen = np.random.default_rng(seed), []
+    for z, block in known.blocks.items():
+        chosen.append(block.start + np.sort(rng.choice(block.stop - block.start, wanted[z], replace=False)))
     arrays = known.arrays.with_rows(np.concatenate(chosen))
     provenance = known.provenance | {"parents": [known.fingerprint]} | origin
     return Reference(Contents(arrays, descriptor, known.settings, known.sources, provenance))

@@ -6,7 +6,7 @@ from dataclasses import dataclass, fields
 from typing import Any, NamedTuple
 
 from quests_md._json import from_mapping, number, to_mapping
-from quests_md.records import CLUSTER_ALARMS, Check, Event, EventKind
+from quests_md.records import Check, Event, EventKind, has_cluster_alarm
 
 from .cluster_tracker import ClusterTracker
 from .findings import Findings, Peak
@@ -178,7 +178,7 @@ class EventCourse:
         """The event as it stands."""
         peak = self._peak
         assert peak is not None
-        by_cluster = self.channel == "novel" and any(name in self._alarms for name in CLUSTER_ALARMS)
+        by_cluster = self.channel == "novel" and has_cluster_alarm(self._alarms)
         sizes = ((step, cluster if by_cluster else size) for step, size, cluster in self._history.entries)
         return Event(
             id=self.event_id,

@@ -26,15 +26,12 @@ from quests_md._words import many
 from quests_md.calibration import TAIL_SHARE
 from quests_md.environments import clusters, coordination, identities
 from quests_md.judge import Judged
-from quests_md.records import CLUSTER_ALARMS, Environment, EventKind, NearestEnvironment
+from quests_md.records import Environment, EventKind, NearestEnvironment, has_cluster_alarm
 from quests_md.reference import Reference
 
 from .cluster_tracker import ClusterTracker
 
 __all__ = ["Findings", "FrameFindings", "LoggedFindings", "Peak"]
-
-#: Statistics of local scores.
-LOCAL = ("local_cluster", "local_tail", "local_max", "local_mean")
 
 #: Most atoms an event names.
 MOST_ATOMS = 1000
@@ -80,7 +77,7 @@ class FrameFindings:
         reason, phase = judged.reason or check.explosion if channel == "exploded" else "", None
         if channel == "novel":
             reason = self._of_neighbourhoods()
-            if not reason:
+            if not reason:  # the log holds reasons alone
                 return reason, phase
         if channel == "transition":
             phase = judged.product_phase
@@ -162,14 +159,14 @@ class FrameFindings:
         chosen, tail = self._flagged(channel), self.judged.tail
         if chosen.any() or tail is None or channel == "exploded" or self._is_of_phase(channel):
             return chosen
-        if any(name in self.judged.check.alarms for name in CLUSTER_ALARMS):
+        if has_cluster_alarm(self.judged.check.alarms):
             chosen[clusters(self.atoms, tail, self.reference.pair_distances())[0]] = True
         return chosen
 
     def _of_neighbourhoods(self) -> str:
         """Which local scores make the check an alarm, and where, in words; empty: none does."""
         check, tail, names = self.judged.check, self.judged.tail, identities(self.atoms)
-        values = {name: check.statistic(name) for name in check.alarms if name in LOCAL}
+        values = {name: check.statistic(name) for name in check.alarms}
         known = {name: value for name, value in values.items() if value is not None}
         said = []
         if "local_cluster" in known and tail is not None and tail.any():

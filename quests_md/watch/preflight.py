@@ -9,7 +9,7 @@ from ase.build import bulk
 
 from quests_md._version import __version__
 from quests_md._words import many
-from quests_md.calibration import STATISTICS, power, sight
+from quests_md.calibration import power, sight
 from quests_md.engine import entropy
 from quests_md.environments import Descriptor, largest_cluster
 from quests_md.judge import Judge, Judged
@@ -139,8 +139,8 @@ def _confirm_text(second: Judge, atoms: Atoms) -> str:
 
 
 def _evaluation_text(judge: Judge, n_atoms: int) -> str:
-    mode, statistics = judge.mode(n_atoms), judge.calibration.statistics
-    if any(STATISTICS[name].scale == "plain" for name in statistics):
+    mode = judge.mode(n_atoms)
+    if judge.calibration.is_plain:
         return f'"{mode}" values for {n_atoms} atoms'
     return f"local scores of {many(n_atoms, 'atom')}{', and dH, which raises no alarm' if mode == 'full' else ''}"
 
