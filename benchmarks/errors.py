@@ -20,8 +20,8 @@ from numpy.typing import NDArray
 from scipy.stats import rankdata
 from threadpoolctl import threadpool_limits
 
-from quests_md import Reference, entropy
-from quests_md.environments import largest_cluster
+from quests_md import Descriptor, Reference, calibrate, entropy
+from quests_md.judge import Judge
 
 Array = NDArray[np.float64]
 
@@ -191,21 +191,31 @@ SPLITS = (
 )
 
 FRAME_SIGNALS = (
+    "local mean",
+    "local max",
+    "local cluster",
+    "averaged dH mean",
+    "averaged dH max",
     "dH mean",
-    "dH 99 %",
     "dH max",
     "share above level",
-    "cluster above level",
     "frame entropy H",
     "nearest mean",
-    "nearest max",
     "Mahalanobis mean",
-    "Mahalanobis max",
     "committee RMS",
     "committee max",
     "force RMS",
 )
-ATOM_SIGNALS = ("dH", "nearest", "Mahalanobis", "committee", "force")
+ATOM_SIGNALS = ("local", "averaged dH", "dH", "nearest", "Mahalanobis", "committee", "force")
+
+#: Signals with intervals, and the rivals beside each.
+LEADS = {
+    "local mean": ("averaged dH mean", "dH mean", "nearest mean", "committee RMS", "force RMS"),
+    "dH mean": ("averaged dH mean", "dH max", "nearest mean", "Mahalanobis mean", "committee RMS", "force RMS"),
+}
+
+#: Statistics of local scores that are looked at.
+LOCAL = ("local_mean", "local_max", "local_cluster", "local_tail")
 
 
 def main() -> None:
@@ -333,7 +343,10 @@ def judge(samples: list[Sample], split: Split) -> list[Judged]:
     """Signals that need no model, for the test frames of a split in order of its pieces."""
     out = []
     for known, tested, left_out in split.pieces(samples):
-        reference = Reference.from_frames([samples[i].atoms for i in known], threads=1)
+        frames = [samples[i].atoms for i in known]
+        reference = Reference.from_frames(frames, threads=1)
+        averaged = Reference.from_frames(frames, descriptor=Descriptor(average=12), threads=1)
+        local = Judge(reference, calibrate(reference, statistics=LOCAL, threads=1), threads=1)
         level = float(np.quantile(reference.held_out_scores(threads=1)[1], 0.99))
         mean, whitening = whiten(reference.rows, SHRINKAGE)
         variants = split.name == "fivefold"
@@ -346,17 +359,21 @@ def judge(samples: list[Sample], split: Split) -> list[Judged]:
             dh = reference.delta_entropy(rows, threads=1)
             nearest = reference.nearest(rows, threads=1).distance
             mahalanobis = np.linalg.norm((rows - mean) @ whitening, axis=1)
+            of_averaged = averaged.delta_entropy(averaged.descriptor(atoms, threads=1), threads=1)
+            check = local.judge(atoms, step=i, frame=i).check
             frame = {
+                "local mean": check.further["local_mean"],
+                "local max": check.further["local_max"],
+                "local cluster": check.further["local_cluster"],
+                "share above local level": check.further["local_tail"] / len(atoms),
+                "averaged dH mean": of_averaged.mean(),
+                "averaged dH max": of_averaged.max(),
                 "dH mean": dh.mean(),
-                "dH 99 %": np.quantile(dh, 0.99),
                 "dH max": dh.max(),
                 "share above level": (dh > level).mean(),
-                "cluster above level": largest_cluster(atoms, dh > level, reference.pair_distances()),
                 "frame entropy H": entropy(rows, reference.bandwidth, threads=1),
                 "nearest mean": nearest.mean(),
-                "nearest max": nearest.max(),
                 "Mahalanobis mean": mahalanobis.mean(),
-                "Mahalanobis max": mahalanobis.max(),
             }
             for h, other in others.items():
                 frame[f"dH mean, h = {h}"] = other.delta_entropy(rows, threads=1).mean()
@@ -367,7 +384,13 @@ def judge(samples: list[Sample], split: Split) -> list[Judged]:
                     sample=samples[i],
                     left_out=i in away,
                     frame={name: float(value) for name, value in frame.items()},
-                    atom={"dH": dh, "nearest": nearest, "Mahalanobis": mahalanobis},
+                    atom={
+                        "local": np.asarray(check.local_score),
+                        "averaged dH": of_averaged,
+                        "dH": dh,
+                        "nearest": nearest,
+                        "Mahalanobis": mahalanobis,
+                    },
                 )
             )
     return out
@@ -571,13 +594,13 @@ def page(results: Results, checks: list[list[str]]) -> str:
         summary(results, first, auroc, f"AUROC of the worst {WORST:.0%} by {ERRORS[0]}"),
         summary(results, first, spearman, by_largest, largest_error),
         summary(results, first, spearman, by_energy, energy_error),
-        intervals(results, first),
+        *(intervals(results, first, name) for name in LEADS),
         "Each element, " + by_force + ".",
         *(f"{split.title}:\n\n" + element_table(results[split.name], split) for split in SPLITS),
         "## Frames, quadratic SNAP\n\nThe same with 496 coefficients.",
         summary(results, second, spearman, by_force),
         summary(results, second, auroc, f"AUROC of the worst {WORST:.0%} by {ERRORS[0]}"),
-        intervals(results, second),
+        *(intervals(results, second, name) for name in LEADS),
         settings_table(results),
         "## Novelty and error are two things\n\n" + novelty_table(results),
         "## Atoms\n\n" + atom_table(results, spearman, "Spearman with the force error of atoms"),
@@ -678,9 +701,9 @@ def element_table(judged: dict[str, list[Judged]], split: Split) -> str:
     return table(["signal", *(f"{element}, {scope}" for scope in scopes for element in judged)], lines)
 
 
-def intervals(results: Results, truths: tuple[str, ...]) -> str:
-    """Rank correlation of the mean of dH, and its lead over rivals, with bootstrap intervals over frames."""
-    rivals = ("dH max", "nearest mean", "Mahalanobis mean", "committee RMS", "force RMS")
+def intervals(results: Results, truths: tuple[str, ...], first: str) -> str:
+    """Rank correlation of one signal, and its lead over rivals, with bootstrap intervals over frames."""
+    rivals = LEADS[first]
     lines = []
     for split, truth, scope in columns(results, truths):
         signals = []
@@ -688,7 +711,7 @@ def intervals(results: Results, truths: tuple[str, ...]) -> str:
             groups = [
                 np.array(
                     [
-                        *([frame_signal(f, name, truth) for f in group] for name in ("dH mean", *rivals)),
+                        *([frame_signal(f, name, truth) for f in group] for name in (first, *rivals)),
                         [force_error(f, truth) for f in group],
                     ]
                 )
@@ -703,8 +726,8 @@ def intervals(results: Results, truths: tuple[str, ...]) -> str:
         cells += [interval(point[0] - point[j], again[:, 0] - again[:, j]) for j in range(1, len(point))]
         lines.append([f"{split.name}: {scope}", *cells])
     return (
-        "Spearman of the mean dH with the RMS force error, and its lead over others, with 95 % bootstrap intervals "
-        "over frames:\n\n" + table(["frames", "dH mean", *(f"minus {rival}" for rival in rivals)], lines)
+        f"Spearman of {first} with the RMS force error, and its lead over others, with 95 % bootstrap intervals "
+        "over frames:\n\n" + table(["frames", first, *(f"minus {rival}" for rival in rivals)], lines)
     )
 
 
@@ -733,7 +756,8 @@ def interval(value: float, again: Array) -> str:
 def settings_table(results: Results) -> str:
     """Other bandwidths and shrinkages in the five-fold split."""
     split = next(split for split in SPLITS if split.name == "fivefold")
-    names = [f"dH mean, h = {h}" for h in BANDWIDTHS] + ["dH mean", "nearest mean", "Mahalanobis mean"]
+    names = ["local mean", "averaged dH mean", "dH mean", *(f"dH mean, h = {h}" for h in BANDWIDTHS)]
+    names += ["nearest mean", "Mahalanobis mean"]
     names += [f"Mahalanobis mean, shrinkage {a}" for a in SHRINKAGES]
     chosen = [(split, truth, scope) for truth in split.truths for scope in (*split.scopes, ONE_T)]
     lines = [[name, *(number(mean_over_elements(results, column, name)) for column in chosen)] for name in names]
@@ -755,9 +779,12 @@ def novelty_table(results: Results) -> str:
             samples = {id(f.sample) for f in away}
             pair = [f for f in results["fivefold"][element] if id(f.sample) in samples], away
             line = [split.title, element, str(len(away))]
-            dh = [float(np.mean([f.frame["dH mean"] for f in group])) for group in pair]
-            share = [float(np.mean([f.frame["share above level"] for f in group])) for group in pair]
-            line += [f"{dh[0]:.1f} → {dh[1]:.1f}", f"{share[0]:.0%} → {share[1]:.0%}"]
+            dh, local, share, of_local = (
+                [float(np.mean([f.frame[name] for f in group])) for group in pair]
+                for name in ("dH mean", "local mean", "share above level", "share above local level")
+            )
+            line += [f"{x[0]:.1f} → {x[1]:.1f}" for x in (dh, local)]
+            line += [f"{x[0]:.0%} → {x[1]:.0%}" for x in (share, of_local)]
             growth = []
             for model in MODELS:
                 forces = [rms(np.concatenate([f.error[model] for f in group])) for group in pair]
@@ -765,24 +792,27 @@ def novelty_table(results: Results) -> str:
                 line += [f"{forces[0]:.3f} → {forces[1]:.3f}", f"{energies[0]:.1f} → {energies[1]:.1f}"]
                 growth += [np.log(forces[1] / forces[0]), np.log(energies[1] / energies[0])]
             lines.append(line)
-            rises.append(dh[1] - dh[0])
+            rises.append([dh[1] - dh[0], local[1] - local[0]])
             growths.append(growth)
-    heads = ["left out", "element", "frames", "mean dH", "atoms above the level"]
+    heads = ["left out", "element", "frames", "mean dH", "local mean", "atoms above the level", "above the local level"]
     heads += [f"{model}: {what}" for model in MODELS for what in ("RMS force error, eV/Å", "energy MAE, meV/atom")]
     kept = np.array([line[0] != "Elastic left out" for line in lines])  # forces of strained cells vanish by symmetry
     rise, growth = np.array(rises), np.array(growths)
-    f1, f2 = (spearman(rise[kept], growth[kept, column]) for column in (0, 2))
-    e1, e2 = (spearman(rise, growth[:, column]) for column in (1, 3))
+    words = []
+    for which, name in enumerate(("mean dH", "local mean")):
+        f1, f2 = (spearman(rise[kept, which], growth[kept, column]) for column in (0, 2))
+        e1, e2 = (spearman(rise[:, which], growth[:, column]) for column in (1, 3))
+        words.append(f"{name}: forces {f1:.2f} linear, {f2:.2f} quadratic; energies {e1:.2f} and {e2:.2f}")
     return (
         "The same frames twice: among others like them (five-fold) → when reference and fit lack their kind.\n\n"
         + table(heads, lines)
-        + "\n\nSpearman over these lines between the rise of the mean dH and the factor by which the error grows: "
-        f"forces (without Elastic) {f1:.2f} linear, {f2:.2f} quadratic; energies {e1:.2f} and {e2:.2f}."
+        + "\n\nSpearman over these lines between the rise of a mean and the factor by which the error grows (forces "
+        f"without Elastic): {'. '.join(words)}."
     )
 
 
 def atom_table(results: Results, measure: Measure, title: str) -> str:
-    """Of atoms: dH for each element, and each signal as mean over elements."""
+    """Of atoms: each signal as mean over elements."""
     lines = []
     for truth in ("published", *MODELS):
         for split, _, scope in columns(results, (truth,)):
@@ -801,14 +831,13 @@ def atom_table(results: Results, measure: Measure, title: str) -> str:
                 )
                 if np.isfinite(values).any():
                     lines.append(atom_line(split, truth, "one frame", n, values))
-    heads = ["split", "truth", "scope", "atoms", *(f"dH, {element}" for element in ELEMENTS)]
-    return f"{title}:\n\n" + table([*heads, *(f"{name}, mean" for name in ATOM_SIGNALS)], lines)
+    return f"{title}, means over elements:\n\n" + table(["split", "truth", "scope", "atoms", *ATOM_SIGNALS], lines)
 
 
 def atom_line(split: Split, truth: str, scope: str, n: int, values: Array) -> list[str]:
     """One line of the table of atoms; values (signals, elements)."""
     means = [average(line.tolist()) for line in values]
-    return [split.name, truth, scope, str(n), *map(number, values[0]), *bold_best(means)]
+    return [split.name, truth, scope, str(n), *bold_best(means)]
 
 
 READING = """\
@@ -890,8 +919,11 @@ METHOD = """\
   the reference (no vacancies: the temperatures of the vacancy frames of Cu and Ni are unreliable; the temperatures of
   the training dynamics of Cu and Ni are inferred labels, but well apart in force). Kinds: AIMD-NVT, Vacancy, Elastic,
   Surface.
-- Signals: `Reference.delta_entropy` at the default settings; the level of an atom is the 99 % quantile of
-  `held_out_scores`; cluster: largest connected cluster above it; frame entropy H: of the frame's own rows. Rivals:
+- Signals. "local": what the default monitor judges, `local_mean`, `local_max` and `local_cluster` (largest cluster of
+  atoms above the local level, which 1 % exceed), [design.md](design.md#local-scores). "averaged dH": dH of averaged
+  rows, `Descriptor(average=12)`, against all averaged rows of the reference. "dH": `Reference.delta_entropy` of plain
+  rows at the default settings; the level of an atom is the 99 % quantile of `held_out_scores`. Frame entropy H: of the
+  frame's own plain rows. Rivals, all of plain rows:
   distance to the nearest row; Mahalanobis distance to the rows (shrinkage {shrinkage:g}); committee: spread of the
   forces of {committee} fits to bootstrap samples of the reference frames; force: size of the predicted forces.
   Against the published files, the committee is of linear fits.

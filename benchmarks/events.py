@@ -62,6 +62,9 @@ MELTING_RUNS = (
     ("void", VOID_K, 2),
 )
 
+#: The default before there were averaged rows, and how it is called in tables.
+PLAIN, BEFORE = ("dh_max", "tail_cluster", "dh_mean"), "before"
+
 #: Rates of false alarms of checks that are worth a minimised copy.
 SIEVES = (0.01, 0.3)
 
@@ -114,11 +117,14 @@ def melting(cache: Path) -> Iterator[tuple[str, str]]:
     narrow, wide = Reference.from_frames(cold), Reference.from_frames(warm)
     phases = Phases({"fcc": wide, "liquid": Reference.from_frames(liquid)}, parent="fcc")
     levels = {id(reference): calibrate(reference) for reference in (narrow, wide)}
-    monitors: list[tuple[str, Reference, dict[str, Any]]] = [
-        ("300 to 900 K", narrow, {}),
-        ("300 to 1300 K", wide, {}),
-        ("300 to 1300 K, `baseline_ps=5`", wide, {"baseline_ps": 5.0}),
-        ("300 to 1300 K, `phases=`", wide, {"phases": phases}),
+    before = {key: calibration.with_statistics(PLAIN) for key, calibration in levels.items()}
+    monitors: list[tuple[str, Reference, Calibration, dict[str, Any]]] = [
+        ("300 to 900 K", narrow, levels[id(narrow)], {}),
+        (f"300 to 900 K, {BEFORE}", narrow, before[id(narrow)], {}),
+        ("300 to 1300 K", wide, levels[id(wide)], {}),
+        (f"300 to 1300 K, {BEFORE}", wide, before[id(wide)], {}),
+        ("300 to 1300 K, `baseline_ps=5`", wide, levels[id(wide)], {"baseline_ps": 5.0}),
+        ("300 to 1300 K, `phases=`", wide, levels[id(wide)], {"phases": phases}),
     ]
     lines, histories = [], []
     examples: dict[str, str] = {}
@@ -127,8 +133,8 @@ def melting(cache: Path) -> Iterator[tuple[str, str]]:
         frames = cached(cache / f"{label}.traj", partial(heat, run, last_K, seed))
         molten = next((atoms for atoms in frames if atoms.info["off_site"] >= 0.5), None)
         end = "stays solid" if molten is None else moment(molten)
-        for name, reference, options in monitors:
-            monitor = Monitor(reference, levels[id(reference)], log=None, on_error="raise", **options)
+        for name, reference, calibration, options in monitors:
+            monitor = Monitor(reference, calibration, log=None, on_error="raise", **options)
             opened: dict[tuple[int, str], Atoms] = {}
             for step, atoms in enumerate(frames):
                 monitor.check(atoms, step, atoms.info["ps"])
@@ -139,8 +145,9 @@ def melting(cache: Path) -> Iterator[tuple[str, str]]:
                 when = moment(frames[event.onset_step]), moment(opened[event.id, event.kind])
                 end_of = "open" if event.is_open else moment(frames[event.last_step])
                 lines.append([label, end, name, kind, *when, end_of])
-                examples.setdefault(kind_of_example(event), event.describe())
-                if seed == 1 and max(size for _, size in event.size_history) > 0:
+                if BEFORE not in name:
+                    examples.setdefault(kind_of_example(event), event.describe())
+                if seed == 1 and "baseline" not in name and max(size for _, size in event.size_history) > 0:
                     sizes = [f"{frames[i].info['ps']:.1f}: {size}" for i, size in some(event.size_history)]
                     histories.append([label, name, kind, ", ".join(sizes), event.cluster])
             if not monitor.events:
@@ -250,56 +257,52 @@ def defects(cache: Path) -> Iterator[tuple[str, str]]:
     for kelvin in TEMPERATURES_K:
         reference, levels = fixed_volume(cache, kelvin)
         for name, (start, truth) in defective(kelvin).items():
-            frames = list(defective_run(kelvin, name, start, free=truth is Sites))
+            run = partial(defective_run, kelvin, name, start, free=truth is Sites)
+            frames = cached(cache / f"{name}-{kelvin}K.traj", run)
             known = truth(start, crystal_sites(start, name))
-            monitor = Monitor(reference, levels, log=None, on_error="raise")
-            score, of_clusters, of_events = Score(), Score(), Score()
-            alarms, n_out, worst = dict[str, None](), 0, 0
-            of_frames = []
-            for i, atoms in enumerate(frames):
-                judged = monitor.judge.judge(atoms, step=i * 200, frame=i, time_ps=i * SPACING_PS)
-                check = monitor.watch.accept(judged, atoms)
-                near, seeing = known(atoms)
-                of_frames.append((near, seeing))
-                score.add(np.asarray(check.above), near, seeing)
-                if "tail_cluster" in check.alarms and judged.tail is not None:
-                    cluster = np.zeros(len(atoms), dtype=bool)
-                    cluster[clusters(atoms, judged.tail, reference.pair_distances())[0]] = True
-                    of_clusters.add(cluster, near, seeing)
-                n_out += check.state == "out"
-                worst += check.state == "out" and bool(near[check.worst_atom or 0])
-                alarms |= dict.fromkeys(check.alarms)
-            for event in monitor.events:
-                flags = np.zeros(len(frames[0]), dtype=bool)
-                flags[list(event.atoms)] = True
-                of_events.add(flags, *of_frames[event.peak_step // 200])
-            lines.append(
-                [
-                    name,
-                    kelvin,
-                    len(start),
-                    f"{score.known / N_FRAMES:.0f}",
-                    share(n_out, N_FRAMES),
-                    ", ".join(alarms),
-                    share(worst, n_out),
-                    score,
-                    of_clusters,
-                    len(monitor.events),
-                    of_events,
-                ]
-            )
-            if name == "vacancy" and monitor.events:
-                examples[kelvin] = monitor.events[0].describe()
+            of_frames = [known(atoms) for atoms in frames]
+            for default, calibration in {"default": levels, BEFORE: levels.with_statistics(PLAIN)}.items():
+                monitor = Monitor(reference, calibration, log=None, on_error="raise")
+                score, of_clusters, of_events = Score(), Score(), Score()
+                alarms, n_out, worst = dict[str, None](), 0, 0
+                for i, (atoms, (near, seeing)) in enumerate(zip(frames, of_frames, strict=True)):
+                    judged = monitor.judge.judge(atoms, step=i * 200, frame=i, time_ps=i * SPACING_PS)
+                    check = monitor.watch.accept(judged, atoms)
+                    score.add(np.asarray(check.above), near, seeing)
+                    if {"local_cluster", "tail_cluster"} & {*check.alarms} and judged.tail is not None:
+                        cluster = np.zeros(len(atoms), dtype=bool)
+                        cluster[clusters(atoms, judged.tail, reference.pair_distances())[0]] = True
+                        of_clusters.add(cluster, near, seeing)
+                    n_out += check.state == "out"
+                    worst += check.state == "out" and bool(near[check.worst_atom or 0])
+                    alarms |= dict.fromkeys(check.alarms)
+                for event in monitor.events:
+                    flags = np.zeros(len(frames[0]), dtype=bool)
+                    flags[list(event.atoms)] = True
+                    of_events.add(flags, *of_frames[event.peak_step // 200])
+                lines.append(
+                    [
+                        f"{name}, {kelvin} K",
+                        default,
+                        share(n_out, N_FRAMES),
+                        ", ".join(alarms),
+                        share(worst, n_out),
+                        score,
+                        of_clusters,
+                        len(monitor.events),
+                        of_events,
+                    ]
+                )
+                if name == "vacancy" and monitor.events and default != BEFORE:
+                    examples[kelvin] = monitor.events[0].describe()
     header = [
         "defect",
-        "K",
-        "atoms",
-        "of the defect",
+        "statistics",
         "checks out, %",
         "alarms",
         "worst atom is of the defect, %",
         "atoms above their level",
-        "cluster of `tail_cluster`",
+        "largest cluster",
         "events",
         "atoms of the event",
     ]
@@ -520,6 +523,7 @@ def confirmed(cache: Path) -> Iterator[tuple[str, str]]:
         levels_of_copies = calibrate(of_copies)
         monitors: dict[str, tuple[Reference, Calibration, dict[str, Any]]] = {
             "frames as they are": (reference, levels, {}),
+            f"frames as they are, {BEFORE}": (reference, levels.with_statistics(PLAIN), {}),
             "minimised copies": (of_copies, levels_of_copies, {}),
         }
         for rate in SIEVES:
@@ -770,18 +774,22 @@ def quiet(cache: Path) -> Iterator[tuple[str, str]]:
     lines = []
     for name, reference, calibration, options, runs in monitors:
         for run, frames in runs:
-            monitor = Monitor(reference, calibration, log=None, on_error="raise", **options)
-            lines.append([name, run, *counted(monitor, frames)])
-    yield "quiet", table(["reference", "run", "checks", "out", "alarms", "events"], lines)
+            cells: list[Any] = [name, run, len(frames)]
+            for statistics in (calibration.statistics, PLAIN):
+                levels = calibration.with_statistics(statistics)
+                cells += counted(Monitor(reference, levels, log=None, on_error="raise", **options), frames)
+            lines.append(cells)
+    heads = ["out", "alarms", "events"]
+    yield "quiet", table(["reference", "run", "checks", *heads, *(f"{head}, {BEFORE}" for head in heads)], lines)
 
 
 def counted(monitor: Monitor, frames: Sequence[Atoms]) -> list[Any]:
-    """Checks, how many are out and by what, and events."""
+    """Checks that are out, by what, and events."""
     checks = [monitor.check(atoms, i * 200, i * SPACING_PS) for i, atoms in enumerate(frames)]
     alarms = Counter(name for check in checks for name in check.alarms)
     kinds = Counter(str(event.kind) for event in monitor.events)
     counts = [", ".join(f"{n} {name}" for name, n in found.items()) for found in (alarms, kinds)]
-    return [len(checks), sum(check.state != "in" for check in checks), counts[0], counts[1] or "none"]
+    return [sum(check.state != "in" for check in checks), counts[0], counts[1] or "none"]
 
 
 # --- runs and references

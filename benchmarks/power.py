@@ -8,7 +8,6 @@ import math
 import sys
 import time
 from collections.abc import Iterable
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -18,7 +17,7 @@ from defects import CONTROL, N_FRAMES, scenarios
 from md import CONDITIONS, Condition, condition_frames
 
 from quests_md import Calibration, Monitor, Reference, calibrate
-from quests_md.calibration import DEFAULT_STATISTICS, STATISTICS
+from quests_md.calibration import DEFAULT_STATISTICS
 from quests_md.records import Check
 
 #: Asked rate of false alarms per check.
@@ -28,21 +27,30 @@ REFERENCE_ATOMS, REFERENCE_FRAMES, REFERENCE_SEED = 108, 400, 1
 SEED = 1
 #: Every crystal, and one liquid.
 REFERENCES = [name for name, c in CONDITIONS.items() if c.phase == "solid"] + ["Cu-liquid-1500K"]
-ALL = tuple(STATISTICS)
+#: Statistics of averaged rows and of plain rows, each alone, and the default before there were averaged rows.
+LOCAL = ("local_mean", "local_cluster", "local_max", "local_tail")
+PLAIN = ("dh_max", "tail_cluster", "dh_mean", "dh_q99", "n_tail", "frame_entropy")
+BEFORE = ("dh_max", "tail_cluster", "dh_mean")
+#: What is judged: by name, the statistics in use.
+JUDGED = {"default": DEFAULT_STATISTICS, "before": BEFORE} | {name: (name,) for name in (*LOCAL, *PLAIN)}
 #: Numbers of which medians are printed.
-MEDIANS = ("dh_mean", "dh_max", "frame_entropy")
+MEDIANS = ("local_mean", "local_max", "dh_mean", "dh_max")
+#: Points of per cent that are called a difference.
+DIFFERENCE = 10
 
 INTRO = f"""# What the monitor catches
 
 Share of frames flagged, in %, among {N_FRAMES} frames of each scenario (`python benchmarks/power.py --cache FOLDER`).
 The reference is {REFERENCE_FRAMES} frames of {REFERENCE_ATOMS} atoms of one equilibrium run at fixed volume, 0.5 ps
 apart (`benchmarks/md.py`). The scenarios are runs of their own (`benchmarks/defects.py`), their frames 0.5 ps apart,
-those of the wrong time step 0.1 ps. Cu is an EAM potential, LJ Lennard-Jones with copper's neighbour distance.
+those of the wrong time step 0.1 ps. Cu is an EAM potential, LJ Lennard-Jones with copper's neighbour distance. Nothing
+of the default was chosen on these frames.
 
-- Every statistic stands alone in its column, with the whole rate of {RATE:g} false alarms per check. "default" is
-  {" and ".join(DEFAULT_STATISTICS)}, which share that rate; "all" is all {len(ALL)} statistics, which share it too.
+- "default" is {", ".join(DEFAULT_STATISTICS)}, which share a rate of {RATE:g} false alarms per check. "before" is
+  {", ".join(BEFORE)} of plain rows, the default before there were local scores, which share it too. Every statistic
+  stands alone in its column, with the whole rate.
 - In brackets: the calibration has too few frames of that size to promise the rate.
-- The last three columns are medians over frames, in nats.
+- The last columns are medians over frames, in deviations or nats.
 - {N_FRAMES} frames do not measure a rate of {RATE:.0%}: "{CONTROL}" is there to show that nothing is grossly wrong.
 
 What to take from it:
@@ -72,34 +80,72 @@ def main() -> None:
     unknown = set(arguments.conditions) - set(CONDITIONS)
     if unknown:
         sys.exit(f"no condition {', '.join(sorted(unknown))}; there are {', '.join(CONDITIONS)}")
-    print(INTRO)
+    found: dict[str, dict[str, tuple[str, str]]] = {}
+    sections = []
     for name in arguments.conditions:
         start = time.perf_counter()
-        table(CONDITIONS[name], arguments.cache, arguments.threads)
+        sections.append(section(CONDITIONS[name], arguments.cache, arguments.threads, found))
         print(f"{name}: {time.perf_counter() - start:.0f} s", file=sys.stderr)
+    print(INTRO)
+    print(f"\n{summary(found, arguments.conditions)}\n" + "\n".join(sections))
 
 
-def table(condition: Condition, cache: Path, threads: int) -> None:
-    """Print the section of one reference."""
+def section(condition: Condition, cache: Path, threads: int, found: dict[str, dict[str, tuple[str, str]]]) -> str:
+    """The section of one reference; the shares by the default and by the one before are put into `found`."""
     frames = condition_frames(condition, REFERENCE_ATOMS, REFERENCE_FRAMES, REFERENCE_SEED, cache)
     reference = Reference.from_frames(frames, threads=threads)
-    # the rate is shared evenly, so that of six times the rate each of six has the whole
-    alone = calibrate(reference, false_alarms=RATE * len(ALL), statistics=ALL, threads=threads)
-    together = replace(alone, false_alarms=RATE)
-    default = together.with_statistics(DEFAULT_STATISTICS)
-    print(f"\n## Reference: {condition.name}\n\n```\n{default.describe()}\n```\n")
-    columns = ["default", *ALL, "all", *(f"{name} (nats)" for name in MEDIANS)]
-    print(f"| scenario | atoms | {' | '.join(columns)} |\n|--|{'--:|' * (len(columns) + 1)}")
+    calibration = calibrate(reference, false_alarms=RATE, threads=threads)
+    of_local, of_plain = [], []
     for scenario, members in cached_scenarios(condition, cache).items():
         is_known = bool(reference.is_known(members[0].numbers).all())  # else it is out without any level
-        cells = [share(c.state != "in" for c in checks(reference, default, members, threads))]
-        found = checks(reference, alone, members, threads)
-        for name in ALL:
-            text = share(name in check.alarms or check.state == "invalid" for check in found)
-            cells.append(text if not is_known or is_promised(alone, name, members[0]) else f"({text})")
-        cells.append(share(c.state != "in" for c in checks(reference, together, members, threads)))
-        cells += [middle(getattr(check, name) for check in found) for name in MEDIANS]
-        print(f"| {scenario} | {len(members[0])} | {' | '.join(cells)} |", flush=True)
+        cells, medians = {}, {}
+        for name, statistics in JUDGED.items():
+            levels = calibration.with_statistics(statistics)
+            found_here = checks(reference, levels, members, threads)
+            if name in ("default", "before"):
+                cells[name] = share(check.state != "in" for check in found_here)
+            else:
+                cells[name] = share(name in check.alarms or check.state == "invalid" for check in found_here)
+                medians[name] = middle(check.statistic(name) for check in found_here)
+                if is_known and not is_promised(levels, members[0]):
+                    cells[name] = f"({cells[name]})"
+        found.setdefault(scenario, {})[condition.name] = cells["default"], cells["before"]
+        start = [scenario, str(len(members[0]))]
+        of_local.append([*start, cells["default"], *(cells[n] for n in LOCAL), *(medians[n] for n in MEDIANS[:2])])
+        of_plain.append([*start, cells["before"], *(cells[n] for n in PLAIN), *(medians[n] for n in MEDIANS[2:])])
+    before = calibration.with_statistics(BEFORE)
+    heads = ["scenario", "atoms"]
+    return "\n\n".join(
+        [
+            f"\n## Reference: {condition.name}\n\n```\n{calibration.describe()}\n```",
+            table([*heads, "default", *LOCAL, *(f"{name} (deviations)" for name in MEDIANS[:2])], of_local),
+            f"Plain rows:\n\n```\n{before.describe()}\n```",
+            table([*heads, "before", *PLAIN, *(f"{name} (nats)" for name in MEDIANS[2:])], of_plain),
+        ]
+    )
+
+
+def summary(found: dict[str, dict[str, tuple[str, str]]], conditions: list[str]) -> str:
+    """The default beside the one before, over all references, and where the two differ."""
+    lines, better, worse = [], [], []
+    for scenario, of in found.items():
+        cells = [" / ".join(of[name]) if name in of else "" for name in conditions]
+        lines.append([scenario, *cells])
+        for name, (new, old) in of.items():
+            gain = int(new) - int(old)
+            words = f"{scenario} ({name}, {old} to {new})"
+            (better if gain > DIFFERENCE else worse if gain < -DIFFERENCE else []).append(words)
+    return (
+        "The default / the default before, all references:\n\n"
+        + table(["scenario", *conditions], lines)
+        + f"\n\nMore than {DIFFERENCE} points better: {'; '.join(better) or 'none'}.\n"
+        f"\nMore than {DIFFERENCE} points worse: {'; '.join(worse) or 'none'}."
+    )
+
+
+def table(heads: list[str], lines: list[list[str]]) -> str:
+    """A Markdown table."""
+    return "\n".join("| " + " | ".join(line) + " |" for line in [heads, ["--", *["--:"] * (len(heads) - 1)], *lines])
 
 
 def checks(reference: Reference, calibration: Calibration, frames: list[Atoms], threads: int) -> list[Check]:
@@ -108,9 +154,9 @@ def checks(reference: Reference, calibration: Calibration, frames: list[Atoms], 
     return [monitor.check(atoms) for atoms in frames]
 
 
-def is_promised(calibration: Calibration, name: str, atoms: Atoms) -> bool:
-    """Whether the levels of this statistic keep their rate for frames of this size."""
-    levels = [level for level in calibration.frame_levels(atoms.numbers) if level.statistic == name]
+def is_promised(calibration: Calibration, atoms: Atoms) -> bool:
+    """Whether the levels in use keep their rate for frames of this size."""
+    levels = calibration.alarm_levels(atoms.numbers)
     return bool(levels) and all(level.kind != "none" for level in levels)
 
 

@@ -2,10 +2,12 @@
 
 `python benchmarks/promise.py --cache FOLDER > docs/promise.md` prints the page. The frames come from benchmarks/md.py
 (made there on first use, some 30 minutes) and are judged once (another 30 minutes); both are kept in the folder.
+After a change of how frames are judged, empty it of the files *-numbers.npz.
 """
 
 import argparse
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -14,14 +16,32 @@ from md import CONDITIONS, SPACING_PS, TESTS, condition_frames, effective_number
 from scipy.stats import beta
 
 from quests_md import Calibration, Reference, calibrate
-from quests_md.calibration import STATISTICS
+from quests_md.calibration import DEFAULT_STATISTICS, STATISTICS
 from quests_md.judge import Judge
 
 RATES = (1e-1, 1e-2, 1e-3)
 #: Frames of 108 atoms in the reference: as many groups, and as many environments as are held out at most.
 N_REFERENCE = 270
 SIZES = (108, 1008)
+#: The default, and the default before there were averaged rows.
+DEFAULTS = {"default": DEFAULT_STATISTICS, "before": ("dh_max", "tail_cluster", "dh_mean")}
+#: Statistics whose autocorrelation gives the number of independent frames: the fewest count.
+CORRELATED = ("local_mean", "local_max", "dh_mean", "dh_max")
 
+#: (frames out, frames, independent frames a frame) of conditions, by default, atoms, rate and kind.
+Pooled = dict[tuple[str, int, float, str], list[tuple[int, int, float]]]
+
+
+SETTING = f"""\
+References are {N_REFERENCE} frames of 108 atoms from one run per condition (Cu: EAM, LJ: Lennard-Jones on the scale of
+copper; LAMMPS, Langevin thermostat at fixed volume). Levels are from `calibrate(reference, false_alarms=...)`, with the
+default statistics ({", ".join(DEFAULTS["default"])}) and with those that were the default before
+({", ".join(DEFAULTS["before"])}, of plain rows). The frames judged are {sum(n for _, size, n in TESTS if size == 108)}
+for each condition and size from independent runs, one per {SPACING_PS} ps, and were used for nothing else. `n_eff` is
+the number of independent frames among them, by the autocorrelation of whichever of {", ".join(CORRELATED)} gives
+fewest, and time is that autocorrelation time. For each asked rate the table gives the number of frames out (beyond a
+level), the kind of the levels (c: conformal, e: extrapolated, n: none), and the 95 % Clopper-Pearson upper limit of the
+rate at n_eff."""
 
 READING = """\
 What to take from it: at 0.1 and 0.01 the 95 % upper limit of the observed rate is below twice the asked rate in every
@@ -41,46 +61,48 @@ def main() -> None:
     parser.add_argument("--cache", type=Path, required=True, help="folder for frames and their numbers")
     cache = parser.parse_args().cache
     lines: list[str] = []
-    alone: dict[str, list[tuple[int, int]]] = {name: [] for name in STATISTICS}
-    pooled: dict[tuple[int, float, str], list[tuple[int, float]]] = {}
+    alone: dict[str, list[tuple[int, int, int]]] = {name: [] for name in STATISTICS}
+    pooled: Pooled = {}
     references = {
         condition: Reference.from_frames(condition_frames(CONDITIONS[condition], 108, 400, 1, cache)[:N_REFERENCE])
         for condition in CONDITIONS
     }
+    calibrations = {condition: calibrate(reference) for condition, reference in references.items()}
     for n_atoms in SIZES:  # small ones first
         for condition, reference in references.items():
-            judged(reference, condition, n_atoms, cache)
+            judged(reference, calibrations[condition], condition, n_atoms, cache)
             print(f"judged {condition}, {n_atoms} atoms", file=sys.stderr, flush=True)
     for condition, reference in references.items():
-        calibrations = {rate: calibrate(reference, false_alarms=rate) for rate in RATES}
         for n_atoms in SIZES:
             numbers = np.full(n_atoms, 29)
-            runs = judged(reference, condition, n_atoms, cache)
+            runs = judged(reference, calibrations[condition], condition, n_atoms, cache)
             values = {name: np.concatenate([run[name] for run in runs]) for name in STATISTICS}
-            n_of = {name: sum(effective_number(run[name])[1] for run in runs) for name in ("dh_max", "dh_mean")}
-            tau = {name: (len(values[name]) / n, n) for name, n in n_of.items()}
-            n_effective = min(n_of.values())
-            cells = [condition, str(n_atoms), f"{len(values['dh_max'])}", f"{n_effective:.0f}"]
-            cells.append(", ".join(f"{t * SPACING_PS:.2f}" for t, _ in tau.values()))
-            for rate, calibration in calibrations.items():
-                out = is_out(values, calibration, numbers)
-                levels = calibration.alarm_levels(numbers)
-                kind = max((level.kind for level in levels), key=("conformal", "extrapolated", "none").index)
-                cells.append(f"{int(out.sum())} ({kind}), {upper_limit(out, n_effective):.2g}")
-                pooled.setdefault((n_atoms, rate, kind), []).append((int(out.sum()), len(out), n_effective / len(out)))
+            n_frames = len(values["dh_max"])
+            n_effective = min(sum(effective_number(run[name])[1] for run in runs) for name in CORRELATED)
+            cells = [condition, str(n_atoms), f"{n_effective:.0f}", f"{n_frames / n_effective * SPACING_PS:.2f}"]
+            for rate in RATES:
+                for default, statistics in DEFAULTS.items():
+                    levels = replace(calibrations[condition], false_alarms=rate, statistics=statistics)
+                    out = is_out(values, levels, numbers)
+                    kinds = [level.kind for level in levels.alarm_levels(numbers)]
+                    kind = max(kinds, key=("conformal", "extrapolated", "none").index)
+                    cells.append(f"{int(out.sum())} ({kind[0]}), {upper_limit(out, n_effective):.2g}")
+                    of = int(out.sum()), n_frames, n_effective / n_frames
+                    pooled.setdefault((default, n_atoms, rate, kind), []).append(of)
             lines.append("| " + " | ".join(cells) + " |")
             print(lines[-1], file=sys.stderr, flush=True)
             for name in STATISTICS:
-                single = calibrations[1e-2].with_statistics((name,))
+                single = replace(calibrations[condition], false_alarms=1e-2, statistics=(name,))
                 if np.isfinite([level.value for level in single.alarm_levels(numbers)]).any():
-                    out = is_out(values, single, numbers)
-                    alone[name].append((int(out.sum()), len(out)))
+                    alone[name].append((n_atoms, int(is_out(values, single, numbers).sum()), n_frames))
     print_page(lines, pooled, alone)
 
 
-def judged(reference: Reference, condition: str, n_atoms: int, cache: Path) -> list[dict[str, np.ndarray]]:
+def judged(
+    reference: Reference, calibration: Calibration, condition: str, n_atoms: int, cache: Path
+) -> list[dict[str, np.ndarray]]:
     """The statistics of the test frames of a condition, one entry per run, from the cache or from the judge."""
-    judge = Judge(reference, calibrate(reference, statistics=tuple(STATISTICS)), values="full")
+    judge = Judge(reference, calibration.with_statistics(tuple(STATISTICS)), values="full")
     runs = []
     for seed, size, n_frames in TESTS:
         if size != n_atoms:
@@ -99,8 +121,9 @@ def is_out(values: dict[str, np.ndarray], calibration: Calibration, numbers: np.
     """Whether each frame is beyond any level in use."""
     out = np.zeros(len(values["dh_max"]), dtype=bool)
     for level in calibration.alarm_levels(numbers):
-        value = values[level.statistic] / (len(numbers) if level.statistic == "n_tail" else 1)
-        out |= value > level.value if level.side == "above" else value < level.value
+        bound = STATISTICS[level.statistic].in_frame(level.value, len(numbers))
+        value = values[level.statistic]
+        out |= value > bound if level.side == "above" else value < bound
     return out
 
 
@@ -111,40 +134,32 @@ def upper_limit(out: np.ndarray, n_effective: float) -> float:
     return float(beta.ppf(0.95, k + 1, n - k)) if k < n else 1.0
 
 
-def print_page(
-    lines: list[str],
-    pooled: dict[tuple[int, float, str], list[tuple[int, int, float]]],
-    alone: dict[str, list[tuple[int, int]]],
-) -> None:
+def print_page(lines: list[str], pooled: Pooled, alone: dict[str, list[tuple[int, int, int]]]) -> None:
     """The Markdown page."""
-    print("# Is the promise kept?\n")
-    print("Made by `python benchmarks/promise.py --cache FOLDER > docs/promise.md`.\n")
-    print(
-        f"References are {N_REFERENCE} frames of 108 atoms from one run per condition (Cu: EAM, LJ: Lennard-Jones on "
-        "the scale of copper; LAMMPS, Langevin thermostat at fixed volume). Levels are from `calibrate(reference, "
-        "false_alarms=...)` with the default statistics. The frames judged are from independent runs, one per "
-        f"{SPACING_PS} ps, and were used for nothing else. `n_eff` is the number of independent frames among them, by "
-        "the autocorrelation of dh_max or of dh_mean, whichever gives fewer; times are the two autocorrelation times "
-        "in ps. For each asked rate the table gives the number of frames out (beyond a level), the kind of the levels, "
-        "and the 95 % Clopper-Pearson upper limit of the rate at n_eff.\n"
-    )
-    print(READING)
-    heads = ["condition", "atoms", "frames", "n_eff", "times (ps)", *(f"asked {rate:g}" for rate in RATES)]
+    print("# Is the promise kept?\n\nMade by `python benchmarks/promise.py --cache FOLDER > docs/promise.md`.\n")
+    print(SETTING + "\n\n" + READING)
+    heads = [f"{rate:g}, {default}" for rate in RATES for default in DEFAULTS]
+    heads = ["condition", "atoms", "n_eff", "time (ps)", *heads]
     print("| " + " | ".join(heads) + " |\n| " + " | ".join("---" for _ in heads) + " |")
     print("\n".join(lines) + "\n")
     print("All conditions of one size and kind of level together:\n")
-    print("| atoms | asked | kind | frames | out | rate | 95 % upper limit | twice the asked |\n" + "| --- " * 8 + "|")
-    for (n_atoms, rate, kind), parts in sorted(pooled.items()):
+    heads = ["statistics", "atoms", "asked", "kind", "frames", "out", "rate", "95 % upper limit", "twice the asked"]
+    print("| " + " | ".join(heads) + " |\n" + "| --- " * len(heads) + "|")
+    for (default, n_atoms, rate, kind), parts in sorted(pooled.items(), key=lambda item: (item[0][1:3], item[0][0])):
         k, n = sum(p[0] for p in parts), sum(p[1] for p in parts)
         n_effective = sum(p[1] * p[2] for p in parts)
         limit = float(beta.ppf(0.95, k / n * n_effective + 1, n_effective * (1 - k / n)))
         verdict = "kept" if limit <= 2 * rate else "not promised" if kind == "none" else "NOT KEPT"
-        print(f"| {n_atoms} | {rate:g} | {kind} | {n} | {k} | {k / n:.2g} | {limit:.2g} | {2 * rate:g}: {verdict} |")
-    print("\nEach statistic alone at 0.01: frames out, of all conditions and sizes in which the statistic is judged:\n")
-    print("| statistic | out | frames | rate |\n| --- | --- | --- | --- |")
-    for name, parts in alone.items():
-        k, n = sum(p[0] for p in parts), sum(p[1] for p in parts)
-        print(f"| {name} | {k} | {n} | {k / n:.2g} |")
+        cells = [default, str(n_atoms), f"{rate:g}", kind, str(n), str(k), f"{k / n:.2g}", f"{limit:.2g}"]
+        print("| " + " | ".join([*cells, f"{2 * rate:g}: {verdict}"]) + " |")
+    print("\nEach statistic alone at 0.01, all conditions: share of frames out, where the statistic is judged:\n")
+    print(f"| statistic | {' | '.join(f'{n} atoms' for n in SIZES)} |\n| --- | --- | --- |")
+    for name, found in alone.items():
+        cells = []
+        for n_atoms in SIZES:
+            k, n = (sum(part[i] for part in found if part[0] == n_atoms) for i in (1, 2))
+            cells.append(f"{k / n:.2g} ({k} of {n})" if n else "not judged")
+        print(f"| {name} | {' | '.join(cells)} |")
 
 
 if __name__ == "__main__":
