@@ -4,9 +4,10 @@ A reference of many kinds of environments has no one level: dH of a held-out cry
 liquid, and a level that covers both sees nothing in the crystal. So dH is compared with what is usual in its place.
 """
 
+import copy
 import math
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -98,28 +99,29 @@ class LocalScorer:
     def __init__(
         self, reference: Reference, landmarks: Landmarks, frame_groups: NDArray[np.int64] | None = None
     ) -> None:
-        averaged = reference.averaged_rows
-        if averaged is None:
-            raise MismatchError("reference: expected averaged rows, got none; build it again from its frames")
         if len(landmarks.rows) and landmarks.rows[-1] >= reference.n_environments:
             raise MismatchError(
                 f"calibration: its landmarks are rows up to {landmarks.rows[-1]}, the reference has "
                 f"{reference.n_environments}; calibrate again with this reference"
             )
         self._reference = reference
-        groups, values = reference.arrays.groups_of_rows(frame_groups), (landmarks.usual, landmarks.scatter)
+        groups = reference.arrays.groups_of_rows(frame_groups)[landmarks.rows]
+        rows = reference.averaged_rows_at(landmarks.rows).astype(np.float64)
+        values = np.column_stack([landmarks.usual, landmarks.scatter])
+        self._places: dict[int, slice] = {}  # of the landmarks of each element among all
         self._regressions: dict[int, KernelRegression] = {}
         for z, block in reference.blocks.items():
             here = slice(*np.searchsorted(landmarks.rows, (block.start, block.stop)))
-            rows = landmarks.rows[here]
-            if not len(rows):
-                continue
-            self._regressions[z] = KernelRegression(
-                np.asarray(averaged[rows], dtype=np.float64),
-                reference.averaged_bandwidth,
-                np.column_stack([value[here] for value in values]),
-                groups[rows],
-            )
+            if here.start < here.stop:
+                bandwidth = reference.averaged_bandwidth
+                self._places[z] = here
+                self._regressions[z] = KernelRegression(rows[here], bandwidth, values[here], groups[here])
+
+    def with_values(self, usual: NDArray[np.float64], scatter: NDArray[np.float64]) -> Self:
+        """The same landmarks with other values: (M,) usual dH, nats, and (M,) squared deviations, nats^2."""
+        other, values = copy.copy(self), np.column_stack([usual, scatter])
+        other._regressions = {z: kept.with_values(values[self._places[z]]) for z, kept in self._regressions.items()}
+        return other
 
     def scores(
         self,
@@ -175,15 +177,13 @@ def learn_landmarks(
     groups = reference.arrays.groups_of_rows(frame_groups)
     everything = np.union1d(rows, held_out)
     of_landmarks, of_held_out = np.searchsorted(everything, rows), np.searchsorted(everything, held_out)
-    averaged = reference.averaged_rows
-    assert averaged is not None
-    queries, numbers, own = averaged[everything], reference.numbers[everything], groups[everything]
+    queries, numbers, own = reference.averaged_rows_at(everything), reference.numbers[everything], groups[everything]
+    nothing = np.zeros(len(rows))
+    scorer = LocalScorer(reference, Landmarks(rows, nothing, nothing), frame_groups)
 
     def found(usual: NDArray[np.float64], scatter: NDArray[np.float64]) -> _Found:
-        scorer = LocalScorer(reference, Landmarks(rows, usual, scatter), frame_groups)
-        return scorer.found(queries, numbers, own, threads=threads)
+        return scorer.with_values(usual, scatter).found(queries, numbers, own, threads=threads)
 
-    nothing = np.zeros(len(rows))
     dh = found(nothing, nothing).dh
     known = np.isfinite(dh)
     if not known.any():  # nothing can be held out
@@ -204,8 +204,6 @@ def learn_landmarks(
 
 def _chosen(reference: Reference) -> NDArray[np.int64]:
     """Rows of landmarks, ascending: of each element one half covers its rows, the other is as dense as they are."""
-    averaged = reference.averaged_rows
-    assert averaged is not None
     most = int(np.clip(MOST_TOGETHER // max(len(reference.blocks), 1), FEWEST_OF_MANY, MOST))
     rng, found = np.random.default_rng(SEED), []
     for of_element in reference.blocks.values():
@@ -215,7 +213,7 @@ def _chosen(reference: Reference) -> NDArray[np.int64]:
             found.append(block)
             continue
         pool = _of_every_frame(reference.arrays.atom_frame[block], rng)
-        rows = np.asarray(averaged[block[pool]], dtype=np.float64)
+        rows = reference.averaged_rows_at(block[pool]).astype(np.float64)
         rows -= rows.mean(axis=0)
         chosen = np.empty(most // 2, np.int64)
         first = int(np.einsum("ij,ij->i", rows, rows).argmin())

@@ -1,7 +1,8 @@
 """Kernel regression: dH of queries, and means of what rows carry, weighted by the kernel."""
 
+import copy
 import math
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Self
 
 import numpy as np
 
@@ -75,15 +76,28 @@ class KernelRegression:
     def __init__(self, rows: Floats, bandwidth: float, values: Floats, groups: Integers | None = None) -> None:
         # with several threads principal axes have other bits
         with one_blas_thread, np.errstate(all="ignore"):
-            low, high = values.min(axis=0), values.max(axis=0)
-            self._middle, half = 0.5 * low + 0.5 * high, 0.5 * high - 0.5 * low
-            self._half = np.where(half > 0, half, 1.0)
-            carried = ((values - self._middle) / self._half).astype(np.float32)
-            order, self._rows = _lay_out(rows, bandwidth, carried)
+            self._order, self._rows = _lay_out(rows, bandwidth)
+        self._carry(values)
         self._groups = None
         if groups is not None:
             self._groups = np.full(self._rows.norms.shape, NO_GROUP, np.int64)
-            self._groups[: len(rows)] = groups[order]
+            self._groups[: len(rows)] = groups[self._order]
+
+    def with_values(self, values: Floats) -> Self:
+        """The same rows with other values, (n, p); nothing is laid out again."""
+        other = copy.copy(self)
+        other._carry(values)
+        return other
+
+    def _carry(self, values: Floats) -> None:
+        """Keep values (n, p), from -1 to 1 and in the order of the rows that are laid out."""
+        with np.errstate(all="ignore"):
+            low, high = values.min(axis=0), values.max(axis=0)
+            self._middle, half = 0.5 * low + 0.5 * high, 0.5 * high - 0.5 * low
+            self._half = np.where(half > 0, half, 1.0)
+            carried = np.zeros((values.shape[1], len(self._rows.norms)), np.float32)
+            carried[:, : len(values)] = ((values - self._middle) / self._half).astype(np.float32)[self._order].T
+        self._rows = self._rows._replace(values=carried)
 
     def at(self, queries: Floats, threads: int, query_groups: Integers | None = None) -> Regressed:
         """Values dH and means of queries (m, width): within 1e-3 + 1e-4 |dH| nats, and 1e-3 of the range of the values.
@@ -115,8 +129,8 @@ class KernelRegression:
         return result
 
 
-def _lay_out(rows: Floats, bandwidth: float, values: Floats32) -> tuple[Integers, WeightedRows]:
-    """The order of the rows (n, width), and the rows, leaf by leaf, with their values (n, p)."""
+def _lay_out(rows: Floats, bandwidth: float) -> tuple[Integers, WeightedRows]:
+    """The order of the rows (n, width), and the rows, leaf by leaf, without any values."""
     n, width = rows.shape
     axes = principal_axes(rows, bandwidth)
     main = np.zeros((width, COMPONENTS))
@@ -145,12 +159,11 @@ def _lay_out(rows: Floats, bandwidth: float, values: Floats32) -> tuple[Integers
     padding = -n % PANEL
     norms = np.full(n + padding, -np.inf, np.float32)
     norms[:n] = -0.5 * norm2
-    carried = np.zeros((values.shape[1], n + padding), np.float32)
-    carried[:, :n] = values[order].T
+    nothing = np.zeros((0, n + padding), np.float32)
     leaf_group = np.repeat(np.arange(n_groups), np.diff(group_leaf))
     leaves = (leaf_start, leaf_group, group_leaf)
     return order, WeightedRows(
-        scale, boxes, *leaves, centres, radii, _panels(points), _panels(relative), norms, carried
+        scale, boxes, *leaves, centres, radii, _panels(points), _panels(relative), norms, nothing
     )
 
 

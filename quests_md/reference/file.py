@@ -4,7 +4,7 @@ import hashlib
 import json
 import math
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +20,7 @@ from quests_md.environments import Descriptor, DescriptorLike, averaged_over
 from quests_md.errors import FileFormatError, MismatchError
 
 from .contents import ARRAYS, PAIR_BIN, Contents, ReferenceArrays, pair_keys
-from .late_array import LateArray, stored_array
+from .late_array import PORTION, LateArray, stored_array
 
 __all__ = ["fingerprint", "read", "shortened", "verify", "write"]
 
@@ -48,9 +48,6 @@ _WORDS = {dict: "an object", list: "a list", str: "a text", int: "an integer"}
 
 #: Names of the types in the file.
 _TYPES = {"float64": "F64", "float32": "F32", "int64": "I64", "uint8": "U8", "bool": "BOOL"}
-
-#: Rows looked at together: what fits into a cache.
-_PORTION = 4096
 
 
 def write(path: str | os.PathLike[str], contents: Contents) -> None:
@@ -124,8 +121,14 @@ def _fingerprint(settings: Mapping[str, Any], checksums: Mapping[str, str]) -> s
 
 def _checksum(array: NDArray[Any]) -> str:
     """Checksum of type, shape and content."""
-    digest = hashlib.blake2b(f"{array.dtype} {array.shape}".encode(), digest_size=16)
-    digest.update(np.ascontiguousarray(array).reshape(-1).view(np.uint8).data)
+    return _checksum_of(str(array.dtype), array.shape, [array])
+
+
+def _checksum_of(dtype: str, shape: tuple[int, ...], portions: Iterable[NDArray[Any]]) -> str:
+    """Checksum of an array of this type and shape that comes in portions."""
+    digest = hashlib.blake2b(f"{dtype} {shape}".encode(), digest_size=16)
+    for portion in portions:
+        digest.update(np.ascontiguousarray(portion).reshape(-1).view(np.uint8).data)
     return digest.hexdigest()
 
 
@@ -197,8 +200,12 @@ def _mapped(path: Path, name: str, start: int, shape: tuple[int, ...]) -> NDArra
 
 def _late(path: Path, name: str, start: int, shape: tuple[int, ...], header: Mapping[str, Any]) -> LateArray:
     """An array that stays in the file until it is asked for, and must then have the checksum that it has now."""
-    expected = header["checksums"][name]
-    return stored_array(path, name, start, shape, ARRAYS[name].dtype, lambda array: _checksum(array) == expected)
+    expected, dtype = header["checksums"][name], ARRAYS[name].dtype
+
+    def is_same(portions: Iterable[NDArray[Any]]) -> bool:
+        return bool(_checksum_of(dtype, shape, portions) == expected)
+
+    return stored_array(path, name, start, shape, dtype, is_same)
 
 
 def _checked_header(path: Path, text: str) -> dict[str, Any]:
@@ -292,8 +299,8 @@ def _check_values(path: Path, arrays: Mapping[str, Any]) -> None:
     """Values that are no numbers or mean nothing: they would come back as wrong answers, not as errors."""
     for name in ("rows", "averaged"):
         array = arrays.get(name, ())
-        for start in range(0, len(array), _PORTION):
-            stop = start + _PORTION
+        for start in range(0, len(array), PORTION):
+            stop = start + PORTION
             part = array.part(start, stop) if isinstance(array, LateArray) else array[start:stop]
             if not np.isfinite(part).all():
                 _require(path, name, part, np.isfinite(part).all(axis=1), "finite numbers", start)

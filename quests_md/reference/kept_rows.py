@@ -6,9 +6,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from quests_md.environments import AVERAGED_SHARE, DescriptorLike, averaged_over
+from quests_md.errors import MismatchError
 
 from .contents import Contents, ReferenceArrays
-from .late_array import at_hand
+from .late_array import at_hand, rows_at
 
 __all__ = ["KeptRows"]
 
@@ -53,6 +54,17 @@ class KeptRows:
         """
         averaged = self.rows if self.is_averaged else self.arrays.averaged
         return None if averaged is None else at_hand(averaged)
+
+    def averaged_rows_at(self, rows: NDArray[np.int64]) -> NDArray[np.float32] | NDArray[np.float64]:
+        """The averaged rows of the given rows (m,) of the reference, (m, width), in their order, 1/Å.
+
+        Those of a loaded reference are read from the file, and the others are not kept in memory. Raises as
+        `averaged_rows`, and MismatchError if there are none.
+        """
+        averaged = self.rows if self.is_averaged else self.arrays.averaged
+        if averaged is None:
+            raise MismatchError(f"reference: expected averaged rows, got {self.averaged_words}")
+        return rows_at(averaged, rows)
 
     @property
     def is_averaged(self) -> bool:

@@ -160,6 +160,26 @@ def test_nothing_held_out_is_no_error():
     assert (landmarks.scatter == 0).all()
 
 
+def test_a_loaded_reference_keeps_the_rows_of_landmarks_alone(tmp_path):
+    """Of 10 240 averaged rows 4096 are landmarks: answers have the same bits, and the others stay in the file."""
+    path = tmp_path / "r.safetensors"
+    reference = Reference.from_frames((copper(4, seed=i, rattle=0.08) for i in range(40)), groups="frame")
+    reference.with_held_out_scores().save(path)
+    calibration, atoms = calibrate(reference), copper(4, seed=100, rattle=0.11)
+    expected = Monitor(reference, calibration, log=None).check(atoms)
+    again = calibrate(Reference.load(path))
+    assert again.describe() == calibration.describe()
+    np.testing.assert_array_equal(again.landmarks.usual, calibration.landmarks.usual)
+
+    loaded = Reference.load(path)
+    check = Monitor(loaded, calibration, log=None).check(atoms)
+    np.testing.assert_array_equal(check.local_score, expected.local_score)
+    assert replace(check, elapsed_us=0) == replace(expected, elapsed_us=0)
+    path.unlink()
+    with pytest.raises(FileNotFoundError, match="averaged"):
+        _ = loaded.averaged_rows
+
+
 @pytest.mark.filterwarnings("ignore:no groups of frames")
 def test_a_reference_without_averaged_rows_is_judged_by_its_plain_rows():
     built = Reference.from_frames([copper(seed=i, rattle=0.05) for i in range(40)], groups="frame")

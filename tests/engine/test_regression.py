@@ -208,6 +208,20 @@ def test_values_that_are_equal_are_their_mean_and_large_ones_do_not_overflow():
     assert np.isfinite(means).all()
 
 
+def test_other_values_on_the_same_rows_give_the_bits_of_a_regression_with_them():
+    rng = np.random.default_rng(6)
+    rows, groups, values = kinds(rng), rng.integers(9, size=N), rng.normal(size=(N, 2)) * [3.0, 1e5]
+    queries, own = queries_near(rng, rows), rng.integers(9, size=M)
+    first = KernelRegression(rows, 1.0, np.zeros((N, 1)), groups)
+    for other in (values, values[:, :1], values[:, :0]):
+        got, expected = (
+            r.at(queries, 1, own) for r in (first.with_values(other), KernelRegression(rows, 1.0, other, groups))
+        )
+        np.testing.assert_array_equal(got.delta_entropy, expected.delta_entropy)
+        np.testing.assert_array_equal(got.means, expected.means)
+    assert (first.at(queries, 1).means == 0).all()  # it keeps its own
+
+
 def test_no_values_and_no_queries():
     rows = cloud(np.random.default_rng(7), 20)
     regression = KernelRegression(rows, 1.0, np.empty((20, 0)))

@@ -2,19 +2,21 @@
 
 import json
 import pickle
+import tracemalloc
 import warnings
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
+from ase.build import bulk
 from ase.calculators.emt import EMT
 from references import Given, H, carrying
 from references import rattled_cells as copper
 from systems import alloys, md_frames
 
 from quests_md import Descriptor, Minimised, Reference
-from quests_md.errors import FileFormatError
+from quests_md.errors import FileFormatError, MismatchError
 from quests_md.reference import thinned
 
 OLD = Path(__file__).resolve().parents[1] / "data" / "version-0.1.0"
@@ -294,3 +296,63 @@ def test_merged_with_an_old_file_they_are_lost_with_a_warning(tmp_path):
             empty = Reference.from_frames([], descriptor=old.descriptor, bandwidth=old.bandwidth, match=old.match)
         assert Reference.merge([empty, new]).averaged_rows is not None
         assert Reference.merge([old, empty]).averaged_rows is None
+
+
+@pytest.fixture(scope="module")
+def large():
+    """Rows enough for thirteen portions."""
+    return Reference.from_frames((copper_of_500(i) for i in range(100)), bandwidth=H, groups="frame")
+
+
+def copper_of_500(seed):
+    atoms = bulk("Cu", "fcc", a=3.6, cubic=True) * 5
+    atoms.rattle(0.08, seed=seed)
+    return atoms
+
+
+@pytest.mark.parametrize("mmap", [False, True])
+def test_some_of_them_are_those_of_all_and_the_others_are_not_kept(large, tmp_path, mmap):
+    path, n = tmp_path / "r.safetensors", large.n_environments
+    large.save(path)
+    loaded = Reference.load(path, mmap=mmap)
+    part = np.sort(np.random.default_rng(0).choice(n, n // 2, replace=False))
+    halved, of_half = loaded.sketch(n // 2, 0), large.sketch(n // 2, 0)
+    rng = np.random.default_rng(1)
+    for rows in (np.arange(0), np.array([n - 1, 0, 0]), np.arange(n)[::-97], rng.integers(n, size=3000), np.arange(n)):
+        assert same(loaded.averaged_rows_at(rows), large.averaged_rows[rows])
+        assert same(large.averaged_rows_at(rows), large.averaged_rows[rows])
+        few = rows[rows < halved.n_environments]
+        assert same(halved.averaged_rows_at(few), of_half.averaged_rows[few])
+    assert same(loaded.averaged_rows, large.averaged_rows)
+    assert same(loaded.averaged_rows_at(part), large.averaged_rows[part])
+
+
+def test_what_is_not_asked_for_takes_no_memory_and_changes_are_noticed_later_too(large, tmp_path):
+    path, n = tmp_path / "r.safetensors", large.n_environments
+    large.save(path)
+    loaded = Reference.load(path)
+    tracemalloc.start()
+    try:
+        some = loaded.averaged_rows_at(np.arange(0, n, 10))
+        kept, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    size = n * 63 * 4
+    assert kept < 0.12 * size
+    assert peak < 0.35 * size  # two portions besides
+    damaged = bytearray(path.read_bytes())
+    damaged[averages_in(path)[1] - 4] ^= 1
+    path.write_bytes(damaged)
+    assert same(loaded.averaged_rows_at(np.arange(0, 40, 10)), some[:4])  # from a portion that is as it was
+    with pytest.raises(FileFormatError, match="averaged: content differs"):
+        loaded.averaged_rows_at(np.array([n - 1]))
+    with pytest.raises(FileFormatError, match="averaged: content differs"):
+        Reference.load(path).averaged_rows_at(np.array([0]))  # the first time all are looked at
+    path.unlink()
+    with pytest.raises(FileNotFoundError, match="averaged"):
+        loaded.averaged_rows_at(np.array([0]))
+
+
+def test_some_of_none_are_refused():
+    with pytest.raises(MismatchError, match="expected averaged rows, got none, made by an older version"):
+        Reference.load(OLD / "copper.safetensors").averaged_rows_at(np.array([0]))
