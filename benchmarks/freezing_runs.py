@@ -176,6 +176,26 @@ RUNS = {
     "ni864_liquid_ramp2088_1000_s35": Protocol("Ni", "ramp", 1000, 80, 35),
     "ni864_solid_T1000": Protocol("Ni", "solid", 1000, 40, 11),
 }
+#: Made after the monitor's test of drift by the run's own beginning had been chosen.
+LATE_RUNS = {
+    **{f"cu864_T700_s{s}": Protocol("Cu", "melt", 700, 100, s) for s in (51, 52)},
+    "cu864_T750_s53": Protocol("Cu", "melt", 750, 100, 53),
+    "al864_T460_s54": Protocol("Al", "melt", 460, 100, 54),
+    "al864_T500_s55": Protocol("Al", "melt", 500, 100, 55),
+    **{f"ni864_T1000_s{s}": Protocol("Ni", "melt", 1000, 100, s) for s in (56, 57)},
+    "ta1024_T1800_s58": Protocol("Ta", "melt", 1800, 120, 58, 8, "bcc"),
+    "lj864_T0.65_s59": Protocol("LJ", "melt", 0.65, 150, 59),
+    "cu864_liquid_T900_s61": Protocol("Cu", "melt", 900, 250, 61),
+    "cu864_liquid_ramp1600_700_s62": Protocol("Cu", "ramp", 700, 80, 62),
+    "al864_liquid_T600_s63": Protocol("Al", "melt", 600, 200, 63),
+    "al864_liquid_ramp1111_460_s64": Protocol("Al", "ramp", 460, 80, 64),
+    "ni864_liquid_T1250_s65": Protocol("Ni", "melt", 1250, 250, 65),
+    "ni864_liquid_ramp2088_1000_s66": Protocol("Ni", "ramp", 1000, 80, 66),
+    "ta1024_liquid_T2000_s67": Protocol("Ta", "melt", 2000, 150, 67, 8, "bcc"),
+    "ta1024_liquid_ramp3960_1800_s68": Protocol("Ta", "ramp", 1800, 80, 68, 8, "bcc"),
+    "lj864_liquid_T0.80_s69": Protocol("LJ", "melt", 0.80, 300, 69),
+}
+RUNS |= LATE_RUNS
 SOLID_BONDS = 7
 RMSD = 0.10
 

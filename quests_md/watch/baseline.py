@@ -14,7 +14,7 @@ from quests_md.calibration import STATISTICS, NullScores, as_released, level_of
 from quests_md.judge import GROWN, GROWTH
 from quests_md.records import Check
 
-from .cusum import RUN_LENGTHS, Cusum
+from .cusum import RUN_LENGTHS, Cusum, OwnScale
 
 __all__ = ["Baseline", "OwnClusters", "n_independent"]
 
@@ -28,8 +28,8 @@ NEGLIGIBLE = 0.05
 #: Frames whose environments are all far apart have the entropy log N to 1e-13, and any drop from there says something.
 CONSTANT = 2e-3
 
-#: Blocks that a false alarm of drift lasts, until the mean of a block is back; measured: one to two.
-BLOCKS_OUT = 2
+#: Smallest lasting shift that is looked for, in deviations of the mean of a block.
+SHIFT = 1.0
 
 
 @dataclass(slots=True)
@@ -38,9 +38,11 @@ class _Judged:
 
     low: float
     high: float
+    scale: OwnScale
+    """Mean and deviation of the means of blocks, which turn them into the normal numbers of `cusum`."""
     cusum: Cusum
     per_block: int
-    """Checks of a block, whose mean is one number for `cusum`: twice the statistical inefficiency."""
+    """Checks of a block, whose mean is one number: twice the statistical inefficiency."""
     block: list[float] = field(default_factory=list)
     """Values of the block that is being filled."""
 
@@ -50,9 +52,12 @@ class Baseline:
 
     A value is out beyond mean -+ t s sqrt(1 + 1/m): the prediction interval of normal numbers, with m the number of
     independent checks in the baseline (from their measured autocorrelation) and t the Student quantile with m - 1
-    degrees of freedom. Counts of atoms are judged by twice their root, which is nearly normal. A slow drift is looked
-    for with `Cusum` on means of blocks of checks; the reference value of `Cusum` is widened by twice the standard error
-    of the baseline's mean. Level and drift take half of the rate each.
+    degrees of freedom. Counts of atoms are judged by twice their root, which is nearly normal.
+
+    A slow drift is looked for with `Cusum` on means of blocks of checks, which `OwnScale` turns into normal numbers:
+    its mean and deviation are those of the baseline at first, and of all blocks in control later. An alarm of drift
+    lasts until the mean of a block is back, so that patience does not sort it out: it opens an event by itself. So it
+    comes as rarely as two independent checks out in a row would, once in 1/rate^2 blocks.
 
     `rate` is that of checks out by mistake, by all statistics together. The trigger counts a statistic as back
     `release` nats below its level; values half of the way from the level to the mean are given as back, too. A
@@ -122,6 +127,7 @@ class Baseline:
                 name: {
                     "low": judged.low,
                     "high": judged.high,
+                    "scale": judged.scale.settings,
                     "per_block": judged.per_block,
                     "block": list(judged.block),
                     "cusum": judged.cusum.settings,
@@ -139,8 +145,8 @@ class Baseline:
         for name, judged in state["judged"].items():
             cusum = Cusum(**judged["cusum"])
             cusum.restore(judged["progress"])
-            block = list(judged["block"])
-            self._judged[name] = _Judged(judged["low"], judged["high"], cusum, judged["per_block"], block)
+            scale, block = OwnScale(**judged["scale"]), list(judged["block"])
+            self._judged[name] = _Judged(judged["low"], judged["high"], scale, cusum, judged["per_block"], block)
 
     def _drift(self, judged: _Judged, value: float) -> float:
         judged.block.append(value)
@@ -148,13 +154,15 @@ class Baseline:
         if len(judged.block) >= judged.per_block:
             mean = float(np.mean(judged.block))
             judged.block.clear()
-            if cusum.state != "in" and abs(mean - cusum.mean) <= cusum.deviation * cusum.shift / 2:
+            score = judged.scale.score(mean)
+            if cusum.state != "in" and abs(score) <= cusum.shift / 2:
                 cusum.restart()  # the mean is back
-            cusum.update(mean)
+            if cusum.update(score) == "in" and math.isfinite(mean):
+                judged.scale.learn(mean)
         return as_released(cusum.excess, cusum.threshold, self.release)
 
     def _finish(self) -> None:
-        each = self.rate / self.n_checks / max(len(self.statistics), 1) / 2
+        each = self.rate / self.n_checks / max(len(self.statistics), 1)
         lines = [f"baseline of {self.duration_ps:g} ps complete"]
         for name, series in self._series.items():
             x = np.array(series)
@@ -166,15 +174,13 @@ class Baseline:
             reach = float(student.isf(each / 2, m - 1)) * deviation * math.sqrt(1 + 1 / m)
             mean = float(x.mean())
             per_block = max(1, math.ceil(2 * len(x) / m)) if m < len(x) else 1
-            block_deviation = deviation * math.sqrt(len(x) / m / per_block)
-            # an alarm of drift stays for some blocks: of all checks as large a share is out as by the other test
-            run_length = min(max(BLOCKS_OUT / each, 20), RUN_LENGTHS[1])
-            cusum = Cusum(mean, block_deviation, shift=1 + 4 / math.sqrt(m), run_length=run_length)
-            self._judged[name] = _Judged(mean - reach, mean + reach, cusum, per_block)
+            shrink = math.sqrt(len(x) / m / per_block)
+            scale = OwnScale(mean, deviation * shrink, len(x) / per_block, m - 1, CONSTANT * shrink)
+            cusum = Cusum(0.0, 1.0, shift=SHIFT, run_length=min(max(each**-2, 20), RUN_LENGTHS[1]))
+            self._judged[name] = _Judged(mean - reach, mean + reach, scale, cusum, per_block)
             lines.append(
                 f"{name}: {_range(name, mean - reach, mean + reach)} (normal; {m:.0f} of {len(x)} independent), "
-                f"drift: means of {per_block} checks, one false alarm in {cusum.run_length * per_block:.0f} checks if "
-                "mean and deviation were known exactly"
+                f"drift: means of {per_block} checks, one false alarm in {cusum.run_length * per_block:.0f} checks"
             )
         self.text = "; ".join(lines)
 

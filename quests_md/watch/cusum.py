@@ -1,15 +1,16 @@
 """Find a slow drift in a stream of numbers by two cumulative sums; knows no atoms."""
 
 import math
+import sys
 from collections.abc import Mapping
 from functools import cache
 from typing import Any, Literal
 
 import numpy as np
 from scipy.optimize import brentq
-from scipy.special import ndtr, ndtri, roots_legendre
+from scipy.special import ndtr, ndtri, roots_legendre, stdtr
 
-__all__ = ["Cusum", "CusumState", "alarm_rate"]
+__all__ = ["Cusum", "CusumState", "OwnScale", "alarm_rate"]
 
 CusumState = Literal["in", "rising", "falling"]
 
@@ -178,6 +179,55 @@ class Cusum:
         if not math.isfinite(shift):
             raise ValueError(f"shift: expected a finite number of deviations, got {shift!r}")
         return 1 / sum(alarm_rate(self.threshold, sign * shift - self.shift / 2) for sign in (1, -1))
+
+
+class OwnScale:
+    """Mean and deviation of numbers in control, learned from these numbers as they come: a self-starting test.
+
+    `score` turns a new number into a standard normal one, as far as the numbers before tell: t = (value - mean) / (s
+    sqrt(1 + 1/n)) has Student's distribution, whose quantile the normal distribution is asked for. Of independent
+    normal numbers the scores are independent and normal exactly, however few numbers were seen; with a mean and a
+    deviation measured once and for all, a cumulative sum would add up the error of that mean. `learn` adds a number to
+    those seen.
+
+    Parameters
+    ----------
+    mean, deviation
+        Of the numbers seen before.
+    n
+        How many numbers of this kind have the same error of the mean.
+    freedom
+        Degrees of freedom of the deviation.
+    smallest
+        The deviation is never less, so that numbers that scatter by rounding alone have no drift.
+
+    References
+    ----------
+    Hawkins, The Statistician 36, 299 (1987), doi:10.2307/2348827.
+    """
+
+    def __init__(self, mean: float, deviation: float, n: float, freedom: float, smallest: float = 0.0) -> None:
+        self.mean, self.deviation, self.n, self.freedom, self.smallest = mean, deviation, n, freedom, smallest
+
+    @property
+    def settings(self) -> dict[str, float]:
+        """All there is to know, as it would be given to a new one."""
+        return {name: getattr(self, name) for name in ("mean", "deviation", "n", "freedom", "smallest")}
+
+    def score(self, value: float) -> float:
+        """A new number as a standard normal one, within +-38: beyond, probabilities are zero to the machine."""
+        t = (value - self.mean) / (self.deviation * math.sqrt(1 + 1 / self.n))
+        tail = max(float(stdtr(self.freedom, -abs(t))), sys.float_info.min)
+        return math.copysign(float(ndtri(tail)), t) if t == t else math.nan
+
+    def learn(self, value: float) -> None:
+        """Count a finite number among those seen."""
+        change = value - self.mean
+        variance = self.freedom * self.deviation**2 + change**2 * self.n / (self.n + 1)
+        self.freedom += 1
+        self.n += 1
+        self.deviation = max(math.sqrt(variance / self.freedom), self.smallest)
+        self.mean += change / self.n
 
 
 @cache  # fresh tests of the same settings
