@@ -13,7 +13,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from quests_md._words import many
 from quests_md.errors import MismatchError
-from quests_md.reference import Reference
+from quests_md.reference import MOST_ATOMS, Reference
 
 from .file import read, write
 from .landmarks import Landmarks
@@ -143,8 +143,9 @@ class Calibration:
         """The levels of all statistics in use for frames of these atoms, and that of dH of each element in any case.
 
         The statistics, with their elements and sides, share the rate so that all of them together keep it: by how often
-        held-out groups are out by several of them (see `sharing_of`). `checks`, or as many blocks of correlated frames
-        as that is, share it again with per="ns" and "run".
+        held-out groups are out by several of them (see `sharing_of`). A count whose level no held-out frame and no
+        frame of so many atoms can exceed takes no part of the rate from the others. `checks`, or as many blocks of
+        correlated frames as that is, share it again with per="ns" and "run".
 
         Parameters
         ----------
@@ -160,25 +161,24 @@ class Calibration:
         n_of = {chemical_symbols[int(a)]: int(n) for a, n in zip(z, counts, strict=True) if 0 <= a < 119}
         n_atoms, count = int(counts.sum()), self.looks(checks, check_ps)
         of = {name: self._nulls_of(name, n_of, mode) for name in dict.fromkeys((*self.statistics, "dh_max"))}
-        together = [null for name in self.statistics for null in of[name]]
-        sharing = sharing_of(together, self.false_alarms)
-        found: list[Level] = []
-        for name, nulls in of.items():
-            statistic, is_used = STATISTICS[name], name in self.statistics
-            share: float = len(nulls)
-            if is_used:  # never out together: statistics share evenly, and in each its elements and sides
-                is_bound = sharing.multiplicity >= len(together)
-                share = len(self.statistics) * len(nulls) if is_bound else sharing.multiplicity
-            for null in nulls:
-                n = n_atoms if null.element is None else n_of[null.element]
-                if mode == "proven" and statistic.over == "sample":
-                    n = min(n, SAMPLE_ATOMS)
-                level = level_of(null, statistic.size, n, self.false_alarms / share, count)
-                if is_used:
-                    level = replace(level, weight=1.0 if is_bound else sharing.multiplicity / len(together))
-                    if not sharing.is_exact and level.kind == "conformal":
-                        level = replace(level, kind="extrapolated")
-                found.append(level)
+
+        def levels_where(sharing_names: Sequence[str]) -> list[Level]:
+            return _sharing_levels(of, sharing_names, self.false_alarms, n_of, n_atoms, count, mode)
+
+        found = levels_where(self.statistics)
+        # for one size only, groups of another size would have other levels, and the joint rate would not be kept
+        largest = {
+            name: max((int(null.sizes.max(initial=0)) for null in nulls), default=0) for name, nulls in of.items()
+        }
+        idle = {
+            level.statistic
+            for level in found
+            if level.statistic in self.statistics and _is_never_out(level, max(n_atoms, largest[level.statistic]))
+        }
+        if idle and (others := [name for name in self.statistics if name not in idle]):
+            again = [level for level in levels_where(others) if level.statistic not in idle]
+            kept = [replace(level, weight=0.0) for level in found if level.statistic in idle]
+            found = sorted([*again, *kept], key=lambda level: list(of).index(level.statistic))
         return tuple(found)
 
     def _nulls_of(self, name: str, n_of: Mapping[str, int], mode: Mode) -> list[NullScores]:
@@ -252,7 +252,7 @@ class Calibration:
             )
             lines.append(f"atom level, which 1 % of the environments exceed: dH = {', '.join(of_elements)} nats")
         if self.is_local and self.landmarks is not None:
-            lines.append(_local_line(self.landmarks.tail_level))
+            lines.append(_local_line(self.landmarks))
         if self.is_local and self.landmarks is not None and self.landmarks.n_alone:
             lines.append(_alone_line(self.landmarks.n_alone, self.n_groups))
         lines.append(f"from {self.how}")
@@ -293,6 +293,44 @@ class Calibration:
             )
 
 
+def _sharing_levels(
+    of: Mapping[str, Sequence[NullScores]],
+    names: Sequence[str],
+    rate: float,
+    n_of: Mapping[str, int],
+    n_atoms: int,
+    count: int,
+    mode: Mode,
+) -> list[Level]:
+    """The levels of all numbers `of` frames of `n_atoms`, of which those with these names share the rate."""
+    together = [null for name in names for null in of[name]]
+    sharing = sharing_of(together, rate)
+    found: list[Level] = []
+    for name, nulls in of.items():
+        statistic, is_used = STATISTICS[name], name in names
+        share: float = len(nulls)
+        if is_used:  # never out together: statistics share evenly, and in each its elements and sides
+            is_bound = sharing.multiplicity >= len(together)
+            share = len(names) * len(nulls) if is_bound else sharing.multiplicity
+        for null in nulls:
+            n = n_atoms if null.element is None else n_of[null.element]
+            if mode == "proven" and statistic.over == "sample":
+                n = min(n, SAMPLE_ATOMS)
+            level = level_of(null, statistic.size, n, rate / share, count)
+            if is_used:
+                level = replace(level, weight=1.0 if is_bound else sharing.multiplicity / len(together))
+                if not sharing.is_exact and level.kind == "conformal":
+                    level = replace(level, kind="extrapolated")
+            found.append(level)
+    return found
+
+
+def _is_never_out(level: Level, n_atoms: int) -> bool:
+    """Whether it is a level for a count of atoms that no frame of so many atoms exceeds."""
+    statistic = STATISTICS[level.statistic]
+    return statistic.unit == "atoms" and round(statistic.in_frame(level.value, n_atoms), 9) >= n_atoms
+
+
 def check_checks(checks: int | None) -> None:
     """ValueError unless it is a positive number or None."""
     if checks is not None and (isinstance(checks, bool) or not checks >= 1):
@@ -304,11 +342,18 @@ def many_groups(n: int) -> str:
     return many(n, "group") if n else "no groups"
 
 
-def _local_line(tail_level: float) -> str:
-    """What the numbers of local scores are, in a line."""
+def _local_line(landmarks: Landmarks) -> str:
+    """What the numbers of local scores are, in a line or two."""
+    text = (
+        f"deviations: how much farther {'a neighbourhood' if landmarks.averaged else 'an environment'} is from the "
+        "reference than is usual for its kind, over the usual scatter; atoms are counted above "
+        f"{landmarks.tail_level:.2f}, which 1 % of those held out exceed"
+    )
+    if landmarks.averaged:
+        return text
     return (
-        "deviations: how much farther a neighbourhood is from the reference than is usual for its kind, over the usual "
-        f"scatter; atoms are counted above {tail_level:.2f}, which 1 % of those held out exceed"
+        f"{text}\nlocal scores are of single environments, not averaged over neighbours: the reference is of free "
+        f"molecules of at most {MOST_ATOMS} atoms, in which an average would be over most of the molecule"
     )
 
 
@@ -339,6 +384,9 @@ def _level_line(level: Level, n_atoms: int, n_groups: int) -> str:
     statistic = STATISTICS[level.statistic]
     value = statistic.in_frame(level.value, n_atoms)
     text = f"{name} {'<=' if level.side == 'above' else '>='} {value:.2f} {statistic.unit}: "
+    if _is_never_out(level, n_atoms):
+        text = f"{name}: never out, its level is {value:.2f} of {many(n_atoms, 'atom')}"
+        return text if level.weight else f"{text}; the others have its rate"
     groups = many_groups(level.n_groups)
     groups += "" if level.n_groups >= n_groups else f" of {n_groups} with fitting frames"
     if level.kind == "conformal":

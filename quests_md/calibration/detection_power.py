@@ -149,9 +149,11 @@ def _out(
         excess=dh - calibration.dh_levels(levels, numbers),
         tail=dh > calibration.atom_level(numbers),
     )
-    if scorer is not None and averaged is not None and calibration.landmarks is not None:
-        local = scorer.scores(averaged, numbers, own, threads=threads)
-        frame = replace(frame, local=local, local_tail=local > calibration.landmarks.tail_level)
+    landmarks = calibration.landmarks
+    scored = averaged if landmarks is not None and landmarks.averaged else rows
+    if scorer is not None and scored is not None and landmarks is not None:
+        local = scorer.scores(scored, numbers, own, threads=threads)
+        frame = replace(frame, local=local, local_tail=local > landmarks.tail_level)
     values = {name: STATISTICS[name].of(frame) for name in calibration.statistics}
     # None: all atoms are unknown
     return {s: v is None or STATISTICS[s].excess(frame, v, levels, release=0.0) > 0 for s, v in values.items()}

@@ -118,6 +118,7 @@ def _landmarks_content(landmarks: Landmarks) -> dict[str, Any]:
         "scatter": landmarks.scatter.tolist(),
         "tail_level": None if math.isnan(landmarks.tail_level) else landmarks.tail_level,
         "n_alone": landmarks.n_alone,
+        "averaged": landmarks.averaged,
     }
 
 
@@ -137,7 +138,10 @@ def _read_landmarks(content: Mapping[str, Any] | None) -> Landmarks | None:
         raise ValueError(f"landmarks: expected no scatter below 0, got {scatter.min()}")
     level = content["tail_level"]
     tail_level = math.nan if level is None else _number("tail_level", level)
-    return Landmarks(rows, usual, scatter, tail_level, _count("n_alone", content["n_alone"]))
+    averaged = content.get("averaged", True)  # files of older versions know of no others
+    if not isinstance(averaged, bool):
+        raise ValueError(f"averaged: expected true or false, got {averaged!r}")
+    return Landmarks(rows, usual, scatter, tail_level, _count("n_alone", content["n_alone"]), averaged)
 
 
 def _read_null(content: Mapping[str, Any]) -> NullScores:

@@ -16,11 +16,11 @@ from quests_md._kernels.coverage import farthest_rows
 from quests_md._threads import available_threads
 from quests_md.engine import KernelRegression
 from quests_md.errors import MismatchError
-from quests_md.reference import Reference
+from quests_md.reference import Reference, is_of_molecules
 
 from .levels import GUESS
 
-__all__ = ["Landmarks", "LearntLandmarks", "LocalScorer", "learn_landmarks"]
+__all__ = ["Landmarks", "LearntLandmarks", "LocalScorer", "learn_landmarks", "rows_to_score"]
 
 #: Most landmarks of an element, most of all elements together, and fewest that an element of many gets.
 MOST, MOST_TOGETHER, FEWEST_OF_MANY = 4096, 16_384, 512
@@ -47,7 +47,7 @@ LEAST_SCATTER = 1.0
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Landmarks:
-    """Environments of a reference at which it is known what dH is usual, in averaged rows."""
+    """Environments of a reference at which it is known what dH is usual."""
 
     rows: NDArray[np.int64] = field(repr=False)
     """(M,) rows of the reference, ascending."""
@@ -59,6 +59,13 @@ class Landmarks:
     """Local score that a hundredth of the held-out environments exceeds."""
     n_alone: int = 0
     """Groups unlike all others, of which levels know nothing."""
+    averaged: bool = True
+    """Whether averaged rows are scored; else the rows of single environments, see `learn_landmarks`."""
+
+
+def rows_to_score(reference: Reference, at: NDArray[np.int64], *, averaged: bool) -> NDArray[np.floating[Any]]:
+    """Rows of the reference, (m, width), of which there are local scores; MismatchError if it has none."""
+    return reference.averaged_rows_at(at) if averaged else reference.rows[at]
 
 
 class LearntLandmarks(NamedTuple):
@@ -87,11 +94,11 @@ class _Found(NamedTuple):
 class LocalScorer:
     """Local scores of environments: how far dH is beyond what is usual in its place, in units of its scatter there.
 
-    The score of an averaged row y is (dH(y) - u(y)) / sqrt(v(y) + 1 nat^2). DH is taken with respect to the landmarks
-    of its element. u(y) and v(y) are the means of the landmarks' usual dH and squared deviations, weighted by the
-    kernel between y and each landmark (kernel regression; E. A. Nadaraya, Theory Probab. Appl. 9, 141 (1964),
-    doi:10.1137/1109020). The idea is that of the local outlier factor (M. M. Breunig et al., SIGMOD 2000,
-    doi:10.1145/342009.335388), in nats.
+    The score of a row y, averaged if the landmarks are, is (dH(y) - u(y)) / sqrt(v(y) + 1 nat^2). DH is taken with
+    respect to the landmarks of its element. u(y) and v(y) are the means of the landmarks' usual dH and squared
+    deviations, weighted by the kernel between y and each landmark (kernel regression; E. A. Nadaraya, Theory Probab.
+    Appl. 9, 141 (1964), doi:10.1137/1109020). The idea is that of the local outlier factor (M. M. Breunig et al.,
+    SIGMOD 2000, doi:10.1145/342009.335388), in nats.
 
     `frame_groups`: (n_frames,) group of each frame, of use where own groups are left out; default the reference's.
     """
@@ -99,6 +106,7 @@ class LocalScorer:
     def __init__(
         self, reference: Reference, landmarks: Landmarks, frame_groups: NDArray[np.int64] | None = None
     ) -> None:
+        bandwidth = reference.averaged_bandwidth if landmarks.averaged else reference.bandwidth
         if len(landmarks.rows) and landmarks.rows[-1] >= reference.n_environments:
             raise MismatchError(
                 f"calibration: its landmarks are rows up to {landmarks.rows[-1]}, the reference has "
@@ -106,14 +114,13 @@ class LocalScorer:
             )
         self._reference = reference
         groups = reference.arrays.groups_of_rows(frame_groups)[landmarks.rows]
-        rows = reference.averaged_rows_at(landmarks.rows).astype(np.float64)
+        rows = rows_to_score(reference, landmarks.rows, averaged=landmarks.averaged).astype(np.float64)
         values = np.column_stack([landmarks.usual, landmarks.scatter])
         self._places: dict[int, slice] = {}  # of the landmarks of each element among all
         self._regressions: dict[int, KernelRegression] = {}
         for z, block in reference.blocks.items():
             here = slice(*np.searchsorted(landmarks.rows, (block.start, block.stop)))
             if here.start < here.stop:
-                bandwidth = reference.averaged_bandwidth
                 self._places[z] = here
                 self._regressions[z] = KernelRegression(rows[here], bandwidth, values[here], groups[here])
 
@@ -125,7 +132,7 @@ class LocalScorer:
 
     def scores(
         self,
-        averaged: NDArray[np.floating[Any]],
+        queries: NDArray[np.floating[Any]],
         numbers: NDArray[Any],
         own_groups: NDArray[np.int64] | None = None,
         *,
@@ -133,14 +140,14 @@ class LocalScorer:
     ) -> NDArray[np.float64]:
         """Local score of each environment, (n,); inf where nothing is known of the element, NaN for no centers.
 
-        `averaged`: (n, width) averaged rows; `numbers`: (n,) atomic numbers; `own_groups`: (n,) group of each, whose
-        landmarks are left out.
+        `queries`: (n, width) rows, averaged if the landmarks are; `numbers`: (n,) atomic numbers; `own_groups`: (n,)
+        group of each, whose landmarks are left out.
         """
-        return self.found(averaged, numbers, own_groups, threads=threads).scores()
+        return self.found(queries, numbers, own_groups, threads=threads).scores()
 
     def found(
         self,
-        averaged: NDArray[np.floating[Any]],
+        queries: NDArray[np.floating[Any]],
         numbers: NDArray[Any],
         own_groups: NDArray[np.int64] | None = None,
         *,
@@ -154,7 +161,7 @@ class LocalScorer:
             where = np.flatnonzero(is_center if self._reference.match == "any" else numbers == z)
             if len(where):
                 own = None if own_groups is None else own_groups[where]
-                found = regression.at(np.asarray(averaged[where], dtype=np.float64), n_threads, own)
+                found = regression.at(np.asarray(queries[where], dtype=np.float64), n_threads, own)
                 dh[where], means[where] = found.delta_entropy, found.means
         return _Found(dh, means)
 
@@ -172,14 +179,19 @@ def learn_landmarks(
     group in twenty may be so; where there are more, as in a set of one frame for each of many compounds, all count. Its
     landmarks carry no more than the 99 % quantile of the usual dH, or 0, so that what is near them is judged as
     elsewhere.
+
+    Landmarks are averaged rows. In a reference of free molecules they are rows of single environments: an average over
+    twelve neighbours is one over most of a small molecule, in which a stretched bond drowns.
     """
-    rows = _chosen(reference)
+    averaged = reference.is_averaged or not is_of_molecules(reference)
+    rows = _chosen(reference, averaged=averaged)
     groups = reference.arrays.groups_of_rows(frame_groups)
     everything = np.union1d(rows, held_out)
     of_landmarks, of_held_out = np.searchsorted(everything, rows), np.searchsorted(everything, held_out)
-    queries, numbers, own = reference.averaged_rows_at(everything), reference.numbers[everything], groups[everything]
+    queries, numbers = rows_to_score(reference, everything, averaged=averaged), reference.numbers[everything]
+    own = groups[everything]
     nothing = np.zeros(len(rows))
-    scorer = LocalScorer(reference, Landmarks(rows, nothing, nothing), frame_groups)
+    scorer = LocalScorer(reference, Landmarks(rows, nothing, nothing, averaged=averaged), frame_groups)
 
     def found(usual: NDArray[np.float64], scatter: NDArray[np.float64]) -> _Found:
         return scorer.with_values(usual, scatter).found(queries, numbers, own, threads=threads)
@@ -187,7 +199,7 @@ def learn_landmarks(
     dh = found(nothing, nothing).dh
     known = np.isfinite(dh)
     if not known.any():  # nothing can be held out
-        return LearntLandmarks(Landmarks(rows, nothing, nothing), np.full(len(held_out), np.nan))
+        return LearntLandmarks(Landmarks(rows, nothing, nothing, averaged=averaged), np.full(len(held_out), np.nan))
     of_others = np.where(known, dh, 0.0)[of_landmarks]
     excess = dh - found(of_others, nothing).means[:, 0]
     alone = _alone(excess, own)
@@ -198,11 +210,11 @@ def learn_landmarks(
     largest = float(np.quantile(deviation2[counted], 1 - BEYOND))
     scatter = np.where(counted, np.minimum(deviation2, largest), largest)[of_landmarks]
     scores = np.where(counted, found(usual, scatter).scores(), np.nan)
-    landmarks = Landmarks(rows, usual, scatter, n_alone=len(np.unique(own[alone])))
+    landmarks = Landmarks(rows, usual, scatter, n_alone=len(np.unique(own[alone])), averaged=averaged)
     return LearntLandmarks(landmarks, scores[of_held_out])
 
 
-def _chosen(reference: Reference) -> NDArray[np.int64]:
+def _chosen(reference: Reference, *, averaged: bool) -> NDArray[np.int64]:
     """Rows of landmarks, ascending: of each element one half covers its rows, the other is as dense as they are."""
     most = int(np.clip(MOST_TOGETHER // max(len(reference.blocks), 1), FEWEST_OF_MANY, MOST))
     rng, found = np.random.default_rng(SEED), []
@@ -213,7 +225,7 @@ def _chosen(reference: Reference) -> NDArray[np.int64]:
             found.append(block)
             continue
         pool = _of_every_frame(reference.arrays.atom_frame[block], rng)
-        rows = reference.averaged_rows_at(block[pool]).astype(np.float64)
+        rows = rows_to_score(reference, block[pool], averaged=averaged).astype(np.float64)
         rows -= rows.mean(axis=0)
         chosen = np.empty(most // 2, np.int64)
         first = int(np.einsum("ij,ij->i", rows, rows).argmin())

@@ -89,7 +89,8 @@ class Level:
     interval: tuple[float, float] | None = None
     """80 % interval of an extrapolated level."""
     weight: float = 1.0
-    """Part of `rate` that counts where levels are judged together: they often raise an alarm in the same frames."""
+    """Part of `rate` that counts where levels are judged together: they often raise an alarm in the same frames. 0: no
+    frame of this size can be beyond the level."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -188,7 +189,8 @@ def level_of(null: NullScores, size: Size, n_atoms: int, rate: float, count: int
 
 def kind_of(levels: Sequence[Level]) -> Kind:
     """The worst kind among levels that can raise an alarm."""
-    return max((level.kind for level in levels if math.isfinite(level.value)), key=KINDS.index, default="none")
+    able = (level for level in levels if math.isfinite(level.value) and level.weight > 0)
+    return max((level.kind for level in able), key=KINDS.index, default="none")
 
 
 def rate_of(levels: Sequence[Level]) -> float:

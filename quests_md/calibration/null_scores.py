@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from quests_md._progress import track
 from quests_md.reference import Reference, near_largest, whole_groups
 
-from .landmarks import Landmarks, LocalScorer, learn_landmarks
+from .landmarks import Landmarks, LocalScorer, learn_landmarks, rows_to_score
 from .levels import ANY_ELEMENT, GUESS, Mode, NullScores, Side
 from .statistics import (
     SAMPLE_ATOMS,
@@ -141,9 +141,8 @@ def held_out_neighbourhoods(
 def separate_neighbourhoods(reference: Reference, apart: Reference, threads: int | None) -> tuple[HeldOut, Landmarks]:
     """Local scores of frames that are not in the reference, judged by all of its landmarks."""
     landmarks = learn_landmarks(reference, None, np.empty(0, np.int64), threads).landmarks
-    averaged = apart.averaged_rows
-    assert averaged is not None
-    scores = LocalScorer(reference, landmarks).scores(averaged, apart.numbers, threads=threads)
+    rows = rows_to_score(apart, np.arange(apart.n_environments), averaged=landmarks.averaged)
+    scores = LocalScorer(reference, landmarks).scores(rows, apart.numbers, threads=threads)
     scores[~np.isfinite(scores)] = np.nan
     return _collect_local(apart, scores, apart.arrays.frame_group), replace(landmarks, n_alone=0)
 

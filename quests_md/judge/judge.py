@@ -305,6 +305,7 @@ class Judge:
             product=of_product,
             product_phase=product,
             unanswered=opinion.unanswered,
+            averaged=self.calibration.landmarks is None or self.calibration.landmarks.averaged,
         )
 
     def require_suitable(self, atoms: Atoms) -> None:
@@ -350,11 +351,12 @@ class Judge:
         return self.reference.delta_entropy(rows, numbers=atoms.numbers, threads=self.threads)
 
     def _describe(self, atoms: Atoms) -> tuple[NDArray[np.float64], NDArray[np.float64] | None]:
-        """Rows of a frame, and averaged ones where a statistic in use needs them."""
-        descriptor = self.reference.descriptor
-        if self.calibration.is_local:
+        """Rows of a frame, and those of which local scores are made, where a statistic in use needs them."""
+        descriptor, landmarks = self.reference.descriptor, self.calibration.landmarks
+        if self.calibration.is_local and landmarks is not None and landmarks.averaged:
             return describe_both(descriptor, atoms, self.threads)
-        return describe(descriptor, atoms, self.threads), None
+        rows = describe(descriptor, atoms, self.threads)
+        return rows, rows if self.calibration.is_local else None
 
     def _evaluate(self, these: Environments, mode: Mode) -> FrameNumbers:
         calibration, cache = self.calibration, self._cache

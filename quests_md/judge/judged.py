@@ -44,6 +44,8 @@ class Judged:
     """Name of that new phase."""
     unanswered: str = ""
     """Why the second reference could not answer; the alarms of the first then stand."""
+    averaged: bool = True
+    """Whether local scores are of rows averaged over neighbours, and not of single environments."""
 
     def with_excesses(self, changed: Mapping[str, float | None]) -> "Judged":
         """The same check with other excesses of some statistics; None: the statistic is not in use."""

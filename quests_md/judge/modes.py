@@ -42,7 +42,7 @@ class Environments:
     pair_distances: PairDistances
     """Of the reference, see `FrameNumbers`."""
     averaged: NDArray[np.float64] | None = None
-    """(n, width) averaged rows, 1/Å; None: nobody asks for them."""
+    """(n, width) rows of which local scores are made, averaged or not, 1/Å; None: nobody asks for them."""
 
     @property
     def numbers(self) -> NDArray[np.int64]:

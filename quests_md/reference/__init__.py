@@ -5,14 +5,17 @@ from .build import label_list
 from .file import shortened
 from .held_out import near_largest, whole_groups
 from .merge import require_equal_settings
+from .molecules import MOST_ATOMS, is_of_molecules
 from .query import Nearest
 from .reference import Reference, built_like, thinned
 
 __all__ = [
+    "MOST_ATOMS",
     "Nearest",
     "Reference",
     "built_like",
     "chemistry_advice",
+    "is_of_molecules",
     "label_list",
     "near_largest",
     "require_equal_settings",

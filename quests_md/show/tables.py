@@ -146,7 +146,7 @@ def power_rows(calibration: Calibration, found: Sequence[Power], atoms: int | No
     for level in levels:
         value = STATISTICS[level.statistic].in_frame(level.value, len(numbers))
         name = level.statistic + (f" {level.element}" if level.element else "")
-        if not math.isfinite(value):
+        if not math.isfinite(value) or level.weight == 0:
             columns.append([name, "not judged", "", "", *("" for _ in found)])
             continue
         limit = f"{'>' if level.side == 'above' else '<'} {value:.2f} {STATISTICS[level.statistic].unit}"

@@ -182,6 +182,8 @@ class FrameFindings:
             said.append(f"the mean over all atoms is {known['local_mean']:.2f} deviations")
         if not said:
             return ""
+        if not self.judged.averaged:
+            return f"environments unlike those known: {'; '.join(said)}"
         n = self.reference.settings.get("average", 12)
         return f"neighbourhoods (each atom averaged with its {n} nearest) unlike those known: {'; '.join(said)}"
 

@@ -187,3 +187,49 @@ def test_correlated_checks_count_once(per, checks, check_ps, block_ps, spacing_p
         known = calibration_of(null_of(scores, 10), false_alarms=0.5, per=per, checks=checks, **times)
         assert_looks(expected, known, None, check_ps)
         assert_looks(1, known, 1, check_ps)
+
+
+@pytest.fixture
+def of_whole_frames():
+    """A calibration in which now and then all ten atoms of a frame are one cluster."""
+    rng = np.random.default_rng(7)
+    clusters = np.where(rng.random(400) < 0.03, 10.0, rng.integers(0, 4, 400))
+    nulls = [null_of(rng.normal(size=400), 10, "local_mean"), null_of(rng.normal(size=400), 10, "local_max")]
+    nulls.append(null_of(clusters, 10, "local_cluster"))
+    return replace(calibration_of(*nulls, false_alarms=0.05), statistics=("local_mean", "local_cluster", "local_max"))
+
+
+def test_a_count_that_no_frame_can_exceed_takes_no_share(of_whole_frames):
+    others = of_whole_frames.with_statistics(("local_mean", "local_max"))
+    found = {level.statistic: level for level in of_whole_frames.alarm_levels([29] * 10)}
+    assert list(found) == ["local_mean", "local_cluster", "local_max"]
+    expected = {level.statistic: level for level in others.alarm_levels([29] * 10)}
+    assert {name: found[name] for name in expected} == expected
+    assert found["local_cluster"].value >= 10
+    assert found["local_cluster"].weight == 0
+    assert rate_of(tuple(found.values())) == rate_of(tuple(expected.values()))
+    said = of_whole_frames.describe(10)
+    assert "local_cluster: never out, its level is 10.00 of 10 atoms; the others have its rate" in said
+
+
+def test_the_same_count_is_judged_in_a_larger_frame(of_whole_frames):
+    found = {level.statistic: level for level in of_whole_frames.alarm_levels([29] * 40)}
+    assert found["local_cluster"].value < 40
+    assert found["local_cluster"].weight > 0
+    assert "never out" not in of_whole_frames.describe(40)
+
+
+def test_a_count_in_use_alone_says_that_it_is_never_out(of_whole_frames):
+    alone = replace(of_whole_frames.with_statistics(("local_cluster",)), false_alarms=0.01)
+    assert alone.describe(10).splitlines()[1].endswith("never out, its level is 10.00 of 10 atoms")
+
+
+def test_a_count_that_larger_groups_can_exceed_keeps_its_share(of_whole_frames):
+    """Else small frames would have levels of their own, and the joint rate would not be kept over all sizes."""
+    sizes = np.where(np.arange(400) % 4 == 0, 40, 10)
+    mixed = replace(of_whole_frames, nulls=tuple(replace(null, sizes=sizes) for null in of_whole_frames.nulls))
+    levels = {level.statistic: level for level in mixed.alarm_levels([29] * 2)}
+    assert levels["local_cluster"].value >= 2
+    assert all(level.weight > 0 for level in levels.values())
+    assert "local_cluster: never out, its level is" in mixed.describe(2)
+    assert "have its rate" not in mixed.describe(2)

@@ -1,5 +1,6 @@
 """Local scores against naive ones, and what they are for: sets of many kinds, groups unlike all others."""
 
+import json
 import math
 from dataclasses import replace
 from pathlib import Path
@@ -7,10 +8,10 @@ from pathlib import Path
 import naive
 import numpy as np
 import pytest
-from ase.build import bulk
+from ase.build import bulk, molecule
 from systems import alloy, copper
 
-from quests_md import MismatchError, Monitor, Reference, calibrate
+from quests_md import Calibration, Descriptor, FileFormatError, MismatchError, Monitor, Reference, Trigger, calibrate
 from quests_md.calibration import LocalScorer
 from quests_md.calibration.landmarks import learn_landmarks
 
@@ -26,8 +27,9 @@ def like(reference, numbers, z):
 
 def naive_scores(rows, numbers, groups, reference, landmarks):
     """DH against the landmarks of other groups minus what is usual, over the scatter there: from the formulas alone."""
-    at, h = landmarks.rows, reference.averaged_bandwidth
-    known, of_known = reference.averaged_rows[at].astype(float), reference.arrays.groups_of_rows()[at]
+    at, h = landmarks.rows, reference.averaged_bandwidth if landmarks.averaged else reference.bandwidth
+    everything = reference.averaged_rows if landmarks.averaged else reference.rows
+    known, of_known = everything[at].astype(float), reference.arrays.groups_of_rows()[at]
     out = np.empty(len(rows))
     for i, (y, z, group) in enumerate(zip(rows, numbers, groups, strict=True)):
         use = like(reference, reference.numbers[at], z) & (of_known != group)
@@ -58,6 +60,78 @@ def test_scores_are_the_naive_ones(mixed):
     found = LocalScorer(mixed, landmarks).scores(rows, atoms.numbers)
     nobody = np.full(len(atoms), -1)
     np.testing.assert_allclose(found, naive_scores(rows, atoms.numbers, nobody, mixed, landmarks), atol=0.02)
+
+
+def ethane(seed, rattle=0.04):
+    atoms = molecule("C2H6")
+    atoms.rattle(rattle, seed=seed)
+    return atoms
+
+
+@pytest.fixture(scope="module")
+def molecules():
+    return Reference.from_frames([ethane(i) for i in range(60)], groups="frame")
+
+
+def test_of_molecules_single_environments_are_scored(molecules):
+    everything = np.arange(molecules.n_environments)
+    landmarks, scores = learn_landmarks(molecules, None, everything)
+    assert not landmarks.averaged
+    groups = molecules.arrays.groups_of_rows()
+    expected = naive_scores(molecules.rows, molecules.numbers, groups, molecules, landmarks)
+    np.testing.assert_allclose(scores, expected, atol=0.02)
+    calibration = calibrate(molecules, false_alarms=0.1)
+    assert "local scores are of single environments, not averaged" in calibration.describe()
+    atoms = ethane(99, 0.06)
+    with Monitor(molecules, calibration, log=None) as monitor:
+        check = monitor.check(atoms)
+    found = naive_scores(naive.rows(atoms), atoms.numbers, np.full(8, -1), molecules, calibration.landmarks)
+    np.testing.assert_allclose(check.local_score, found, atol=0.02)
+    separate = calibrate(molecules, frames=[ethane(i) for i in range(200, 240)], false_alarms=0.1)
+    assert not separate.landmarks.averaged
+
+
+def test_rows_that_the_user_averages_stay_averaged():
+    frames = [ethane(i) for i in range(40)]
+    reference = Reference.from_frames(frames, groups="frame", descriptor=Descriptor(average=3))
+    calibration = calibrate(reference, false_alarms=0.1)
+    assert calibration.landmarks.averaged
+    assert "single environments" not in calibration.describe()
+
+
+def test_a_stretched_bond_is_seen_in_a_molecule(molecules):
+    def stretched(seed):
+        atoms = ethane(seed)
+        atoms.positions[2] += 0.35 * (atoms.positions[2] - atoms.positions[0])
+        return atoms
+
+    calibration = calibrate(molecules, false_alarms=0.05)
+    with Monitor(molecules, calibration, log=None, trigger=Trigger(patience=1)) as monitor:
+        assert sum(monitor.check(ethane(i)).state == "out" for i in range(400, 440)) <= 6
+        assert sum(monitor.check(stretched(i)).state == "out" for i in range(300, 320)) >= 18
+        assert monitor.events[-1].reason.startswith("environments unlike those known: ")
+
+
+def test_calibrations_of_molecules_by_older_versions_stay_as_they_were(molecules, tmp_path):
+    calibration = calibrate(molecules, false_alarms=0.1)
+    calibration.save(tmp_path / "new.json")
+    again = Calibration.load(tmp_path / "new.json")
+    assert not again.landmarks.averaged
+    text = json.loads((tmp_path / "new.json").read_text())
+    assert text["landmarks"].pop("averaged") is False
+    (tmp_path / "old.json").write_text(json.dumps(text))
+    old = Calibration.load(tmp_path / "old.json")
+    assert old.landmarks.averaged
+    atoms = ethane(99)
+    with Monitor(molecules, old, log=None) as monitor:
+        check = monitor.check(atoms)
+    rows = naive.averaged(atoms, naive.rows(atoms), 12)
+    expected = naive_scores(rows, atoms.numbers, np.full(8, -1), molecules, old.landmarks)
+    np.testing.assert_allclose(check.local_score, expected, atol=0.02)
+    text["landmarks"]["averaged"] = "no"
+    (tmp_path / "torn.json").write_text(json.dumps(text))
+    with pytest.raises(FileFormatError, match="averaged: expected true or false, got 'no'"):
+        Calibration.load(tmp_path / "torn.json")
 
 
 def test_what_is_usual_is_the_held_out_dh_of_a_landmark_up_to_a_limit(mixed):
