@@ -7,7 +7,7 @@ import argparse
 import math
 import sys
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -17,7 +17,7 @@ from defects import CONTROL, N_FRAMES, scenarios
 from md import CONDITIONS, Condition, condition_frames
 
 from quests_md import Calibration, Monitor, Reference, calibrate
-from quests_md.calibration import DEFAULT_STATISTICS
+from quests_md.calibration import DEFAULT_STATISTICS, STATISTICS, Level
 from quests_md.records import Check
 
 #: Asked rate of false alarms per check.
@@ -97,18 +97,16 @@ def section(condition: Condition, cache: Path, threads: int, found: dict[str, di
     calibration = calibrate(reference, false_alarms=RATE, threads=threads)
     of_local, of_plain = [], []
     for scenario, members in cached_scenarios(condition, cache).items():
-        is_known = bool(reference.is_known(members[0].numbers).all())  # else it is out without any level
-        cells, medians = {}, {}
+        numbers = members[0].numbers
+        is_known = bool(reference.is_known(numbers).all())  # else it is out without any level
+        seen = checks(reference, calibration.with_statistics(tuple(STATISTICS)), members, threads)
+        medians = {name: middle(check.statistic(name) for check in seen) for name in MEDIANS}
+        cells = {}
         for name, statistics in JUDGED.items():
-            levels = calibration.with_statistics(statistics)
-            found_here = checks(reference, levels, members, threads)
-            if name in ("default", "before"):
-                cells[name] = share(check.state != "in" for check in found_here)
-            else:
-                cells[name] = share(name in check.alarms or check.state == "invalid" for check in found_here)
-                medians[name] = middle(check.statistic(name) for check in found_here)
-                if is_known and not is_promised(levels, members[0]):
-                    cells[name] = f"({cells[name]})"
+            levels = calibration.with_statistics(statistics).alarm_levels(numbers)
+            cells[name] = share(is_out(check, levels, is_alone=name in STATISTICS) for check in seen)
+            if name in STATISTICS and is_known and not is_promised(levels):
+                cells[name] = f"({cells[name]})"
         found.setdefault(scenario, {})[condition.name] = cells["default"], cells["before"]
         start = [scenario, str(len(members[0]))]
         of_local.append([*start, cells["default"], *(cells[n] for n in LOCAL), *(medians[n] for n in MEDIANS[:2])])
@@ -154,9 +152,19 @@ def checks(reference: Reference, calibration: Calibration, frames: list[Atoms], 
     return [monitor.check(atoms) for atoms in frames]
 
 
-def is_promised(calibration: Calibration, atoms: Atoms) -> bool:
-    """Whether the levels in use keep their rate for frames of this size."""
-    levels = calibration.alarm_levels(atoms.numbers)
+def is_out(check: Check, levels: Sequence[Level], *, is_alone: bool) -> bool:
+    """Whether a frame is beyond one of these levels; `is_alone`: unknown elements do not count."""
+    for level in levels:
+        value = check.statistic(level.statistic)
+        if value is not None:
+            bound = STATISTICS[level.statistic].in_frame(level.value, check.n_atoms)
+            if value > bound if level.side == "above" else value < bound:
+                return True
+    return check.state == "invalid" or (not is_alone and (check.n_unknown > 0 or bool(check.explosion)))
+
+
+def is_promised(levels: Sequence[Level]) -> bool:
+    """Whether the levels keep their rate."""
     return bool(levels) and all(level.kind != "none" for level in levels)
 
 
