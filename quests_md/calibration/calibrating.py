@@ -57,11 +57,12 @@ def calibrate(
     per
         What the rate counts. "ns" and "run" need the number of checks in one: a monitor knows that of a nanosecond.
     statistics
-        Which numbers of a frame raise alarms and share the rate. Of averaged rows, compared with what is usual in their
-        place (see `LocalScorer`): "local_mean", "local_max", "local_cluster", "local_tail". Of plain rows: "dh_max",
-        "dh_q99", "dh_mean", "n_tail", "tail_cluster", "frame_entropy". Default the first three, or "dh_max",
-        "tail_cluster" and "dh_mean" where the reference has no averaged rows. A low dh_mean counts only with `frames`:
-        leaving a group out says nothing of how low dH may be.
+        Which numbers of a frame raise alarms and share the rate. Of averaged rows (in a reference of free molecules of
+        those of single environments), compared with what is usual in their place (see `LocalScorer`): "local_mean",
+        "local_max", "local_cluster", "local_tail". Of plain rows: "dh_max", "dh_q99", "dh_mean", "n_tail",
+        "tail_cluster", "frame_entropy". Default the first three, or "dh_max", "tail_cluster" and "dh_mean" where the
+        reference has no averaged rows. A low dh_mean counts only with `frames`: leaving a group out says nothing of how
+        low dH may be.
     checks
         Checks in a run, for per="run".
     groups
