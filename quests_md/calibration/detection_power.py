@@ -13,6 +13,7 @@ from quests_md.reference import Reference, chemistry_advice
 
 from .calibration import Calibration
 from .landmarks import LocalScorer
+from .levels import Level
 from .statistics import STATISTICS, FrameNumbers, frame_entropy
 
 __all__ = ["DISTURBANCES", "Power", "power", "sight"]
@@ -65,11 +66,22 @@ def power(
     scorer = None
     if calibration.is_local and calibration.landmarks is not None:
         scorer = LocalScorer(reference, calibration.landmarks)
+    kept: dict[bytes, tuple[Level, ...]] = {}
+
+    def levels_of(atoms: Atoms) -> tuple[Level, ...]:
+        """The levels of a frame, once for each composition."""
+        numbers = np.asarray(atoms.numbers)
+        numbers = np.sort(numbers if n_atoms is None else np.resize(numbers, n_atoms))
+        key = numbers.tobytes()
+        if key not in kept:
+            kept[key] = calibration.frame_levels(numbers, checks)
+        return kept[key]
+
     found: list[Power] = []
     for name, disturb in track(DISTURBANCES.items(), "disturbing frames", len(DISTURBANCES)):
         disturbed = [(i, disturb(reference.frame(i), generator)) for i in chosen]
         outs = [
-            _out(reference, calibration, atoms, reference.arrays.frame_group[i], n_atoms, checks, threads, scorer)
+            _out(reference, calibration, atoms, reference.arrays.frame_group[i], levels_of(atoms), threads, scorer)
             for i, atoms in disturbed
             if len(atoms)
         ]
@@ -123,8 +135,7 @@ def _out(
     calibration: Calibration,
     atoms: Atoms,
     group: int,
-    n_atoms: int | None,
-    checks: int | None,
+    levels: tuple[Level, ...],
     threads: int | None,
     scorer: LocalScorer | None,
 ) -> dict[str, bool]:
@@ -135,7 +146,6 @@ def _out(
     dh = np.full(len(atoms), np.nan)
     if calibration.is_plain:
         dh = reference.delta_entropy_without(rows, numbers, own, threads=threads)
-    levels = calibration.frame_levels(numbers if n_atoms is None else np.resize(numbers, n_atoms), checks)
     known = np.isfinite(dh)
     frame = FrameNumbers(
         atoms=atoms,
