@@ -5,9 +5,12 @@ import textwrap
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from .records import Event, NearestEnvironment
+    from .records import Environment, Event, NearestEnvironment
 
 __all__ = ["describe_event", "many"]
+
+#: What is said of a transition without a phase; the reason may say it already.
+UNKNOWN_PHASE = "; which phase is not known"
 
 #: Letters of a line of words, and atoms of an explosion that are named.
 WIDTH, MOST_NAMED = 80, 8
@@ -68,8 +71,8 @@ def _meaning(event: "Event") -> str:
     if event.phase is not None:
         size = "" if event.cluster is None else f" to {many(event.cluster, 'atom')}"
         return event.reason or f"a cluster of {event.phase} grew{size}"
-    what = event.reason or "the run differs from its own beginning"
-    return f"{what}; which phase is not known, a change of temperature can look the same"
+    what = event.reason.removesuffix(UNKNOWN_PHASE) or "the run differs from its own beginning"
+    return f"{what}{UNKNOWN_PHASE}, a change of temperature can look the same"
 
 
 def _beyond(event: "Event") -> str:
@@ -101,10 +104,7 @@ def _which_atoms(event: "Event") -> tuple[str, str]:
 
 def _worst_atoms(event: "Event") -> list[str]:
     """A line or two for each of the worst atoms: what it is, and which known environment is nearest."""
-    atoms = [
-        (f"atom {e.atom} ({e.element}): dH {_short(e.delta_entropy)}, {many(e.coordination, 'neighbour')}", e.nearest)
-        for e in event.environments
-    ]
+    atoms = [(f"atom {e.atom} ({e.element}): {_numbers(e)}", e.nearest) for e in event.environments]
     if not atoms and event.worst_atom is not None:
         atoms = [(f"atom {event.worst_atom} ({event.worst_element})", event.nearest)]
     lines = []
@@ -113,18 +113,28 @@ def _worst_atoms(event: "Event") -> list[str]:
     return lines
 
 
+def _numbers(environment: "Environment") -> str:
+    """The numbers of an atom of an event in words."""
+    local = "" if environment.local_score is None else f"local score {_short(environment.local_score)}, "
+    return f"{local}dH {_short(environment.delta_entropy)}, {many(environment.coordination, 'neighbour')}"
+
+
 def _with_nearest(start: str, near: "NearestEnvironment | None") -> list[str]:
     """The beginning of a line with the nearest known environment, which has its own line where that is too long."""
     if near is None:
         text = f"{start}an element that the reference has never seen"
         return textwrap.wrap(text, WIDTH, subsequent_indent=" " * 13)
-    start += f"{_short(near.distance)} bandwidths from"
+    distance = f"{_short(near.distance)} bandwidths from"
+    before = []
+    if len(start) + len(distance) > WIDTH:
+        before, start = [start.rstrip()], " " * 13
+    start += distance
     source = "known" if near.source == "memory" else near.source
     place = f" frame {near.frame} atom {near.atom}"
     if len(start) + 1 + len(source) + len(place) <= WIDTH:
-        return [f"{start} {source}{place}"]
+        return [*before, f"{start} {source}{place}"]
     room = WIDTH - 13 - len(place)
-    return [start, f"{'':<13}{source if len(source) <= room else '...' + source[3 - room :]}{place}"]
+    return [*before, start, f"{'':<13}{source if len(source) <= room else '...' + source[3 - room :]}{place}"]
 
 
 def _short(value: float) -> str:

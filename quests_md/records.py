@@ -187,6 +187,9 @@ class Environment:
     """Atoms within 1.3 times the reference's median nearest-neighbour distance of their elements."""
     nearest: NearestEnvironment | None
     """The reference environment nearest to that of the atom."""
+    local_score: float | None = None
+    """How far dH of its averaged row is beyond what is usual in its place, deviations, as in `Check.local_score`; None:
+    no statistic in use is of local scores, or the log is of a version that did not write it."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,5 +1,6 @@
 """What raises an alarm: each statistic by itself, all of them at a joint rate, and what the trigger is given."""
 
+import json
 import math
 
 import numpy as np
@@ -19,7 +20,8 @@ from systems import (
     outside,
 )
 
-from quests_md import Monitor, Reference, Trigger, calibrate
+from quests_md import Event, Monitor, Reference, Trigger, calibrate
+from quests_md._json import dumps
 from quests_md.calibration import STATISTICS, rate_of
 from quests_md.judge.judge import Judge
 from quests_md.watch.event_follower import EventFollower
@@ -362,3 +364,19 @@ def test_an_alarm_of_local_scores_says_which_where_and_of_which_atom():
     )
     assert event.worst_atom == 100 + worst
     assert event.environments[0].atom == 100 + worst
+    scores = [environment.local_score for environment in event.environments]
+    assert scores == [check.local_score[environment.atom - 100] for environment in event.environments]
+    assert f"local score {scores[0]:.1f}, dH" in event.describe()
+    assert Event.from_line(json.loads(dumps(event.to_line()))).environments == event.environments
+
+
+def test_atoms_of_events_by_plain_rows_and_of_older_logs_have_no_local_score():
+    reference = cold_reference()
+    with Monitor(reference, level_at(reference, -3.0), trigger=Trigger(patience=1), log=None) as monitor:
+        monitor.check(outside())
+        (event,) = monitor.events
+    line = event.to_line()
+    assert [environment["local_score"] for environment in line["environments"]] == [None] * 3
+    for environment in line["environments"]:
+        del environment["local_score"]
+    assert Event.from_line(line) == event

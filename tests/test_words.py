@@ -78,6 +78,24 @@ def test_a_growing_phase_in_words():
     assert found["size"] == "30 atoms in the cluster of fcc at the onset, at most 145, 145 at last"
 
 
+def test_local_scores_of_atoms_stand_before_dh_and_lines_stay_short():
+    environments = (environment(17, local_score=6.25), environment(12345, "a/" * 40 + "run.xyz", local_score=math.inf))
+    lines = replace(EVENT, environments=environments).describe().splitlines()
+    assert lines[-5:] == [
+        "  worst    atom 17 (Cu): local score 6.2, dH 12.5, 11 neighbours;",
+        "             5.2 bandwidths from train.xyz frame 4 atom 2",
+        "           atom 12345 (Cu): local score inf, dH 12.5, 11 neighbours;",
+        "             5.2 bandwidths from",
+        f"             ...{'a/' * 21}run.xyz frame 4 atom 2",
+    ]
+
+
+def test_that_the_phase_is_not_known_is_said_once():
+    reason = "unlike the run's own beginning: dh_mean_drift; which phase is not known"
+    found = described(kind="transition", reason=reason, alarms=("dh_mean_drift",))
+    assert found["means"] == f"{reason}, a change of temperature can look the same"
+
+
 @pytest.mark.parametrize("reason", ["", "a connected cluster unlike the reference grew from 3 to 45 atoms by step 140"])
 def test_a_transition_without_a_phase_claims_no_more_than_is_known(reason):
     nothing = {"n_atoms": 0, "worst_atom": None, "size_history": ((100, 0), (150, 0))}

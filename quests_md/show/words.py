@@ -34,7 +34,7 @@ def run_sentence(log: Log) -> str:
         text = f"Broke down at {_onset(first)}"
     elif first.kind == "transition":
         what = f"Phase {first.phase} grows" if first.phase else "Unlike its own beginning"
-        if first.reason and not first.phase:
+        if first.reason.startswith("a connected cluster") and not first.phase:
             what = "A cluster grows"
         text = f"{what} from {_onset(first)} on"
     elif first.onset_step == log.step[0] and log.state[0] == "out":

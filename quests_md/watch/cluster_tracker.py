@@ -90,6 +90,11 @@ class ClusterTracker:
         seen = [followed.track for followed in self._followed if followed.n_missed == 0]
         return sorted(seen, key=lambda track: (-track.size, track.first_atom))
 
+    def anchors(self, track: int | None) -> NDArray[np.uint64]:
+        """Identities of at most 64 atoms of a track, as they were when it was last seen."""
+        found = [each.anchors for each in self._followed if each.track.id == track]
+        return found[0] if found else np.empty(0, np.uint64)
+
     def update(self, step: int, clusters: Sequence[NDArray[np.uint64]] | Sequence[NDArray[np.int64]]) -> list[Track]:
         """Take the clusters of the next check and return `tracks`.
 

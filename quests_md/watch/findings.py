@@ -104,6 +104,17 @@ class FrameFindings:
         self.used.setdefault("sizes", {})[channel] = [size, of_all]
         return size, of_all
 
+    def stayed(self, channel: EventKind, atoms: NDArray[np.uint64]) -> tuple[int, int, int, int] | None:
+        """How many of these atoms are above the local level, of how many; the same of all atoms. None: not known."""
+        judged, n = self.judged, len(atoms)
+        if judged.tail is None or judged.check.local_score is None or not n:
+            return None
+        here = judged.tail[np.isin(identities(self.atoms), atoms)]
+        n_centers = int(self.reference.is_center(self.atoms.numbers).sum())
+        stayed = int(here.sum()), n, int(judged.tail.sum()), n_centers
+        self.used.setdefault("stayed", {})[channel] = list(stayed)
+        return stayed
+
     def track(self, channel: EventKind, tracker: ClusterTracker) -> None:
         """Let the tracker see the clusters of the frame that concern an event."""
         tail = self.judged.tail
@@ -216,7 +227,7 @@ class FrameFindings:
     def _explained(self, worst: NDArray[np.int64]) -> tuple[Environment, ...]:
         if self.judged.rows is None or not len(worst) or self.judged.check.delta_entropy is None:
             return ()
-        dh = self._delta_entropy(worst)
+        dh, scores = self._delta_entropy(worst), self.judged.check.local_score
         names, pairs = identities(self.atoms), self.reference.pair_distances()
         return tuple(
             Environment(
@@ -225,6 +236,7 @@ class FrameFindings:
                 delta_entropy=float(dh[n]),
                 coordination=coordination(self.atoms, int(i), pairs),
                 nearest=nearest,
+                local_score=None if scores is None or np.isnan(scores[i]) else float(scores[i]),
             )
             for n, (i, nearest) in enumerate(zip(worst, self._nearest(worst), strict=True))
         )
@@ -248,6 +260,11 @@ class LoggedFindings:
         """As in `FrameFindings`."""
         size, of_all = self.found["sizes"][channel]
         return int(size), int(of_all)
+
+    def stayed(self, channel: EventKind, atoms: NDArray[np.uint64]) -> tuple[int, int, int, int] | None:
+        """As in `FrameFindings`; logs of versions before this was asked do not have it."""
+        found = self.found.get("stayed", {}).get(channel)
+        return None if found is None else tuple(found)
 
     def track(self, channel: EventKind, tracker: ClusterTracker) -> None:
         """As in `FrameFindings`."""

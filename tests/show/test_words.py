@@ -4,6 +4,7 @@ from logs import INF, check, checks_of, event
 from quests_md.show.words import growth_sentence, log_summary, reference_and_level, run_sentence, run_summary
 
 GROWN = {"kind": "transition"}
+BY_BASELINE = "unlike the run's own beginning: tail_cluster, local_tail_drift; which phase is not known"
 TORN = {"kind": "exploded", "id": 2}
 
 
@@ -19,6 +20,7 @@ TORN = {"kind": "exploded", "id": 2}
         ("ioox", [(1, 2, {}), (3, 3, TORN)], "Left the reference at step 10, broke down at step 30; 2 events"),
         ("iooo", [(1, 3, GROWN | {"phase": "bcc"})], "Phase bcc grows from step 10 on"),
         ("iooo", [(1, 3, GROWN | {"reason": "a connected cluster grew"})], "A cluster grows from step 10 on"),
+        ("iooo", [(1, 3, GROWN | {"reason": BY_BASELINE})], "Unlike its own beginning from step 10 on"),
         ("iooo", [(1, 3, GROWN)], "Unlike its own beginning from step 10 on"),
     ],
 )

@@ -73,6 +73,7 @@ def judged(i, what, numbers):
         digest=f"{i:016x}",
         delta_entropy=rng.normal(size=n),
         above=above,
+        local_score=np.zeros(n),
     )
     if what == "x":
         nothing = dict.fromkeys(("dh_max", "dh_mean", "frame_entropy", "worst_atom", "worst_element"))
