@@ -59,12 +59,13 @@ What to take from it:
   hides point defects and strains of a few per cent, part of which its set holds. Two kinds are seen in fewer frames
   than before (a liquid hotter than the hottest of the set).
 - Averaged over all kinds the asked rate is kept. One kind breaks it: slabs (config_type Surface), ten thin ones of
-  different faces in each set, each half a kind of its own. A crystal between the two temperatures of the set of Mo
-  (300 and 3000 K) is out.
+  different faces in each set, each half a kind of its own (what was tried: design.md, local scores). A crystal
+  between the two temperatures of the set of Mo (300 and 3000 K) is out.
 - Of a free molecule rows are not averaged: twelve neighbours are most of it (molecules.md). With
   acetylacetone as reference single environments see a little less than the statistics of plain rows.
 - NbMoTaW: the quaternary is out in all frames, with rows that see chemistry and without. With rows that see chemistry
-  binaries are out in 15 to 33 % of frames where 10 % are asked, in up to 5 % where 1 % is asked.
+  binaries are out in 15 to 33 % of frames where 10 % are asked, in up to 5 % where 1 % is asked. The bandwidth is small
+  for this set, as pre-flight says; design.md has what h = 0.04 gains.
 """
 STRANGE = """\
 ## Strange frames

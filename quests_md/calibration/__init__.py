@@ -1,5 +1,6 @@
 """Which value of a frame is strange, at a stated rate of false alarms."""
 
+from .advice import bandwidth_advice
 from .calibrating import DEFAULT_STATISTICS, calibrate
 from .calibration import Calibration
 from .detection_power import Power, power, sight
@@ -36,6 +37,7 @@ __all__ = [
     "NullScores",
     "Power",
     "as_released",
+    "bandwidth_advice",
     "calibrate",
     "count_excess",
     "frame_entropy",

@@ -77,7 +77,8 @@ class Descriptor:
     atoms they are 0, so that distances between rows of a frame of one element are those of plain rows. As they
     compare neighbours with the atom itself, match="element" belongs to them. They do not see which neighbours of one
     distance are next to each other (cis or trans): rows of these neighbours do. Ordered compounds keep the bandwidth of
-    plain rows; for m elements that mix at random 0.02 sqrt(m) 1/Å is about right, see docs/design.md.
+    plain rows; for m elements that mix at random 0.02 sqrt(m) 1/Å is about right: the default does not know of it,
+    pre-flight says so.
 
     With `average` = n the row of an atom is the mean of the row above of itself and of its n nearest neighbours inside
     the cutoff, fewer where there are fewer: thermal noise falls, what neighbours have in common stays. Each periodic

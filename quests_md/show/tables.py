@@ -10,7 +10,7 @@ import numpy as np
 from ase.data import chemical_symbols
 
 from quests_md._words import many
-from quests_md.calibration import STATISTICS, Calibration, Power, kind_of, rate_of
+from quests_md.calibration import STATISTICS, Calibration, Power, bandwidth_advice, kind_of, rate_of
 from quests_md.records import Check, Event
 from quests_md.reference import Reference
 
@@ -183,7 +183,11 @@ def reference_lines(reference: Reference, calibration: Calibration) -> list[str]
     if origin.get("parents"):
         lines["parents"] = ", ".join(origin["parents"])
     lines["levels"], *rest = calibration.describe().split("\n")
-    return [f"{name:<11} {value}" for name, value in [*lines.items(), *(("", line) for line in rest)]]
+    found = [*lines.items(), *(("", line) for line in rest)]
+    advice = bandwidth_advice(reference, calibration)
+    if advice is not None:
+        found += zip(("bandwidth", ""), advice.split("\n"), strict=True)
+    return [f"{name:<11} {value}" for name, value in found]
 
 
 def _check_columns(width: int | None, statistics: Sequence[str], *, has_dh: bool) -> dict[str, int]:

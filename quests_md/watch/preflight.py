@@ -9,7 +9,7 @@ from ase.build import bulk
 
 from quests_md._version import __version__
 from quests_md._words import many
-from quests_md.calibration import power, sight
+from quests_md.calibration import bandwidth_advice, power, sight
 from quests_md.engine import entropy
 from quests_md.environments import Descriptor, largest_cluster
 from quests_md.judge import Judge, Judged
@@ -89,6 +89,9 @@ def preflight_text(judge: Judge, start: Judged, atoms: Atoms) -> str:
     advice = chemistry_advice(reference)
     if advice is not None:
         add("chemistry", advice)
+    advice = bandwidth_advice(reference, judge.calibration)
+    if advice is not None:
+        add("bandwidth", advice)
     add("volume", _volume_text(judge, check.volume_per_atom))
     add("evaluation", _evaluation_text(judge, len(atoms)))
     add("note", "novelty is not error: a new phase can be well predicted, a covered one badly fitted")
