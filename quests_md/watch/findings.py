@@ -170,7 +170,7 @@ class FrameFindings:
         chosen, tail = self._flagged(channel), self.judged.tail
         if chosen.any() or tail is None or channel == "exploded" or self._is_of_phase(channel):
             return chosen
-        if has_cluster_alarm(self.judged.check.alarms):
+        if has_cluster_alarm(self.judged.check.alarms) and tail.any():  # statistics of both scales: it may be empty
             chosen[clusters(self.atoms, tail, self.reference.pair_distances())[0]] = True
         return chosen
 

@@ -7,12 +7,13 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from ase.build import bulk
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from logs import CHECK
 from systems import H, copper
 
-from quests_md import Reference, Trigger
+from quests_md import Monitor, Reference, Trigger, calibrate
 from quests_md._json import dumps
 from quests_md.judge.judge import Judged
 from quests_md.log import SCHEMA, LogHistory, LogWriter
@@ -225,3 +226,22 @@ def test_a_phase_that_is_named_in_a_frame_out_of_the_reference_is_hedged(alarms,
     assert event.phase == "b"
     assert event.reason.startswith("a connected cluster of b is larger than any that the parent phase has by itself")
     assert ("nearest name for something else" in event.reason) == is_hedged
+
+
+def test_an_alarm_by_averaged_rows_needs_no_atom_above_the_level_of_plain_rows():
+    """Statistics of both scales: the cluster that went out is of local scores, the atoms that count of plain rows."""
+
+    def crystal(lattice, rattle, rng):
+        atoms = bulk("Cu", "fcc", a=lattice, cubic=True) * (3, 3, 3)
+        atoms.positions += rng.normal(0, rattle, atoms.positions.shape)
+        return atoms
+
+    rng = np.random.default_rng(0)
+    known = Reference.from_frames([crystal(3.61, 0.15, rng) for _ in range(40)], groups="frame")
+    levels = calibrate(known, false_alarms=0.1, statistics=("dh_max", "tail_cluster", "local_cluster"))
+    monitor = Monitor(known, levels, log=None, on_error="raise")
+    dense = crystal(0.98 * 3.61, 0.12, rng)
+    judged = monitor.judge.judge(dense, step=0, frame=0)
+    assert judged.check.alarms == ("local_cluster",)
+    assert not judged.tail.any()
+    assert monitor.check(dense).state == "out"
