@@ -243,6 +243,13 @@ class Calibration:
         of = f"{unit} of {len(numbers)} atoms" + (f" ({looks} looks)" if looks > 1 else "")
         lines = [_promise_line(levels, f"{self.false_alarms:.2g} false alarms per {of}")]
         lines += [f"  {_level_line(level, len(numbers), self.n_groups)}" for level in levels]
+        is_averaged = self.landmarks is None or self.landmarks.averaged
+        if is_averaged and any(_is_of_smaller_cells(level) for level in levels):
+            lines.append(
+                f"frames of {len(numbers)} atoms are larger than those of the reference: neighbourhoods vary more in a "
+                "larger cell, and more checks may be out than asked (docs/promise.md: 5 % for 1 %); frames of this "
+                "size keep the rate: calibrate(frames=...)"
+            )
         if self.n_groups < 2:
             lines.append(f"{many_groups(self.n_groups)} could be held out: add frames, or give frames= to calibrate")
         if self.counts_tail:
@@ -317,12 +324,24 @@ def _sharing_levels(
             if mode == "proven" and statistic.over == "sample":
                 n = min(n, SAMPLE_ATOMS)
             level = level_of(null, statistic.size, n, rate / share, count)
+            if _is_of_smaller_cells(level) and level.kind == "conformal":
+                level = replace(level, kind="extrapolated")
             if is_used:
                 level = replace(level, weight=1.0 if is_bound else sharing.multiplicity / len(together))
                 if not sharing.is_exact and level.kind == "conformal":
                     level = replace(level, kind="extrapolated")
             found.append(level)
     return found
+
+
+def _is_of_smaller_cells(level: Level) -> bool:
+    """Whether it is a level for the extremes of neighbourhoods, from frames smaller than those that it is for.
+
+    A frame counts as several of the smaller ones, as if neighbourhoods were alike in both. They are not: a small cell
+    lacks the fluctuations of density that are longer than the cell (docs/promise.md).
+    """
+    statistic = STATISTICS[level.statistic]
+    return level.pieces > 1 and statistic.scale == "averaged" and statistic.size == "extreme"
 
 
 def _is_never_out(level: Level, n_atoms: int) -> bool:

@@ -9,7 +9,7 @@ from ase import Atoms
 
 from quests_md._progress import track
 from quests_md.environments import Descriptor, describe_both
-from quests_md.reference import Reference, chemistry_advice
+from quests_md.reference import Reference, chemistry_advice, is_of_molecules
 
 from .calibration import Calibration
 from .landmarks import LocalScorer
@@ -107,7 +107,9 @@ def sight(found: Sequence[Power], reference: Reference) -> str:
     else:
         lines.append("what these levels would catch is not known: there are no two groups of whole frames to disturb")
     unseen = []
-    if isinstance(reference.descriptor, Descriptor):  # without thermal noise they are seen
+    if isinstance(reference.descriptor, Descriptor) and not is_of_molecules(
+        reference
+    ):  # without thermal noise they are seen
         unseen.append("a stacking fault or a twin in a hot crystal")
     if chemistry_advice(reference) is not None:
         unseen.append("which element sits where")

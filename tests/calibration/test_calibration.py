@@ -233,3 +233,20 @@ def test_a_count_that_larger_groups_can_exceed_keeps_its_share(of_whole_frames):
     assert all(level.weight > 0 for level in levels.values())
     assert "local_cluster: never out, its level is" in mixed.describe(2)
     assert "have its rate" not in mixed.describe(2)
+
+
+def test_levels_of_neighbourhoods_in_larger_frames_promise_less():
+    """In a larger cell neighbourhoods vary more than a small one can show: measured in docs/promise.md."""
+    rng = np.random.default_rng(8)
+    nulls = [null_of(rng.normal(size=2000), 100, name) for name in ("local_mean", "local_max", "dh_max", "dh_mean")]
+    calibration = calibration_of(*nulls, false_alarms=0.1)
+    for statistics, kinds in (
+        (("local_max",), ("conformal", "extrapolated")),
+        (("local_mean",), ("conformal", "conformal")),
+        (("dh_max", "dh_mean"), ("conformal", "conformal")),
+    ):
+        for n_atoms, kind in zip((100, 900), kinds, strict=True):
+            chosen = calibration.with_statistics(statistics)
+            assert {level.kind for level in chosen.alarm_levels([29] * n_atoms)} == {kind}
+            is_said = "frames of 900 atoms are larger than those of the reference" in chosen.describe(n_atoms)
+            assert is_said == (kind == "extrapolated")
