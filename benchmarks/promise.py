@@ -44,14 +44,19 @@ level), the kind of the levels (c: conformal, e: extrapolated, n: none), and the
 rate at n_eff."""
 
 READING = """\
-What to take from it: at 0.1 and 0.01 the 95 % upper limit of the observed rate is below twice the asked rate in every
-condition and size. At 0.001 the same holds for all conditions together. Most limits are far below, for two reasons. The
-three default statistics often raise an alarm in the same frames, but share the rate as if they never did. And levels
-near the end of what the groups can promise are set with care. A frame of 1008 atoms counts as ten frames of 108 atoms,
-and its levels are extrapolated from the frames of 108 atoms. The rate holds for both sizes, although their
-distributions differ a little (the energies of the liquids differ by a few meV per atom). Where the kind is "none"
-nothing was promised. Groups are those that `Reference.from_frames` finds by itself. One condition has fewer than 1000
-independent frames (LJ-liquid-1600K, 1008 atoms).
+What to take from it:
+
+- The rate is kept by the default, all conditions of one size together, wherever one was promised (second table).
+  The lines below name the conditions that are above twice the asked rate by their own limit.
+- Three statistics share the rate by how often they go out together ([design.md](design.md#levels)), so that each
+  gets nearly half of it and not a third. When the statistics of plain rows shared evenly, 24 of the 12 800 frames
+  of 108 atoms were out at 0.01; now about 60, nearer to the 128 that were asked. Levels near the end of what the
+  groups can promise are set with care, and stay below.
+- A frame of 1008 atoms counts as ten frames of 108 atoms for the largest value and the largest cluster, whose
+  levels are extrapolated from the frames of 108 atoms. Distributions of the two sizes differ a little (the energies
+  of the liquids differ by a few meV per atom). Where the kind is "none" nothing was promised.
+- Groups are those that `Reference.from_frames` finds by itself. LJ-liquid-1600K with 1008 atoms has the fewest
+  independent frames.
 """
 
 
@@ -62,6 +67,7 @@ def main() -> None:
     cache = parser.parse_args().cache
     lines: list[str] = []
     alone: dict[str, list[tuple[int, int, int]]] = {name: [] for name in STATISTICS}
+    beyond: dict[str, list[str]] = {default: [] for default in DEFAULTS}
     pooled: Pooled = {}
     references = {
         condition: Reference.from_frames(condition_frames(CONDITIONS[condition], 108, 400, 1, cache)[:N_REFERENCE])
@@ -86,7 +92,11 @@ def main() -> None:
                     out = is_out(values, levels, numbers)
                     kinds = [level.kind for level in levels.alarm_levels(numbers)]
                     kind = max(kinds, key=("conformal", "extrapolated", "none").index)
-                    cells.append(f"{int(out.sum())} ({kind[0]}), {upper_limit(out, n_effective):.2g}")
+                    limit = upper_limit(out, n_effective)
+                    cells.append(f"{int(out.sum())} ({kind[0]}), {limit:.2g}")
+                    if kind != "none" and rate >= 1e-2 and limit > 2 * rate:
+                        seen = f"{int(out.sum())} of {n_frames} frames out"
+                        beyond[default].append(f"{condition}, {n_atoms} atoms, {rate:g} ({seen}, {limit:.2g})")
                     of = int(out.sum()), n_frames, n_effective / n_frames
                     pooled.setdefault((default, n_atoms, rate, kind), []).append(of)
             lines.append("| " + " | ".join(cells) + " |")
@@ -95,7 +105,7 @@ def main() -> None:
                 single = replace(calibrations[condition], false_alarms=1e-2, statistics=(name,))
                 if np.isfinite([level.value for level in single.alarm_levels(numbers)]).any():
                     alone[name].append((n_atoms, int(is_out(values, single, numbers).sum()), n_frames))
-    print_page(lines, pooled, alone)
+    print_page(lines, pooled, alone, beyond)
 
 
 def judged(
@@ -134,10 +144,14 @@ def upper_limit(out: np.ndarray, n_effective: float) -> float:
     return float(beta.ppf(0.95, k + 1, n - k)) if k < n else 1.0
 
 
-def print_page(lines: list[str], pooled: Pooled, alone: dict[str, list[tuple[int, int, int]]]) -> None:
+def print_page(
+    lines: list[str], pooled: Pooled, alone: dict[str, list[tuple[int, int, int]]], beyond: dict[str, list[str]]
+) -> None:
     """The Markdown page."""
     print("# Is the promise kept?\n\nMade by `python benchmarks/promise.py --cache FOLDER > docs/promise.md`.\n")
     print(SETTING + "\n\n" + READING)
+    print("Promised, and above twice the asked 0.1 or 0.01 by the limit of the condition alone:\n")
+    print("\n".join(f"- {default}: {'; '.join(found) or 'none'}." for default, found in beyond.items()) + "\n")
     heads = [f"{rate:g}, {default}" for rate in RATES for default in DEFAULTS]
     heads = ["condition", "atoms", "n_eff", "time (ps)", *heads]
     print("| " + " | ".join(heads) + " |\n| " + " | ".join("---" for _ in heads) + " |")
@@ -153,7 +167,7 @@ def print_page(lines: list[str], pooled: Pooled, alone: dict[str, list[tuple[int
         cells = [default, str(n_atoms), f"{rate:g}", kind, str(n), str(k), f"{k / n:.2g}", f"{limit:.2g}"]
         print("| " + " | ".join([*cells, f"{2 * rate:g}: {verdict}"]) + " |")
     print("\nEach statistic alone at 0.01, all conditions: share of frames out, where the statistic is judged:\n")
-    print(f"| statistic | {' | '.join(f'{n} atoms' for n in SIZES)} |\n| --- | --- | --- |")
+    print(f"| statistic | {' | '.join(f'{n} atoms' for n in SIZES)} |\n|{' --- |' * (1 + len(SIZES))}")
     for name, found in alone.items():
         cells = []
         for n_atoms in SIZES:
