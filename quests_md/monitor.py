@@ -33,8 +33,9 @@ class Monitor:
         Names of the statistics that raise alarms and share the rate of false alarms; default those of the calibration.
     baseline_ps
         Length in ps of the run's own beginning (the baseline). It replaces the reference as judge of those statistics
-        in use whose levels do not hold at another temperature: mean dH, the 99 % quantile of dH, the frame entropy
-        (which is put in use where `statistics` is not given). Each may then be too high, too low, or drift.
+        in use whose levels do not hold at another temperature: the mean local score, the number of atoms above the
+        local level (put in use where `statistics` is not given), mean dH, the 99 % quantile of dH, the frame entropy.
+        Each may then be too high, too low, or drift.
     phases
         References of phases by name, the first that of the phase in which the run starts, or `Phases`. Each atom is
         assigned a phase; a cluster of another phase that outgrows those of the first phase alone is a "transition".

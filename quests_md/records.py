@@ -57,8 +57,8 @@ class Check:
     """Self-entropy H of the frame's rows (in "proven" mode: of the fixed sample), nats; None where only local
     scores are in use."""
     excess: float
-    """Largest dH - level over atoms, nats; where only local scores are in use, of those, in deviations. NaN in an
-    invalid frame."""
+    """Largest dH - level over atoms, nats; where local scores are in use and dh_max is not, of those, in deviations.
+    NaN in an invalid frame."""
     worst_atom: int | None
     """Index of the atom with the largest excess."""
     worst_element: str | None
@@ -85,7 +85,7 @@ class Check:
     tail_cluster: int | None = None
     """Atoms in the largest connected cluster of atoms above the atom level."""
     alarms: tuple[str, ...] = ()
-    """Statistics in use that are beyond their level: names of the fields above."""
+    """Statistics in use that are beyond their level; "dh_max" in any case where an element is unknown."""
     trigger_excess: float = math.nan
     """What the trigger gets: how far the worst statistic in use is beyond its level, nats (counts: log of the ratio).
 

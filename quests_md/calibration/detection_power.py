@@ -78,7 +78,9 @@ def power(
         return kept[key]
 
     found: list[Power] = []
-    for name, disturb in track(DISTURBANCES.items(), "disturbing frames", len(DISTURBANCES)):
+    has_volume = reference.arrays.pbc[chosen].all()
+    disturbances = {name: f for name, f in DISTURBANCES.items() if has_volume or not name.startswith("volume")}
+    for name, disturb in track(disturbances.items(), "disturbing frames", len(disturbances)):
         disturbed = [(i, disturb(reference.frame(i), generator)) for i in chosen]
         outs = [
             _out(reference, calibration, atoms, reference.arrays.frame_group[i], levels_of(atoms), threads, scorer)
@@ -107,9 +109,8 @@ def sight(found: Sequence[Power], reference: Reference) -> str:
     else:
         lines.append("what these levels would catch is not known: there are no two groups of whole frames to disturb")
     unseen = []
-    if isinstance(reference.descriptor, Descriptor) and not is_of_molecules(
-        reference
-    ):  # without thermal noise they are seen
+    is_crystal = reference.arrays.pbc.any() and not is_of_molecules(reference)
+    if isinstance(reference.descriptor, Descriptor) and is_crystal:  # without thermal noise they are seen
         unseen.append("a stacking fault or a twin in a hot crystal")
     if chemistry_advice(reference) is not None:
         unseen.append("which element sits where")

@@ -135,7 +135,7 @@ def held_out_neighbourhoods(
     scores = np.full(reference.n_environments, np.nan)
     scores[rows] = learnt.scores
     of_frames = reference.arrays.frame_group if frame_groups is None else frame_groups
-    return _collect_local(reference, scores, of_frames), learnt.landmarks
+    return _collect_local(reference, reference, scores, of_frames), learnt.landmarks
 
 
 def separate_neighbourhoods(reference: Reference, apart: Reference, threads: int | None) -> tuple[HeldOut, Landmarks]:
@@ -144,7 +144,7 @@ def separate_neighbourhoods(reference: Reference, apart: Reference, threads: int
     rows = rows_to_score(apart, np.arange(apart.n_environments), averaged=landmarks.averaged)
     scores = LocalScorer(reference, landmarks).scores(rows, apart.numbers, threads=threads)
     scores[~np.isfinite(scores)] = np.nan
-    return _collect_local(apart, scores, apart.arrays.frame_group), replace(landmarks, n_alone=0)
+    return _collect_local(reference, apart, scores, apart.arrays.frame_group), replace(landmarks, n_alone=0)
 
 
 def separate_frames(reference: Reference, apart: Reference, threads: int | None) -> HeldOut:
@@ -155,9 +155,11 @@ def separate_frames(reference: Reference, apart: Reference, threads: int | None)
     return _collect(reference, apart, dh, apart.arrays.frame_group, threads)
 
 
-def _collect_local(source: Reference, scores: NDArray[np.float64], groups: NDArray[np.int64]) -> HeldOut:
+def _collect_local(
+    reference: Reference, source: Reference, scores: NDArray[np.float64], groups: NDArray[np.int64]
+) -> HeldOut:
     """Numbers of the frames of `source` some of whose rows have a local score that is not NaN."""
-    frames, pair_distances = [], source.pair_distances()
+    frames, pair_distances = [], reference.pair_distances()
     by_frame = zip(*_rows_by_frame(source, source.arrays.frame_order), strict=True)
     chosen = [(int(index), atoms) for index, atoms in by_frame if not np.isnan(scores[atoms]).all()]
     for index, atoms in chosen:

@@ -209,7 +209,8 @@ def score_frames(
     ] = None,
     statistics: StatisticsOption = None,
     baseline_ps: Annotated[
-        float | None, Option(help="Judge mean dH and frame entropy by the first so many ps of the run itself.")
+        float | None,
+        Option(help="Judge averages over a frame (local_mean, local_tail) by the first so many ps of the run itself."),
     ] = None,
     max_temperature: Annotated[
         float | None, Option(metavar="K", help="A hotter frame counts as exploded; five times the median always.")

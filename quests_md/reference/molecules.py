@@ -23,8 +23,12 @@ def is_of_molecules(reference: Reference) -> bool:
 
     Such a frame has atoms of several elements. It has no periodic direction, or no chain of atoms, each within the
     cutoff of the next, leads from an atom to its own periodic image: a crystal, a slab, a wire or a liquid is no
-    molecule, however small its cell. Clusters of one element, of a metal say, are not meant.
+    molecule, however small its cell. Clusters of one element, of a metal say, are not meant. Where a
+    descriptor has centers or neighbors of some elements only, a reference does not hold whole frames, and the answer is
+    no.
     """
+    if reference.settings.get("centers") or reference.settings.get("neighbors"):
+        return False
     its = reference.arrays
     n_rows = np.bincount(its.atom_frame, minlength=reference.n_frames)
     n_elements = np.bincount(np.unique(its.frame_elements) // 256, minlength=reference.n_frames)

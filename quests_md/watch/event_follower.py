@@ -203,9 +203,10 @@ class EventFollower:
         if check.state == "invalid" or check.explosion:
             outcome = self._explode(check, findings)
         else:
-            outcome = self._close("exploded")
+            outcome, n_before = self._close("exploded"), self.n_outliers
             for channel in PATIENT:
                 outcome += self._update(channel, check, findings)
+            self.n_outliers = min(self.n_outliers, n_before + 1)  # one check, by however many triggers
         self.n_checks = check.frame + 1
         # a snapshot holds the numbers of a baseline that is still collected, and would be longer each time
         if self.n_checks % self._snapshot_every == 0 and (self.baseline is None or self.baseline.is_complete):

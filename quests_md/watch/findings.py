@@ -12,7 +12,7 @@ taken up again, the same answers are read back from that line, and the code that
 """
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 
 from quests_md._json import from_mapping, to_mapping
 from quests_md._words import many
-from quests_md.calibration import TAIL_SHARE
+from quests_md.calibration import BASELINE_STATISTICS, STATISTICS, TAIL_SHARE
 from quests_md.environments import clusters, coordination, identities
 from quests_md.judge import Judged
 from quests_md.records import Environment, EventKind, NearestEnvironment, has_cluster_alarm
@@ -87,8 +87,9 @@ class FrameFindings:
                     reason += "; the frame leaves the reference too, so this may be the nearest name for something else"
             else:
                 phase = None
-                changed = [name for name in check.alarms if not name.startswith("phase:")]
-                reason = f"unlike the run's own beginning: {', '.join(changed)}; which phase is not known"
+                changed = [name for name in check.alarms if name.removesuffix("_drift") in BASELINE_STATISTICS]
+                reason = f"unlike the run's own beginning: {', '.join(changed)}{self._where(changed)}"
+                reason += "; which phase is not known"
         self.used.setdefault("reason", {})[channel] = [reason, phase]
         return reason, phase
 
@@ -174,6 +175,23 @@ class FrameFindings:
             chosen[clusters(self.atoms, tail, self.reference.pair_distances())[0]] = True
         return chosen
 
+    def _where(self, alarms: Sequence[str]) -> str:
+        """On which scale local scores have changed, and where most; empty: none has, or no atom is above its level."""
+        tail = self.judged.tail
+        is_local = any(STATISTICS[name.removesuffix("_drift")].scale == "averaged" for name in alarms)
+        if not is_local or tail is None or not tail.any():
+            return ""
+        cluster = clusters(self.atoms, tail, self.reference.pair_distances())[0]
+        place = _centroid(self.atoms, cluster)
+        around = "" if place is None else f" around ({', '.join(f'{x:.1f}' for x in place)}) Å"
+        return f"; {self._scale()}, most strange{around}: {many(len(cluster), 'connected atom')} above the local level"
+
+    def _scale(self) -> str:
+        """What local scores are of."""
+        if not self.judged.averaged:
+            return "environments"
+        return f"neighbourhoods (each atom averaged with its {self.reference.settings.get('average', 12)} nearest)"
+
     def _of_neighbourhoods(self) -> str:
         """Which local scores make the check an alarm, and where, in words; empty: none does."""
         check, tail, names = self.judged.check, self.judged.tail, identities(self.atoms)
@@ -193,10 +211,7 @@ class FrameFindings:
             said.append(f"the mean over all atoms is {known['local_mean']:.2f} deviations")
         if not said:
             return ""
-        if not self.judged.averaged:
-            return f"environments unlike those known: {'; '.join(said)}"
-        n = self.reference.settings.get("average", 12)
-        return f"neighbourhoods (each atom averaged with its {n} nearest) unlike those known: {'; '.join(said)}"
+        return f"{self._scale()} unlike those known: {'; '.join(said)}"
 
     def _is_of_phase(self, channel: EventKind) -> bool:
         return channel == "transition" and self.judged.product is not None

@@ -342,12 +342,16 @@ def _levels_digest(calibration: Calibration) -> str:
     digest.update(repr(settings).encode())
     if calibration.is_local and calibration.landmarks is not None:
         landmarks = calibration.landmarks
+        if not landmarks.averaged:
+            digest.update(b"single environments")
         for array in (landmarks.rows, landmarks.usual, landmarks.scatter, np.array(landmarks.tail_level)):
             digest.update(np.ascontiguousarray(array).data)
     for null in calibration.nulls:
         digest.update(repr((null.statistic, null.element, null.side, null.values)).encode())
         digest.update(np.ascontiguousarray(null.scores, dtype=np.float64).data)
         digest.update(np.ascontiguousarray(null.sizes, dtype=np.int64).data)
+        if null.groups is not None:
+            digest.update(np.ascontiguousarray(null.groups, dtype=np.int64).data)
     return digest.hexdigest()
 
 

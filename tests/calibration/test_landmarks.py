@@ -273,3 +273,19 @@ def test_landmarks_of_another_reference_are_refused():
     landmarks, _ = learn_landmarks(reference, None, np.arange(6 * 32))
     with pytest.raises(MismatchError, match="landmarks are rows up to 191, the reference has 32"):
         LocalScorer(Reference.from_frames(frames[:1]), landmarks)
+
+
+def test_separate_frames_are_linked_as_checks_link_them():
+    """By the distances of the reference: those of frames that are wider would find larger clusters."""
+    reference = Reference.from_frames([copper(seed=i, rattle=0.1) for i in range(40)], bandwidth=H, groups="frame")
+    wide = []
+    for i in range(40):
+        atoms = copper(seed=100 + i, rattle=0.1)
+        atoms.set_cell(atoms.cell * 1.25, scale_atoms=True)
+        wide.append(atoms)
+    calibration = calibrate(reference, frames=wide, groups="frame", statistics=("local_cluster",))
+    (null,) = [null for null in calibration.nulls if null.statistic == "local_cluster"]
+    with Monitor(reference, calibration, log=None, on_error="raise") as monitor:
+        sizes = [monitor.check(atoms).statistic("local_cluster") for atoms in wide]
+    assert sorted(null.scores) == sorted(sizes[int(group)] for group in null.groups)
+    assert null.scores.max() > 0

@@ -97,3 +97,10 @@ def test_it_does_not_depend_on_how_a_reference_was_made(tmp_path):
     reference.save(tmp_path / "ethane.safetensors")
     assert is_of_molecules(Reference.load(tmp_path / "ethane.safetensors"))
     assert is_of_molecules(of(frames, descriptor=Descriptor(k=8, cutoff=4.0)))
+
+
+@pytest.mark.parametrize("named", [{"centers": ("O", "C")}, {"neighbors": ("O", "C")}], ids=["centers", "neighbors"])
+def test_of_frames_that_are_not_kept_whole_nothing_is_said(named):
+    """Where atoms are missing a percolating cell looks like a molecule, and a large molecule like a small one."""
+    frames = [boxed(molecule("CH3CH2OH"))] * 2
+    assert not is_of_molecules(of(frames, descriptor=Descriptor(k=4, cutoff=5.0, **named)))
