@@ -6,23 +6,31 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 from scipy.stats import t as student
 
 from quests_md._arguments import check_positive
+from quests_md._words import many
 from quests_md.calibration import STATISTICS, NullScores, as_released, level_of
 from quests_md.judge import GROWN, GROWTH
 from quests_md.records import Check
 
+from .correlation import n_independent
 from .cusum import RUN_LENGTHS, Cusum, OwnScale
 
-__all__ = ["Baseline", "OwnClusters", "n_independent"]
+__all__ = ["FEWEST_CHECKS", "Baseline", "OwnClusters"]
 
-#: Fewest independent checks that say anything about scatter.
-FEWEST = 10
+#: Fewest independent checks that say anything about scatter, counted by `n_independent`, which is on the safe side.
+FEWEST = 5
 
-#: Correlation below which checks count as independent.
-NEGLIGIBLE = 0.05
+#: Fewest checks, none correlated, that count as FEWEST independent ones.
+FEWEST_CHECKS = 12
+
+#: Checks that are enough where they are correlated over a few.
+MANY_CHECKS = 50
+
+#: Checks that are out by mistake by drift, for one block of those out by level and drift, times the rate: an alarm of
+#: drift comes once in 1/rate^2 blocks and lasts one or two. The level leaves it that much of the rate.
+DRIFT_LASTS = 1.5
 
 #: Scatter in nats up to which numbers count as constant; constant numbers are judged as if they scattered by that much.
 #: Frames whose environments are all far apart have the entropy log N to 1e-13, and any drop from there says something.
@@ -51,8 +59,9 @@ class Baseline:
     """Collects statistics in the first `duration_ps` of a run and judges their later values by these, two-sided.
 
     A value is out beyond mean -+ t s sqrt(1 + 1/m): the prediction interval of normal numbers, with m the number of
-    independent checks in the baseline (from their measured autocorrelation) and t the Student quantile with m - 1
-    degrees of freedom. Counts of atoms are judged by twice their root, which is nearly normal.
+    independent checks in the baseline (from their measured autocorrelation, on the safe side: `n_independent`) and t
+    the Student quantile with m - 1 degrees of freedom. Counts of atoms are judged by twice their root, which is nearly
+    normal.
 
     A slow drift is looked for with `Cusum` on means of blocks of checks, which `OwnScale` turns into normal numbers:
     its mean and deviation are those of the baseline at first, and of all blocks in control later. An alarm of drift
@@ -61,7 +70,7 @@ class Baseline:
 
     `rate` is that of checks out by mistake, by all statistics together. The trigger counts a statistic as back
     `release` nats below its level; values half of the way from the level to the mean are given as back, too. A
-    statistic with less than `fewest` independent checks is not judged.
+    statistic with less than `fewest` independent checks is not judged, which `warning` says.
     """
 
     def __init__(
@@ -77,6 +86,8 @@ class Baseline:
         """Checks that share the rate, where it is a rate per nanosecond or run; read when the baseline is complete."""
         self.text: str | None = None
         """What the baseline has found, in words, once it is complete."""
+        self.warning: str | None = None
+        """Which statistics it cannot judge, and what to give, in words; None: there are none."""
         self._start_ps: float | None = None
         self._series: dict[str, list[float]] = {name: [] for name in statistics}
         self._judged: dict[str, _Judged] = {}
@@ -89,6 +100,24 @@ class Baseline:
     def fresh(self) -> "Baseline":
         """A baseline of the same settings that has seen nothing."""
         return Baseline(self.statistics, self.duration_ps, self.rate, self.release, fewest=self.fewest)
+
+    def forecast(self, check_ps: float | None) -> str:
+        """Whether checks that are so many ps apart (None: it is not known) will be enough, in words."""
+        names, beginning = ", ".join(self.statistics), f"the first {self.duration_ps:g} ps"
+        often = f"check every {self.duration_ps / MANY_CHECKS:.2g} ps or more often"
+        if check_ps is None:
+            return f"{beginning} judge {names} if they hold {MANY_CHECKS} checks or more: {often}"
+        n = math.floor(self.duration_ps / check_ps * (1 + 1e-9)) + 1
+        text = f"{many(n, 'check')} in {beginning} (one every {check_ps:.3g} ps)"
+        or_longer = f"{often}, or give baseline_ps={_rounded_up(MANY_CHECKS * check_ps):g}"
+        if n < FEWEST_CHECKS:
+            return (
+                f"TOO FEW CHECKS: {text}; {FEWEST_CHECKS} are needed even where none are correlated, so that NOTHING "
+                f"WILL JUDGE {names}: {or_longer}"
+            )
+        if n < MANY_CHECKS:
+            return f"{text} judge {names}, but only if they are hardly correlated; to be sure {or_longer}"
+        return f"{text} judge {names}"
 
     def update(self, values: Mapping[str, float | None], time_ps: float) -> dict[str, float]:
         """Take the statistics of one check; return how far each is beyond its level, above 0 where it is out.
@@ -163,15 +192,17 @@ class Baseline:
 
     def _finish(self) -> None:
         each = self.rate / self.n_checks / max(len(self.statistics), 1)
-        lines = [f"baseline of {self.duration_ps:g} ps complete"]
+        by_level = each / (1 + DRIFT_LASTS * each)
+        lines, too_few = [f"baseline of {self.duration_ps:g} ps complete"], []
         for name, series in self._series.items():
             x = np.array(series)
             m = float(len(x)) if len(x) and x.std() <= CONSTANT else n_independent(x)
             if m < self.fewest:
                 lines.append(f"{name}: {len(x)} checks, {m:.1f} independent: too few, not judged by it")
+                too_few.append((name, len(x), m))
                 continue
             deviation = max(float(x.std() * math.sqrt(m / (m - 1))), CONSTANT)
-            reach = float(student.isf(each / 2, m - 1)) * deviation * math.sqrt(1 + 1 / m)
+            reach = float(student.isf(by_level / 2, m - 1)) * deviation * math.sqrt(1 + 1 / m)
             mean = float(x.mean())
             per_block = max(1, math.ceil(2 * len(x) / m)) if m < len(x) else 1
             shrink = math.sqrt(len(x) / m / per_block)
@@ -183,6 +214,21 @@ class Baseline:
                 f"drift: means of {per_block} checks, one false alarm in {cusum.run_length * per_block:.0f} checks"
             )
         self.text = "; ".join(lines)
+        self.warning = self._warning(too_few) if too_few else None
+
+    def _warning(self, too_few: Sequence[tuple[str, int, float]]) -> str:
+        """What it means that statistics have too few checks: name, checks, independent ones of each."""
+        n, m = min(((n, m) for _, n, m in too_few), key=lambda found: found[1])
+        names = ", ".join(name for name, _, _ in too_few)
+        text = (
+            f"baseline_ps={self.duration_ps:g}: NOTHING JUDGES {names} in this run: {many(n, 'check')} in "
+            f"{self.duration_ps:g} ps count as {m:.1f} independent, {self.fewest} are needed; "
+        )
+        if n < FEWEST_CHECKS:
+            factor = math.ceil(2 * FEWEST_CHECKS / max(n, 1))
+            return text + f"check {factor} times as often, or give baseline_ps={factor * self.duration_ps:g}"
+        longer = _rounded_up(2 * self.duration_ps * self.fewest / m)
+        return text + f"they are correlated: give baseline_ps={longer:g} or more; checking more often does not help"
 
 
 class OwnClusters:
@@ -232,22 +278,10 @@ def _range(name: str, low: float, high: float) -> str:
     return f"{low:.3f} ... {high:.3f} {unit}"
 
 
-def n_independent(x: NDArray[np.float64]) -> float:
-    """Number of independent values in a correlated series: n / (1 + 2 sum of the autocorrelation until it vanishes)."""
-    n = len(x)
-    if n < 2:
-        return float(n)
-    change = x - x.mean()
-    variance = float((change * change).mean())
-    if variance == 0:
-        return 1.0
-    inefficiency = 1.0
-    for lag in range(1, n // 2):
-        c = float((change[:-lag] * change[lag:]).mean()) / variance
-        if c < NEGLIGIBLE:
-            break
-        inefficiency += 2 * c
-    return n / inefficiency
+def _rounded_up(x: float) -> float:
+    """A number rounded up to two digits."""
+    unit = 10.0 ** (math.floor(math.log10(x)) - 1)
+    return math.ceil(x / unit - 1e-9) * unit
 
 
 def _own_level(sizes: Sequence[int], n_atoms: int, rate: float) -> float:

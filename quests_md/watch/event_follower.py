@@ -121,6 +121,8 @@ class EventFollower:
             judged = self._judge_explosion(self._judge_by_baseline(judged))
             if self.baseline is not None and self.baseline.is_complete and not was_complete:
                 notes.append(("info", str(self.baseline.text)))
+                if self.baseline.warning is not None:
+                    notes.append(("warning", self.baseline.warning))
         check = judged.check
         is_outside = max(self._excesses("novel", check).values(), default=-math.inf) > 0
         findings = FrameFindings(judged, atoms, self.reference, is_outside)

@@ -16,6 +16,8 @@ from quests_md.judge import Judge, Judged
 from quests_md.records import Check
 from quests_md.reference import chemistry_advice
 
+from .baseline import Baseline
+
 __all__ = ["preflight_text", "warm_up"]
 
 #: Letters of a line.
@@ -39,7 +41,7 @@ def warm_up(judge: Judge) -> None:
         reference.is_covered(reference.rows[:1], 0.0, numbers=z)
 
 
-def preflight_text(judge: Judge, start: Judged, atoms: Atoms) -> str:
+def preflight_text(judge: Judge, start: Judged, atoms: Atoms, baseline: Baseline | None = None) -> str:
     """The pre-flight block for a start structure."""
     reference = judge.reference
     lines = [f"quests_md {__version__}: pre-flight"]
@@ -66,6 +68,8 @@ def preflight_text(judge: Judge, start: Judged, atoms: Atoms) -> str:
     add("levels", judge.promise(np.asarray(atoms.numbers)[reference.is_center(atoms.numbers)]))
     if judge.confirm is not None:
         add("confirm", _confirm_text(judge.confirm, atoms))
+    if baseline is not None:
+        add("baseline", baseline.forecast(judge.check_ps))
     if judge.phases is not None:
         add("phases", judge.phases.describe())
     check = start.check

@@ -184,7 +184,10 @@ class Run:
             lines.append(self.follower.snapshot(check))
         is_written = log.write(*lines)
         for level, text in taken.notes:
-            log.note(level, text)
+            if level == "warning":
+                log.warn(text)
+            else:
+                log.note(level, text)
         self._note_changes(previous, check)
         if taken.judged.unanswered:
             message = f"the second reference (confirm) could not answer: {taken.judged.unanswered}"
@@ -350,7 +353,7 @@ class Watch:
         judged = judge.judge(atoms, step=0, frame=0, averaged=averaged)
         if judge.confirm is not None and judged.check.confirm_excess is None:
             judge.confirm.judge(atoms, step=0, frame=0)  # what is wrong with its calculator is to be known now
-        text = preflight_text(judge, judged, atoms)
+        text = preflight_text(judge, judged, atoms, self.settings.baseline)
         text += f"\n  {'kernels':<10} {'loaded' if cached else 'compiled'} in {time.perf_counter() - start:.1f} s"
         say(text)
         self.log.note("info", text)

@@ -105,6 +105,11 @@ class RunLog:
         if self._say_once(message, then):
             self.note("error", f"{message}; {then}")
 
+    def warn(self, message: str) -> None:
+        """Say through the logger, and note, what is to be known now."""
+        _logger.warning("quests_md: %s", message)
+        self.note("warning", message)
+
     def close(self) -> None:
         """Force the log to the disk and close it."""
         if self._log is not None:

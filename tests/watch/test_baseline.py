@@ -12,7 +12,8 @@ from systems import FS, H, cold_reference, copper, level_at, null_of, verlet
 
 from quests_md import Monitor, Reference, Trigger, calibrate, read_log, score_trajectory
 from quests_md.calibration import DEFAULT_STATISTICS
-from quests_md.watch.baseline import Baseline, n_independent
+from quests_md.watch.baseline import FEWEST_CHECKS, Baseline
+from quests_md.watch.correlation import n_independent
 from quests_md.watch.cusum import Cusum
 
 
@@ -47,12 +48,23 @@ def excesses(baseline, values, name="dh_mean"):
     return np.array([[x[name], x[f"{name}_drift"]] for x in found])
 
 
-@pytest.mark.parametrize("n", [10, 20, 100])
+def of_level(rate):
+    """The part of a rate that alarms of drift leave to the level."""
+    return rate / (1 + 1.5 * rate)
+
+
+def interval(series, rate):
+    """Half the width of the prediction interval, by as many numbers as are independent."""
+    m = naive_independent(series)
+    deviation = np.std(series) * math.sqrt(m / (m - 1))
+    return stats.t.ppf(1 - of_level(rate) / 2, df=m - 1) * deviation * math.sqrt(1 + 1 / m)
+
+
+@pytest.mark.parametrize("n", [14, 20, 100])
 @pytest.mark.parametrize("rate", [0.3, 0.02])
 def test_the_level_is_the_prediction_interval_of_normal_numbers(n, rate):
     series = alternating(n)
-    t = stats.t.ppf(1 - rate / 2, df=n - 1)
-    reach = t * np.std(series, ddof=1) * math.sqrt(1 + 1 / n)
+    reach = interval(series, rate)
     high, low = series.mean() + reach, series.mean() - reach
     middle, quarter = (series.mean(), -reach), (high - 0.25 * reach, -0.25 * reach)
     for value, expected in ((high + 1, 1.0), (low - 2.5, 2.5), middle, quarter):
@@ -60,7 +72,9 @@ def test_the_level_is_the_prediction_interval_of_normal_numbers(n, rate):
     assert excesses(fed(series, rate), [math.inf])[0, 0] == math.inf
     baseline = fed(series, rate)
     excesses(baseline, [0.0])
-    assert f"dh_mean: {low:.3f} ... {high:.3f} nats (normal; {n} of {n} independent)" in baseline.text
+    m = naive_independent(series)
+    assert f"dh_mean: {low:.3f} ... {high:.3f} nats (normal; {m:.0f} of {n} independent)" in baseline.text
+    assert baseline.warning is None
 
 
 def test_statistics_and_checks_share_the_rate():
@@ -89,25 +103,47 @@ def test_below_the_level_half_of_the_way_counts_as_released(release):
 
 
 def naive_independent(x):
-    x = np.asarray(x) - np.mean(x)
-    variance = sum(x * x) / len(x)
+    x, n = np.asarray(x) - np.mean(x), len(x)
+    variance = sum(x * x) / n
+    measured = [sum(x[i] * x[i + lag] for i in range(n - lag)) / (n - lag) / variance for lag in range(1, n // 2)]
     total = 1.0
-    for lag in range(1, len(x) // 2):
-        products = [x[i] * x[i + lag] for i in range(len(x) - lag)]
-        c = sum(products) / len(products) / variance
-        if c < 0.05:
-            break
-        total += 2 * c
-    return len(x) / total
+    for _ in range(21):
+        error, total = min(total / n, 0.5) if _ else 0.0, 1.0
+        for c in measured:
+            c = c * (1 - error) + error
+            if c < 0.05:
+                break
+            total += 2 * c
+    p = max(measured[0], 0.0)
+    p = min(p + (1 + 3 * p) / n, 1)
+    p += math.sqrt((1 - p * p) / n)
+    least = (1 + p) / (1 - p) if p < 1 else math.inf
+    return n / min(max(total, least), n)
 
 
 @pytest.mark.parametrize("phi", [0.0, 0.5, 0.9])
 def test_correlated_checks_count_as_fewer(phi):
-    x = ar1(500, phi, 3)
-    assert n_independent(x) == pytest.approx(naive_independent(x))
-    counts = [n_independent(ar1(2000, phi, seed)) for seed in range(20)]
-    assert np.mean(counts) == pytest.approx(2000 * (1 - phi) / (1 + phi), rel=0.15)
+    for n in (30, 500):
+        x = ar1(n, phi, 3)
+        assert n_independent(x) == pytest.approx(naive_independent(x))
+    counts = [n_independent(ar1(20_000, phi, seed)) for seed in range(20)]
+    assert 0.85 < np.mean(counts) / (20_000 * (1 - phi) / (1 + phi)) <= 1
     assert (n_independent(np.array([])), n_independent(np.array([1.0])), n_independent(np.ones(9))) == (0, 1, 1)
+
+
+@pytest.mark.parametrize(("tau", "n"), [(1, 20), (2, 50), (5, 100), (10, 200), (20, 400)])
+def test_the_count_is_on_the_safe_side(tau, n):
+    """Short series seem less correlated than they are; more independent numbers than there are is the rare mistake."""
+    phi = math.exp(-1 / tau)
+    true = n * (1 - phi) / (1 + phi)
+    counts = np.array([n_independent(ar1(n, phi, seed)) for seed in range(200)])
+    assert np.mean(counts) < 0.9 * true
+    assert np.mean(counts > 1.5 * true) < 0.05
+
+
+def test_so_few_checks_are_never_enough():
+    for n in (FEWEST_CHECKS - 1, FEWEST_CHECKS):
+        assert (n_independent(alternating(n)) >= 5) == (n == FEWEST_CHECKS)
 
 
 @pytest.mark.parametrize(("phi", "n"), [(0.0, 50), (0.0, 200), (0.5, 200), (0.8, 600)])
@@ -125,6 +161,24 @@ def test_the_rate_is_kept_in_normal_correlated_series(phi, n):
     assert drift <= rate / 4 + 3 * error[1]  # an alarm of drift stays for a while; all of that is counted
 
 
+@pytest.mark.parametrize("rate", [0.005, 0.05])
+@pytest.mark.parametrize("tau", [2, 5, 10])
+def test_drift_in_correlated_series_keeps_its_share(tau, rate):
+    """It was out in 1.4 to 2.6 % of checks where 0.5 % were asked; runs whose baseline cannot judge have no alarm."""
+    n, after, phi = 200, 600, math.exp(-1 / tau)
+    out = []
+    for seed in range(50):
+        series = ar1(n + after, phi, 500 + seed)
+        baseline = fed(series[:n], rate)
+        if baseline.update({"dh_mean": series[n]}, 1e5):
+            out.append((excesses(baseline, series[n + 1 :]) > 0).mean(axis=0))
+    assert len(out) > 20
+    levels, drift = np.mean(out, axis=0)
+    error = np.std(out, axis=0) / math.sqrt(len(out))
+    assert levels <= rate + 3 * error[0]
+    assert drift <= rate / 4 + 3 * error[1]
+
+
 @pytest.mark.parametrize("sign", [1, -1])
 @pytest.mark.parametrize("phi", [0.0, 0.7])
 def test_a_step_of_the_mean_is_seen_at_once_on_both_sides(sign, phi):
@@ -132,7 +186,7 @@ def test_a_step_of_the_mean_is_seen_at_once_on_both_sides(sign, phi):
     found = excesses(fed(series), sign * 8.0 + ar1(40, phi, 6))
     assert (found[:, 0] > 0).all()
     assert found[-1, 1] > 0  # and by its drift, with the first block
-    assert (found[0, 1] < 0) == (phi > 0)
+    assert found[0, 1] < 0
 
 
 @pytest.mark.parametrize("sign", [1, -1])
@@ -148,7 +202,7 @@ def test_what_is_too_small_for_the_level_is_seen_by_drift(sign, step):
         assert found[:, 1].any()
         first.append([np.append(column[2:], True).argmax() for column in found.T])
     level, drift = np.median(first, axis=0)
-    assert drift < 0.8 * level
+    assert drift < 0.85 * level
 
 
 @pytest.mark.parametrize(("phi", "n"), [(0.0, 20), (0.0, 50), (0.5, 40), (0.5, 100)])
@@ -207,15 +261,19 @@ def test_an_alarm_of_drift_lasts_until_the_mean_is_back():
 
 
 @pytest.mark.parametrize(
-    ("series", "words"),
+    ("series", "words", "advice"),
     [
-        ([], "0 checks, 0.0 independent: too few, not judged by it"),
-        ([1.0, 2.0, 1.0, 2.0], "4 checks, 4.0 independent: too few"),
-        (np.linspace(0, 1, 40), "40 checks, 2.5 independent: too few"),
+        (
+            [],
+            "0 checks, 0.0 independent: too few, not judged by it",
+            "check 24 times as often, or give baseline_ps=24000",
+        ),
+        (alternating(8), "8 checks, 2.8 independent", "check 3 times as often, or give baseline_ps=3000"),
+        (np.linspace(0, 1, 40), "40 checks, 1.0 independent", "they are correlated: give baseline_ps=10000 or more"),
     ],
-    ids=["none", "four", "all correlated"],
+    ids=["none", "eight", "all correlated"],
 )
-def test_too_few_independent_checks_are_no_judge(series, words):
+def test_too_few_independent_checks_are_no_judge(series, words, advice):
     baseline = Baseline(("dh_mean",), 1000.0, 0.01, 0.5)
     for i, value in enumerate(series):
         baseline.update({"dh_mean": value}, float(i))
@@ -225,6 +283,42 @@ def test_too_few_independent_checks_are_no_judge(series, words):
     assert baseline.is_complete
     assert baseline.text.startswith("baseline of 1000 ps complete; dh_mean: ")
     assert words in baseline.text
+    assert baseline.warning.startswith("baseline_ps=1000: NOTHING JUDGES dh_mean in this run: ")
+    assert advice in baseline.warning
+
+
+@pytest.mark.parametrize(
+    ("check_ps", "words"),
+    [
+        (None, "the first 20 ps judge dh_mean if they hold 50 checks or more: check every 0.4 ps or more often"),
+        (5.0, "TOO FEW CHECKS: 5 checks in the first 20 ps (one every 5 ps); 12 are needed"),
+        (5.0, "NOTHING WILL JUDGE dh_mean: check every 0.4 ps or more often, or give baseline_ps=250"),
+        (1.0, "21 checks in the first 20 ps (one every 1 ps) judge dh_mean, but only if they are hardly correlated"),
+        (0.1, "201 checks in the first 20 ps (one every 0.1 ps) judge dh_mean"),
+    ],
+)
+def test_whether_the_checks_will_do_is_said_beforehand(check_ps, words):
+    assert words in Baseline(("dh_mean",), 20.0, 0.01, 0.5).forecast(check_ps)
+
+
+def test_preflight_says_that_the_baseline_will_have_too_few_checks(reference):
+    calibration = calibrate(reference, statistics=("dh_mean",))
+    dyn = verlet(copper(temperature_K=300, rattle=0.02, calc=EMT()))
+    with Monitor(reference, calibration, baseline_ps=0.5, log=None) as monitor:
+        monitor.attach(dyn, 20)
+        text = " ".join(monitor.preflight(dyn.atoms).split())
+    assert "baseline TOO FEW CHECKS: 6 checks in the first 0.5 ps (one every 0.1 ps)" in text
+
+
+def test_the_warning_names_the_statistics_that_nothing_judges():
+    baseline = Baseline(("dh_mean", "dh_q99", "frame_entropy"), 59.5, 0.01, 0.5)
+    for i, value in enumerate(alternating(60)):
+        baseline.update({"dh_mean": value, "dh_q99": float(i), "frame_entropy": float(i)}, float(i))
+    assert set(baseline.update({"dh_mean": 0.0, "dh_q99": 0.0, "frame_entropy": 0.0}, 99.0)) == {
+        "dh_mean",
+        "dh_mean_drift",
+    }
+    assert "NOTHING JUDGES dh_q99, frame_entropy in this run" in baseline.warning
 
 
 @pytest.mark.parametrize("n", [10, 100])
@@ -359,20 +453,24 @@ def test_checks_of_a_run_share_the_rate_of_the_baseline(reference, per, checks, 
         check = monitor.check(warm(7, 1.05), time_ps=10.0)
     m = naive_independent(values)
     # one of two statistics, one of two sides
-    t = stats.t.isf(0.1 / 2 / 2 / factor, m - 1)
+    t = stats.t.isf(of_level(0.1 / 2 / factor) / 2, m - 1)
     reach = t * np.std(values) * math.sqrt(m / (m - 1)) * math.sqrt(1 + 1 / m)
     assert "dh_mean" in check.alarms
     assert check.trigger_excess == pytest.approx(check.dh_mean - np.mean(values) - reach)
 
 
-def test_a_baseline_that_is_too_short_says_so_and_judges_nothing(tmp_path, reference):
+def test_a_baseline_that_is_too_short_says_so_and_judges_nothing(tmp_path, reference, caplog):
     path = tmp_path / "run.jsonl"
     calibration = calibrate(reference, statistics=("dh_mean",))
     with Monitor(reference, calibration, statistics=("dh_mean",), baseline_ps=0.25, log=path) as monitor:
         checks = watch(monitor, [warm(i, 1.03) for i in range(6)])
     assert [check.state for check in checks] == ["out"] * 3 + ["in"] * 3
     assert checks[-1].trigger_excess == -math.inf
-    assert any("3 checks, 3.0 independent: too few" in note["message"] for note in read_log(path).notes)
+    log = read_log(path)
+    assert any("3 checks, 1.0 independent: too few" in note["message"] for note in log.notes)
+    (warning,) = [note["message"] for note in log.notes if note["level"] == "warning"]
+    assert "NOTHING JUDGES dh_mean" in warning
+    assert warning in caplog.text  # on the screen too, at once
 
 
 def test_invalid_frames_are_not_part_of_the_baseline(reference):
