@@ -132,7 +132,7 @@ def info(
     reference = Reference.load(file)
     _print_reference(reference)
     auto = reference.auto_bandwidth()
-    found = f"{auto} 1/Å" if auto else "none between 0.003 and 0.3 1/Å: copies among the groups, or too few of them"
+    found = f"{auto} 1/Å" if auto else "none between 0.003 and 0.3 1/Å, as is usual for crystals"
     echo(fold(f"likeliest h {found} (--bandwidth auto)", sys.stdout, indent=12))
     if verify:
         echo("content     equals the checksums written at save")

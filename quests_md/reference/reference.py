@@ -252,8 +252,9 @@ class Reference(KnownRows):
         chosen = self.auto_bandwidth(threads=threads) if bandwidth == "auto" else check_bandwidth(bandwidth)
         if chosen is None:
             raise ValueError(
-                "bandwidth: 'auto' found no best value between 0.003 and 0.3 1/Å: too few groups of frames, or "
-                "groups that are copies of each other; give a number, 0.015 is usual"
+                "bandwidth: 'auto' found no best value between 0.003 and 0.3 1/Å: the likelihood grows down to "
+                "the smallest, as it does for crystals and for copies, or there are too few groups of frames; give a "
+                "number, 0.015 is usual"
             )
         arrays = replace(self.arrays, score_row=None, score=None)
         settings = self.settings | {"bandwidth": chosen}
