@@ -1,7 +1,7 @@
 """Watch atomistic MD by the differential entropy of atomic environments."""
 
 from ._version import __version__ as __version__
-from .calibration import Calibration, calibrate
+from .calibration import Calibration, ErrorCalibration, ExpectedErrors, calibrate, calibrate_errors
 from .engine import delta_entropy, diversity, entropy, overlap
 from .environments import Descriptor, Minimised, TimeAveraged
 from .errors import (
@@ -26,7 +26,9 @@ __all__ = [
     "Check",
     "Cusum",
     "Descriptor",
+    "ErrorCalibration",
     "Event",
+    "ExpectedErrors",
     "FileFormatError",
     "FrameError",
     "Log",
@@ -42,6 +44,7 @@ __all__ = [
     "Trigger",
     "UnsuitableFrameError",
     "calibrate",
+    "calibrate_errors",
     "delta_entropy",
     "diversity",
     "entropy",

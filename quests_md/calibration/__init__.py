@@ -4,7 +4,9 @@ from .advice import bandwidth_advice
 from .calibrating import DEFAULT_STATISTICS, calibrate
 from .calibration import Calibration
 from .detection_power import Power, power, sight
+from .error_calibration import ErrorCalibration, calibrate_errors
 from .file import SCHEMA
+from .labels import ExpectedErrors
 from .landmarks import LocalScorer
 from .levels import Kind, Level, Mode, NullScores, as_released, count_excess, kind_of, level_of, rate_of
 from .null_scores import TAIL_SHARE
@@ -29,6 +31,8 @@ __all__ = [
     "STATISTICS",
     "TAIL_SHARE",
     "Calibration",
+    "ErrorCalibration",
+    "ExpectedErrors",
     "FrameNumbers",
     "Kind",
     "Level",
@@ -39,6 +43,7 @@ __all__ = [
     "as_released",
     "bandwidth_advice",
     "calibrate",
+    "calibrate_errors",
     "count_excess",
     "frame_entropy",
     "kind_of",

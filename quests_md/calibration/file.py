@@ -10,11 +10,12 @@ from typing import Any
 import numpy as np
 from ase.data import atomic_numbers, chemical_symbols
 
-from quests_md._arguments import check_choice, check_share
+from quests_md._arguments import check_choice, check_positive, check_share
 from quests_md._files import replacing
 from quests_md.errors import FileFormatError
 from quests_md.reference import shortened
 
+from .labels import Labels
 from .landmarks import Landmarks
 from .levels import PERS, BlockTimes, Mode, NullScores
 from .statistics import STATISTICS, check_statistics
@@ -24,6 +25,9 @@ __all__ = ["SCHEMA", "read", "write"]
 #: Version of the calibration file. A newer one is refused; the second, which has no landmarks, is read.
 SCHEMA = 3
 OLDEST = 2
+
+#: What a file says it is. Files with labels say something else, so that versions that know of none refuse them.
+TYPE, TYPE_WITH_LABELS = "quests_md calibration", "quests_md calibration of errors"
 
 #: Most atoms of a typical frame that a file may name: so many numbers are made of it.
 MOST_ATOMS = 10_000_000
@@ -38,11 +42,14 @@ MODES: dict[str, tuple[Mode, ...]] = {"full": ("full",), "proven": ("proven",), 
 PLAIN = "fingerprint", "false_alarms", "per", "statistics", "n_groups", "how", "checks"
 NULL_PLAIN = "statistic", "element", "side", "values"
 
+#: Further fields of a calibration with labels that are in the file as they are.
+OF_LABELS = "tolerance", "share"
+
 
 def write(path: str | os.PathLike[str], fields: Mapping[str, Any]) -> None:
     """Write the fields of a calibration, by name, whole or not at all."""
     content = {
-        "type": "quests_md calibration",
+        "type": TYPE_WITH_LABELS if "labels" in fields else TYPE,
         "schema": SCHEMA,
         **{name: fields[name] for name in PLAIN},
         "frame_atoms": fields["n_atoms"],
@@ -58,6 +65,8 @@ def write(path: str | os.PathLike[str], fields: Mapping[str, Any]) -> None:
         ],
         "landmarks": None if fields["landmarks"] is None else _landmarks_content(fields["landmarks"]),
     }
+    if "labels" in fields:
+        content |= {name: fields[name] for name in OF_LABELS} | {"labels": fields["labels"].content()}
     with replacing(path) as temporary:
         temporary.write_text(json.dumps(content, indent=1, allow_nan=False) + "\n", encoding="utf-8")
 
@@ -80,7 +89,7 @@ def read(path: str | os.PathLike[str]) -> dict[str, Any]:
 
 def _fields(content: Any) -> dict[str, Any]:
     """The fields of a calibration out of a JSON text of anyone; raises many kinds of errors for what is none."""
-    if content["type"] != "quests_md calibration":
+    if content["type"] not in (TYPE, TYPE_WITH_LABELS):
         raise FileFormatError(f"expected a quests_md calibration, got {shortened(repr(content['type']))}")
     if not OLDEST <= content["schema"] <= SCHEMA:
         todo = "update quests_md" if content["schema"] > SCHEMA else "calibrate again"
@@ -94,7 +103,14 @@ def _fields(content: Any) -> dict[str, Any]:
     frame_atoms = _count("frame_atoms", content["frame_atoms"], most=MOST_ATOMS)
     if frame_atoms == 0 and any(len(null.scores) for null in nulls):
         raise ValueError("frame_atoms: expected a positive number, since there are scores, got 0")
-    return {
+    labels: dict[str, Any] = {}
+    if content["type"] == TYPE_WITH_LABELS:
+        labels = {
+            "tolerance": check_positive("tolerance", _number("tolerance", content["tolerance"]), "force error"),
+            "share": check_share("share", content["share"]),
+            "labels": Labels.from_content(content["labels"]),
+        }
+    return labels | {
         "fingerprint": _text("fingerprint", content["fingerprint"]),
         "false_alarms": check_share("false_alarms", content["false_alarms"], "rate between 0 and 1"),
         "per": check_choice("per", content["per"], PERS),

@@ -14,8 +14,10 @@ import typer
 from quests_md._version import __version__
 from quests_md.errors import QuestsMDError
 
-from .commands import ExitCode, build, info, list_events, merge, score_frames, set_levels, tell
+from .arguments import tell
+from .commands import ExitCode, build, info, list_events, merge, score_frames, set_levels
 from .demo import show_demo
+from .error_levels import set_error_levels
 
 __all__ = ["app", "main"]
 
@@ -93,6 +95,7 @@ for _group, _name, _function in (
     (reference_app, "info", info),
     (reference_app, "merge", merge),
     (app, "calibrate", set_levels),
+    (app, "calibrate-errors", set_error_levels),
     (app, "score", score_frames),
     (app, "events", list_events),
 ):

@@ -1,24 +1,28 @@
 """The commands but for the demo: each checks its options, calls one function of the library, and prints or writes."""
 
-import inspect
-import os
 import sys
-import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from enum import IntEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 from typer import Argument, Exit, Option, echo
 
-from quests_md._arguments import check_bandwidth, check_folder, check_integer
+from quests_md._arguments import check_bandwidth, check_integer
 from quests_md._json import dumps
 from quests_md._progress import track
 from quests_md._words import many
-from quests_md.calibration import DEFAULT_STATISTICS, STATISTICS, Calibration, calibrate, power, sight
+from quests_md.calibration import (
+    DEFAULT_STATISTICS,
+    STATISTICS,
+    Calibration,
+    calibrate,
+    power,
+    sight,
+)
 from quests_md.environments import Descriptor
 from quests_md.hosts import score_trajectory
-from quests_md.io import count_frames, expand_sources
+from quests_md.io import count_frames
 from quests_md.log import Log, read_log, require_new_log
 from quests_md.monitor import Monitor
 from quests_md.records import KINDS, Check, Event
@@ -40,27 +44,32 @@ from quests_md.show import (
 )
 from quests_md.watch import Trigger, save_frame, sentinel
 
+from .arguments import (
+    REFERENCE_SUFFIX,
+    FramesArgument,
+    ThreadsOption,
+    check_frames,
+    check_output,
+    default_of,
+    open_reference,
+    split_names,
+    tell,
+)
+
 if TYPE_CHECKING:  # importing matplotlib takes half a second
     from matplotlib.figure import Figure
 
-__all__ = ["ExitCode", "build", "info", "list_events", "merge", "score_frames", "set_levels", "tell"]
-
-#: How the name of a reference file ends.
-REFERENCE_SUFFIX = ".safetensors"
+__all__ = ["ExitCode", "build", "info", "list_events", "merge", "score_frames", "set_levels"]
 
 FailOption = Annotated[
     bool, Option("--fail-on-event", help="Exit with 3 after an event (novel or transition), 4 after an explosion.")
 ]
-ThreadsOption = Annotated[int | None, Option(help="Threads; default: the cores there are.")]
 StatisticsOption = Annotated[
     str | None,
     Option(
         help=f"Numbers that raise alarms: 'all', or some of {','.join(STATISTICS)}; "
         f"default: {','.join(DEFAULT_STATISTICS)}."
     ),
-]
-FramesArgument = Annotated[
-    list[str], Argument(metavar="FRAMES", help="Files ASE can read, globs, slices: train.xyz 'run*.traj@::10'.")
 ]
 
 
@@ -74,16 +83,11 @@ class ExitCode(IntEnum):
     INTERRUPTED = 130
 
 
-def _default(function: Callable[..., Any], argument: str) -> Any:
-    """The default that a function of the library has for an argument, so that the command line does not repeat it."""
-    return inspect.signature(function).parameters[argument].default
-
-
 #: Bandwidth in 1/Å unless one is given, in words.
 DEFAULT_BANDWIDTHS = f"{Descriptor().bandwidth}, of averaged rows {Descriptor(average=12).bandwidth}"
 
 #: Rate of false alarms that is asked for unless another one is given.
-FALSE_ALARMS: float = _default(calibrate, "false_alarms")
+FALSE_ALARMS: float = default_of(calibrate, "false_alarms")
 
 
 def build(
@@ -99,7 +103,7 @@ def build(
     bandwidth: Annotated[
         str | None, Option(help=f"Bandwidth h in 1/Å, or 'auto'; default: {DEFAULT_BANDWIDTHS}.")
     ] = None,
-    match: Annotated[str, Option(help="'element': compare like with like; 'any': geometry alone.")] = _default(
+    match: Annotated[str, Option(help="'element': compare like with like; 'any': geometry alone.")] = default_of(
         Reference.from_frames, "match"
     ),
     groups: Annotated[
@@ -108,9 +112,9 @@ def build(
     threads: ThreadsOption = None,
 ) -> None:
     """Build a reference from frames. Environments are held out to set levels; both go to one file."""
-    _check_output("--output", output, (REFERENCE_SUFFIX,))
-    _check_frames(frames, "expected frames; references are merged by `quests-md reference merge`")
-    names = {"elements": _split_names(elements), "centers": _split_names(centers), "neighbors": _split_names(neighbors)}
+    check_output("--output", output, (REFERENCE_SUFFIX,))
+    check_frames(frames, "expected frames; references are merged by `quests-md reference merge`")
+    names = {"elements": split_names(elements), "centers": split_names(centers), "neighbors": split_names(neighbors)}
     reference = Reference.from_frames(
         frames,
         descriptor=Descriptor(k=k, cutoff=cutoff, average=average, chemistry=chemistry, **names),
@@ -143,7 +147,7 @@ def merge(
     output: Annotated[Path, Option("--output", "-o", help="Reference file to write.")],
 ) -> None:
     """Merge reference files into a new one."""
-    _check_output("--output", output, (REFERENCE_SUFFIX,))
+    check_output("--output", output, (REFERENCE_SUFFIX,))
     _save_with_scores(Reference.merge([Reference.load(file) for file in files]), output)
 
 
@@ -153,7 +157,7 @@ def set_levels(
     ],
     output: Annotated[Path | None, Option("--output", "-o", help="Calibration file to write (JSON).")] = None,
     false_alarms: Annotated[float, Option(help="Asked rate of false alarms, above 0 and below 1.")] = FALSE_ALARMS,
-    per: Annotated[str, Option(help="What the rate counts: check, ns or run.")] = _default(calibrate, "per"),
+    per: Annotated[str, Option(help="What the rate counts: check, ns or run.")] = default_of(calibrate, "per"),
     statistics: StatisticsOption = None,
     checks: Annotated[int | None, Option(help="Checks in a run (or ns), with --per run (or ns).")] = None,
     groups: Annotated[str | None, Option(help="'frame' or 'file'; default: the groups of the reference.")] = None,
@@ -167,13 +171,13 @@ def set_levels(
     threads: ThreadsOption = None,
 ) -> None:
     """Set the levels for a rate of false alarms. Says what they promise, what not, and what they would catch."""
-    _check_output("--output", output)
-    _check_output("--plot", plot, PICTURE_SUFFIXES)
+    check_output("--output", output)
+    check_output("--plot", plot, PICTURE_SUFFIXES)
     check_integer("--seed", seed, 0)
     for option, value in {"--checks": checks, "--atoms": atoms, "--threads": threads}.items():
         if value is not None:
             check_integer(option, value, 1)
-    known = _open_reference(reference, threads)
+    known = open_reference(reference, threads)
     calibration = calibrate(
         known,
         false_alarms=false_alarms,
@@ -229,12 +233,12 @@ def score_frames(
         Option("--sentinel", metavar="FILE", help="Write the gravest event to this file, once there is one."),
     ] = None,
     plot: Annotated[Path | None, Option(help="Draw the timeline to this file; needs --log.")] = None,
-    patience: Annotated[int, Option(help="Checks out in a row that open an event.")] = _default(Trigger, "patience"),
+    patience: Annotated[int, Option(help="Checks out in a row that open an event.")] = default_of(Trigger, "patience"),
     values: Annotated[
         str, Option(help="'full': dH of every atom; 'proven': who is above, faster; 'auto': by size.")
-    ] = _default(Monitor, "values"),
+    ] = default_of(Monitor, "values"),
     at: Annotated[Path | None, Option(help="Check only the steps of this log: what the monitor saw live.")] = None,
-    workers: Annotated[int, Option(help="Frames judged at the same time.")] = _default(score_trajectory, "workers"),
+    workers: Annotated[int, Option(help="Frames judged at the same time.")] = default_of(score_trajectory, "workers"),
     threads: ThreadsOption = None,
     fail_on_event: FailOption = False,
 ) -> None:
@@ -248,21 +252,21 @@ def score_frames(
         raise ValueError("--plot: needs the log; give --log run.jsonl too")
     if calibration is not None and false_alarms is not None:
         raise ValueError("--false-alarms: the calibration file states its own rate; give one of the two")
-    _check_output("--log", log)
-    _check_output("--save", save)
-    _check_output("--sentinel", sentinel_file)
+    check_output("--log", log)
+    check_output("--save", save)
+    check_output("--sentinel", sentinel_file)
     if sentinel_file is not None and sentinel_file.exists():
         raise FileExistsError(f"--sentinel: {sentinel_file} is there from an earlier run; remove it")
-    _check_output("--plot", plot, PICTURE_SUFFIXES)
+    check_output("--plot", plot, PICTURE_SUFFIXES)
     if threads is not None:
         check_integer("--threads", threads, 1)
-    _check_frames(trajectory, "expected frames; a reference is given by --reference")
+    check_frames(trajectory, "expected frames; a reference is given by --reference")
     if log is not None:
         require_new_log(log)
     steps = None if at is None else read_log(at).step.tolist()
     phase_files = _files_by_name("--phase", phase or [])
-    known = _open_reference(reference, threads)
-    phases = {name: _open_reference(file, threads) for name, file in phase_files.items()}
+    known = open_reference(reference, threads)
+    phases = {name: open_reference(file, threads) for name, file in phase_files.items()}
     if calibration is not None:
         levels = Calibration.load(calibration)
     else:
@@ -283,7 +287,7 @@ def score_frames(
         threads=threads,
     ) as monitor:
         tell(fold(monitor.calibration.describe(), sys.stderr))
-        elements = _split_names(types)
+        elements = split_names(types)
         checks = score_trajectory(trajectory, known, monitor=monitor, workers=workers, steps=steps, types=elements)
         counts = _print_checks(checks, trajectory, monitor.calibration.statistics)
         events = monitor.events
@@ -316,9 +320,9 @@ def list_events(
 
     A line each, tab-separated if not in a terminal. Messages go to stderr.
     """
-    _check_output("--plot", plot, PICTURE_SUFFIXES)
-    _check_output("--growth", growth, PICTURE_SUFFIXES)
-    kinds = _split_names(kind) or KINDS
+    check_output("--plot", plot, PICTURE_SUFFIXES)
+    check_output("--growth", growth, PICTURE_SUFFIXES)
+    kinds = split_names(kind) or KINDS
     if unknown := [name for name in kinds if name not in KINDS]:
         raise ValueError(f"--kind: expected some of {','.join(KINDS)}, got {unknown[0]!r}")
     content = read_log(log)
@@ -337,54 +341,14 @@ def list_events(
     _exit_after(events, fail_on_event)
 
 
-def tell(text: str) -> None:
-    """Print a message on stderr; stdout is for data."""
-    print(text, file=sys.stderr, flush=True)
-
-
-def _check_output(option: str, path: Path | None, suffixes: Sequence[str] = ()) -> None:
-    """Refuse a name at the start of the work if no file of that name could be written at its end."""
-    if path is None:
-        return
-    if suffixes and path.suffix.lower() not in suffixes:
-        raise ValueError(f"{option}: expected a name that ends in {', '.join(suffixes)}, got {path}")
-    if path.is_dir():
-        raise IsADirectoryError(f"{option}: {path} is a folder; name a file in it")
-    check_folder(option, path)
-    if not os.access(path if path.exists() else path.parent, os.W_OK):
-        raise PermissionError(f"{option}: {path} cannot be written (no permission); choose another name")
-
-
-def _check_frames(files: list[str], advice: str) -> None:
-    """Refuse reference files in the place of frames, with advice, and files that do not exist."""
-    with warnings.catch_warnings(action="ignore"):  # the same warnings come when the frames are read
-        found = expand_sources(files)
-    references = [file for file in found if file.endswith(REFERENCE_SUFFIX)]
-    if references:
-        raise ValueError(f"{', '.join(references)}: {advice}")
-
-
-def _open_reference(path: Path, threads: int | None) -> Reference:
-    """Load a reference file, or build a reference from a file of frames."""
-    if path.suffix == REFERENCE_SUFFIX:
-        return Reference.load(path)
-    tell(f"building a reference from {path}; `quests-md reference build` keeps it")
-    return Reference.from_frames(str(path), threads=threads)
-
-
 def _bandwidth(text: str | None) -> float | Literal["auto"] | None:
     """The option --bandwidth as `Reference.from_frames` takes it."""
     return "auto" if text == "auto" else None if text is None else check_bandwidth(text)
 
 
-def _split_names(text: str | None) -> tuple[str, ...] | None:
-    """The names in a text such as "Nb,Mo"; None for None."""
-    return None if text is None else tuple(name.strip() for name in text.split(","))
-
-
 def _statistic_names(text: str | None) -> tuple[str, ...] | None:
     """The names of statistics in a text, where "all" stands for every statistic; None for None."""
-    return tuple(STATISTICS) if text == "all" else _split_names(text)
+    return tuple(STATISTICS) if text == "all" else split_names(text)
 
 
 def _files_by_name(option: str, texts: Sequence[str]) -> dict[str, Path]:

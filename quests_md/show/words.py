@@ -100,6 +100,12 @@ def _promise(calibration: dict[str, Any]) -> str:
     """The level of the largest dH, or what raises alarms, and at what rate of false alarms."""
     level, kind = float(calibration.get("level", math.nan)), calibration.get("kind")
     n_groups = calibration.get("n_groups")
+    if "tolerance" in calibration:  # levels from labels promise few missed errors
+        errs = (
+            f"{100 * calibration.get('share', 1):.2g} % err by more than {calibration['tolerance']:g} and are not above"
+        )
+        promise = f"at most {errs}" if kind == "conformal" else "no promise"
+        return f"level {level:.2f} nats: {promise}, from {n_groups} labelled groups of frames"
     if not math.isfinite(level):
         return "no level: nothing could be held out of the reference, no atom is ever above"
     text = f"level {level:.2f} nats"

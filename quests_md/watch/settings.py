@@ -23,6 +23,7 @@ from quests_md.calibration import (
     SEED,
     SKETCH_ROWS,
     Calibration,
+    ErrorCalibration,
     calibrate,
     kind_of,
     rate_of,
@@ -296,7 +297,10 @@ def _warn_of_runs(argument: str, calibration: Calibration, stacklevel: int) -> N
 def _calibration_line(judge: Judge, numbers: NDArray[np.int64]) -> dict[str, Any]:
     calibration, levels = judge.calibration, judge.frame_levels(numbers)
     in_use = [level for level in levels if level.statistic in calibration.statistics]
-    return {
+    of_errors = {}
+    if isinstance(calibration, ErrorCalibration):
+        of_errors = {"tolerance": calibration.tolerance, "share": calibration.share}
+    return of_errors | {
         "level": max(level.value for level in levels if level.statistic == "dh_max"),
         "kind": kind_of(in_use),
         "false_alarms": calibration.false_alarms,
@@ -346,6 +350,10 @@ def _levels_digest(calibration: Calibration) -> str:
             digest.update(b"single environments")
         for array in (landmarks.rows, landmarks.usual, landmarks.scatter, np.array(landmarks.tail_level)):
             digest.update(np.ascontiguousarray(array).data)
+    if isinstance(calibration, ErrorCalibration):
+        digest.update(repr((calibration.tolerance, calibration.share)).encode())
+        for name, values in calibration.labels.content().items():
+            digest.update(f"{name} {values!r}".encode())
     for null in calibration.nulls:
         digest.update(repr((null.statistic, null.element, null.side, null.values)).encode())
         digest.update(np.ascontiguousarray(null.scores, dtype=np.float64).data)

@@ -18,6 +18,7 @@ from quests_md import Reference, __version__
         (("reference", "info"), ("--verify",)),
         (("reference", "merge"), ("--output",)),
         (("calibrate",), ("--false-alarms", "--per", "--atoms")),
+        (("calibrate-errors",), ("--tolerance", "--share", "--true", "--model", "--output")),
         (("score",), ("--reference", "--log", "--plot", "--save", "--fail-on-event", "nats", "--sentinel")),
         (("score",), ("--phase", "NAME=FILE", "--types", "--max-temperature")),
         (("events",), ("--json", "--plot", "--fail-on-event", "--growth", "--kind", "--details")),
