@@ -1,7 +1,7 @@
 """Frames in: files of frames, read one frame at a time. Frames out: flagged frames, appended to a file."""
 
 from .flagged_frames import append_frame, is_finite, labelled_copy
-from .frames import Frame, FramesOrPaths, count_frames, expand_sources, frame_time_ps, iter_frames
+from .frames import Frame, FramesOrPaths, count_frames, expand_sources, frame_temperature_K, frame_time_ps, iter_frames
 from .lammps_dump import check_types
 
 __all__ = [
@@ -11,6 +11,7 @@ __all__ = [
     "check_types",
     "count_frames",
     "expand_sources",
+    "frame_temperature_K",
     "frame_time_ps",
     "is_finite",
     "iter_frames",

@@ -1,6 +1,7 @@
 """Frames from memory, files, globs and slices, one at a time."""
 
 import glob
+import math
 import numbers
 import os
 import re
@@ -14,7 +15,7 @@ from functools import partial
 from itertools import count
 from lzma import LZMAError
 from pathlib import Path
-from typing import Literal, NamedTuple, TypeAlias
+from typing import Any, Literal, NamedTuple, TypeAlias
 
 import numpy as np
 from ase import Atoms
@@ -141,6 +142,22 @@ def frame_time_ps(atoms: Atoms) -> float | None:
         if isinstance(value, numbers.Real) and not isinstance(value, bool):
             with suppress(OverflowError):  # integers have any number of digits
                 return float(value)
+    return None
+
+
+def frame_temperature_K(atoms: Atoms) -> float | None:
+    """Temperature of a frame in K, of its momenta or by its info; None where there is none above 0.
+
+    The keys are "temperature_K", "temperature", "T" and "temp". In reduced units it is in these.
+    """
+    values: list[Any] = [atoms.info.get(key) for key in ("temperature_K", "temperature", "T", "temp")]
+    if atoms.has("momenta") and atoms.get_number_of_degrees_of_freedom() > 0:
+        values.insert(0, float(atoms.get_temperature()))
+    for value in values:
+        if isinstance(value, numbers.Real) and not isinstance(value, bool):
+            with suppress(OverflowError):
+                if 0 < float(value) < math.inf:
+                    return float(value)
     return None
 
 

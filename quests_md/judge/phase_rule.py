@@ -62,6 +62,8 @@ class HeldOutFrames(NamedTuple):
     """(n_frames,) group of each frame."""
     dh: list[NDArray[np.float64]]
     """(n, n_phases) dH of the n atoms of each frame with respect to each phase, nats."""
+    places: NDArray[np.int64]
+    """(n_frames,) place of each frame in its reference."""
     ratios: Sequence[Ratios] = ()
     """Ratios of each frame, once the dH levels of the phases are known."""
 
@@ -147,7 +149,8 @@ def _held_out(
         groups = source.row_groups[order] if name == own else np.full(len(order), -1)
         dh[:, column] = known.delta_entropy_without(rows, numbers, groups, threads=threads)
     ends = np.cumsum(sizes[frames])[:-1]
-    return HeldOutFrames([source.frame(int(i)) for i in frames], source.arrays.frame_group[frames], np.split(dh, ends))
+    whole = [source.frame(int(i)) for i in frames]
+    return HeldOutFrames(whole, source.arrays.frame_group[frames], np.split(dh, ends), np.asarray(frames))
 
 
 def _dh_levels(frames: list[Atoms], dh: NDArray[np.float64]) -> dict[int, float]:

@@ -15,6 +15,7 @@ from quests_md.calibration import Level, level_of
 from quests_md.environments import bare, describe, largest_cluster
 from quests_md.reference import Reference, built_like, require_equal_settings
 
+from .phase_doubts import impurities, temperature_doubt, temperatures_of
 from .phase_rule import compare, confusion_of, learn, null_clusters, with_control
 
 __all__ = ["GROWN", "GROWTH", "Phases"]
@@ -89,14 +90,19 @@ class Phases:
         self.row_settings = known.settings
         """Settings of the rows of all references."""
         self._n_control_frames = 0
+        self._temperatures = {name: temperatures_of(reference) for name, reference in references.items()}
         if control is not None:
             source = built_like(known, control, threads=threads)
             beside.append(self._ratios.of_control(source, threads))
             self._rule = with_control(self._rule, beside[-1], self.rate)
             self._n_control_frames = source.n_frames
+            of_control = temperatures_of(source)
+            self._temperatures[self.parent] = np.sort(np.append(self._temperatures[self.parent], of_control))
         self._nulls = [null_clusters(self._rule, frames, self._ratios.pair_distances) for frames in beside]
         self.confusion = confusion_of(self._rule, held_out)
         """(n_phases, n_phases + 1) share of held-out environments of a phase (row) assigned to each; last: to none."""
+        self.impurities = tuple(impurities(self._rule, held_out, self.confusion, references, self.rate))
+        """Which references hold atoms of another phase, in words, with their share."""
 
     def __repr__(self) -> str:
         return f"<Phases: {self.parent} -> {', '.join(self.products)}, {self.fingerprint}>"
@@ -148,11 +154,26 @@ class Phases:
         for name, row in zip(self.names, self.confusion, strict=True):
             shares = (f"{share:.2%} {other}" for share, other in zip(row, (*self.names, "none"), strict=True))
             lines.append(f"  held-out {name}: {', '.join(shares)}")
+        lines.extend(f"WARNING: {text}" for text in self.impurities)
         if self._n_control_frames:
             lines.append(f"thresholds allow for {self._n_control_frames} control frames of the parent")
         else:
             lines.append(f"valid for {self.parent} like its reference; add frames of it at the run's temperature")
         return "\n".join(lines)
+
+    def temperature_doubt(self, temperature_K: float, n_atoms: int, n_checks: int = 1) -> str | None:
+        """Why the parent's reference is not for a run at this temperature, in words; None: no reason is known.
+
+        It is known where frames of the references carry their temperatures: by their momenta, or in their info.
+
+        Parameters
+        ----------
+        temperature_K
+            Mean temperature of the run over so many checks.
+        n_atoms, n_checks
+            Atoms of a frame, and checks.
+        """
+        return temperature_doubt(self._temperatures, self.parent, temperature_K, n_atoms, n_checks)
 
     def assign(
         self, atoms: Atoms, rows: NDArray[np.float64] | None = None, *, threads: int | None = None

@@ -25,7 +25,7 @@ from quests_md.environments import (
     nearest_by_element,
 )
 from quests_md.errors import FrameError
-from quests_md.io import Frame, count_frames, frame_time_ps, iter_frames
+from quests_md.io import Frame, count_frames, frame_temperature_K, frame_time_ps, iter_frames
 
 from .contents import ARRAYS, PAIR_BIN, Contents, ReferenceArrays
 from .groups import blocks_of_frames, join_copies
@@ -137,7 +137,7 @@ class _Builder:
         self.labels.append(self._label(frame))
         source = self.sources.setdefault(frame.source, len(self.sources))
         self.kinds.append((source, atoms.numbers.tobytes(), str(atoms.info.get("config_type"))))
-        time_ps = frame_time_ps(atoms)
+        time_ps, temperature_K = frame_time_ps(atoms), frame_temperature_K(atoms)
         for name, piece in {
             "rows": rows if centers.all() else rows[centers],
             "numbers": atoms.numbers[centers].astype(np.uint8),
@@ -149,6 +149,7 @@ class _Builder:
             "frame_natoms": len(atoms),
             "frame_volume": abs(atoms.cell.volume) if atoms.pbc.all() else math.nan,
             "frame_time": math.nan if time_ps is None else time_ps,
+            "frame_temperature": math.nan if temperature_K is None else temperature_K,
             "cells": atoms.cell.array.astype(np.float32),
             "pbc": atoms.pbc.copy(),
         }.items():

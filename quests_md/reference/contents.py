@@ -63,6 +63,8 @@ class ReferenceArrays:
     """(n_frames,) group of each frame: frames of different groups count as independent."""
     frame_time: NDArray[np.float64] = field(metadata=_layout("float64", "frames"))
     """(n_frames,) time of each frame, ps; NaN where unknown."""
+    frame_temperature: NDArray[np.float64] = field(metadata=_layout("float64", "frames"))
+    """(n_frames,) temperature of each frame, K; NaN where unknown."""
     cells: NDArray[np.float32] = field(metadata=_layout("float32", "frames", 3, 3))
     """(n_frames, 3, 3) cell vectors as rows, Å."""
     pbc: NDArray[np.bool_] = field(metadata=_layout("bool", "frames", 3))

@@ -33,9 +33,9 @@ IN_HEADER = ("settings", "provenance", "sources", "fingerprint")
 #: Arrays of the file that decide what a reference answers; their checksums make the fingerprint.
 IDENTITY = ("rows", "numbers", "atom_frame", "atom_index", "frame_natoms", "frame_group")
 
-#: Arrays that a file may lack: files of the first release have no times and no averaged rows, and not every reference
-#: has averaged rows or carries scores.
-OPTIONAL = ("frame_time", "averaged", "score_row", "score")
+#: Arrays that a file may lack: files of the first release have no times, temperatures and averaged rows, and not every
+#: reference has averaged rows or carries scores.
+OPTIONAL = ("frame_time", "frame_temperature", "averaged", "score_row", "score")
 
 #: Version of the reference file. A newer one is refused.
 SCHEMA = 1
@@ -86,7 +86,8 @@ def read(path: Path, mmap: bool = False, descriptor: DescriptorLike | None = Non
         raise FileFormatError(f"{path}: averaged: expected none by its descriptor, whose rows are not averaged again")
     if isinstance(descriptor, Descriptor):
         _check_descriptor(path, descriptor, settings, arrays)
-    arrays.setdefault("frame_time", np.full(len(arrays["frame_natoms"]), np.nan))
+    for name in ("frame_time", "frame_temperature"):
+        arrays.setdefault(name, np.full(len(arrays["frame_natoms"]), np.nan))
     return Contents(ReferenceArrays(**arrays), descriptor, **{name: header[name] for name in IN_HEADER})
 
 
@@ -314,6 +315,9 @@ def _check_values(path: Path, arrays: Mapping[str, Any]) -> None:
     _require(path, "cells", arrays["cells"], fits.all(axis=1), "finite vectors along periodic directions")
     volume = arrays["frame_volume"]
     _require(path, "frame_volume", volume, np.isnan(volume) | ((volume >= 0) & (volume < np.inf)), "volumes or NaN")
+    temperature = arrays.get("frame_temperature", np.empty(0))
+    is_one = np.isnan(temperature) | ((temperature > 0) & (temperature < np.inf))
+    _require(path, "frame_temperature", temperature, is_one, "temperatures above 0 or NaN")
     _require(path, "frame_index", arrays["frame_index"], arrays["frame_index"] >= 0, "numbers from 0")
     smallest, histogram = arrays["pair_smallest"], arrays["pair_histogram"]
     _require(path, "pair_smallest", smallest, np.isfinite(smallest) & (smallest > 0), "positive distances")

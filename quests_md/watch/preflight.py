@@ -12,6 +12,7 @@ from quests_md._words import many
 from quests_md.calibration import bandwidth_advice, power, sight
 from quests_md.engine import entropy
 from quests_md.environments import Descriptor, largest_cluster
+from quests_md.io import frame_temperature_K
 from quests_md.judge import Judge, Judged
 from quests_md.records import Check
 from quests_md.reference import chemistry_advice
@@ -72,6 +73,10 @@ def preflight_text(judge: Judge, start: Judged, atoms: Atoms, baseline: Baseline
         add("baseline", baseline.forecast(judge.check_ps))
     if judge.phases is not None:
         add("phases", judge.phases.describe())
+        temperature_K = frame_temperature_K(atoms)
+        doubt = None if temperature_K is None else judge.phases.temperature_doubt(temperature_K, len(atoms))
+        if doubt is not None:
+            add("", f"WARNING: {doubt}")
     check = start.check
     if check.state == "invalid":
         add("start", f"INVALID: {start.reason}")

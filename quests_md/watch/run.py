@@ -17,6 +17,7 @@ from quests_md._progress import say
 from quests_md.engine import announce_compilation, are_kernels_cached
 from quests_md.environments import frame_digest
 from quests_md.errors import StopRun
+from quests_md.io import frame_temperature_K
 from quests_md.judge import Judged
 from quests_md.log import require_new_log
 from quests_md.records import Check, Event
@@ -25,6 +26,7 @@ from .actions import Action, action_files, flagged_frame
 from .budget import Cost
 from .event_follower import EventFollower
 from .explosion import Explosion
+from .phase_watch import PhaseWatch
 from .preflight import preflight_text, warm_up
 from .resume import Host, Place, bring_back, continue_host, cut_files, find_place, header_at
 from .run_log import OnError, RunLog
@@ -58,6 +60,7 @@ class Run:
         """Where the run stood in its log when it was taken up; None for a new run."""
         self._own_offset = self._given_offset = 0  # of steps that the monitor counts, and of steps it is given
         self._noted: set[str] = set()
+        self._phase_watch = None if judge.phases is None else PhaseWatch(judge.phases)
         self.change_settings(settings)
 
     @property
@@ -179,6 +182,9 @@ class Run:
         log.step = check.step
         self.cost.n_atoms += check.n_atoms
         lines = list(taken.lines)
+        if self._phase_watch is not None:
+            for text in self._phase_watch.update(check, frame_temperature_K(atoms)):
+                log.warn(text)
         if was_behind:
             lines += [event.to_line() for event in self.follower.events_from(log.settled)]
             lines.append(self.follower.snapshot(check))

@@ -126,6 +126,22 @@ def test_times_of_frames_are_kept(tmp_path):
     np.testing.assert_array_equal(read.arrays.frame_time, expected[:2])
 
 
+def test_temperatures_of_frames_are_kept(tmp_path):
+    frames = copper(6)
+    frames[0].info["temperature_K"] = 300
+    frames[1].info["T"] = np.float32(450.5)
+    frames[2].info |= {"temperature": "hot", "temp": 600.0}
+    frames[3].set_momenta(np.ones((len(frames[3]), 3)))
+    frames[4].info["T"] = -1.0
+    reference = Reference.from_frames(frames, bandwidth=H)
+    expected = [300, 450.5, 600, frames[3].get_temperature(), np.nan, np.nan]
+    np.testing.assert_array_equal(reference.arrays.frame_temperature, expected)
+    reference.save(tmp_path / "hot.safetensors")
+    np.testing.assert_array_equal(Reference.load(tmp_path / "hot.safetensors").arrays.frame_temperature, expected)
+    merged = Reference.merge([reference, Reference.from_frames(copper(1, seed=3), bandwidth=H)])
+    np.testing.assert_array_equal(merged.arrays.frame_temperature, [*expected, np.nan])
+
+
 def test_isolated_and_missing_atoms_are_left_out_with_a_warning():
     frames = copper(3)
     lonely = [Atoms("Cu"), Atoms("Cu", cell=[20] * 3, pbc=True), Atoms("Cu2", [[0, 0, 0], [0, 0, 5.1]])]

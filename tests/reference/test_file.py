@@ -18,7 +18,7 @@ from quests_md.errors import FileFormatError, MismatchError
 from quests_md.reference.contents import ARRAYS
 
 #: Arrays that a file may lack.
-LACKING = ("frame_time", "averaged", "score", "score_row")
+LACKING = ("frame_time", "frame_temperature", "averaged", "score", "score_row")
 
 
 def raw(path):
@@ -108,7 +108,7 @@ def test_verify_finds_a_flipped_bit_in_any_array_and_changed_settings(saved):
     whole = saved.read_bytes()
     length = int.from_bytes(whole[:8], "little")
     entries = {name: entry for name, entry in json.loads(whole[8 : 8 + length]).items() if name != "__metadata__"}
-    assert len(entries) == 19
+    assert len(entries) == 20
     for name, entry in entries.items():
         first, last = (8 + length + offset for offset in entry["data_offsets"])
         for place in {first, (first + last) // 2, last - 1}:
@@ -169,6 +169,7 @@ def test_a_file_may_lack_times_averaged_rows_and_scores_alone(saved, nial):
     old = Reference.load(saved)
     np.testing.assert_array_equal(old.held_out_scores().dh, nial.held_out_scores().dh)
     assert np.isnan(old.arrays.frame_time).tolist() == [True] * nial.n_frames
+    assert np.isnan(old.arrays.frame_temperature).tolist() == [True] * nial.n_frames
     assert old.fingerprint == nial.fingerprint
     whole = saved.read_bytes()
     for name in set(ARRAYS) - set(LACKING):
