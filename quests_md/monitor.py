@@ -40,7 +40,8 @@ class Monitor:
         References of phases by name, the first that of the phase in which the run starts, or `Phases`. Each atom is
         assigned a phase; a cluster of another phase that outgrows those of the first phase alone is a "transition".
     max_temperature_K
-        A hotter frame counts as exploded; five times the running median of the temperature always does.
+        A hotter frame counts as exploded. Where it is not given, a jump of the temperature to five times its running
+        median does.
     trigger
         Default `Trigger()`: three checks out in a row open an event. It is copied.
     log

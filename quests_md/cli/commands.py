@@ -217,7 +217,8 @@ def score_frames(
         Option(help="Judge averages over a frame (local_mean, local_tail) by the first so many ps of the run itself."),
     ] = None,
     max_temperature: Annotated[
-        float | None, Option(metavar="K", help="A hotter frame counts as exploded; five times the median always.")
+        float | None,
+        Option(metavar="K", help="A hotter frame counts as exploded; else one that jumped to five times the median."),
     ] = None,
     phase: Annotated[
         list[str] | None,

@@ -27,11 +27,14 @@ LINK = 1.3
 #: Å, link where the reference knows no distance of any pair: first-shell distance of most metals, times LINK.
 UNKNOWN_LINK = 3.5
 
-#: Atoms nearer than this share of the distance of the reference's closest pair of their elements have exploded. Frames
-#: in distribution come to 0.95 of that distance, copper heated to 2000 K to 0.88 of that of a reference of 300 K. A
-#: reference of relaxed structures alone is no measure of a hot run: DFT frames of melts come to 0.68 to 0.76 of the
-#: closest pair of strained crystals at rest.
+#: Atoms nearer than this share of the distance of the reference's closest pair of their elements are too near. Frames
+#: in distribution come to 0.95 of that distance, sane runs at up to three times melting to 0.70 of that of a reference
+#: of 300 K. So atoms that are too near have exploded if their motion is out of bounds as well.
 CLOSE = 0.8
+
+#: Atoms nearer than this share have exploded, however they move. DFT frames of melts come to 0.68 of the closest pair
+#: of strained crystals at rest, aluminium at three times melting to 0.62 of that of the crystal at rest.
+IMPOSSIBLE = 0.6
 
 #: For pairs that the reference has never seen at bonding distance: the same share, of the sum of their covalent radii
 #: (Cordero et al. 2008, doi:10.1039/b801115j). The shortest bonds have N2 0.77, UO2(2+) 0.67, Cr2 0.60.
@@ -53,6 +56,8 @@ class ClosePairs:
     """(n,) distances of the listed pairs, Å."""
     reason: str
     """The nearest pair in words; empty if there is none."""
+    impossible: str = ""
+    """The same of a pair that no motion brings about, see `close_pairs`; empty if there is none."""
 
 
 def close_pairs(atoms: Atoms, pair_distances: PairDistances) -> ClosePairs:
@@ -65,6 +70,10 @@ def close_pairs(atoms: Atoms, pair_distances: PairDistances) -> ClosePairs:
     covalent radii, and at most 0.8 times the closest pair of either element. The limit of two different elements is
     never above 0.8 times the mean of the closest pairs of each with itself: the reference may know like pairs from hot
     frames and the unlike pair from cold frames only.
+
+    Atoms of a hot run meet within these limits. A pair nearer than three quarters of its limit (0.6 times the closest
+    pair) is impossible: in runs at up to three times melting no pair came nearer than 0.70 times the closest pair of a
+    reference of 300 K.
 
     Of more than 10 000 pairs, the nearest of any 10 000 are listed. A reference without pairs sets no limit. Raises
     FrameError as `frame_grid` does.
@@ -84,15 +93,21 @@ def close_pairs(atoms: Atoms, pair_distances: PairDistances) -> ClosePairs:
     distances = _distances(atoms.positions[pairs[:, 1]] - atoms.positions[pairs[:, 0]], periods)
     distances = np.concatenate([distances, np.full(len(own), shortest)])
     pairs = np.concatenate([pairs, np.stack([own, own], axis=1)])
+    impossible = ""
+    if len(pairs):
+        share = distances / limits[species[pairs[:, 0]], species[pairs[:, 1]]]
+        worst = int(np.argmin(share))
+        if share[worst] < IMPOSSIBLE / CLOSE:
+            impossible = _reason(atoms, pairs[worst], distances[worst], limits, IMPOSSIBLE, pair_distances)
     first = np.lexsort((pairs[:, 1], pairs[:, 0], distances))[:MOST_LISTED]
     pairs, distances = pairs[first], distances[first]
     reason = ""
     if n_pairs:
-        limit = limits[species[pairs[0, 0]], species[pairs[0, 1]]]
-        reason = _reason(atoms, pairs[0], distances[0], limit, pair_distances)
+        reason = _reason(atoms, pairs[0], distances[0], limits, CLOSE, pair_distances)
     if n_pairs > 1:
-        reason = f"{reason}; {many(n_pairs - 1, 'more pair')} too near"
-    return ClosePairs(n_pairs, pairs, distances, reason)
+        more = f"; {many(n_pairs - 1, 'more pair')} too near"
+        reason, impossible = reason + more, impossible and impossible + more
+    return ClosePairs(n_pairs, pairs, distances, reason, impossible)
 
 
 def clusters(atoms: Atoms, flagged: NDArray[np.bool_], pair_distances: PairDistances) -> list[NDArray[np.int64]]:
@@ -217,18 +232,28 @@ def _distances(steps: NDArray[np.float64], periods: NDArray[np.float64]) -> NDAr
     return shortest
 
 
-def _reason(atoms: Atoms, pair: NDArray[np.int64], distance: float, limit: float, pair_distances: PairDistances) -> str:
-    """The pair in words."""
+def _reason(
+    atoms: Atoms,
+    pair: NDArray[np.int64],
+    distance: float,
+    limits: NDArray[np.float64],
+    share: float,
+    pair_distances: PairDistances,
+) -> str:
+    """The pair in words; `share` is CLOSE or IMPOSSIBLE."""
+    elements = np.unique(atoms.numbers)
+    limit = limits[tuple(np.searchsorted(elements, atoms.numbers[pair]))] * share / CLOSE
+    means = "counts as exploded" if share == IMPOSSIBLE else "is too near"
     names = np.asarray(atoms.arrays.get("id", np.arange(len(atoms))))
     i, j = pair
     a, b = sorted((int(atoms.numbers[i]), int(atoms.numbers[j])))
     who = f"atom {names[i]} and its own image" if i == j else f"atoms {names[i]} and {names[j]}"
     smallest = pair_distances.get((a, b), (math.nan,))[0]
-    if math.isclose(limit, CLOSE * smallest):
-        verdict = f"below {limit:.2f} Å, {CLOSE:g} times the closest pair of the reference, counts as exploded"
+    if math.isclose(limit, share * smallest):
+        verdict = f"below {limit:.2f} Å, {share:g} times the closest pair of the reference, {means}"
     elif smallest > 0:
-        verdict = f"below {limit:.2f} Å counts as exploded (the reference has them no nearer than {smallest:.2f} Å)"
+        verdict = f"below {limit:.2f} Å {means} (the reference has them no nearer than {smallest:.2f} Å)"
     else:
-        verdict = f"below {limit:.2f} Å counts as exploded (the reference has no such pair)"
+        verdict = f"below {limit:.2f} Å {means} (the reference has no such pair)"
     symbols = f"{element_symbol(atoms.numbers[i])}-{element_symbol(atoms.numbers[j])}"
     return f"{who} ({symbols}) are {distance:.2f} Å apart; {verdict}"

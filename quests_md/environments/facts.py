@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import numpy as np
-from ase import Atoms
+from ase import Atoms, units
 from ase.data import chemical_symbols
 from numpy.typing import NDArray
 
@@ -20,6 +20,8 @@ class FrameFacts(NamedTuple):
     digest: str
     temperature_K: float | None
     """Kinetic temperature in K; None for frames without momenta."""
+    fastest_K: float | None
+    """Kinetic energy of the fastest atom as a temperature, 2/3 of it over k_B, K; None for frames without momenta."""
     volume_per_atom: float | None
     """Å^3 per atom; None unless the cell is finite and periodic in three directions."""
     energy_per_atom: float | None
@@ -40,6 +42,7 @@ def frame_facts(atoms: Atoms) -> FrameFacts:
         identities=identities(atoms),
         digest=frame_digest(atoms),
         temperature_K=float(atoms.get_temperature()) if is_warm else None,
+        fastest_K=_fastest_K(atoms) if is_warm else None,
         volume_per_atom=abs(float(atoms.cell.volume)) / len(atoms) if is_bulk else None,
         energy_per_atom=_energy_per_atom(results.get("energy"), len(atoms)),
         not_finite=what,
@@ -77,6 +80,12 @@ def frame_digest(atoms: Atoms) -> str:
     for array in (atoms.positions, atoms.cell.array, atoms.numbers):
         digest.update(np.ascontiguousarray(array).data)
     return digest.hexdigest()
+
+
+def _fastest_K(atoms: Atoms) -> float:
+    with np.errstate(over="ignore", invalid="ignore", divide="ignore"):
+        kinetic = (atoms.get_momenta() ** 2).sum(axis=1) / (2 * atoms.get_masses())
+        return float(kinetic.max()) / (1.5 * units.kB)
 
 
 def _cached_results(atoms: Atoms) -> dict[str, Any]:

@@ -257,7 +257,7 @@ class Judge:
         # an element without a reference is out whatever the statistics
         judged = dict.fromkeys((*in_use, *(["dh_max"] if check.n_unknown else [])))
         excesses = {name: STATISTICS[name].excess(found, values[name], levels, self.release) for name in judged}
-        explosion = crowded.reason or facts.not_finite
+        explosion = crowded.impossible or facts.not_finite
         # a second judge may call alarms off, but not those of explosions and unknown elements
         opinion = Opinion()
         doubted = {name: value for name, value in excesses.items() if name not in self.not_confirmed}
@@ -301,7 +301,11 @@ class Judge:
             check,
             rows,
             tail=None if tail is None else _of_all(centers, tail, len(atoms), False),
-            offenders=tuple(dict.fromkeys(crowded.atoms.ravel().tolist())) or facts.not_finite_atoms,
+            offenders=facts.not_finite_atoms
+            if facts.not_finite and not crowded.impossible
+            else tuple(dict.fromkeys(crowded.atoms.ravel().tolist())),
+            near=crowded.reason,
+            fastest_K=facts.fastest_K,
             product=of_product,
             product_phase=product,
             unanswered=opinion.unanswered,

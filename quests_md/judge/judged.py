@@ -37,7 +37,11 @@ class Judged:
     tail: NDArray[np.bool_] | None = None
     """(n_atoms,) atoms above the atom level; None where no statistic in use counts them."""
     offenders: tuple[int, ...] = ()
-    """Atoms that make the frame an explosion, the worst first."""
+    """Atoms that make the frame an explosion, or would with motion out of bounds, the worst first."""
+    near: str = ""
+    """Which atoms are too near to each other, in words: an explosion if their motion is out of bounds as well."""
+    fastest_K: float | None = None
+    """Kinetic energy of the fastest atom as a temperature, K; None for frames without momenta."""
     product: NDArray[np.bool_] | None = None
     """(n_atoms,) atoms that look like the new phase with the largest cluster; None without labelled phases."""
     product_phase: str | None = None

@@ -115,7 +115,6 @@ class EventFollower:
     def follow(self, judged: Judged, atoms: Atoms) -> Followed:
         """Take the next check of the run with its frame."""
         notes: list[tuple[NoteLevel, str]] = []
-        exploded_by_frame = bool(judged.check.explosion)  # then temperature and volume are not asked
         if judged.check.state != "invalid":
             was_complete = self.baseline is not None and self.baseline.is_complete
             judged = self._judge_explosion(self._judge_by_baseline(judged))
@@ -126,8 +125,6 @@ class EventFollower:
         check = judged.check
         is_outside = max(self._excesses("novel", check).values(), default=-math.inf) > 0
         findings = FrameFindings(judged, atoms, self.reference, is_outside)
-        if exploded_by_frame:
-            findings.used["exploded_by_frame"] = True
         outcome = self._advance(check, findings)
         lines = [check.to_line(), *outcome.lines]
         if findings.used:
@@ -144,8 +141,8 @@ class EventFollower:
             if self.baseline is not None and check.time_ps is not None:
                 self.baseline.update(_values(self.baseline, check), check.time_ps)
                 self.own_clusters.update(check, is_over=self.baseline.is_complete)
-            if not found.get("exploded_by_frame"):
-                self.explosion.update(check.temperature_K, check.volume_per_atom, check.n_atoms)
+            if not check.explosion:
+                self.explosion.take(check.temperature_K, check.volume_per_atom, check.n_atoms)
         self._advance(check, LoggedFindings(found))
 
     def state(self) -> dict[str, Any]:
@@ -195,9 +192,15 @@ class EventFollower:
 
     def _judge_explosion(self, judged: Judged) -> Judged:
         check = judged.check
-        reason = check.explosion  # of atoms on top of each other: temperature and volume no longer say anything
+        reason = check.explosion  # of atoms on top of each other: motion and volume no longer say anything
         if not reason:
-            reason = self.explosion.update(check.temperature_K, check.volume_per_atom, check.n_atoms)
+            reason = self.explosion.update(
+                check.temperature_K,
+                check.volume_per_atom,
+                check.n_atoms,
+                near=judged.near,
+                fastest_K=judged.fastest_K,
+            )
         return replace(judged, check=replace(check, explosion=reason, state="out")) if reason else judged
 
     def _advance(self, check: Check, findings: Findings) -> _Outcome:

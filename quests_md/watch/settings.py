@@ -74,7 +74,7 @@ class RunSettings:
     baseline: Baseline | None
     """Settings of the baseline; None: the run's own beginning judges nothing."""
     max_temperature_K: float | None
-    """A hotter frame counts as exploded; None: only the running median counts."""
+    """A hotter frame counts as exploded; None: jumps beyond the running median count."""
     budget: float | None
     """Share of the wall time that checks may take; None: no limit."""
     actions: tuple[Action, ...]

@@ -253,10 +253,10 @@ def test_the_closest_pair_is_named_with_its_limit():
     found = close_pairs(atoms, {(29, 29): (2.2375, 2.5)})
     assert found.atoms[0].tolist() == [3, 7]
     text = (
-        "atoms 3 and 7 (Cu-Cu) are 1.21 Å apart; below 1.79 Å, 0.8 times the closest pair of the reference, counts as "
-        "exploded"
+        "atoms 3 and 7 (Cu-Cu) are 1.21 Å apart; below 1.79 Å, 0.8 times the closest pair of the reference, is too near"
     )
     assert (found.n_pairs, found.reason) == (1, text)
+    assert found.impossible == text.replace("1.79 Å, 0.8", "1.34 Å, 0.6").replace("is too near", "counts as exploded")
     atoms.positions[50] = atoms.positions[60] + [0, 1.3, 0]
     found = close_pairs(atoms, {(29, 29): (2.2375, 2.5)})
     assert (found.n_pairs, found.reason) == (2, text + "; 1 more pair too near")
@@ -323,7 +323,7 @@ def test_chemistry_that_the_reference_has_not_seen_is_no_explosion():
 
 def test_the_texts_of_pairs_that_the_reference_has_not_seen_bonded():
     atoms = Atoms("H2", [[0, 0, 0], [0, 0, 0.3]])
-    text = "atoms 0 and 1 (H-H) are 0.30 Å apart; below 0.37 Å counts as exploded"
+    text = "atoms 0 and 1 (H-H) are 0.30 Å apart; below 0.37 Å is too near"
     assert close_pairs(atoms, WATER).reason == f"{text} (the reference has them no nearer than 1.45 Å)"
     assert close_pairs(atoms, CU).reason == f"{text} (the reference has no such pair)"
 
