@@ -61,7 +61,7 @@ class Baseline:
     A value is out beyond mean -+ t s sqrt(1 + 1/m): the prediction interval of normal numbers, with m the number of
     independent checks in the baseline (from their measured autocorrelation, on the safe side: `n_independent`) and t
     the Student quantile with m - 1 degrees of freedom. Counts of atoms are judged by twice their root, which is nearly
-    normal.
+    normal; a count that the baseline itself holds is not out, where checks are too few for the rate to say so.
 
     A slow drift is looked for with `Cusum` on means of blocks of checks, which `OwnScale` turns into normal numbers:
     its mean and deviation are those of the baseline at first, and of all blocks in control later. An alarm of drift
@@ -208,9 +208,12 @@ class Baseline:
             shrink = math.sqrt(len(x) / m / per_block)
             scale = OwnScale(mean, deviation * shrink, len(x) / per_block, m - 1, CONSTANT * shrink)
             cusum = Cusum(0.0, 1.0, shift=SHIFT, run_length=min(max(each**-2, 20), RUN_LENGTHS[1]))
-            self._judged[name] = _Judged(mean - reach, mean + reach, scale, cusum, per_block)
+            low, high = mean - reach, mean + reach
+            if STATISTICS[name].unit == "atoms" and by_level < 1 / (m + 1):  # counts of mostly 0 are not normal
+                low, high = min(low, float(x.min())), max(high, float(x.max()))
+            self._judged[name] = _Judged(low, high, scale, cusum, per_block)
             lines.append(
-                f"{name}: {_range(name, mean - reach, mean + reach)} (normal; {m:.0f} of {len(x)} independent), "
+                f"{name}: {_range(name, low, high)} (normal; {m:.0f} of {len(x)} independent), "
                 f"drift: means of {per_block} checks, one false alarm in {cusum.run_length * per_block:.0f} checks"
             )
         self.text = "; ".join(lines)
@@ -274,7 +277,7 @@ def _range(name: str, low: float, high: float) -> str:
     """Both ends of an interval of `_as_normal` in the unit of the statistic."""
     unit = STATISTICS[name].unit
     if unit == "atoms":
-        low, high = (max(x, 0.0) ** 2 / 4 - 3 / 8 for x in (low, high))
+        low, high = (max(max(x, 0.0) ** 2 / 4 - 3 / 8, 0.0) for x in (low, high))
     return f"{low:.3f} ... {high:.3f} {unit}"
 
 

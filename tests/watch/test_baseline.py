@@ -535,3 +535,13 @@ def test_a_baseline_needs_a_statistic_that_it_can_judge(reference):
     for bad in (0, -1.0, math.nan, math.inf):
         with pytest.raises(ValueError, match=f"baseline_ps: expected a positive time in ps, got {bad}"):
             Monitor(reference, baseline_ps=bad, log=None)
+
+
+def test_counts_of_mostly_none_are_not_out_by_their_own_beginning():
+    """Of 51 checks three have one atom: a normal interval would call one atom out, 6 % of the baseline itself."""
+    series = np.zeros(51)
+    series[[7, 20, 40]] = 1
+    baseline = fed(series, 0.005, name="local_tail")
+    assert baseline.update({"local_tail": 1.0}, 1e6)["local_tail"] <= 0
+    assert baseline.update({"local_tail": 4.0}, 1e6 + 1)["local_tail"] > 0
+    assert "local_tail: 0.000 ... 1.000 atoms" in baseline.text
