@@ -12,7 +12,8 @@ from quests_md._arguments import check_choice, check_share
 from quests_md.reference import Reference, built_like, label_list
 
 from .calibration import Calibration, TypicalFrame, check_checks, many_groups
-from .levels import ANY_ELEMENT, GUESS, PERS, BlockTimes, Per
+from .landmarks import learn_landmarks
+from .levels import ANY_ELEMENT, GUESS, PERS, BlockTimes, NullScores, Per
 from .null_scores import held_out_frames, held_out_neighbourhoods, separate_frames, separate_neighbourhoods
 from .statistics import STATISTICS, check_statistics, require_rows
 
@@ -101,19 +102,24 @@ def calibrate(
     unmatched = sum(int(np.isposinf(frame.dh).sum()) for frame in held_out.full)  # of an element that one group has
     if unmatched:
         how += f"; {unmatched} environments of elements without a counterpart left out"
-    nulls, atom_levels = held_out.nulls()
-    landmarks = None
+    landmarks, few = None, np.empty(0, np.int64)
+    of_local: list[NullScores] = []
     if source.has_averaged_rows and reference.has_averaged_rows:
         if frames is None:
-            local, landmarks = held_out_neighbourhoods(reference, own, rng, threads)
+            local, landmarks, few = held_out_neighbourhoods(reference, own, rng, threads)
         else:
             local, landmarks = separate_neighbourhoods(reference, source, threads)
         of_local, tail_levels = local.nulls()
-        nulls += of_local
         landmarks = replace(landmarks, tail_level=tail_levels.get(ANY_ELEMENT, GUESS))
+    elif frames is None:
+        few = learn_landmarks(reference, own, np.empty(0, np.int64), threads, averaged=False).few
+        how += f"; {many_groups(len(few))} of kinds with few groups set no level" if len(few) else ""
+    nulls, atom_levels = held_out.nulls(few)
+    nulls += of_local
     numbers = [frame.atoms.numbers for frame in held_out.full]
     composition = np.unique(np.concatenate([np.empty(0, int), *numbers]), return_counts=True)
     n_groups = max((len(null.scores) for null in nulls if STATISTICS[null.statistic].over != "tail"), default=0)
+    n_few = len(np.intersect1d(few, held_out.groups))
     if n_groups < 2:
         warnings.warn(
             f"{many_groups(n_groups)} of frames could be held out: the level is a guess and promises nothing; "
@@ -132,7 +138,7 @@ def calibrate(
             {int(z): int(n) for z, n in zip(*composition, strict=True)},
         ),
         landmarks=landmarks,
-        n_groups=n_groups,
+        n_groups=n_groups + n_few,
         how=how,
         checks=None if checks is None else int(checks),
         times=_times(source, frame_groups),

@@ -31,6 +31,7 @@ from .levels import (
     rate_of,
     sharing_of,
 )
+from .rare_kinds import MOST_RARE
 from .statistics import SAMPLE_ATOMS, STATISTICS, check_statistics, require_rows
 
 __all__ = ["WITH_LABELS", "Calibration", "TypicalFrame", "check_checks", "many_groups"]
@@ -380,10 +381,11 @@ def _local_line(landmarks: Landmarks) -> str:
 
 
 def _alone_line(n_alone: int, n_groups: int) -> str:
-    """What it means that some groups are unlike all others, in a line."""
+    """What it means that some groups are of kinds that few groups have, in a line."""
     return (
-        f"{n_alone} of {many_groups(n_groups)} are unlike all others, and levels are for the kinds that several groups "
-        f"have: of new groups from where these come about one in {n_groups / n_alone:.0f} is its own kind, and novel "
+        f"{n_alone} of {many_groups(n_groups)} are unlike all others, or of a kind that at most {MOST_RARE} groups "
+        f"have, and set no level: of new groups from where these come about one in {n_groups / n_alone:.0f} is of such "
+        "a kind, and may be novel "
         "(doi:10.1093/biomet/40.3-4.237)"
     )
 

@@ -19,6 +19,7 @@ from quests_md.errors import MismatchError
 from quests_md.reference import Reference, is_of_molecules
 
 from .levels import GUESS
+from .rare_kinds import ALONE, MOST_RARE, excluded_groups, groups_of_own_kind
 
 __all__ = ["Landmarks", "LearntLandmarks", "LocalScorer", "learn_landmarks", "rows_to_score"]
 
@@ -30,13 +31,6 @@ POOL = 16_384
 
 #: Seed of the choice.
 SEED = 0
-
-#: Nats of mean excess beyond the median group's from which a group is unlike all others: the others together are a
-#: hundred times less dense there than is usual.
-ALONE = math.log(100)
-
-#: Largest share of groups that may be unlike all others: of more, such groups are what the set is made of, and count.
-FEW_ALONE = 0.05
 
 #: Share of held-out values that is beyond the largest that a landmark may carry.
 BEYOND = 0.01
@@ -58,7 +52,7 @@ class Landmarks:
     tail_level: float = math.nan
     """Local score that a hundredth of the held-out environments exceeds."""
     n_alone: int = 0
-    """Groups unlike all others, of which levels know nothing."""
+    """Groups of kinds with too few groups, of which levels know nothing."""
     averaged: bool = True
     """Whether averaged rows are scored; else the rows of single environments, see `learn_landmarks`."""
 
@@ -74,7 +68,9 @@ class LearntLandmarks(NamedTuple):
     landmarks: Landmarks
     scores: NDArray[np.float64]
     """(m,) local scores of the held-out rows as if their group were not in the reference; NaN: no other group has the
-    element, or the group is unlike all others."""
+    element, or the group is of a kind with too few groups."""
+    few: NDArray[np.int64]
+    """Groups of kinds with too few groups, which set no level."""
 
 
 class _Found(NamedTuple):
@@ -171,19 +167,25 @@ def learn_landmarks(
     frame_groups: NDArray[np.int64] | None,
     held_out: NDArray[np.int64],
     threads: int | None = None,
+    *,
+    averaged: bool | None = None,
 ) -> LearntLandmarks:
     """Choose landmarks, learn what is usual near each, and score the held-out rows (m,) of whole groups.
 
     A group whose held-out environments lie, on average, where the rest of the reference is a hundred times less dense
-    than usual is unlike all others: nothing in the reference says how far new frames of its kind would be from it. One
-    group in twenty may be so; where there are more, as in a set of one frame for each of many compounds, all count. Its
-    landmarks carry no more than the 99 % quantile of the usual dH, or 0, so that what is near them is judged as
-    elsewhere.
+    than usual is unlike all others: nothing in the reference says how far new frames of its kind would be from it. Of a
+    kind with two to five groups (`groups_of_own_kind`) the reference says little. Such groups give no scores, so that
+    they set no levels. One group in twenty may be alone, and one in ten of a kind with few; where there are more, as in
+    a set of one frame for each of many compounds, all count. Their landmarks carry a dH between what the place has with
+    all groups (of a kind of one group) and what it has without the own one (of a kind of six), so that the reference's
+    own frames are known and new ones are so by and by, as more groups of their kind are added.
 
     Landmarks are averaged rows. In a reference of free molecules they are rows of single environments: an average over
-    twelve neighbours is one over most of a small molecule, in which a stretched bond drowns.
+    twelve neighbours is one over most of a small molecule, in which a stretched bond drowns. `averaged` decides where
+    it is given.
     """
-    averaged = reference.is_averaged or not is_of_molecules(reference)
+    if averaged is None:
+        averaged = reference.is_averaged or not is_of_molecules(reference)
     rows = _chosen(reference, averaged=averaged)
     groups = reference.arrays.groups_of_rows(frame_groups)
     everything = np.union1d(rows, held_out)
@@ -199,19 +201,33 @@ def learn_landmarks(
     dh = found(nothing, nothing).dh
     known = np.isfinite(dh)
     if not known.any():  # nothing can be held out
-        return LearntLandmarks(Landmarks(rows, nothing, nothing, averaged=averaged), np.full(len(held_out), np.nan))
+        no_groups = np.empty(0, np.int64)
+        unknown = np.full(len(held_out), np.nan)
+        return LearntLandmarks(Landmarks(rows, nothing, nothing, averaged=averaged), unknown, no_groups)
     of_others = np.where(known, dh, 0.0)[of_landmarks]
     excess = dh - found(of_others, nothing).means[:, 0]
-    alone = _alone(excess, own)
-    counted = known & ~alone
+    elements = [slice(*np.searchsorted(rows, (b.start, b.stop)).tolist()) for b in reference.blocks.values()]
+    bandwidth = reference.averaged_bandwidth if averaged else reference.bandwidth
+    described = np.asarray(queries[of_landmarks], np.float64)
+    kinds = _small_kinds(excess, own, groups_of_own_kind(described, own[of_landmarks], elements, bandwidth))
+    n_of_kind = kinds.of_rows(own)
+    counted = known & (n_of_kind == 0)
     most = _largest_usual(dh, counted, numbers, reference)
-    usual = np.where(known, np.minimum(dh, most), most)[of_landmarks]
+    usual = np.where(known, np.minimum(dh, most), most)
+    few, trust = known & (n_of_kind > 0), (n_of_kind - 1) / MOST_RARE
+    if few.any():  # between what the place has with all of its groups, and what it has without its own
+        whole = scorer.scores(queries[few], numbers[few], threads=threads)
+        usual[few] = whole + trust[few] * (usual[few] - whole)
+    usual = usual[of_landmarks]
     deviation2 = (dh - found(usual, nothing).means[:, 0]) ** 2
     largest = float(np.quantile(deviation2[counted], 1 - BEYOND))
-    scatter = np.where(counted, np.minimum(deviation2, largest), largest)[of_landmarks]
+    scatter = np.where(known, np.minimum(deviation2, largest), largest)
+    scatter[few] *= trust[few]
+    scatter = scatter[of_landmarks]
     scores = np.where(counted, found(usual, scatter).scores(), np.nan)
-    landmarks = Landmarks(rows, usual, scatter, n_alone=len(np.unique(own[alone])), averaged=averaged)
-    return LearntLandmarks(landmarks, scores[of_held_out])
+    of_few = kinds.names[kinds.n_of_kind > 0]
+    landmarks = Landmarks(rows, usual, scatter, n_alone=len(of_few), averaged=averaged)
+    return LearntLandmarks(landmarks, scores[of_held_out], of_few)
 
 
 def _chosen(reference: Reference, *, averaged: bool) -> NDArray[np.int64]:
@@ -249,17 +265,35 @@ def _of_every_frame(frames: NDArray[np.int64], rng: np.random.Generator) -> NDAr
     return np.sort(order[np.argsort(turn, kind="stable")[:POOL]])
 
 
-def _alone(excess: NDArray[np.float64], groups: NDArray[np.int64]) -> NDArray[np.bool_]:
-    """(n,) whether the group of each row is unlike all others; excess in nats, NaN or inf where nothing is known."""
+class _SmallKinds(NamedTuple):
+    names: NDArray[np.int64]
+    """(n_groups,) the groups, ascending."""
+    n_of_kind: NDArray[np.int64]
+    """(n_groups,) groups of the kind of each; 0: many."""
+
+    def of_rows(self, groups: NDArray[np.int64]) -> NDArray[np.int64]:
+        """The number for the group of each row, (n,)."""
+        return self.n_of_kind[np.searchsorted(self.names, groups)]
+
+
+def _small_kinds(
+    excess: NDArray[np.float64], groups: NDArray[np.int64], of_landmarks: tuple[NDArray[np.int64], NDArray[np.int64]]
+) -> _SmallKinds:
+    """Groups of kinds with too few groups to count.
+
+    `excess`: (n,) nats, NaN or inf where nothing is known, of rows of the `groups` (n,); `of_landmarks`: groups, and
+    how many groups the kind of each has by its landmarks.
+    """
     names, where = np.unique(groups, return_inverse=True)
     known = np.isfinite(excess)
     counts = np.bincount(where[known], minlength=len(names))
     sums = np.bincount(where[known], excess[known], minlength=len(names))
     mean = np.divide(sums, counts, out=np.full(len(names), np.inf), where=counts > 0)
-    alone: NDArray[np.bool_] = mean > np.median(mean[counts > 0]) + ALONE
-    if alone.sum() > FEW_ALONE * len(names):
-        alone[:] = False
-    return alone[where]
+    alone = mean > np.median(mean[counts > 0]) + ALONE
+    n_of_kind = np.zeros(len(names), np.int64)
+    n_of_kind[np.searchsorted(names, of_landmarks[0])] = of_landmarks[1]
+    excluded = excluded_groups(alone, n_of_kind > 1)
+    return _SmallKinds(names, np.where(excluded, np.where(alone, 1, n_of_kind), 0))
 
 
 def _largest_usual(

@@ -41,6 +41,9 @@ TAIL_SHARE = 0.01
 #: Most environments whose local scores are held out.
 MOST_NEIGHBOURHOODS = 100_000
 
+#: Fewest groups whose scores make a level of an element: with fewer, groups of kinds with few groups count as well.
+FEWEST_OF_ELEMENT = 2
+
 #: One in so many groups sets the atom level; the environments above it are counted in the groups between.
 ATOM_LEVEL_GROUPS = 4
 
@@ -71,17 +74,18 @@ class HeldOut:
     scale: Scale = "plain"
     """Rows that were judged: those of single environments, or averaged ones, which have local scores."""
 
-    def nulls(self) -> Nulls:
+    def nulls(self, without: NDArray[np.int64] | None = None) -> Nulls:
         """The null distributions of the statistics of this scale, and the levels above which environments are counted.
 
         The latter come from every fourth group and the numbers above them from the groups between, so that no group
-        counts above a level of its own making.
+        counts above a level of its own making. `without`: groups that give no scores, unless an element has no others.
         """
         kept = np.flatnonzero([frame.ranked.any() for frame in self.full])
         if not len(kept):
             return Nulls([], {})
         groups = self.groups[kept]
-        sets_level = np.isin(groups, np.unique(groups)[::ATOM_LEVEL_GROUPS])
+        counted = np.ones(len(groups), bool) if without is None else ~np.isin(groups, without)
+        sets_level = np.isin(groups, np.unique(groups[counted])[::ATOM_LEVEL_GROUPS])
         seen = {int(z) for frame in self.full for z in np.unique(frame.atoms.numbers)}
         elements = sorted(seen) if self.by_element and self.scale == "plain" else [ANY_ELEMENT]
         tail_levels = _tail_levels([self.full[i] for i in kept[sets_level]], self.full, elements)
@@ -90,7 +94,7 @@ class HeldOut:
         has_modes = self.scale == "plain" and not _have_equal_averages(full, proven)
         found: list[NullScores] = []
         for statistic in (s for s in STATISTICS.values() if s.scale == self.scale):
-            counts = np.flatnonzero(~sets_level) if statistic.over == "tail" else np.arange(len(kept))
+            counts = np.flatnonzero(counted & ~sets_level) if statistic.over == "tail" else np.arange(len(kept))
             sides = [s for s in statistic.sides if s == "above" or self.has_low_tails or not statistic.needs_reference]
             modes: tuple[Mode, ...] = ("full", "proven") if statistic.over == "sample" and has_modes else ("full",)
             for mode in modes:
@@ -98,6 +102,8 @@ class HeldOut:
                     frames = [(full if mode == "full" else proven)[i] for i in counts]
                     values, sizes = _values_and_sizes(statistic, frames, mode, z)
                     known = np.isfinite(values)
+                    if len(np.unique(groups[counts[known & counted[counts]]])) >= FEWEST_OF_ELEMENT:
+                        known &= counted[counts]
                     for side in sides:
                         scores = _extremes(values[known], groups[counts[known]], sizes[known], side)
                         element = None if z == ANY_ELEMENT else chemical_symbols[z]
@@ -124,8 +130,8 @@ def held_out_frames(
 
 def held_out_neighbourhoods(
     reference: Reference, frame_groups: NDArray[np.int64] | None, rng: int | np.random.Generator, threads: int | None
-) -> tuple[HeldOut, Landmarks]:
-    """Local scores of frames of the reference, each as if its group were not in it, and the landmarks.
+) -> tuple[HeldOut, Landmarks, NDArray[np.int64]]:
+    """Local scores of frames of the reference, each as if its group were not in it; landmarks, groups without scores.
 
     Whole groups up to 100 000 environments: landmarks make scores cheap. The reference has averaged rows.
     """
@@ -135,7 +141,7 @@ def held_out_neighbourhoods(
     scores = np.full(reference.n_environments, np.nan)
     scores[rows] = learnt.scores
     of_frames = reference.arrays.frame_group if frame_groups is None else frame_groups
-    return _collect_local(reference, reference, scores, of_frames), learnt.landmarks
+    return _collect_local(reference, reference, scores, of_frames), learnt.landmarks, learnt.few
 
 
 def separate_neighbourhoods(reference: Reference, apart: Reference, threads: int | None) -> tuple[HeldOut, Landmarks]:
