@@ -112,7 +112,7 @@ def calibrate(
         of_local, tail_levels = local.nulls()
         landmarks = replace(landmarks, tail_level=tail_levels.get(ANY_ELEMENT, GUESS))
     elif frames is None:
-        few = learn_landmarks(reference, own, np.empty(0, np.int64), threads, averaged=False).few
+        few = learn_landmarks(reference, own, np.empty(0, np.int64), threads, averaged=False).apart
         how += f"; {many_groups(len(few))} of kinds with few groups set no level" if len(few) else ""
     nulls, atom_levels = held_out.nulls(few)
     nulls += of_local

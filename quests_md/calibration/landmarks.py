@@ -32,6 +32,10 @@ POOL = 16_384
 #: Seed of the choice.
 SEED = 0
 
+#: Fewest environments of a frame by which its group is told to be of a kind with few groups: of fewer, a frame may be
+#: as strange by chance.
+FEWEST_ENVIRONMENTS = 16
+
 #: Share of held-out values that is beyond the largest that a landmark may carry.
 BEYOND = 0.01
 
@@ -69,8 +73,8 @@ class LearntLandmarks(NamedTuple):
     scores: NDArray[np.float64]
     """(m,) local scores of the held-out rows as if their group were not in the reference; NaN: no other group has the
     element, or the group is of a kind with too few groups."""
-    few: NDArray[np.int64]
-    """Groups of kinds with too few groups, which set no level."""
+    apart: NDArray[np.int64]
+    """Groups of kinds with too few groups that are apart from all others: they set no level of any statistic."""
 
 
 class _Found(NamedTuple):
@@ -176,9 +180,10 @@ def learn_landmarks(
     than usual is unlike all others: nothing in the reference says how far new frames of its kind would be from it. Of a
     kind with two to five groups (`groups_of_own_kind`) the reference says little. Such groups give no scores, so that
     they set no levels. One group in twenty may be alone, and one in ten of a kind with few; where there are more, as in
-    a set of one frame for each of many compounds, all count. Their landmarks carry a dH between what the place has with
-    all groups (of a kind of one group) and what it has without the own one (of a kind of six), so that the reference's
-    own frames are known and new ones are so by and by, as more groups of their kind are added.
+    a set of one frame for each of many compounds, all count. Where such a kind is apart from all others, its landmarks
+    carry a dH between what the place has with all groups (of a kind of one group) and what it has without the own one
+    (of a kind of six), so that the reference's own frames are known, and new ones by and by, as more groups of their
+    kind are added.
 
     Landmarks are averaged rows. In a reference of free molecules they are rows of single environments: an average over
     twelve neighbours is one over most of a small molecule, in which a stretched bond drowns. `averaged` decides where
@@ -209,25 +214,26 @@ def learn_landmarks(
     elements = [slice(*np.searchsorted(rows, (b.start, b.stop)).tolist()) for b in reference.blocks.values()]
     bandwidth = reference.averaged_bandwidth if averaged else reference.bandwidth
     described = np.asarray(queries[of_landmarks], np.float64)
-    kinds = _small_kinds(excess, own, groups_of_own_kind(described, own[of_landmarks], elements, bandwidth))
+    sizes = np.bincount(reference.arrays.atom_frame)[reference.arrays.atom_frame[everything]]
+    kinds = _small_kinds(excess, own, sizes, groups_of_own_kind(described, own[of_landmarks], elements, bandwidth))
     n_of_kind = kinds.of_rows(own)
     counted = known & (n_of_kind == 0)
     most = _largest_usual(dh, counted, numbers, reference)
     usual = np.where(known, np.minimum(dh, most), most)
-    few, trust = known & (n_of_kind > 0), (n_of_kind - 1) / MOST_RARE
+    few, trust = known & kinds.is_apart(own), (n_of_kind - 1) / MOST_RARE
     if few.any():  # between what the place has with all of its groups, and what it has without its own
         whole = scorer.scores(queries[few], numbers[few], threads=threads)
         usual[few] = whole + trust[few] * (usual[few] - whole)
     usual = usual[of_landmarks]
     deviation2 = (dh - found(usual, nothing).means[:, 0]) ** 2
     largest = float(np.quantile(deviation2[counted], 1 - BEYOND))
-    scatter = np.where(known, np.minimum(deviation2, largest), largest)
+    scatter = np.where(counted | few, np.minimum(deviation2, largest), largest)
     scatter[few] *= trust[few]
     scatter = scatter[of_landmarks]
     scores = np.where(counted, found(usual, scatter).scores(), np.nan)
-    of_few = kinds.names[kinds.n_of_kind > 0]
-    landmarks = Landmarks(rows, usual, scatter, n_alone=len(of_few), averaged=averaged)
-    return LearntLandmarks(landmarks, scores[of_held_out], of_few)
+    n_alone = int((kinds.n_of_kind > 0).sum())
+    landmarks = Landmarks(rows, usual, scatter, n_alone=n_alone, averaged=averaged)
+    return LearntLandmarks(landmarks, scores[of_held_out], kinds.names[kinds.apart])
 
 
 def _chosen(reference: Reference, *, averaged: bool) -> NDArray[np.int64]:
@@ -270,19 +276,28 @@ class _SmallKinds(NamedTuple):
     """(n_groups,) the groups, ascending."""
     n_of_kind: NDArray[np.int64]
     """(n_groups,) groups of the kind of each; 0: many."""
+    apart: NDArray[np.bool_]
+    """(n_groups,) whether the kind is so far from all others that what is known of it can be told from what is not."""
 
     def of_rows(self, groups: NDArray[np.int64]) -> NDArray[np.int64]:
         """The number for the group of each row, (n,)."""
         return self.n_of_kind[np.searchsorted(self.names, groups)]
 
+    def is_apart(self, groups: NDArray[np.int64]) -> NDArray[np.bool_]:
+        """Whether the group of each row, (n,), is of a kind with few groups that is apart from all others."""
+        return self.apart[np.searchsorted(self.names, groups)]
+
 
 def _small_kinds(
-    excess: NDArray[np.float64], groups: NDArray[np.int64], of_landmarks: tuple[NDArray[np.int64], NDArray[np.int64]]
+    excess: NDArray[np.float64],
+    groups: NDArray[np.int64],
+    sizes: NDArray[np.int64],
+    of_landmarks: tuple[NDArray[np.int64], NDArray[np.int64]],
 ) -> _SmallKinds:
     """Groups of kinds with too few groups to count.
 
-    `excess`: (n,) nats, NaN or inf where nothing is known, of rows of the `groups` (n,); `of_landmarks`: groups, and
-    how many groups the kind of each has by its landmarks.
+    `excess`: (n,) nats, NaN or inf where nothing is known, of rows of the `groups` (n,), in frames of `sizes` rows (n,);
+    `of_landmarks`: groups, and how many groups the kind of each has by its landmarks.
     """
     names, where = np.unique(groups, return_inverse=True)
     known = np.isfinite(excess)
@@ -292,8 +307,10 @@ def _small_kinds(
     alone = mean > np.median(mean[counts > 0]) + ALONE
     n_of_kind = np.zeros(len(names), np.int64)
     n_of_kind[np.searchsorted(names, of_landmarks[0])] = of_landmarks[1]
-    excluded = excluded_groups(alone, n_of_kind > 1)
-    return _SmallKinds(names, np.where(excluded, np.where(alone, 1, n_of_kind), 0))
+    n_of_kind[np.bincount(where, sizes < FEWEST_ENVIRONMENTS) > 0] = 0
+    excluded = excluded_groups(alone, n_of_kind > 0)
+    apart = excluded & (n_of_kind > 0)
+    return _SmallKinds(names, np.where(excluded, np.where(apart, n_of_kind, 1), 0), apart)
 
 
 def _largest_usual(

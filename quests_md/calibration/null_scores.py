@@ -131,7 +131,7 @@ def held_out_frames(
 def held_out_neighbourhoods(
     reference: Reference, frame_groups: NDArray[np.int64] | None, rng: int | np.random.Generator, threads: int | None
 ) -> tuple[HeldOut, Landmarks, NDArray[np.int64]]:
-    """Local scores of frames of the reference, each as if its group were not in it; landmarks, groups without scores.
+    """Local scores of frames of the reference, each as if its group were not in it; landmarks, groups of rare kinds.
 
     Whole groups up to 100 000 environments: landmarks make scores cheap. The reference has averaged rows.
     """
@@ -141,7 +141,7 @@ def held_out_neighbourhoods(
     scores = np.full(reference.n_environments, np.nan)
     scores[rows] = learnt.scores
     of_frames = reference.arrays.frame_group if frame_groups is None else frame_groups
-    return _collect_local(reference, reference, scores, of_frames), learnt.landmarks, learnt.few
+    return _collect_local(reference, reference, scores, of_frames), learnt.landmarks, learnt.apart
 
 
 def separate_neighbourhoods(reference: Reference, apart: Reference, threads: int | None) -> tuple[HeldOut, Landmarks]:

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["ALONE", "MOST_RARE", "excluded_groups", "groups_of_own_kind"]
+__all__ = ["ALONE", "FEW", "MOST_RARE", "excluded_groups", "groups_of_own_kind"]
 
 #: Most groups of a kind that is rare. With six, each group is held out against five others.
 MOST_RARE = 5
@@ -14,6 +14,9 @@ MOST_RARE = 5
 #: Nats of mean excess beyond the median group's from which a group is unlike all others: the others together are a
 #: hundred times less dense there than is usual.
 ALONE = math.log(100)
+
+#: The same for a kind of several groups, of which the most extreme of all choices of nearest groups is looked at.
+FEW = 2 * ALONE
 
 #: Largest share of groups that may be unlike all others, and largest share that may be of rare kinds: of more, such
 #: groups are what the set is made of, and count. From FEWEST_GROUPS on one group, and one kind where it is at most a
@@ -33,9 +36,9 @@ def groups_of_own_kind(
     """How many groups each group's kind has, itself included; more than `MOST_RARE` of these are not counted.
 
     A group lies in a kind of n groups if the rest of the reference, without the group and the n - 1 groups that are
-    nearest to it, is a hundred times less dense where it lies than is usual, and is not without fewer of them. Usual is
-    what the remaining rows themselves have without their own nearest groups; the mean over the group is compared with
-    that of the median group.
+    nearest to it, is ten thousand times less dense where half of its rows lie than is usual, and is not without fewer
+    of them. Usual is what the remaining rows themselves have without their own nearest groups; the median over the
+    rows of the group is compared with that of the median group. The median, so that a few odd rows make no kind.
 
     `rows`: (m, width), those of one element in each slice; `groups`: (m,) group of each. Returns the names of the
     groups, (n_groups,), and the number for each: 1 to `MOST_RARE`, or 0 for kinds of more.
@@ -69,18 +72,19 @@ def groups_of_own_kind(
             for i, near in enumerate(nearest[of]):
                 by_group[:, near] = 0.0
                 without[i, these] = -np.log(np.maximum(by_group.sum(axis=1), math.exp(-FARTHEST)))
-    excess = np.zeros((depth, n_groups))
+    excess = np.empty((depth, n_groups))
     for of in range(n_groups):
-        n = 0
+        parts = []
         for these, block, kernel in kernels(of):
+            beyond = np.empty((depth, len(these)))
             for i, near in enumerate(nearest[of]):
                 kernel[:, where[block] == near] = 0.0
                 total = kernel.sum(axis=1)
                 usual = np.divide(kernel @ without[i, block], total, out=np.zeros(len(these)), where=total > 0)
-                excess[i, of] += (without[i, these] - usual).sum()
-            n += len(these)
-        excess[:, of] /= n
-    alone = excess > np.median(excess, axis=1, keepdims=True) + ALONE
+                beyond[i] = without[i, these] - usual
+            parts.append(beyond)
+        excess[:, of] = np.median(np.concatenate(parts, axis=1), axis=1)
+    alone = excess > np.median(excess, axis=1, keepdims=True) + FEW
     return names, np.where(alone.any(axis=0), alone.argmax(axis=0) + 1, 0)
 
 

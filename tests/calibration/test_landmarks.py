@@ -49,7 +49,7 @@ def mixed(request):
 
 def test_scores_are_the_naive_ones(mixed):
     everything = np.arange(mixed.n_environments)
-    landmarks, scores = learn_landmarks(mixed, None, everything)
+    landmarks, scores = learn_landmarks(mixed, None, everything)[:2]
     assert landmarks.rows.tolist() == everything.tolist()  # so few that all of them are
     assert landmarks.n_alone == 0
     groups = mixed.arrays.groups_of_rows()
@@ -75,7 +75,7 @@ def molecules():
 
 def test_of_molecules_single_environments_are_scored(molecules):
     everything = np.arange(molecules.n_environments)
-    landmarks, scores = learn_landmarks(molecules, None, everything)
+    landmarks, scores = learn_landmarks(molecules, None, everything)[:2]
     assert not landmarks.averaged
     groups = molecules.arrays.groups_of_rows()
     expected = naive_scores(molecules.rows, molecules.numbers, groups, molecules, landmarks)
@@ -135,7 +135,7 @@ def test_calibrations_of_molecules_by_older_versions_stay_as_they_were(molecules
 
 
 def test_what_is_usual_is_the_held_out_dh_of_a_landmark_up_to_a_limit(mixed):
-    landmarks, _ = learn_landmarks(mixed, None, np.arange(mixed.n_environments))
+    landmarks, _ = learn_landmarks(mixed, None, np.arange(mixed.n_environments))[:2]
     groups, rows = mixed.arrays.groups_of_rows(), mixed.averaged_rows.astype(float)
     held_out = np.empty(len(rows))
     for z in (29, 79):
@@ -217,18 +217,18 @@ def test_landmarks_are_few_and_cover_rare_kinds():
     frames = [copper(4, seed=i, rattle=0.05) for i in range(40)]
     rare = bulk("Cu", "bcc", a=2.9, cubic=True) * (3, 3, 3)
     reference = Reference.from_frames([*frames, rare], groups="frame")
-    landmarks, scores = learn_landmarks(reference, None, np.arange(reference.n_environments))
+    landmarks, scores = learn_landmarks(reference, None, np.arange(reference.n_environments))[:2]
     assert len(landmarks.rows) == 4096 < reference.n_environments == len(scores)
     assert (np.diff(landmarks.rows) > 0).all()
     assert 40 in reference.arrays.atom_frame[landmarks.rows]
-    again, _ = learn_landmarks(reference, None, np.arange(reference.n_environments), threads=1)
+    again, _ = learn_landmarks(reference, None, np.arange(reference.n_environments), threads=1)[:2]
     for name in ("rows", "usual", "scatter"):
         assert getattr(again, name).tobytes() == getattr(landmarks, name).tobytes()
 
 
 def test_nothing_held_out_is_no_error():
     reference = Reference.from_frames([copper(rattle=0.05)], groups="frame")
-    landmarks, scores = learn_landmarks(reference, None, np.arange(32))
+    landmarks, scores = learn_landmarks(reference, None, np.arange(32))[:2]
     assert np.isnan(scores).all()
     assert (landmarks.usual == 0).all()
     assert (landmarks.scatter == 0).all()
@@ -270,7 +270,7 @@ def test_a_reference_without_averaged_rows_is_judged_by_its_plain_rows():
 def test_landmarks_of_another_reference_are_refused():
     frames = [copper(seed=i, rattle=0.05) for i in range(6)]
     reference = Reference.from_frames(frames, groups="frame")
-    landmarks, _ = learn_landmarks(reference, None, np.arange(6 * 32))
+    landmarks, _ = learn_landmarks(reference, None, np.arange(6 * 32))[:2]
     with pytest.raises(MismatchError, match="landmarks are rows up to 191, the reference has 32"):
         LocalScorer(Reference.from_frames(frames[:1]), landmarks)
 
