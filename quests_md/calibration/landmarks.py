@@ -296,7 +296,7 @@ def _small_kinds(
 ) -> _SmallKinds:
     """Groups of kinds with too few groups to count.
 
-    `excess`: (n,) nats, NaN or inf where nothing is known, of rows of the `groups` (n,), in frames of `sizes` rows (n,);
+    `excess`: (n,) nats, NaN or inf where nothing is known, of rows of the `groups` (n,) in frames of `sizes` rows;
     `of_landmarks`: groups, and how many groups the kind of each has by its landmarks.
     """
     names, where = np.unique(groups, return_inverse=True)

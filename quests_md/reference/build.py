@@ -2,6 +2,7 @@
 
 import math
 import warnings
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from importlib import metadata
@@ -28,7 +29,7 @@ from quests_md.errors import FrameError
 from quests_md.io import Frame, count_frames, frame_temperature_K, frame_time_ps, iter_frames
 
 from .contents import ARRAYS, PAIR_BIN, Contents, ReferenceArrays
-from .groups import blocks_of_frames, join_copies
+from .groups import Measured, blocks_of_frames, join_copies
 
 __all__ = ["build", "finished", "label_list", "provenance"]
 
@@ -206,8 +207,10 @@ class _Builder:
     def _frame_groups(self) -> tuple[NDArray[np.int64], str]:
         """The group of each frame, and the rule that made the groups."""
         if self.groups is None:
-            groups, lengths = blocks_of_frames(self.kinds, self.pieces["frame_source"], self.pieces["rows"])
-            return groups, _block_rule(lengths, list(self.sources))
+            kept = self.pieces
+            of_frames = (kept[name] for name in ("frame_source", "rows", "frame_time", "cells"))
+            groups, measured = blocks_of_frames(self.kinds, *of_frames)
+            return groups, _block_rule(measured, list(self.sources), len(groups))
         names = {label: i for i, label in enumerate(dict.fromkeys(self.labels))}
         rule = f"by {self.groups!r}" if isinstance(self.groups, str) else "labels given"
         return np.array([names[label] for label in self.labels], dtype=np.int64), rule
@@ -250,13 +253,24 @@ def provenance() -> dict[str, Any]:
     }
 
 
-def _block_rule(lengths: Mapping[int, int], sources: Sequence[str]) -> str:
-    known = [f"{n} frame(s) in {sources[i]}" for i, n in list(lengths.items())[:5]]
-    if not known:
+def _block_rule(measured: Sequence[Measured], sources: Sequence[str], n_frames: int) -> str:
+    """How blocks were made of so many frames, in words."""
+    if not measured:
         return "single frames; their correlation in time is unknown"
-    more = f" and {len(lengths) - 5} more files" if len(lengths) > 5 else ""
-    rest = "" if len(lengths) == len(sources) else "; single frames elsewhere, where correlation in time is unknown"
-    return f"blocks two correlation times long: {', '.join(known)}{more}{rest}"
+    texts: list[str] = []
+    for file in dict.fromkeys(blocks.file for blocks in measured):
+        of_file: Counter[int] = Counter()
+        for blocks in measured:
+            if blocks.file == file:
+                of_file[blocks.length] += blocks.n_frames
+        lengths = ", ".join(
+            f"{length} frame(s)" + (f" for {n} of them" if len(of_file) > 1 else "") for length, n in of_file.items()
+        )
+        texts.append(f"{lengths} in {sources[file]}")
+    more = f" and {len(texts) - 5} more files" if len(texts) > 5 else ""
+    n_known = sum(blocks.n_frames for blocks in measured)
+    rest = "" if n_known == n_frames else "; single frames elsewhere, where correlation in time is unknown"
+    return f"blocks two correlation times long: {', '.join(texts[:5])}{more}{rest}"
 
 
 def _joined(name: str, pieces: Sequence[Any], width: int) -> NDArray[Any]:

@@ -1,14 +1,16 @@
-"""Groups of frames that may be taken as independent: contiguous blocks of two correlation times."""
+"""Groups of frames that may be taken as independent: contiguous blocks of two correlation times, run by run."""
 
 import hashlib
 import math
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["blocks_of_frames", "correlation_length", "join_copies"]
+from .runs import change_between_frames, starts_of_runs
+
+__all__ = ["Measured", "blocks_of_frames", "correlation_length", "join_copies"]
 
 #: Fewest frames of a segment that say anything about correlation in time.
 SHORTEST = 8
@@ -16,43 +18,115 @@ SHORTEST = 8
 #: Correlation below which frames count as independent.
 NEGLIGIBLE = 0.05
 
+#: Frames less than this apart, ps, are correlated where nothing else is known: half a vibration of a heavy atom.
+CLOSE_PS = 0.1
+
+#: Shortest time of a stretch, ps, by which its frames can be told to be independent sooner.
+TELLING_PS = 1.0
+
+#: Times the usual time between frames that is a leap, and share of a cell vector that is a jump: another run begins.
+LEAP = 10.0
+CELL_JUMP = 0.05
+
 #: Most atoms of a frame that are followed, and most frames of a segment: enough for two digits.
 FOLLOWED_ATOMS = 64
 FOLLOWED_FRAMES = 1000
 
 
+class Measured(NamedTuple):
+    """How long the blocks of some frames are."""
+
+    file: int
+    """Number of the file."""
+    n_frames: int
+    """Frames that these blocks are made of."""
+    length: int
+    """Frames per block; 1: uncorrelated frames."""
+
+
 def blocks_of_frames(
-    kinds: Sequence[Any], files: Sequence[int], frame_rows: Sequence[NDArray[np.float64]]
-) -> tuple[NDArray[np.int64], dict[int, int]]:
+    kinds: Sequence[Any],
+    files: Sequence[int],
+    frame_rows: Sequence[NDArray[np.float64]],
+    times_ps: Sequence[float] | None = None,
+    cells: Sequence[NDArray[np.floating[Any]]] | None = None,
+) -> tuple[NDArray[np.int64], list[Measured]]:
     """Put frames into contiguous blocks of at least two correlation times.
 
-    Each frame has a kind, equal for consecutive frames that make one segment, the number of its file, and its
-    descriptor rows (n_atoms, width) in the order of its atoms. One correlation length is estimated per file.
+    Each frame has a kind, equal for consecutive frames that may follow each other in time, the number of its file, its
+    descriptor rows (n_atoms, width) in the order of its atoms, and its time in ps, if it is known (else NaN), and cell
+    (3, 3), Å.
 
-    Returns the block of each frame, counted from 0, and the frames per block of each file whose correlation could be
-    estimated (1: uncorrelated frames). Frames of unknown correlation are blocks of their own.
+    A stretch of frames of one kind ends where time goes back or leaps, or the cell changes by a twentieth. It is cut
+    into runs where the rows tell that another run begins (`starts_of_runs`), and each of these runs has its own
+    correlation length. Where nothing is cut, the stretches of a kind in a file have one length together; a kind without
+    a stretch long enough has that of its file. Frames of unknown correlation are blocks of
+    their own, unless they are less than 0.1 ps apart; a stretch shorter than 1 ps is too short to tell that its frames
+    are independent sooner than that.
+
+    Returns the block of each frame, counted from 0, and what was measured, in the order of the frames.
     """
-    starts = [i for i in range(len(kinds)) if i == 0 or kinds[i] != kinds[i - 1]]
+    times = np.full(len(kinds), np.nan) if times_ps is None else np.asarray(times_ps, dtype=np.float64)
+    breaks = _breaks(times)
+    if cells is not None:
+        breaks |= _cell_jumps(np.asarray(cells, dtype=np.float64).reshape(-1, 3, 3))
+    starts = [i for i in range(len(kinds)) if i == 0 or kinds[i] != kinds[i - 1] or breaks[i]]
     stops = [*starts, len(kinds)][1:]
-    lengths: dict[int, int] = {}
-    for file in sorted(set(files)):
-        series = [
-            np.stack(
-                [rows[:: max(1, math.ceil(len(rows) / FOLLOWED_ATOMS))] for rows in frame_rows[a:b][:FOLLOWED_FRAMES]]
-            )
-            for a, b in zip(starts, stops, strict=True)
-            if files[a] == file and b - a >= SHORTEST
-        ]
-        if series and not math.isnan(length := correlation_length(series)):
-            # a tenth of a frame is within the error of the estimate
-            lengths[file] = max(1, math.ceil(length - 0.1))
-    groups = np.empty(len(kinds), np.int64)
-    n_groups = 0
+    followed = [rows[:: max(1, math.ceil(len(rows) / FOLLOWED_ATOMS))] for rows in frame_rows]
+    runs: list[tuple[int, int, Any]] = []  # first frame, the next after the last, what has one length
     for a, b in zip(starts, stops, strict=True):
-        n_blocks = max(1, (b - a) // lengths.get(files[a], 1))
-        groups[a:b] = n_groups + np.arange(b - a) * n_blocks // (b - a)
-        n_groups += n_blocks
-    return groups, lengths
+        inner = starts_of_runs(change_between_frames(followed[a:b]))
+        ends = [*inner, b - a][1:]
+        shared = (files[a], kinds[a])
+        runs += [(a + i, a + j, shared if len(inner) == 1 else a + i) for i, j in zip(inner, ends, strict=True)]
+    of_kind = _lengths(runs, followed)
+    of_file = _lengths([(a, b, files[a]) for a, b, _ in runs], followed)
+    groups = np.empty(len(kinds), np.int64)
+    n_groups, measured = 0, list[Measured]()
+    for a, b, key in runs:
+        length = of_kind.get(key, of_file.get(files[a]))
+        blocks = _blocks(b - a, length, times[a:b])
+        groups[a:b] = n_groups + blocks
+        n_groups += int(blocks[-1]) + 1
+        if length is not None:
+            measured.append(Measured(files[a], b - a, length))
+    return groups, measured
+
+
+def _breaks(times_ps: NDArray[np.float64]) -> NDArray[np.bool_]:
+    """(n,) whether the time of a frame is before that of the last one, or ten times as far from it as is usual."""
+    steps = np.diff(times_ps, prepend=np.nan)
+    usual = np.median(steps[steps > 0]) if (steps > 0).any() else np.inf
+    return (steps < 0) | (steps > LEAP * usual)
+
+
+def _cell_jumps(cells: NDArray[np.float64]) -> NDArray[np.bool_]:
+    """(n,) whether a vector of the cell of a frame differs by more than a twentieth from that of the last one."""
+    change = np.linalg.norm(np.diff(cells, axis=0, prepend=cells[:1]), axis=2)
+    jumps: NDArray[np.bool_] = (change > CELL_JUMP * np.linalg.norm(cells, axis=2)).any(axis=1)
+    return jumps
+
+
+def _lengths(runs: Sequence[tuple[int, int, Any]], rows: Sequence[NDArray[np.float64]]) -> dict[Any, int]:
+    """Frames per block of the runs that have each key, where it can be told."""
+    series: dict[Any, list[NDArray[np.float64]]] = {}
+    for a, b, key in runs:
+        if b - a >= SHORTEST:
+            series.setdefault(key, []).append(np.stack(rows[a:b][:FOLLOWED_FRAMES]))
+    lengths = {key: correlation_length(these) for key, these in series.items()}
+    # a tenth of a frame is within the error of the estimate
+    return {key: max(1, math.ceil(length - 0.1)) for key, length in lengths.items() if not math.isnan(length)}
+
+
+def _blocks(n: int, length: int | None, times_ps: NDArray[np.float64]) -> NDArray[np.int64]:
+    """(n,) block of each frame of a run, from the frames per block, None: unknown, and the times, NaN: unknown."""
+    spacing = float(np.median(np.diff(times_ps))) if n > 1 and np.isfinite(times_ps).all() else math.nan
+    if length is not None and not (spacing > 0 and (n - 1) * spacing < TELLING_PS):
+        close = 1
+    else:  # frames in too short a time to know
+        close = math.ceil(CLOSE_PS / spacing - 1e-9) if spacing > 0 else 1
+    n_blocks = max(1, n // max(length or 1, close))
+    return np.arange(n) * n_blocks // n
 
 
 def correlation_length(series: Sequence[NDArray[np.float64]]) -> float:

@@ -66,7 +66,7 @@ def test_frozen_frames_are_copies_of_each_other():
     assert correlation_length([x]) >= 30
     groups, lengths = blocks_of_frames([0] * 30, [0] * 30, list(x))
     assert groups.tolist() == [0] * 30
-    assert lengths[0] >= 30
+    assert lengths[0].length >= 30
 
 
 def test_nothing_can_be_told_where_all_atoms_do_the_same():
@@ -76,16 +76,16 @@ def test_nothing_can_be_told_where_all_atoms_do_the_same():
         assert math.isnan(correlation_length([np.stack(rows)]))
         groups, lengths = blocks_of_frames([0] * 12, [0] * 12, rows)
         assert groups.tolist() == list(range(12))
-        assert lengths == {}
+        assert lengths == []
 
 
 def test_blocks_are_as_long_as_measured():
     x = ar1(1000, 0.8)
     groups, lengths = blocks_of_frames([0] * 1000, [0] * 1000, list(x))
-    assert lengths == {0: math.ceil(correlation_length([x]) - 0.1)}
+    assert lengths == [(0, 1000, math.ceil(correlation_length([x]) - 0.1))]
     sizes = np.bincount(groups)
-    assert sizes.min() >= lengths[0]
-    assert sizes.max() <= 2 * lengths[0]
+    assert sizes.min() >= lengths[0].length
+    assert sizes.max() <= 2 * lengths[0].length
     assert (np.diff(groups) >= 0).all()
 
 
@@ -97,7 +97,7 @@ def test_blocks_stay_in_their_segment_and_are_long_enough(stretches, phi):
         segments += [i] * n
         files += [file] * n
         rows += list(ar1(n, phi, n_atoms=3 + i, seed=i))
-    groups, lengths = blocks_of_frames(segments, files, rows)
+    groups, measured = blocks_of_frames(segments, files, rows)
     assert groups.dtype == np.int64
     assert len(groups) == len(segments)
     steps = np.diff(groups, prepend=-1)
@@ -105,31 +105,92 @@ def test_blocks_stay_in_their_segment_and_are_long_enough(stretches, phi):
     for i in np.unique(segments):
         here = np.flatnonzero(np.array(segments) == i)
         assert not set(groups[here]) & set(np.delete(groups, here))
+    is_known = np.isin(files, [file for file in set(files) if max(n for f, n in stretches if f == file) >= SHORTEST])
+    known, at = np.flatnonzero(is_known), 0
+    for blocks in measured:  # in the order of the frames
+        here = known[at : at + blocks.n_frames]
+        at += blocks.n_frames
+        assert set(np.array(files)[here].tolist()) == {blocks.file}
         sizes = np.bincount(groups[here] - groups[here[0]])
-        wanted = lengths.get(files[here[0]], 1)
-        if len(here) < wanted:
+        if len(here) < blocks.length:
             assert sizes.tolist() == [len(here)]
         else:
-            assert wanted <= sizes.min()
-            assert sizes.max() < 2 * wanted + (wanted == 1)
-    for file in set(files):
-        longest = max(n for f, n in stretches if f == file)
-        assert (file in lengths) == (longest >= SHORTEST)
+            assert blocks.length <= sizes.min()
+            assert sizes.max() < 2 * blocks.length + (blocks.length == 1)
+    assert at == len(known)
+    assert len(np.unique(groups[~is_known])) == (~is_known).sum()
 
 
 def test_each_file_has_its_own_length():
     slow, fast = ar1(400, 0.9), ar1(400, 0.0, seed=1)
     groups, lengths = blocks_of_frames([0] * 400 + [1] * 400, [0] * 400 + [1] * 400, [*slow, *fast])
-    assert lengths[0] == pytest.approx(19, rel=0.25)
-    assert lengths[1] == 1
+    assert lengths[0].length == pytest.approx(19, rel=0.25)
+    assert lengths[1].length == 1
     assert len(set(groups[:400])) < 40
     assert len(set(groups[400:])) >= 200
+
+
+def test_each_run_of_a_file_has_its_own_length():
+    """Independent frames and two trajectories, one after the other in one file, had one length for all."""
+    frames = [*ar1(300, 0.0), *ar1(150, 0.9, seed=1), *ar1(150, 0.9, seed=2)]
+    groups, measured = blocks_of_frames([0] * 600, [0] * 600, frames)
+    assert [blocks.n_frames for blocks in measured] == [300, 150, 150]
+    assert measured[0].length == 1
+    assert groups[:300].tolist() == list(range(300))
+    assert all(blocks.length == pytest.approx(19, rel=0.35) for blocks in measured[1:])
+    assert 2 * 4 <= len(set(groups[300:])) <= 2 * 12
+    assert groups[449] != groups[450]
+
+
+@pytest.mark.parametrize("phi", [0.0, 0.5, 0.9])
+@pytest.mark.parametrize("n_atoms", [3, 20])
+def test_one_run_stays_one_run(phi, n_atoms):
+    for seed in range(5):
+        _, measured = blocks_of_frames([0] * 300, [0] * 300, list(ar1(300, phi, n_atoms=n_atoms, seed=seed)))
+        assert [blocks.n_frames for blocks in measured] == [300]
+
+
+def test_each_kind_of_a_file_has_its_own_length():
+    slow, fast = ar1(200, 0.9), ar1(200, 0.0, seed=1)
+    kinds = ["slow"] * 100 + ["fast"] * 100 + ["slow"] * 100 + ["fast"] * 100 + ["rare"] * 5
+    rows = [*slow[:100], *fast[:100], *slow[100:], *fast[100:], *slow[:5]]
+    groups, measured = blocks_of_frames(kinds, [0] * 405, rows)
+    assert [blocks.length for blocks in measured[:4]] == [measured[0].length, 1, measured[0].length, 1]
+    assert measured[0].length == pytest.approx(19, rel=0.35)
+    assert 1 < measured[4].length < measured[0].length  # of the file as a whole
+    assert len(set(groups[400:])) == 1
+
+
+def test_frames_close_in_time_are_correlated_where_nothing_else_is_known():
+    """Two frames 10 fs apart were two groups."""
+    rows = list(ar1(12, 0.0))
+    pairs = [5.0 * (i // 2) + 0.01 * (i % 2) for i in range(12)]
+    groups, measured = blocks_of_frames([0] * 12, [0] * 12, rows, pairs)
+    assert groups.tolist() == [0, 0, 1, 1, 2, 2, 3, 3, 4, 4, 5, 5]
+    assert measured == []
+    assert blocks_of_frames([0] * 3, [0] * 3, rows[:3], [0.0, 0.01, 0.02])[0].tolist() == [0, 0, 0]
+    assert blocks_of_frames([0] * 3, [0] * 3, rows[:3], [0.0, 0.5, 1.0])[0].tolist() == [0, 1, 2]
+    assert blocks_of_frames([0] * 3, [0] * 3, rows[:3], [0.0, 0.0, 0.0])[0].tolist() == [0, 1, 2]
+    assert blocks_of_frames([0] * 3, [0] * 3, rows[:3], [np.nan] * 3)[0].tolist() == [0, 1, 2]
+    # twelve frames within 0.1 ps that seem independent
+    short = blocks_of_frames([0] * 12, [0] * 12, rows, [0.01 * i for i in range(12)])
+    assert len(set(short[0])) == 1
+    assert short[1][0].length == 1
+
+
+def test_another_run_begins_where_time_goes_back_or_the_cell_jumps():
+    rows, times = list(ar1(20, 0.95)), [0.5 * (i % 10) for i in range(20)]
+    groups, _ = blocks_of_frames([0] * 20, [0] * 20, rows, times)
+    assert groups[9] != groups[10]
+    cells = [np.eye(3) * (10.0 if i < 10 else 11.0) for i in range(20)]
+    groups, _ = blocks_of_frames([0] * 20, [0] * 20, rows, None, cells)
+    assert groups[9] != groups[10]
 
 
 def test_large_frames_are_followed_in_part_without_another_answer():
     x = ar1(120, 0.7, n_atoms=1000, width=2)
     _, lengths = blocks_of_frames([0] * 120, [0] * 120, list(x))
-    assert lengths[0] == pytest.approx(correlation_length([x]), rel=0.15)
+    assert lengths[0].length == pytest.approx(correlation_length([x]), rel=0.15)
 
 
 def test_copies_share_a_group():
