@@ -33,8 +33,8 @@ MOST_ENVIRONMENTS = 100_000
 #: Rate of false alarms of labelled phases, where there are any: that of `calibrate`.
 FALSE_ALARMS = 1e-2
 
-#: 1/Å: rows of one environment that two files give with eight digits differ by less.
-SAME_ROW = 1e-5
+#: Å: a frame that was read from a file differs by less from the frame that was written.
+SAME = 1e-4
 
 #: What ASE's readers call forces; they put them into a calculator and not into an array.
 CALCULATED = ("forces", "force")
@@ -230,7 +230,7 @@ def calibrate_errors(
         frames = list(frames)
     errors = {(frame.source, frame.index): _errors_of(frame, true, model) for frame in iter_frames(frames)}
     apart = built_like(reference, frames, groups=groups, threads=threads)
-    _require_apart(reference, apart, threads)
+    _require_apart(reference, apart)
     labels, numbers_of_frames = _labels(reference, apart, errors, rng, threads)
     composition = np.unique(np.concatenate(numbers_of_frames), return_counts=True)
     how = (
@@ -314,19 +314,35 @@ def _held_by_calculator(atoms: Atoms) -> Any:
     return results.get("forces")
 
 
-def _require_apart(reference: Reference, apart: Reference, threads: int | None) -> None:
-    """ValueError if frames are in the reference: a model knows the frames that it was made from."""
-    distance = reference.nearest(apart.rows, numbers=apart.numbers, threads=threads).distance * reference.bandwidth
-    is_new = np.zeros(apart.n_frames, dtype=bool)
-    np.logical_or.at(is_new, apart.arrays.atom_frame, ~(distance <= SAME_ROW))
-    known = np.flatnonzero(~is_new)
-    if len(known):
-        at = known[0]
+def _require_apart(reference: Reference, apart: Reference) -> None:
+    """ValueError if frames are in the reference: a model knows the frames that it was made from.
+
+    Frames are compared as they are, not by their rows: a strained crystal has the rows of its mirror image.
+    """
+    known = [reference.frame(i) for i in range(reference.n_frames)]
+    firsts = np.array([_first(frame) for frame in known]).reshape(len(known), 13)
+    found = []
+    for i, frame in enumerate(map(apart.frame, range(apart.n_frames))):
+        near = np.flatnonzero((np.abs(firsts - _first(frame)) <= SAME).all(axis=1))
+        if any(_are_equal(frame, known[j]) for j in near):
+            found.append(i)
+    if found:
+        at = found[0]
         place = f"{apart.sources[apart.arrays.frame_source[at]]}, frame {apart.arrays.frame_index[at]}"
         raise ValueError(
-            f"frames: {len(known)} of {apart.n_frames} are in the reference, the first is {place}; the error of a "
+            f"frames: {len(found)} of {apart.n_frames} are in the reference, the first is {place}; the error of a "
             "model on what it was trained on says nothing of new frames: give frames that were kept apart"
         )
+
+
+def _first(frame: Atoms) -> NDArray[np.float64]:
+    """(13,) cell, position of the first atom, and number of atoms: what differs between most frames."""
+    return np.concatenate([frame.cell.array.ravel(), frame.positions[0], [len(frame)]])
+
+
+def _are_equal(one: Atoms, other: Atoms) -> bool:
+    """Whether two frames of equally many atoms show the same atoms at the same positions."""
+    return bool((one.numbers == other.numbers).all() and (np.abs(one.positions - other.positions) <= SAME).all())
 
 
 def _labels(

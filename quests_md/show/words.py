@@ -105,7 +105,8 @@ def _promise(calibration: dict[str, Any]) -> str:
             f"{100 * calibration.get('share', 1):.2g} % err by more than {calibration['tolerance']:g} and are not above"
         )
         promise = f"at most {errs}" if kind == "conformal" else "no promise"
-        return f"level {level:.2f} nats: {promise}, from {n_groups} labelled groups of frames"
+        value = f"level {level:.2f} nats" if math.isfinite(level) else "every atom is above the level"
+        return f"{value}: {promise}, from {n_groups} labelled groups of frames"
     if not math.isfinite(level):
         return "no level: nothing could be held out of the reference, no atom is ever above"
     text = f"level {level:.2f} nats"
