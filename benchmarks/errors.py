@@ -915,7 +915,8 @@ the rise of the mean dH by 0.31 and 0.67; for energies the two are equal (0.73 a
 **Novelty is not error**: rises of the mean dH by 4 to 5 nats stand here for force errors that grow 2.5-fold (Cu
 dynamics) or by a tenth (Li surfaces). Use the mean dH of plain rows to rank frames, for example to choose what to
 compute next by DFT. Use alarms, by local scores, to learn that a run has left its reference. Learn the size of the
-error from DFT."""
+error from DFT: with labelled frames `calibrate_errors` says from which dH on forces err by more than a tolerance, and
+which error is to be expected ([error-levels.md](error-levels.md))."""
 
 KEY = """\
 The whole in one table: Spearman with the RMS force error of frames (then AUROC of the worst 10 %, then Spearman with
