@@ -17,15 +17,12 @@ from quests_md.io import Frame, iter_frames
 from quests_md.reference import Reference, built_like, whole_groups
 
 from .calibration import WITH_LABELS, Calibration, TypicalFrame, check_checks, many_groups
-from .labels import FEWEST_GROUPS, ErrorLevel, ErrorLevels, ExpectedErrors, Labels, percent
+from .labels import FEWEST_GROUPS, ErrorLevel, ErrorLevels, ExpectedErrors, Labels, check_of_errors, percent
 from .levels import Level, Mode
 from .null_scores import separate_frames
-from .statistics import STATISTICS, check_statistics
+from .statistics import STATISTICS
 
 __all__ = ["ErrorCalibration", "calibrate_errors"]
-
-#: Statistics that have levels from labels: of environments, and of frames.
-OF_ERRORS = ("dh_max", "dh_mean")
 
 #: Most environments whose labels are kept.
 MOST_ENVIRONMENTS = 100_000
@@ -57,7 +54,7 @@ class ErrorCalibration(Calibration):
 
     def with_statistics(self, statistics: Sequence[str]) -> Self:
         """The same calibration with other statistics in use, "dh_max" (environments) or "dh_mean" (frames)."""
-        return Calibration.with_statistics(self, _of_errors(statistics))
+        return Calibration.with_statistics(self, check_of_errors(statistics))
 
     @property
     def error_levels(self) -> ErrorLevels:
@@ -223,7 +220,7 @@ def calibrate_errors(
     """
     tolerance = check_positive("tolerance", tolerance, "force error, in eV/Å say")
     share = check_share("share", share, "share between 0 and 1")
-    statistics = _of_errors(statistics)
+    statistics = check_of_errors(statistics)
     if true == model:
         raise ValueError(f"true, model: expected the names of two arrays, got {true!r} twice")
     if isinstance(frames, Iterator):
@@ -259,17 +256,6 @@ def calibrate_errors(
         which = "; ".join(f"{symbol}: {level.reason}" for symbol, level in unknown)
         warnings.warn(f"the level is unknown for some elements, {which}", stacklevel=2)
     return found
-
-
-def _of_errors(statistics: Sequence[str]) -> tuple[str, ...]:
-    names = check_statistics(statistics)
-    others = [name for name in names if name not in OF_ERRORS]
-    if others:
-        raise ValueError(
-            f"statistics: levels from labels are of {' and '.join(OF_ERRORS)}, got {others[0]}; for other statistics "
-            "calibrate without labels"
-        )
-    return names
 
 
 def _errors_of(frame: Frame, true: str, model: str) -> NDArray[np.float64]:

@@ -15,7 +15,7 @@ from quests_md._files import replacing
 from quests_md.errors import FileFormatError
 from quests_md.reference import shortened
 
-from .labels import Labels
+from .labels import Labels, check_of_errors
 from .landmarks import Landmarks
 from .levels import PERS, BlockTimes, Mode, NullScores
 from .statistics import STATISTICS, check_statistics
@@ -105,6 +105,7 @@ def _fields(content: Any) -> dict[str, Any]:
         raise ValueError("frame_atoms: expected a positive number, since there are scores, got 0")
     labels: dict[str, Any] = {}
     if content["type"] == TYPE_WITH_LABELS:
+        check_of_errors(content["statistics"])
         labels = {
             "tolerance": check_positive("tolerance", _number("tolerance", content["tolerance"]), "force error"),
             "share": check_share("share", content["share"]),

@@ -13,8 +13,24 @@ from numpy.typing import NDArray
 from quests_md._words import many
 
 from .levels import Kind, Mode
+from .statistics import check_statistics
 
-__all__ = ["FEWEST_GROUPS", "ErrorLevel", "ErrorLevels", "ExpectedErrors", "Labels", "OutOfSample", "percent"]
+__all__ = [
+    "FEWEST_GROUPS",
+    "OF_ERRORS",
+    "ErrorLevel",
+    "ErrorLevels",
+    "ExpectedErrors",
+    "Labels",
+    "OutOfSample",
+    "check_of_errors",
+    "error_level",
+    "known_until",
+    "percent",
+]
+
+#: Statistics that have levels from labels: of environments, and of frames.
+OF_ERRORS = ("dh_max", "dh_mean")
 
 #: Groups that must reach a dH for errors there to be known; elements with fewer groups have no errors at all.
 FEWEST_GROUPS = 3
@@ -191,6 +207,18 @@ def _levels(labels: Labels, tolerance: float, share: float) -> ErrorLevels:
     means: dict[Mode, NDArray[np.float64]] = {"full": labels.means, "proven": labels.sampled_means}
     frames = {mode: error_level(mean, of_frames, labels.groups, share, "frame") for mode, mean in means.items()}
     return ErrorLevels(elements, frames)
+
+
+def check_of_errors(statistics: object) -> tuple[str, ...]:
+    """Names of statistics that have levels from labels; ValueError or TypeError for all else."""
+    names = check_statistics(statistics)
+    others = [name for name in names if name not in OF_ERRORS]
+    if others:
+        raise ValueError(
+            f"statistics: levels from labels are of {' and '.join(OF_ERRORS)}, got {others[0]}; for other statistics "
+            "calibrate without labels"
+        )
+    return names
 
 
 def percent(share: float) -> str:

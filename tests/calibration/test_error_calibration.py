@@ -189,6 +189,7 @@ def test_a_file_comes_back_as_it_was(errors, reference, tmp_path):
         {"labels": {"frames": 10**6}},
         {"labels": {"numbers": 300}},
         {"type": "quests_md calibration of something"},
+        {"statistics": ["dh_q99"]},
     ],
 )
 def test_damaged_content_is_refused(errors, tmp_path, change):
@@ -205,6 +206,29 @@ def test_damaged_content_is_refused(errors, tmp_path, change):
     path.write_text(json.dumps(content))
     with pytest.raises(FileFormatError, match=r"errors\.json"):
         Calibration.load(path)
+
+
+def test_content_of_anyone_is_refused_or_usable(errors, tmp_path):
+    """Numbers of a file changed at random: a FileFormatError, or a calibration that answers."""
+    path, rng = tmp_path / "errors.json", np.random.default_rng(0)
+    errors.save(path)
+    content, refused = json.loads(path.read_text()), 0
+    odd = [-1, 0, 1, 2**70, 1e300, -1e99, math.nan, math.inf, None, "1", [], True, 0.5]
+    for _ in range(200):
+        changed = json.loads(json.dumps(content))
+        values = changed["labels"][str(rng.choice(list(content["labels"])))]
+        for _ in range(rng.integers(1, 4)):
+            values[int(rng.integers(len(values)))] = odd[int(rng.integers(len(odd)))]
+        path.write_text(json.dumps(changed))
+        try:
+            loaded = Calibration.load(path)
+        except FileFormatError:
+            refused += 1
+            continue
+        loaded.frame_levels([29, 79])
+        assert loaded.describe()
+        assert not np.isnan(loaded.labels.expected(np.array([29]), np.array([-5.0]), 0.8).high).any()
+    assert 100 < refused < 200
 
 
 def test_missing_content_is_refused_by_name(errors, tmp_path):
