@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from quests_md._arguments import check_choice, check_share
-from quests_md.reference import Reference, built_like, label_list
+from quests_md.reference import Reference, built_like, frames_also_in, label_list
 
 from .calibration import Calibration, TypicalFrame, check_checks, many_groups
 from .landmarks import learn_landmarks
@@ -79,7 +79,8 @@ def calibrate(
     Raises
     ------
     ValueError
-        If `false_alarms` is outside (0, 1), or `per`, `statistics`, `checks` or `groups` is not usable.
+        If `false_alarms` is outside (0, 1), if `per`, `statistics`, `checks` or `groups` is not usable, or if all
+        `frames` are in the reference; some of them are left out with a warning.
     MismatchError
         If statistics of averaged rows are named, and the reference has none.
     """
@@ -97,8 +98,10 @@ def calibrate(
     else:
         source = built_like(reference, frames, groups=groups, threads=threads)
         frame_groups = source.arrays.frame_group
-        held_out = separate_frames(reference, source, threads)
-        how = f"{source.n_frames} separate frames scored against the whole reference; {source.provenance['groups']}"
+        repeated = _repeated(source, reference)
+        held_out = separate_frames(reference, source, threads, repeated)
+        n_apart, rule = source.n_frames - int(repeated.sum()), source.provenance["groups"]
+        how = f"{n_apart} separate frames scored against the whole reference; {rule}"
     unmatched = sum(int(np.isposinf(frame.dh).sum()) for frame in held_out.full)  # of an element that one group has
     if unmatched:
         how += f"; {unmatched} environments of elements without a counterpart left out"
@@ -108,7 +111,7 @@ def calibrate(
         if frames is None:
             local, landmarks, few = held_out_neighbourhoods(reference, own, rng, threads)
         else:
-            local, landmarks = separate_neighbourhoods(reference, source, threads)
+            local, landmarks = separate_neighbourhoods(reference, source, repeated, threads)
         of_local, tail_levels = local.nulls()
         landmarks = replace(landmarks, tail_level=tail_levels.get(ANY_ELEMENT, GUESS))
     elif frames is None:
@@ -143,6 +146,20 @@ def calibrate(
         checks=None if checks is None else int(checks),
         times=_times(source, frame_groups),
     )
+
+
+def _repeated(source: Reference, reference: Reference) -> NDArray[np.bool_]:
+    """(n_frames,) which separate frames are in the reference: they say nothing of new ones, and are left out."""
+    repeated = frames_also_in(source, reference)
+    n = int(repeated.sum())
+    if n and n == len(repeated):
+        raise ValueError(
+            f"frames: expected frames that are not in the reference, got {n} that are all in it; "
+            "give others, or none: then the groups of the reference are held out"
+        )
+    if n:
+        warnings.warn(f"frames: left out {n} of {len(repeated)}, which are in the reference", stacklevel=3)
+    return repeated
 
 
 def _times(source: Reference, frame_groups: NDArray[np.int64]) -> BlockTimes:

@@ -15,10 +15,12 @@ from quests_md._words import many
 from quests_md.errors import MismatchError
 from quests_md.reference import MOST_ATOMS, Reference
 
+from .carrying import frames_of_parent, kept_upper, rescored
 from .file import read, write
 from .landmarks import Landmarks
 from .levels import (
     ANY_ELEMENT,
+    FEWEST_OF_ELEMENT,
     GUESS,
     BlockTimes,
     Kind,
@@ -28,6 +30,7 @@ from .levels import (
     Per,
     kind_of,
     level_of,
+    pooled,
     rate_of,
     sharing_of,
 )
@@ -188,7 +191,11 @@ class Calibration:
     def _nulls_of(self, name: str, n_of: Mapping[str, int], mode: Mode) -> list[NullScores]:
         """The null distributions of a statistic for a frame with so many atoms of each element."""
         nulls = [null for null in self.nulls if null.statistic == name and null.values in (mode, "both")]
-        nulls = [null for null in nulls if null.element is None or null.element in n_of]
+        nulls = [
+            pooled(null, nulls) if null.element is not None and len(null.scores) < FEWEST_OF_ELEMENT else null
+            for null in nulls
+            if null.element is None or null.element in n_of
+        ]
         if not nulls and (name == "dh_max" or STATISTICS[name].scale == "averaged"):  # then the level is a guess
             nulls = [NullScores(name, None, "above", "both", np.empty(0), np.empty(0, np.int64))]
         return nulls
@@ -261,9 +268,10 @@ class Calibration:
                 f"{x:.2f}" + ("" if z == ANY_ELEMENT else f" ({chemical_symbols[z]})")
                 for z, x in self.atom_levels.items()
             )
-            lines.append(f"atom level, which 1 % of the environments exceed: dH = {', '.join(of_elements)} nats")
+            known = f"atom level, which 1 % of the environments exceed: dH = {', '.join(of_elements)} nats"
+            lines.append(known if self.atom_levels else f"atom level: dH = {GUESS:.2f} nats, a guess")
         if self.is_local and self.landmarks is not None:
-            lines.append(_local_line(self.landmarks))
+            lines.append(_local_line(self.landmarks, self.n_groups))
         if self.is_local and self.landmarks is not None and self.landmarks.n_alone:
             lines.append(_alone_line(self.landmarks.n_alone, self.n_groups))
         lines.append(f"from {self.how}")
@@ -288,6 +296,49 @@ class Calibration:
         content = read(path)
         typical = TypicalFrame(**{f.name: content.pop(f.name) for f in fields(TypicalFrame)})
         return WITH_LABELS.get("labels" if "labels" in content else "", Calibration)(**content, typical=typical)
+
+    def carried_to(self, reference: Reference, *, threads: int | None = None) -> Self:
+        """Levels for a reference that `extend` and `merge` made from the one that this calibration is for.
+
+        The groups of the old reference are scored again, each as if it were not in the new one: levels of dH fall, or
+        stay, and frames like those of the old reference are out no more often than was promised. What was added is
+        known, but sets no level: nothing is promised for frames of kinds that only the added frames have. Of separate
+        frames (`calibrate(frames=...)`) the scores are kept as they are: dH falls where rows are added, so that upper
+        levels of dH stay valid. Low levels and local scores do not, and are left out.
+
+        Parameters
+        ----------
+        reference
+            The new reference.
+        threads
+            Threads to use; never changes the result.
+
+        Raises
+        ------
+        MismatchError
+            If the new reference was not made from the old one, or if no statistic in use would be left.
+        """
+        if self.fingerprint == reference.fingerprint:
+            return self
+        how = f"carried from reference {self.fingerprint} to one with more frames, which set no level"
+        changed: dict[str, Any] = {"fingerprint": reference.fingerprint}
+        if self._is_of_separate_frames:
+            frames_of_parent(reference, self.fingerprint)
+            if self.is_local:
+                raise MismatchError(
+                    f"calibration: of separate frames, local scores ({self.statistics[0]}) cannot be carried to "
+                    "another reference; calibrate again with frames=, or choose statistics of dH"
+                )
+            changed |= {"nulls": tuple(kept_upper(self.nulls)), "landmarks": None}
+            return replace(self, **changed, how=f"{self.how}; upper levels {how}")
+        found = rescored(reference, self.fingerprint, threads)
+        changed |= {"nulls": tuple(found.nulls), "atom_levels": found.atom_levels, "landmarks": found.landmarks}
+        return replace(self, **changed, n_groups=found.n_groups, how=f"{self.how}; {how}")
+
+    @property
+    def _is_of_separate_frames(self) -> bool:
+        """Whether scores are of frames that are not in the reference: only these say how low dH may be."""
+        return any(null.side == "below" and STATISTICS[null.statistic].needs_reference for null in self.nulls)
 
     def require(self, reference: Reference) -> None:
         """Raise MismatchError unless this calibration was made for that reference."""
@@ -328,6 +379,9 @@ def _sharing_levels(
             if mode == "proven" and statistic.over == "sample":
                 n = min(n, SAMPLE_ATOMS)
             level = level_of(null, statistic.size, n, rate / share, count)
+            if null.is_pooled:
+                value = max(level.value, GUESS)
+                level = replace(level, value=value, kind="none", rate=1.0, n_groups=0, is_pooled=True)
             if _is_of_smaller_cells(level) and level.kind == "conformal":
                 level = replace(level, kind="extrapolated")
             if is_used:
@@ -365,12 +419,12 @@ def many_groups(n: int) -> str:
     return many(n, "group") if n else "no groups"
 
 
-def _local_line(landmarks: Landmarks) -> str:
+def _local_line(landmarks: Landmarks, n_groups: int) -> str:
     """What the numbers of local scores are, in a line or two."""
     text = (
         f"deviations: how much farther {'a neighbourhood' if landmarks.averaged else 'an environment'} is from the "
         "reference than is usual for its kind, over the usual scatter; atoms are counted above "
-        f"{landmarks.tail_level:.2f}, which 1 % of those held out exceed"
+        f"{landmarks.tail_level:.2f}, {'which 1 % of those held out exceed' if n_groups >= 2 else 'a guess'}"
     )
     if landmarks.averaged:
         return text
@@ -420,6 +474,8 @@ def _level_line(level: Level, n_atoms: int, n_groups: int) -> str:
         text += f"extrapolated from {groups}" + (f" to {interval[0]:.2f} ... {interval[1]:.2f}" if interval else "")
     elif math.isinf(level.value):
         return f"{name}: not judged, no held-out frames of this size"
+    elif level.is_pooled:
+        text += f"kind none, that of all elements together, since no two groups have {level.element}"
     elif level.n_groups < 2:
         text += "kind none, a guess"
     elif level.interval:

@@ -12,6 +12,7 @@ from .tails import FARTHEST, FEWEST_SCORES, pareto_level, pareto_quantile
 
 __all__ = [
     "ANY_ELEMENT",
+    "FEWEST_OF_ELEMENT",
     "GUESS",
     "PERS",
     "BlockTimes",
@@ -27,6 +28,7 @@ __all__ = [
     "count_excess",
     "kind_of",
     "level_of",
+    "pooled",
     "rate_of",
     "sharing_of",
 ]
@@ -53,11 +55,19 @@ ANY_ELEMENT = 0
 #: Level in nats where nothing could be held out: the rule of thumb of the published method, dH > 0.
 GUESS = 0.0
 
+#: Fewest groups whose scores make a level of an element. Where fewer have it, groups of kinds with few groups count as
+#: well, and then the scores of all elements together.
+FEWEST_OF_ELEMENT = 2
+
 #: Scores above a rank up to which the rank is so uncertain that a fitted tail may raise the level.
 FEW_ABOVE = 10
 
 #: Fewest atoms whose 99 % quantile is not nearly their largest.
 QUANTILE_ATOMS = 100
+
+#: A frame of fewer atoms than one in so many, less than half as wide, is of another kind, a dimer say: it counts for
+#: means over larger frames only where frames of their size are too few.
+SMALL = 8
 
 #: Relative difference in size up to which self-entropies of frames are compared.
 SAME_SIZE = 0.01
@@ -91,6 +101,8 @@ class Level:
     weight: float = 1.0
     """Part of `rate` that counts where levels are judged together: they often raise an alarm in the same frames. 0: no
     frame of this size can be beyond the level."""
+    is_pooled: bool = False
+    """Whether it is the level of all elements together, since no two groups have the element."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,6 +133,8 @@ class NullScores:
     """(n_groups,) atoms in the largest frame of each group, in the order of `scores`."""
     groups: NDArray[np.int64] | None = field(default=None, repr=False)
     """(n_groups,) name of each group, in the order of `scores`; None: not known, as in older files."""
+    is_pooled: bool = False
+    """Whether the scores are of all elements together, since too few groups have the element."""
 
 
 def level_of(null: NullScores, size: Size, n_atoms: int, rate: float, count: int) -> Level:
@@ -132,8 +146,9 @@ def level_of(null: NullScores, size: Size, n_atoms: int, rate: float, count: int
 
     - "extreme": a frame counts as ceil(N/n) frames of n atoms (union bound), and groups with frames of at least n
       atoms count; n is chosen, by sizes alone, where they can promise most.
-    - "mean": a mean over more atoms scatters less, so groups with frames of at most N atoms count, as they are. Where
-      they do not suffice, larger frames are taken too, their scatter scaled by sqrt(n/N); that is called extrapolated.
+    - "mean": a mean over more atoms scatters less, so groups with frames of at most N atoms count, as they are, but for
+      frames of less than N/8 atoms (dimers in a set of bulk) if ten groups or more have larger ones. Where they do not
+      suffice, larger frames are taken too, their scatter scaled by sqrt(n/N); that is called extrapolated.
     - "quantile": the same, without frames of fewer than 100 atoms, whose 99 % quantile is nearly their largest.
     - "same": groups with frames of as many atoms; without any the level is infinite: the number is not judged.
 
@@ -185,6 +200,19 @@ def level_of(null: NullScores, size: Size, n_atoms: int, rate: float, count: int
         if probability * (n + 1) * FARTHEST >= 1:
             return level_at(value, "extrapolated", rate, interval)
     return level_at(value, "none", 1.0 if is_scaled else min(1.0, count / (n + 1)), interval)
+
+
+def pooled(null: NullScores, nulls: Sequence[NullScores]) -> NullScores:
+    """The null distribution of an element that too few groups have: what is known of all elements together.
+
+    Each group of each element gives a score, so that the level is that of the element whose atoms vary most.
+    """
+    same = [other for other in nulls if other.side == null.side and other.values == null.values and len(other.scores)]
+    if not same:
+        return null
+    scores, sizes = (np.concatenate([getattr(other, name) for other in same]) for name in ("scores", "sizes"))
+    order = np.argsort(scores, kind="stable")
+    return replace(null, scores=scores[order], sizes=sizes[order], groups=None, is_pooled=len(scores) > 1)
 
 
 def kind_of(levels: Sequence[Level]) -> Kind:
@@ -262,6 +290,9 @@ def _scores_for(
     if size == "same":
         return scores[np.abs(sizes - n_atoms) <= SAME_SIZE * n_atoms], 1, False
     usable = sizes >= min(n_atoms, QUANTILE_ATOMS) if size == "quantile" else np.ones(len(sizes), dtype=bool)
+    alike = usable & (SMALL * sizes >= n_atoms)
+    if (alike & (sizes <= n_atoms)).sum() >= FEW_ABOVE:
+        usable = alike
     fitting = usable & (sizes <= n_atoms)
     if rate * (int(fitting.sum()) + 1) >= count or not (usable & ~fitting).any():
         return scores[fitting], 1, False

@@ -12,7 +12,7 @@ from quests_md._progress import track
 from quests_md.reference import Reference, near_largest, whole_groups
 
 from .landmarks import Landmarks, LocalScorer, learn_landmarks, rows_to_score
-from .levels import ANY_ELEMENT, GUESS, Mode, NullScores, Side
+from .levels import ANY_ELEMENT, FEWEST_OF_ELEMENT, GUESS, Mode, NullScores, Side
 from .statistics import (
     SAMPLE_ATOMS,
     SEED,
@@ -40,9 +40,6 @@ TAIL_SHARE = 0.01
 
 #: Most environments whose local scores are held out.
 MOST_NEIGHBOURHOODS = 100_000
-
-#: Fewest groups whose scores make a level of an element: with fewer, groups of kinds with few groups count as well.
-FEWEST_OF_ELEMENT = 2
 
 #: One in so many groups sets the atom level; the environments above it are counted in the groups between.
 ATOM_LEVEL_GROUPS = 4
@@ -144,20 +141,26 @@ def held_out_neighbourhoods(
     return _collect_local(reference, reference, scores, of_frames), learnt.landmarks, learnt.apart
 
 
-def separate_neighbourhoods(reference: Reference, apart: Reference, threads: int | None) -> tuple[HeldOut, Landmarks]:
-    """Local scores of frames that are not in the reference, judged by all of its landmarks."""
+def separate_neighbourhoods(
+    reference: Reference, apart: Reference, left_out: NDArray[np.bool_], threads: int | None
+) -> tuple[HeldOut, Landmarks]:
+    """Local scores of frames that are not in the reference, judged by all of its landmarks; but for frames left out."""
     landmarks = learn_landmarks(reference, None, np.empty(0, np.int64), threads).landmarks
     rows = rows_to_score(apart, np.arange(apart.n_environments), averaged=landmarks.averaged)
     scores = LocalScorer(reference, landmarks).scores(rows, apart.numbers, threads=threads)
-    scores[~np.isfinite(scores)] = np.nan
+    scores[~np.isfinite(scores) | left_out[apart.arrays.atom_frame]] = np.nan
     return _collect_local(reference, apart, scores, apart.arrays.frame_group), replace(landmarks, n_alone=0)
 
 
-def separate_frames(reference: Reference, apart: Reference, threads: int | None) -> HeldOut:
-    """Frames that are not in the reference, judged against all of it."""
+def separate_frames(
+    reference: Reference, apart: Reference, threads: int | None, left_out: NDArray[np.bool_] | None = None
+) -> HeldOut:
+    """Frames that are not in the reference, judged against all of it; but for frames `left_out`, (n_frames,)."""
     dh = reference.evaluate(apart.rows, apart.numbers, threads=threads)
     top = near_largest(dh, apart.arrays.frame_elements)
     dh[top] = reference.evaluate(apart.rows[top], apart.numbers[top], float64=True, threads=threads)
+    if left_out is not None:
+        dh[left_out[apart.arrays.atom_frame]] = np.nan
     return _collect(reference, apart, dh, apart.arrays.frame_group, threads)
 
 
@@ -232,17 +235,21 @@ def _rows_by_frame(source: Reference, rows: NDArray[np.int64]) -> tuple[NDArray[
 def _tail_levels(
     frames: Sequence[FrameNumbers], everything: Sequence[FrameNumbers], elements: Sequence[int]
 ) -> dict[int, float]:
-    """What a hundredth of the environments of each element exceed; of all frames where these have none of it."""
-    levels = {}
+    """What a hundredth of the environments of each element exceed; of all frames where these have none of it.
+
+    Of an element with no environment, what is largest among the others, and not less than the guess.
+    """
+    levels: dict[int, float | None] = {}
     for z in elements:
-        levels[z] = GUESS
+        levels[z] = None
         for chosen in (frames, everything):
             parts = [_scored(f)[f.ranked & ((f.atoms.numbers == z) | (z == ANY_ELEMENT))] for f in chosen]
             values = np.concatenate(parts or [np.empty(0)])
             if len(values):
                 levels[z] = float(np.quantile(values, 1 - TAIL_SHARE, method="higher"))
                 break
-    return levels
+    of_others = max([GUESS, *(level for level in levels.values() if level is not None)])
+    return {z: of_others if level is None else level for z, level in levels.items()}
 
 
 def _scored(frame: FrameNumbers) -> NDArray[np.float64]:

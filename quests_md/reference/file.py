@@ -382,6 +382,13 @@ def _check_provenance(path: Path, provenance: Mapping[str, Any]) -> None:
         _require_type(path, name, provenance.get(name, []), list)
         for fingerprint_ in provenance.get(name, []):
             _require_type(path, name, fingerprint_, str)
+    _require_type(path, "frames_of_ancestors", provenance.get("frames_of_ancestors", {}), dict)
+    for frames in provenance.get("frames_of_ancestors", {}).values():
+        _require_type(path, "frames_of_ancestors", frames, list)
+        integers = [n for n in frames if isinstance(n, int) and not isinstance(n, bool)]
+        if len(frames) != 2 or integers != frames or not 0 <= frames[0] <= frames[1]:
+            got = shortened(repr(frames))
+            raise FileFormatError(f"{path}: frames_of_ancestors: expected two ascending integers each, got {got}")
 
 
 def _require_type(path: Path, name: str, value: Any, kind: type) -> None:

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from .runs import change_between_frames, starts_of_runs
 
-__all__ = ["Measured", "blocks_of_frames", "correlation_length", "join_copies"]
+__all__ = ["Measured", "blocks_of_frames", "correlation_length", "frame_digests", "join_copies"]
 
 #: Fewest frames of a segment that say anything about correlation in time.
 SHORTEST = 8
@@ -183,8 +183,6 @@ def join_copies(
     where only equal elements are compared; rows of a repeated frame are in the same order. Returns the groups, numbered
     from 0 in order of appearance, and the number of frames that repeat an earlier one.
     """
-    order = np.argsort(atom_frame, kind="stable")
-    ends = np.searchsorted(atom_frame[order], np.arange(len(groups) + 1))
     parent = {int(g): int(g) for g in np.unique(groups)}
 
     def root(g: int) -> int:
@@ -194,12 +192,8 @@ def join_copies(
 
     first_group: dict[bytes, int] = {}
     n_copies = 0
-    for frame, group in enumerate(groups.tolist()):
-        here = order[ends[frame] : ends[frame + 1]]
-        content = (np.round(rows[here], 7) + 0.0).tobytes()  # -0.0 is 0.0
-        if numbers is not None:
-            content += numbers[here].tobytes()
-        digest = hashlib.blake2b(content, digest_size=16).digest()
+    digests = frame_digests(len(groups), atom_frame, rows, numbers)
+    for digest, group in zip(digests, groups.tolist(), strict=True):
         if digest in first_group:
             n_copies += 1
             parent[root(group)] = root(first_group[digest])
@@ -208,3 +202,19 @@ def join_copies(
     names: dict[int, int] = {}
     joined = [names.setdefault(root(g), len(names)) for g in groups.tolist()]
     return np.array(joined, dtype=np.int64), n_copies
+
+
+def frame_digests(
+    n_frames: int, atom_frame: NDArray[np.int64], rows: NDArray[np.float64], numbers: NDArray[np.uint8] | None
+) -> list[bytes]:
+    """What frames with the same rows have in common, for each of so many frames; parameters as in `join_copies`."""
+    order = np.argsort(atom_frame, kind="stable")
+    ends = np.searchsorted(atom_frame[order], np.arange(n_frames + 1))
+    digests = []
+    for frame in range(n_frames):
+        here = order[ends[frame] : ends[frame + 1]]
+        content = (np.round(rows[here], 7) + 0.0).tobytes()  # -0.0 is 0.0
+        if numbers is not None:
+            content += numbers[here].tobytes()
+        digests.append(hashlib.blake2b(content, digest_size=16).digest())
+    return digests

@@ -40,11 +40,24 @@ def merged(parts: Sequence[Contents]) -> Contents:
     origin = provenance() | {
         "parents": [part.fingerprint for part in parts],
         "ancestors": list(dict.fromkeys(name for part in parts for name in (*part.ancestors, part.fingerprint))),
+        "frames_of_ancestors": _frames_of_ancestors(parts),
         "left_out": dict(sum((Counter(part.provenance.get("left_out", {})) for part in parts), Counter())),
         "groups": "; ".join(dict.fromkeys(str(part.provenance.get("groups")) for part in parts)) + copies,
     }
     descriptor = next((part.descriptor for part in parts if part.descriptor is not None), None)
     return Contents(whole, descriptor, first.settings, sources, origin)
+
+
+def _frames_of_ancestors(parts: Sequence[Contents]) -> dict[str, list[int]]:
+    """First frame, and the next after the last, that each reference gave whose frames follow each other."""
+    found: dict[str, list[int]] = {}
+    n_frames = 0
+    for part in parts:
+        for name, (start, stop) in part.provenance.get("frames_of_ancestors", {}).items():
+            found.setdefault(name, [n_frames + start, n_frames + stop])
+        found.setdefault(str(part.fingerprint), [n_frames, n_frames + len(part.arrays.frame_natoms)])
+        n_frames += len(part.arrays.frame_natoms)
+    return found
 
 
 def require_equal_settings(

@@ -20,11 +20,12 @@ from quests_md.records import NearestEnvironment
 from . import file as reference_file
 from .build import build
 from .contents import PAIR_BIN, Contents
+from .groups import frame_digests
 from .held_out import MAX_HELD_OUT, HeldOutScores, held_out_scores
 from .merge import merged
 from .query import KnownRows, Nearest
 
-__all__ = ["Reference", "built_like", "thinned"]
+__all__ = ["Reference", "built_like", "frames_also_in", "frames_of_ancestors", "thinned"]
 
 #: Seed from which groups are drawn where rows are too many to hold all out.
 SEED = 0
@@ -340,6 +341,23 @@ def built_like(
         groups=groups,
         threads=threads,
     )
+
+
+def frames_of_ancestors(reference: Reference) -> dict[str, range]:
+    """Frames of a reference that each of its ancestors had, by fingerprint, where that is recorded."""
+    recorded = reference.provenance.get("frames_of_ancestors", {})
+    return {name: range(start, stop) for name, (start, stop) in recorded.items()}
+
+
+def frames_also_in(source: Reference, reference: Reference) -> NDArray[np.bool_]:
+    """(n_frames,) whether the rows of each frame of `source` are also those of a frame of `reference`."""
+
+    def digests(of: Reference) -> list[bytes]:
+        numbers = of.numbers if of.match == "element" else None
+        return frame_digests(of.n_frames, of.arrays.atom_frame, of.rows, numbers)
+
+    known = set(digests(reference))
+    return np.array([digest in known for digest in digests(source)], dtype=bool)
 
 
 def thinned(references: Sequence[Reference], most_rows: int, seed: int) -> list[Reference]:

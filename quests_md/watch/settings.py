@@ -113,6 +113,8 @@ class RunSettings:
         chosen_actions = checked_actions(actions)
         if calibration is None:
             calibration = calibrate(reference, threads=threads)
+        elif calibration.fingerprint in reference.ancestors:
+            calibration = calibration.carried_to(reference, threads=threads)
         if statistics is not None:
             calibration = calibration.with_statistics(statistics)
         baseline = None

@@ -151,6 +151,40 @@ def test_frames_apart_are_scored_against_the_whole_reference(tmp_path, cu):
     assert blocks.n_groups <= 36
 
 
+def test_frames_of_the_reference_are_no_frames_apart(cu):
+    """All of them were taken without a word, and new frames were out."""
+    apart, known = rattled_cells(12, seed=3), rattled_cells(24)
+    with pytest.raises(ValueError, match="frames: expected frames that are not in the reference, got 24 that are all"):
+        calibrate(cu, frames=known)
+    with pytest.warns(UserWarning, match="frames: left out 5 of 17, which are in the reference"):
+        mixed = calibrate(cu, frames=[*known[:5], *apart], groups="frame")
+    alone = calibrate(cu, frames=apart, groups="frame")
+    np.testing.assert_array_equal(scores(mixed), scores(alone))
+    assert "12 separate frames" in mixed.how
+    assert mixed.typical == alone.typical
+
+
+def test_with_one_group_the_words_have_no_holes():
+    for statistics in (None, ("dh_max", "tail_cluster", "dh_mean")):
+        with pytest.warns(UserWarning, match="no groups of frames could be held out"):
+            words = calibrate(Reference.from_frames([rattled_cells(1)[0]]), statistics=statistics).describe()
+        assert "dH =  nats" not in words
+        assert "a guess" in words
+        assert "nan" not in words
+
+
+def test_399_groups_promise_one_in_a_hundred():
+    """Three statistics, each a third of the rate; every fourth group sets the level of the tail."""
+    frames = rattled_cells(399)
+    kinds = []
+    for n in (398, 399):
+        reference = Reference.from_frames(frames[:n], bandwidth=H, groups="frame")
+        for statistics in (None, ("dh_max", "tail_cluster", "dh_mean")):
+            levels = calibrate(reference, statistics=statistics).alarm_levels([29] * 400)
+            kinds.append({level.kind for level in levels if level.pieces == 1})
+    assert kinds == [{"extrapolated"}] * 2 + [{"conformal"}] * 2
+
+
 def test_one_frame_apart_is_a_guess(cu):
     with pytest.warns(UserWarning, match="1 group of frames could be held out"):
         calibration = calibrate(cu, frames=rattled_cells(1, seed=2))
@@ -337,11 +371,11 @@ def test_times_of_frames_make_the_blocks(tmp_path):
     by_frame = calibrate(reference, per="ns", groups="frame")
     assert by_frame.times == BlockTimes(0.25, 0.25)
     # two files that both begin at 0, and separate frames
-    others = rattled_cells(20, seed=5)
-    for i, atoms in enumerate(others):
-        atoms.info["time_ps"] = 0.25 * i
-    for name, some in (("a", frames[:20]), ("b", others)):
-        ase.io.write(tmp_path / f"{name}.extxyz", some)
+    for name, seed in (("a", 4), ("b", 5)):
+        others = rattled_cells(20, seed=seed)
+        for i, atoms in enumerate(others):
+            atoms.info["time_ps"] = 0.25 * i
+        ase.io.write(tmp_path / f"{name}.extxyz", others)
     files = [tmp_path / "a.extxyz", tmp_path / "b.extxyz"]
     apart = calibrate(reference, frames=files, groups=[i // 2 for i in range(40)])
     assert (apart.times.block_ps, apart.times.spacing_ps) == (pytest.approx(0.5), pytest.approx(0.25))

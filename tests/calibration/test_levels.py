@@ -9,7 +9,8 @@ import pytest
 from scipy import stats
 from systems import null_of
 
-from quests_md.calibration import level_of
+from quests_md.calibration import NullScores, level_of
+from quests_md.calibration.levels import pooled
 from quests_md.calibration.tails import FARTHEST, FEWEST_SCORES, pareto_level, pareto_quantile
 
 SIZES = ("extreme", "mean", "quantile", "same")
@@ -30,6 +31,9 @@ def naive_choice(scores, sizes, rule, n_atoms, rate, count):
         return [score for score, size in pairs if abs(size - n_atoms) <= 0.01 * n_atoms], 1, False
     if rule == "quantile":
         pairs = [pair for pair in pairs if pair[1] >= min(n_atoms, 100)]
+    alike = [pair for pair in pairs if 8 * pair[1] >= n_atoms]
+    if sum(size <= n_atoms for _, size in alike) >= 10:
+        pairs = alike
     fitting = [score for score, size in pairs if size <= n_atoms]
     if rate * (len(fitting) + 1) >= count or len(fitting) == len(pairs):
         return fitting, 1, False
@@ -179,3 +183,30 @@ def test_frames_of_several_times_the_size_keep_the_rate():
         realised.append(1 - stats.norm.cdf(level.value) ** 250)
     assert np.mean(realised) <= 0.1 + 3 * np.std(realised) / math.sqrt(300)
     assert np.mean(realised) > 0.05
+
+
+def test_dimers_set_no_level_of_the_mean_in_bulk():
+    """Twelve dimers with a mean of 66 nats took the level for 108 atoms there."""
+    rng = np.random.default_rng(0)
+    bulk, dimers = np.sort(rng.normal(-6, 0.5, 60)), np.sort(rng.normal(66, 5, 12))
+    alone = NullScores("dh_mean", None, "above", "full", bulk, np.full(60, 108))
+    mixed = NullScores("dh_mean", None, "above", "full", np.r_[bulk, dimers], np.r_[np.full(60, 108), np.full(12, 2)])
+    for rate in (0.1, 0.01):
+        expected, found = (level_of(null, "mean", 108, rate, 1) for null in (alone, mixed))
+        assert (found.value, found.kind, found.n_groups) == (expected.value, expected.kind, 60)
+    assert level_of(mixed, "mean", 2, 0.1, 1).value > 60  # for dimers they do
+    assert level_of(mixed, "mean", 15, 0.1, 1).n_groups == 12  # and for frames not eight times as large
+    few = NullScores("dh_mean", None, "above", "full", mixed.scores[51:], mixed.sizes[51:])
+    assert level_of(few, "mean", 108, 0.1, 1).n_groups == 21  # nine groups of bulk are too few
+
+
+def test_an_element_without_groups_has_the_level_of_all_elements():
+    one = NullScores("dh_max", "Cu", "above", "both", np.array([1.0, 3.0]), np.array([32, 32]))
+    two = NullScores("dh_max", "Au", "above", "both", np.array([2.0, 7.0]), np.array([4, 4]))
+    none = NullScores("dh_max", "O", "above", "both", np.empty(0), np.empty(0, np.int64))
+    found = pooled(none, [one, two, none])
+    assert found.element == "O"
+    assert found.is_pooled
+    assert found.scores.tolist() == [1.0, 2.0, 3.0, 7.0]
+    assert found.sizes.tolist() == [32, 4, 32, 4]
+    assert pooled(none, [none]) is none
