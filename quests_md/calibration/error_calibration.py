@@ -13,6 +13,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from quests_md._arguments import check_positive, check_share
 from quests_md._words import many
+from quests_md.errors import MismatchError
 from quests_md.io import Frame, iter_frames
 from quests_md.reference import Reference, built_like, whole_groups
 
@@ -55,6 +56,18 @@ class ErrorCalibration(Calibration):
     def with_statistics(self, statistics: Sequence[str]) -> Self:
         """The same calibration with other statistics in use, "dh_max" (environments) or "dh_mean" (frames)."""
         return Calibration.with_statistics(self, check_of_errors(statistics))
+
+    def carried_to(self, reference: Reference, *, threads: int | None = None) -> Self:
+        """The same calibration for its own reference; MismatchError for any other.
+
+        In a reference with more frames dH falls, so that environments that err would fall below the level.
+        """
+        if self.fingerprint != reference.fingerprint:
+            raise MismatchError(
+                f"calibration: levels from labels are for reference {self.fingerprint} alone and cannot be carried to "
+                f"reference {reference.fingerprint}; make them again: calibrate_errors with the new reference"
+            )
+        return self
 
     @property
     def error_levels(self) -> ErrorLevels:

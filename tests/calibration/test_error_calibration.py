@@ -151,6 +151,18 @@ def test_frames_by_their_mean(errors, reference, frames):
         errors.with_statistics(("local_mean",))
 
 
+def test_levels_from_labels_are_for_one_reference_alone(errors, reference, frames):
+    """More rows lower dH: environments that err would sink below the level."""
+    grown = reference.extend([copper(seed=70, rattle=0.1)])
+    level = errors.frame_levels([29])[0].value
+    old, new = (np.concatenate([x.delta_entropy(a) for a in frames]) for x in (reference, grown))
+    assert (new <= level).sum() > (old <= level).sum()
+    assert errors.carried_to(reference) is errors
+    for use in (errors.carried_to, errors.require, lambda known: Monitor(known, errors, log=None)):
+        with pytest.raises(MismatchError, match=errors.fingerprint):
+            use(grown)
+
+
 def test_a_second_opinion_by_errors(errors, reference):
     with Monitor(reference, confirm=(reference, errors), log=None, on_error="raise") as monitor:
         check = monitor.check(copper(seed=1, rattle=0.0), step=0)
