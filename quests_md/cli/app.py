@@ -15,9 +15,10 @@ from quests_md._version import __version__
 from quests_md.errors import QuestsMDError
 
 from .arguments import tell
-from .commands import ExitCode, build, info, list_events, merge, score_frames, set_levels
+from .commands import ExitCode, build, info, list_events, score_frames, set_levels
 from .demo import show_demo
 from .error_levels import set_error_levels
+from .growing import extend, merge
 
 __all__ = ["app", "main"]
 
@@ -48,7 +49,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
-reference_app = typer.Typer(help="Build, inspect and merge reference files.", no_args_is_help=True)
+reference_app = typer.Typer(help="Build, inspect, extend and merge reference files.", no_args_is_help=True)
 app.add_typer(reference_app, name="reference")
 
 
@@ -93,6 +94,7 @@ for _group, _name, _function in (
     (app, "demo", show_demo),
     (reference_app, "build", build),
     (reference_app, "info", info),
+    (reference_app, "extend", extend),
     (reference_app, "merge", merge),
     (app, "calibrate", set_levels),
     (app, "calibrate-errors", set_error_levels),

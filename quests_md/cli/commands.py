@@ -37,7 +37,6 @@ from quests_md.show import (
     log_summary,
     null_distributions,
     power_rows,
-    reference_lines,
     run_summary,
     terminal_width,
     timeline,
@@ -55,11 +54,12 @@ from .arguments import (
     split_names,
     tell,
 )
+from .growing import print_reference, save_with_scores
 
 if TYPE_CHECKING:  # importing matplotlib takes half a second
     from matplotlib.figure import Figure
 
-__all__ = ["ExitCode", "build", "info", "list_events", "merge", "score_frames", "set_levels"]
+__all__ = ["ExitCode", "build", "info", "list_events", "score_frames", "set_levels"]
 
 FailOption = Annotated[
     bool, Option("--fail-on-event", help="Exit with 3 after an event (novel or transition), 4 after an explosion.")
@@ -123,7 +123,7 @@ def build(
         groups=groups,
         threads=threads,
     )
-    _save_with_scores(reference, output, threads)
+    save_with_scores(reference, output, threads)
 
 
 def info(
@@ -134,21 +134,12 @@ def info(
     if verify:
         Reference.verify(file)
     reference = Reference.load(file)
-    _print_reference(reference)
+    print_reference(reference)
     auto = reference.auto_bandwidth()
     found = f"{auto} 1/Å" if auto else "none between 0.003 and 0.3 1/Å, as is usual for crystals"
     echo(fold(f"likeliest h {found} (--bandwidth auto)", sys.stdout, indent=12))
     if verify:
         echo("content     equals the checksums written at save")
-
-
-def merge(
-    files: Annotated[list[Path], Argument(metavar="FILES", help="Reference files with equal settings.")],
-    output: Annotated[Path, Option("--output", "-o", help="Reference file to write.")],
-) -> None:
-    """Merge reference files into a new one."""
-    check_output("--output", output, (REFERENCE_SUFFIX,))
-    _save_with_scores(Reference.merge([Reference.load(file) for file in files]), output)
 
 
 def set_levels(
@@ -363,19 +354,6 @@ def _files_by_name(option: str, texts: Sequence[str]) -> dict[str, Path]:
             raise ValueError(f"{option}: {name!r} is given twice; give each phase another name")
         files[name] = Path(file)
     return files
-
-
-def _save_with_scores(reference: Reference, output: Path, threads: int | None = None) -> None:
-    """Write the reference with its held-out scores, from which levels come."""
-    reference = reference.with_held_out_scores(threads=threads)
-    reference.save(output)
-    _print_reference(reference)
-    tell(f"wrote {output}")
-
-
-def _print_reference(reference: Reference) -> None:
-    for line in reference_lines(reference, calibrate(reference)):
-        echo(fold(line, sys.stdout, indent=12))
 
 
 def _print_checks(checks: Iterator[Check], trajectory: list[str], statistics: Sequence[str]) -> dict[str, int]:

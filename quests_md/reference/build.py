@@ -210,7 +210,11 @@ class _Builder:
             kept = self.pieces
             of_frames = (kept[name] for name in ("frame_source", "rows", "frame_time", "cells"))
             groups, measured = blocks_of_frames(self.kinds, *of_frames)
-            return groups, _block_rule(measured, list(self.sources), len(groups))
+            rule = _block_rule(measured, list(self.sources), len(groups))
+            n_groups, n_known = len(np.unique(groups)), sum(blocks.n_frames for blocks in measured)
+            if n_groups < len(groups) and not n_known:
+                rule = "blocks of frames less than 0.1 ps apart; their correlation in time is unknown"
+            return groups, rule
         names = {label: i for i, label in enumerate(dict.fromkeys(self.labels))}
         rule = f"by {self.groups!r}" if isinstance(self.groups, str) else "labels given"
         return np.array([names[label] for label in self.labels], dtype=np.int64), rule

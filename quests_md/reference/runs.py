@@ -19,8 +19,10 @@ DIFFERENCE = math.log(1.5)
 #: Standard errors that the difference must be worth.
 ERRORS = 8.0
 
-#: Log of the ratio of the squared change where a run ends to that within the runs on either side.
-JUMP = math.log(4.0)
+#: Log of the ratio of the squared change where a run ends to that within the runs on either side, and standard
+#: deviations of the latter that this must be worth.
+JUMP = math.log(2.5)
+DEVIATIONS = 5.0
 
 
 def change_between_frames(frame_rows: Sequence[NDArray[np.float64]]) -> NDArray[np.float64]:
@@ -34,7 +36,7 @@ def change_between_frames(frame_rows: Sequence[NDArray[np.float64]]) -> NDArray[
 def starts_of_runs(change: NDArray[np.float64]) -> list[int]:
     """Frames at which another run begins, the first frame included, from the `change_between_frames` of a stretch.
 
-    A run begins where the change from frame to frame is four times as large once as on either side, and where its
+    A run begins where the change from frame to frame is 2.5 times as large once as on either side, and where its
     level changes for good, by half at least: independent frames are followed by those of a trajectory, say. Runs have
     16 frames at least; what is not so plain is left together.
     """
@@ -62,9 +64,11 @@ def _jump(values: NDArray[np.float64], a: int, b: int) -> int | None:
         return None
     at = a + FEWEST - 1 + int(np.argmax(inner))
     sides = values[a:at][-FEWEST:], values[at + 1 : b - 1][:FEWEST]
-    if values[at] < max(float(side.max()) for side in sides) + JUMP / 2:
+    middle = max(float(np.median(side)) for side in sides)
+    scatter = max(float(np.std(side)) for side in sides)
+    if values[at] <= max(float(side.max()) for side in sides) + JUMP / 2:
         return None
-    return at + 1 if values[at] > max(float(np.median(side)) for side in sides) + JUMP else None
+    return at + 1 if values[at] > middle + max(JUMP, DEVIATIONS * scatter) else None
 
 
 def _change(values: NDArray[np.float64], a: int, b: int) -> int | None:

@@ -2,6 +2,7 @@
 
 from .figures import PICTURE_SUFFIXES
 from .growth_plot import cluster_growth
+from .level_changes import moved_levels
 from .null_plot import null_distributions
 from .tables import check_rows, event_rows, fold, latest, power_rows, reference_lines, terminal_width
 from .timeline_plot import timeline
@@ -15,6 +16,7 @@ __all__ = [
     "fold",
     "latest",
     "log_summary",
+    "moved_levels",
     "null_distributions",
     "power_rows",
     "reference_lines",

@@ -10,12 +10,13 @@ from quests_md import Reference, __version__
     [
         ((), ("demo", "reference", "calibrate", "score", "events", "Exit codes", "[ -e quests-md.event ]")),
         (("demo",), ("--folder",)),
-        (("reference",), ("build", "info", "merge")),
+        (("reference",), ("build", "info", "extend", "merge")),
         (
             ("reference", "build"),
             ("--output", "--k", "--cutoff", "--average", "--chemistry", "--bandwidth", "--match", "--groups", "Å"),
         ),
         (("reference", "info"), ("--verify",)),
+        (("reference", "extend"), ("--output", "--groups")),
         (("reference", "merge"), ("--output",)),
         (("calibrate",), ("--false-alarms", "--per", "--atoms")),
         (("calibrate-errors",), ("--tolerance", "--share", "--true", "--model", "--output")),

@@ -6,7 +6,8 @@ import pytest
 from ase.io import write
 from systems import copper
 
-from quests_md import Calibration, Event, Reference, read_log
+from quests_md import Calibration, Event, Reference, calibrate, read_log
+from quests_md.show import moved_levels
 
 #: Statistics of plain rows, which frames quieter than those of the reference do not leave.
 KNOWN = ("-r", "train.safetensors", "--statistics", "dh_max,tail_cluster,dh_mean")
@@ -99,6 +100,31 @@ def test_merge_joins_references(quests_md, tmp_path):
     assert (code, err) == (0, f"wrote {both}\n")
     assert Reference.load(both).elements == ("Cu", "Au")
     assert "elements    Cu 892, Au 4" in out
+    assert "moved       adding these frames moved " in out
+
+
+def test_extend_adds_frames_and_says_which_levels_moved(quests_md, tmp_path):
+    more = tmp_path / "more.safetensors"
+    code, out, err = quests_md("reference", "extend", "train.safetensors", "gold.xyz", "-o", more)
+    assert (code, err) == (0, f"wrote {more}\n")
+    before, after = Reference.load("train.safetensors"), Reference.load(more)
+    assert after.ancestors[0] == before.fingerprint
+    assert after.elements == ("Cu", "Au")
+    assert all(line in " ".join(out.split()) for line in moved_levels(calibrate(before), calibrate(after)))
+    quests_md("calibrate", "train.safetensors", "-o", tmp_path / "old.json")
+    code, _, err = quests_md("score", "train.xyz@:3", "-r", more, "-c", tmp_path / "old.json")
+    assert (code, "carried from reference" in " ".join(err.split())) == (0, True)
+
+
+def test_moved_levels_are_said_with_their_units():
+    frames = [copper(2, seed=i, rattle=0.05) for i in range(20)]
+    before = Reference.from_frames(frames, groups="frame")
+    after = before.extend([copper(2, seed=100 + i, rattle=0.2) for i in range(20)], groups="frame")
+    lines = moved_levels(calibrate(before), calibrate(after))
+    a, b = (calibrate(x).alarm_levels([29] * 32)[0].value for x in (before, after))
+    assert f"adding these frames moved local_mean from {a:.2f} to {b:.2f} deviations" in lines
+    assert any(line.startswith("a calibration of the reference before keeps") for line in lines)
+    assert moved_levels(calibrate(before), calibrate(before)) == ["adding these frames moved no level"]
 
 
 # calibrate

@@ -1,4 +1,5 @@
 import copy
+import math
 
 import ase.io
 import numpy as np
@@ -227,6 +228,43 @@ def test_groups_unasked_are_single_frames_where_correlation_is_unknown():
     groups, rule = groups_of(copper(5), None)
     assert groups == [0, 1, 2, 3, 4]
     assert "correlation in time is unknown" in rule
+
+
+def test_groups_unasked_are_of_each_run_and_not_of_all_frames_together():
+    """Independent frames and two trajectories in one set: with one length for all, blocks were those of the runs."""
+
+    def cell(displacement):
+        atoms = bulk("Cu", cubic=True) * (2, 2, 1)
+        atoms.positions += displacement
+        return atoms
+
+    rng = np.random.default_rng(0)
+    frames = [cell(rng.normal(0, 0.08, (16, 3))) for _ in range(100)]
+    for _ in range(2):
+        displacement = rng.normal(0, 0.08, (16, 3))
+        for _ in range(60):
+            displacement = 0.9 * displacement + math.sqrt(1 - 0.81) * rng.normal(0, 0.08, (16, 3))
+            frames.append(cell(displacement))
+    for added in (False, True):
+        if added:  # in one list, and run by run
+            first = Reference.from_frames(frames[:100], bandwidth=H)
+            groups = first.extend(frames[100:160]).extend(frames[160:]).arrays.frame_group.tolist()
+        else:
+            groups, rule = groups_of(frames, None)
+            assert "1 frame(s) for 100 of them" in rule
+        assert groups[:100] == list(range(100))
+        assert len(set(groups[100:160])) in range(3, 13)
+        assert len(set(groups[160:])) in range(3, 13)
+        assert not set(groups[100:160]) & set(groups[160:])
+
+
+def test_frames_10_fs_apart_are_one_group():
+    frames = copper(6)
+    for i, atoms in enumerate(frames):
+        atoms.info["time_ps"] = 3.0 * (i // 2) + 0.01 * (i % 2)
+    groups, rule = groups_of(frames, None)
+    assert groups == [0, 0, 1, 1, 2, 2]
+    assert "blocks of frames less than 0.1 ps apart" in rule
 
 
 def test_groups_unasked_are_blocks_where_frames_follow_each_other_slowly():
