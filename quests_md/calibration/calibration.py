@@ -261,6 +261,9 @@ class Calibration:
                 "larger cell, and more checks may be out than asked (docs/promise.md: 5 % for 1 %); frames of this "
                 "size keep the rate: calibrate(frames=...)"
             )
+        judged = {level.statistic for level in levels}
+        if unjudged := [name for name in self.statistics if name not in judged]:
+            lines.append(f"not judged, since there are no held-out frames for a level: {', '.join(unjudged)}")
         if self.n_groups < 2:
             lines.append(f"{many_groups(self.n_groups)} could be held out: add frames, or give frames= to calibrate")
         if self.counts_tail:

@@ -53,8 +53,9 @@ def power(
 ) -> list[Power]:
     """How often disturbed frames of the reference would be out, each judged as if its group were not in the reference.
 
-    One entry per disturbance, the first for frames as they are. There is none where frames cannot be made again: the
-    reference keeps only the centers of environments, and these are restricted.
+    One entry per disturbance, the first for frames as they are; stronger ones are tried only where all before pass.
+    There is none where frames cannot be made again: the reference keeps only the centers of environments, and these are
+    restricted.
 
     `n_atoms`: size of the system whose levels are applied, default that of each frame; the frames keep their own size.
     `checks`: as in `Calibration.levels`. `rng` chooses the frames and disturbs them, `most_frames` at most.
@@ -80,7 +81,10 @@ def power(
     found: list[Power] = []
     has_volume = reference.arrays.pbc[chosen].all()
     disturbances = {name: f for name, f in DISTURBANCES.items() if has_volume or not name.startswith("volume")}
-    for name, disturb in track(disturbances.items(), "disturbing frames", len(disturbances)):
+    tried = track({**disturbances, **STRONGER}.items(), "disturbing frames", len(disturbances) + len(STRONGER))
+    for name, disturb in tried:
+        if name in STRONGER and any(entry.share >= CAUGHT for entry in found[1:]):
+            continue
         disturbed = [(i, disturb(reference.frame(i), generator)) for i in chosen]
         outs = [
             _out(reference, calibration, atoms, reference.arrays.frame_group[i], levels_of(atoms), threads, scorer)
@@ -108,6 +112,8 @@ def sight(found: Sequence[Power], reference: Reference) -> str:
         lines.insert(0, f"{n} frames of the reference, disturbed on purpose; the share of them that raises an alarm:")
     else:
         lines.append("what these levels would catch is not known: there are no two groups of whole frames to disturb")
+    if nothing := _nothing_short_of(found):
+        lines.append(nothing)
     unseen = []
     is_crystal = reference.arrays.pbc.any() and not is_of_molecules(reference)
     if isinstance(reference.descriptor, Descriptor) and is_crystal:  # without thermal noise they are seen
@@ -117,6 +123,20 @@ def sight(found: Sequence[Power], reference: Reference) -> str:
     if unseen:
         lines.append(f"not seen with these rows at any level: {', and '.join(unseen)}")
     return "\n".join(lines)
+
+
+def _nothing_short_of(found: Sequence[Power]) -> str:
+    """One plain sentence where none of the usual disturbances is caught; empty: one is, or nothing was tried."""
+    usual = [entry for entry in found[1:] if entry.disturbance in DISTURBANCES]
+    if not usual or any(entry.share >= CAUGHT for entry in usual):
+        return ""
+    caught = [entry.disturbance for entry in found[1:] if entry.share >= CAUGHT]
+    least = f"{caught[0]} of every atom" if caught else "an explosion"
+    return (
+        f"WITH THESE LEVELS NOTHING SHORT OF {least} would be seen for certain: the reference is too broad or too "
+        "small for this run; give frames of your own material, as the run will have it: calibrate(reference, "
+        "frames=...), or a reference of such frames alone (docs/levels.md, broad references)"
+    )
 
 
 def _frames(reference: Reference, rng: np.random.Generator) -> list[int]:
@@ -201,4 +221,10 @@ DISTURBANCES: dict[str, Disturb] = {
     "volume +5 %": partial(_scaled, volume=1.05),
     "volume -5 %": partial(_scaled, volume=0.95),
     "a vacancy": _with_vacancy,
+}
+
+#: What is done to frames where none of the others is caught.
+STRONGER: dict[str, Disturb] = {
+    "rattled 0.4 Å": partial(_rattled, deviation=0.4),
+    "rattled 0.8 Å": partial(_rattled, deviation=0.8),
 }

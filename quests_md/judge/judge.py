@@ -23,6 +23,7 @@ from quests_md.calibration import (
     LocalScorer,
     Mode,
     count_excess,
+    kind_of,
 )
 from quests_md.environments import (
     MAX_COORDINATE,
@@ -309,6 +310,7 @@ class Judge:
             product=of_product,
             product_phase=product,
             unanswered=opinion.unanswered,
+            is_promised=kind_of([level for level in levels if level.statistic in in_use]) != "none",
             averaged=self.calibration.landmarks is None or self.calibration.landmarks.averaged,
         )
 

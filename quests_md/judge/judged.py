@@ -48,6 +48,8 @@ class Judged:
     """Name of that new phase."""
     unanswered: str = ""
     """Why the second reference could not answer; the alarms of the first then stand."""
+    is_promised: bool = True
+    """Whether the levels promise a rate of false alarms, if only about."""
     averaged: bool = True
     """Whether local scores are of rows averaged over neighbours, and not of single environments."""
 

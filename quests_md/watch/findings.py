@@ -36,6 +36,9 @@ __all__ = ["Findings", "FrameFindings", "LoggedFindings", "Peak"]
 #: Most atoms an event names.
 MOST_ATOMS = 1000
 
+#: What an event says whose levels are of kind "none".
+NOT_PROMISED = "no rate of false alarms was promised: these levels are of kind none, from too few groups of frames"
+
 #: Atoms of an event whose environments are described.
 EXPLAINED = 3
 
@@ -77,6 +80,8 @@ class FrameFindings:
         reason, phase = judged.reason or check.explosion if channel == "exploded" else "", None
         if channel == "novel":
             reason = self._of_neighbourhoods()
+            if not judged.is_promised:
+                reason += f"{'; ' if reason else ''}{NOT_PROMISED}"
             if not reason:  # the log holds reasons alone
                 return reason, phase
         if channel == "transition":

@@ -28,6 +28,10 @@ WIDTH = 80
 MOST_DISTURBED = 10
 
 
+#: Most pairs of rows that a disturbance may cost where levels of plain rows are looked at, about 9 ns each.
+MOST_PAIRS = 6e7
+
+
 def warm_up(judge: Judge) -> None:
     """Compile or load every kernel that a check or an event may need, so that none compiles inside an MD step."""
     crystal = bulk("Cu", cubic=True)
@@ -61,7 +65,8 @@ def preflight_text(judge: Judge, start: Judged, atoms: Atoms, baseline: Baseline
         f"{reference.n_environments} environments of {', '.join(reference.elements) or 'no element'} in "
         f"{reference.n_frames} frames; h = {reference.bandwidth} 1/Å{shape}; {reference.fingerprint}",
     )
-    if judge.calibration.is_local:  # of plain rows it may take long
+    pairs = reference.n_environments * reference.arrays.frame_natoms.max(initial=0) * MOST_DISTURBED
+    if judge.calibration.is_local or pairs <= MOST_PAIRS:  # of plain rows it may take long
         found = power(
             reference, judge.calibration, n_atoms=len(atoms), most_frames=MOST_DISTURBED, threads=judge.threads
         )

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from ase import Atoms
 from references import H, rattled_cells
-from systems import calibration_of, null_of
+from systems import calibration_of, copper, null_of
 from systems import only_level as level
 
 from quests_md import MismatchError, Reference, calibrate
@@ -250,3 +250,16 @@ def test_levels_of_neighbourhoods_in_larger_frames_promise_less():
             assert {level.kind for level in chosen.alarm_levels([29] * n_atoms)} == {kind}
             is_said = "frames of 900 atoms are larger than those of the reference" in chosen.describe(n_atoms)
             assert is_said == (kind == "extrapolated")
+
+
+def test_texts_of_a_reference_with_one_group_have_no_holes():
+    one = Reference.from_frames([copper(seed=1, rattle=0.05)], bandwidth=H)
+    with pytest.warns(UserWarning, match="group"):
+        plain = calibrate(one, statistics=("dh_max", "tail_cluster", "dh_mean"))
+    with pytest.warns(UserWarning, match="group"):
+        local = calibrate(one)
+    text = plain.describe(32)
+    assert "atom level: dH = 0.00 nats, a guess" in text
+    assert "not judged, since there are no held-out frames for a level: tail_cluster, dh_mean" in text
+    assert "atoms are counted above 0.00, a guess" in local.describe(32)
+    assert "  nats" not in text + local.describe(32)

@@ -85,3 +85,25 @@ def test_sight_says_what_is_caught_and_what_is_never_seen():
     assert last == "not seen with these rows at any level: a stacking fault or a twin in a hot crystal"
     seeing = Reference.from_frames([alloy()], descriptor=Descriptor(chemistry=True), groups="frame")
     assert "which element" not in sight([], seeing)
+
+
+@pytest.mark.parametrize(
+    ("level", "words"),
+    [
+        (1e6, "WITH THESE LEVELS NOTHING SHORT OF an explosion would be seen for certain"),
+        (40.0, "WITH THESE LEVELS NOTHING SHORT OF rattled 0.4 Å of every atom would be seen for certain"),
+        (-1.0, None),
+    ],
+)
+def test_one_plain_sentence_where_nothing_usual_is_seen(reference, level, words):
+    """A broad reference has levels of 100 nats and more, and nobody reads numbers."""
+    calibration = calibration_of(
+        null_of([level] * 200, 1, "dh_mean"), null_of([1e9] * 200), reference=reference, statistics=("dh_mean",)
+    )
+    found = power(reference, calibration)
+    text = sight(found, reference)
+    assert ("WITH THESE LEVELS" in text) == (words is not None)
+    assert any(entry.disturbance == "rattled 0.4 Å" for entry in found) == (words is not None)
+    if words is not None:
+        assert words in text
+        assert "give frames of your own material, as the run will have it: calibrate(reference, frames=...)" in text

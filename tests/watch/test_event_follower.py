@@ -245,3 +245,16 @@ def test_an_alarm_by_averaged_rows_needs_no_atom_above_the_level_of_plain_rows()
     assert judged.check.alarms == ("local_cluster",)
     assert not judged.tail.any()
     assert monitor.check(dense).state == "out"
+
+
+@pytest.mark.parametrize("statistics", [("dh_max",), None])
+def test_events_of_levels_without_a_promise_say_so(statistics):
+    few = Reference.from_frames([copper(seed=i, rattle=0.05) for i in range(3)], bandwidth=H, groups="frame")
+    calibration = calibrate(few, statistics=statistics) if statistics else calibrate(few)
+    with Monitor(few, calibration, log=None, trigger=Trigger(patience=2)) as monitor:
+        for i in range(3):
+            monitor.check(copper(seed=50 + i, rattle=0.3), step=i)
+        (event,) = monitor.events
+    assert event.reason.endswith(
+        "no rate of false alarms was promised: these levels are of kind none, from too few groups of frames"
+    )
