@@ -43,7 +43,8 @@ class Monitor:
         A hotter frame counts as exploded. Where it is not given, a jump of the temperature to five times its running
         median does.
     trigger
-        Default `Trigger()`: three checks out in a row open an event. It is copied.
+        What opens an event; it is copied. Default: three checks out in a row, or so many visits (short departures) in
+        20 checks as chance alone makes less than once in 100 000 checks, `Trigger(visits=4)` at a rate of 0.01.
     log
         Name of the JSON-lines log; it must not hold a run yet. None: no log.
     confirm

@@ -225,7 +225,13 @@ def score_frames(
         Option("--sentinel", metavar="FILE", help="Write the gravest event to this file, once there is one."),
     ] = None,
     plot: Annotated[Path | None, Option(help="Draw the timeline to this file; needs --log.")] = None,
-    patience: Annotated[int, Option(help="Checks out in a row that open an event.")] = default_of(Trigger, "patience"),
+    patience: Annotated[
+        int | None, Option(help="Checks out in a row that open an event; given alone, visits open none. Default: 3.")
+    ] = None,
+    visits: Annotated[
+        int | None,
+        Option(help="Short departures in 20 checks that open an event; default: by the rate, 4 for 0.01."),
+    ] = None,
     values: Annotated[
         str, Option(help="'full': dH of every atom; 'proven': who is above, faster; 'auto': by size.")
     ] = default_of(Monitor, "values"),
@@ -271,7 +277,9 @@ def score_frames(
         baseline_ps=baseline_ps,
         max_temperature_K=max_temperature,
         phases=phases or None,
-        trigger=Trigger(patience=patience),
+        trigger=None
+        if patience is None and visits is None
+        else Trigger(3 if patience is None else patience, visits=visits),
         log=log,
         actions=actions if sentinel_file is None else [*actions, sentinel(sentinel_file)],
         values=values,  # type: ignore[arg-type]  # checked there
@@ -341,6 +349,13 @@ def _bandwidth(text: str | None) -> float | Literal["auto"] | None:
 def _statistic_names(text: str | None) -> tuple[str, ...] | None:
     """The names of statistics in a text, where "all" stands for every statistic; None for None."""
     return tuple(STATISTICS) if text == "all" else split_names(text)
+
+
+def _trigger(patience: int | None, visits: int | None) -> Trigger | None:
+    """The trigger that is asked for; None: the default."""
+    if patience is None and visits is None:
+        return None
+    return Trigger(**({} if patience is None else {"patience": patience}), visits=visits)
 
 
 def _files_by_name(option: str, texts: Sequence[str]) -> dict[str, Path]:

@@ -36,6 +36,9 @@ CLOSE = 0.8
 #: of strained crystals at rest, aluminium at three times melting to 0.62 of that of the crystal at rest.
 IMPOSSIBLE = 0.6
 
+#: The same where it is not known how atoms move: no sane run at up to three times melting came below it.
+UNMOVED = 0.7
+
 #: For pairs that the reference has never seen at bonding distance: the same share, of the sum of their covalent radii
 #: (Cordero et al. 2008, doi:10.1039/b801115j). The shortest bonds have N2 0.77, UO2(2+) 0.67, Cr2 0.60.
 CLOSE_UNSEEN = 0.6
@@ -60,7 +63,7 @@ class ClosePairs:
     """The same of a pair that no motion brings about, see `close_pairs`; empty if there is none."""
 
 
-def close_pairs(atoms: Atoms, pair_distances: PairDistances) -> ClosePairs:
+def close_pairs(atoms: Atoms, pair_distances: PairDistances, *, moving: bool = True) -> ClosePairs:
     """Pairs of atoms nearer than 0.8 times the closest pair of their elements in the reference.
 
     An atom and its own periodic image are a pair too. The limit of 0.8 is for elements that the reference has seen
@@ -72,7 +75,8 @@ def close_pairs(atoms: Atoms, pair_distances: PairDistances) -> ClosePairs:
     frames and the unlike pair from cold frames only.
 
     Atoms of a hot run meet within these limits. A pair nearer than three quarters of its limit (0.6 times the closest
-    pair) is impossible: in runs at up to three times melting no pair came nearer than 0.70 times the closest pair of a
+    pair) is impossible, and where it is not known how atoms move (`moving` is False) a pair nearer than seven eighths
+    (0.7 times): in runs at up to three times melting no pair came nearer than 0.70 times the closest pair of a
     reference of 300 K.
 
     Of more than 10 000 pairs, the nearest of any 10 000 are listed. A reference without pairs sets no limit. Raises
@@ -97,8 +101,9 @@ def close_pairs(atoms: Atoms, pair_distances: PairDistances) -> ClosePairs:
     if len(pairs):
         share = distances / limits[species[pairs[:, 0]], species[pairs[:, 1]]]
         worst = int(np.argmin(share))
-        if share[worst] < IMPOSSIBLE / CLOSE:
-            impossible = _reason(atoms, pairs[worst], distances[worst], limits, IMPOSSIBLE, pair_distances)
+        least = IMPOSSIBLE if moving else UNMOVED
+        if share[worst] < least / CLOSE:
+            impossible = _reason(atoms, pairs[worst], distances[worst], limits, least, pair_distances)
     first = np.lexsort((pairs[:, 1], pairs[:, 0], distances))[:MOST_LISTED]
     pairs, distances = pairs[first], distances[first]
     reason = ""
@@ -240,10 +245,10 @@ def _reason(
     share: float,
     pair_distances: PairDistances,
 ) -> str:
-    """The pair in words; `share` is CLOSE or IMPOSSIBLE."""
+    """The pair in words; `share` is CLOSE, IMPOSSIBLE or UNMOVED."""
     elements = np.unique(atoms.numbers)
     limit = limits[tuple(np.searchsorted(elements, atoms.numbers[pair]))] * share / CLOSE
-    means = "counts as exploded" if share == IMPOSSIBLE else "is too near"
+    means = "is too near" if share == CLOSE else "counts as exploded"
     names = np.asarray(atoms.arrays.get("id", np.arange(len(atoms))))
     i, j = pair
     a, b = sorted((int(atoms.numbers[i]), int(atoms.numbers[j])))

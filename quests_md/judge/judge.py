@@ -224,7 +224,7 @@ class Judge:
             if not isinstance(self.reference.descriptor, Descriptor):
                 wrapped_positions(atoms)  # a descriptor of one's own may not look
             rows, of_neighbourhoods = self._describe(seen)
-            crowded = close_pairs(atoms, self._cache.pair_distances)
+            crowded = close_pairs(atoms, self._cache.pair_distances, moving=bool(facts.fastest_K))
         except UnsuitableFrameError:  # the reference is not for such frames: nothing has exploded
             raise
         except FrameError as exc:

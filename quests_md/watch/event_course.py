@@ -13,7 +13,7 @@ from quests_md.records import Check, Event, EventKind, has_cluster_alarm
 from .cluster_tracker import ClusterTracker
 from .findings import Findings, Peak
 
-__all__ = ["EventCourse"]
+__all__ = ["EventCourse", "Onset"]
 
 #: Most entries of an event's size history.
 MOST_HISTORY = 128
@@ -106,16 +106,21 @@ class _Growth:
         self.stayed.extend(tuple(numbers) for numbers in state.get("stayed", ()))  # versions before did not have it
 
 
-class _Onset(NamedTuple):
+class Onset(NamedTuple):
     """The first check out."""
 
     step: int
     time_ps: float | None
     temperature_K: float | None
 
+    @classmethod
+    def of(cls, check: Check) -> "Onset":
+        """The onset of an event that begins with this check."""
+        return cls(check.step, check.time_ps, check.temperature_K)
+
 
 class _Opening(NamedTuple):
-    """When the patience of the trigger was spent."""
+    """When the patience of the trigger was spent, or visits were enough."""
 
     event_id: int
     step: int
@@ -126,7 +131,7 @@ class _Opening(NamedTuple):
 class EventCourse:
     """Collects the checks of one event, from the first check out; memory does not grow with its length."""
 
-    def __init__(self, channel: EventKind, onset: _Onset) -> None:
+    def __init__(self, channel: EventKind, onset: Onset) -> None:
         self.channel = channel
         self.kind = channel
         self.phase: str | None = None
@@ -143,11 +148,11 @@ class EventCourse:
     @classmethod
     def begun_by(cls, channel: EventKind, check: Check) -> "EventCourse":
         """The course of an event whose first check out is this one, which is yet to be added."""
-        return cls(channel, _Onset(check.step, check.time_ps, check.temperature_K))
+        return cls(channel, Onset.of(check))
 
     @property
     def is_confirmed(self) -> bool:
-        """Whether patience has been spent."""
+        """Whether the event is open: patience spent, or visits enough."""
         return self._opening is not None
 
     @property
@@ -178,9 +183,10 @@ class EventCourse:
         if self._peak is None or excess > self._peak.peak_excess:
             self._peak = findings.peak(self.channel, excess)
 
-    def confirm(self, event_id: int, check: Check, findings: Findings) -> None:
-        """Patience is spent: the event is open."""
-        self.reason, self.phase = findings.reason(self.channel)
+    def confirm(self, event_id: int, check: Check, findings: Findings, of_visits: str = "") -> None:
+        """Patience is spent, or visits are enough (`of_visits` says how many): the event is open."""
+        reason, self.phase = findings.reason(self.channel)
+        self.reason = "; ".join(text for text in (reason, of_visits) if text)
         self._opening = _Opening(event_id, check.step, self.n_checks - 1)
 
     def update_kind(self, check: Check, alarms: Sequence[str]) -> bool:
@@ -256,7 +262,7 @@ class EventCourse:
     def from_state(cls, state: Mapping[str, Any]) -> "EventCourse":
         """The course of which `state` was taken."""
         time_ps, temperature_K = (number(state[f"onset_{name}"]) for name in ("time_ps", "temperature_K"))
-        course = cls(state["channel"], _Onset(state["onset_step"], time_ps, temperature_K))
+        course = cls(state["channel"], Onset(state["onset_step"], time_ps, temperature_K))
         for name in ("kind", "phase", "reason", "last_step", "n_checks"):
             setattr(course, name, state[name])
         if state["confirmed_step"] is not None:

@@ -13,9 +13,10 @@ from quests_md.records import Check, Event, EventKind
 from quests_md.reference import Reference
 
 from .baseline import Baseline, OwnClusters
-from .event_course import EventCourse
+from .event_course import EventCourse, Onset
 from .explosion import Explosion
 from .findings import Findings, FrameFindings, LoggedFindings
+from .onsets import Onsets
 from .run_log import NoteLevel
 from .trigger import Trigger
 
@@ -93,6 +94,7 @@ class EventFollower:
         """Times that checks were out, but not for long enough to open an event."""
         self.closed: deque[Event] = deque(maxlen=recent_events)
         self._courses: dict[EventKind, EventCourse] = {}
+        self._onsets: dict[EventKind, Onsets] = {channel: Onsets() for channel in PATIENT}
         self._snapshot_every = snapshot_every
 
     @property
@@ -111,6 +113,11 @@ class EventFollower:
         """Events from this id on; of the closed ones the last 1000 at most."""
         events = sorted([*self.closed, *self.open_events], key=lambda event: event.id)
         return [event for event in events if event.id >= event_id]
+
+    def count_visits(self, visits: int | None, window: int) -> None:
+        """Go on with another count of visits: that of the log which a run with the default goes on with."""
+        for trigger in self.triggers.values():
+            trigger.visits, trigger.window = visits, window
 
     def follow(self, judged: Judged, atoms: Atoms) -> Followed:
         """Take the next check of the run with its frame."""
@@ -155,6 +162,7 @@ class EventFollower:
             "baseline": None if self.baseline is None else self.baseline.state(),
             "own_clusters": self.own_clusters.state(),
             "explosion": self.explosion.state(),
+            "onsets": {channel: onsets.state() for channel, onsets in self._onsets.items()},
             "courses": {channel: course.state() for channel, course in self._courses.items()},
         }
 
@@ -171,6 +179,8 @@ class EventFollower:
             self.baseline.restore(state["baseline"])
         self.own_clusters.restore(state["own_clusters"])
         self.explosion.restore(state["explosion"])
+        for channel, onsets in self._onsets.items():
+            onsets.restore(state.get("onsets", {}).get(channel, ()))  # versions before did not have them
         self._courses = {channel: EventCourse.from_state(course) for channel, course in state["courses"].items()}
 
     def _judge_by_baseline(self, judged: Judged) -> Judged:
@@ -229,11 +239,20 @@ class EventFollower:
         if after == "in":
             self.n_outliers += before == "opening"
             return self._close(channel)
-        course = self._courses.setdefault(channel, EventCourse.begun_by(channel, check))
+        if channel not in self._courses:
+            self._courses[channel] = EventCourse(channel, self._onset(channel, check))
+        course = self._courses[channel]
         alarms = [name for name, value in excesses.items() if value > 0]
         course.add(check, excess, findings, alarms)
         outcome = _Outcome(stop=after == "stop")
         return outcome + self._open_or_follow(course, check, findings, alarms) if after in ("open", "stop") else outcome
+
+    def _onset(self, channel: EventKind, check: Check) -> Onset:
+        """The first check out of an event that begins with this check; of the first visit where visits opened it."""
+        trigger, onset = self.triggers[channel], Onset.of(check)
+        if trigger.visits is None:
+            return onset
+        return self._onsets[channel].first_of(onset, check.frame, trigger.window, trigger.since)
 
     def _excesses(self, channel: EventKind, check: Check) -> dict[str, float]:
         """The excesses of the statistics of a channel."""
@@ -261,7 +280,7 @@ class EventFollower:
         is_new = not course.is_confirmed
         if is_new:
             self.n_events += 1
-            course.confirm(self.n_events, check, findings)
+            course.confirm(self.n_events, check, findings, self._of_visits(course.channel))
             if course.channel in self.triggers:  # `max_events` counts the events of all triggers
                 for trigger in self.triggers.values():
                     trigger.n_events = self.triggers[course.channel].n_events
@@ -271,6 +290,13 @@ class EventFollower:
             return _Outcome()
         event = course.record(is_open=True)
         return _Outcome((event.to_line(),), ((event, is_new),))
+
+    def _of_visits(self, channel: EventKind) -> str:
+        """How often the run has left the levels, in words, where that opened the event."""
+        trigger = self.triggers.get(channel)
+        if trigger is None or not trigger.n_visits:
+            return ""
+        return f"out {trigger.n_visits} times within {trigger.since + 1} checks"
 
     def _close(self, channel: EventKind) -> _Outcome:
         course = self._courses.pop(channel, None)

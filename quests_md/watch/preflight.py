@@ -18,6 +18,9 @@ from quests_md.records import Check
 from quests_md.reference import chemistry_advice
 
 from .baseline import Baseline
+from .false_events import checks_per_false_event
+from .settings import rate_of_checks
+from .trigger import Trigger
 
 __all__ = ["preflight_text", "warm_up"]
 
@@ -46,7 +49,9 @@ def warm_up(judge: Judge) -> None:
         reference.is_covered(reference.rows[:1], 0.0, numbers=z)
 
 
-def preflight_text(judge: Judge, start: Judged, atoms: Atoms, baseline: Baseline | None = None) -> str:
+def preflight_text(
+    judge: Judge, start: Judged, atoms: Atoms, trigger: Trigger, baseline: Baseline | None = None
+) -> str:
     """The pre-flight block for a start structure."""
     reference = judge.reference
     lines = [f"quests_md {__version__}: pre-flight"]
@@ -76,6 +81,7 @@ def preflight_text(judge: Judge, start: Judged, atoms: Atoms, baseline: Baseline
         add("confirm", _confirm_text(judge.confirm, atoms))
     if baseline is not None:
         add("baseline", baseline.forecast(judge.check_ps))
+    add("events", _events_text(trigger, rate_of_checks(judge.calibration)))
     if judge.phases is not None:
         add("phases", judge.phases.describe())
         temperature_K = frame_temperature_K(atoms)
@@ -127,6 +133,35 @@ def _block(name: str, text: str) -> list[str]:
             break_on_hyphens=False,
         ) or [start.rstrip()]
     return lines
+
+
+def _events_text(trigger: Trigger, rate: float) -> str:
+    """What opens an event, and how rarely chance does by itself."""
+    visits, window = trigger.visits, trigger.window
+    by = [f"{many(trigger.patience, 'check')} out in a row", f"{trigger.patience_ps} ps out"]
+    rules = [by[trigger.patience_ps is not None]] + ([] if visits is None else [f"{visits} visits in {window} checks"])
+    text = f"opened by {' or '.join(rules)}"
+    if trigger.patience_ps is not None:
+        return text
+
+    def rarity(again: float | None) -> str:
+        said = {
+            "in a row": checks_per_false_event(rate, patience=trigger.patience, again=again),
+            "by visits": np.inf
+            if visits is None
+            else checks_per_false_event(rate, visits=visits, window=window, again=again),
+        }
+        return ", ".join(f"{name} {_rounded(n)}" for name, n in said.items() if np.isfinite(n))
+
+    return (
+        f"{text}\nby chance, with {rate:.2g} of the checks out, once in so many independent checks: {rarity(None)}; "
+        f"where half of the checks out are followed by another: {rarity(0.5)}"
+    )
+
+
+def _rounded(n: float) -> str:
+    """A number of checks to two digits."""
+    return f"{float(f'{n:.2g}'):,.0f}".replace(",", " ") if n < 1e9 else "more than 1e9"
 
 
 def _scores_text(judge: Judge, check: Check) -> str:

@@ -30,7 +30,7 @@ from .phase_watch import PhaseWatch
 from .preflight import preflight_text, warm_up
 from .resume import Host, Place, bring_back, continue_host, cut_files, find_place, header_at
 from .run_log import OnError, RunLog
-from .settings import CHANGING, RunSettings
+from .settings import CHANGING, NO_VISITS, RunSettings
 
 __all__ = ["Run", "Watch"]
 
@@ -134,7 +134,10 @@ class Run:
             start_step=start,
             is_kept=settings.averaging is not None or (host is not None and host.own_step > 0),
         )
-        chain = settings.require_same(header_at(history, place), plain(header), str(history.path))
+        before = header_at(history, place)
+        chain = settings.require_same(before, plain(header), str(history.path))
+        if settings.is_default_trigger:
+            self.follower.count_visits(**{name: (NO_VISITS | before["trigger"])[name] for name in NO_VISITS})
         self.last_check, place = bring_back(self.follower, history, place)
         self.follower.n_checks = place.frame
         self.log.settled = self.follower.settled
@@ -359,7 +362,7 @@ class Watch:
         judged = judge.judge(atoms, step=0, frame=0, averaged=averaged)
         if judge.confirm is not None and judged.check.confirm_excess is None:
             judge.confirm.judge(atoms, step=0, frame=0)  # what is wrong with its calculator is to be known now
-        text = preflight_text(judge, judged, atoms, self.settings.baseline)
+        text = preflight_text(judge, judged, atoms, self.settings.trigger, self.settings.baseline)
         text += f"\n  {'kernels':<10} {'loaded' if cached else 'compiled'} in {time.perf_counter() - start:.1f} s"
         say(text)
         self.log.note("info", text)

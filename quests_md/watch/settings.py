@@ -39,9 +39,10 @@ from .baseline import Baseline
 from .budget import Budget
 from .event_follower import RECENT_EVENTS, SNAPSHOT
 from .explosion import Explosion
+from .false_events import WINDOW, visits_for
 from .trigger import Trigger
 
-__all__ = ["CHANGING", "RunSettings"]
+__all__ = ["CHANGING", "NO_VISITS", "RunSettings", "rate_of_checks"]
 
 #: What must be the same for the checks of one log, and where the header has it.
 SAME = {
@@ -63,6 +64,10 @@ SAME = {
 CHANGING = ("reference", "calibration", "phases")
 
 
+#: What older logs do not say of their trigger.
+NO_VISITS = {"visits": None, "window": WINDOW}
+
+
 @dataclass(frozen=True, slots=True)
 class RunSettings:
     """What a run is watched with. Made by `resolve`; the objects in it hold settings only and are never updated."""
@@ -71,6 +76,8 @@ class RunSettings:
     """Reference, calibration, labelled phases and the second reference: all that turns a frame into a check."""
     trigger: Trigger
     """Settings of the triggers."""
+    is_default_trigger: bool
+    """Whether they were not given: a run that comes back then goes on with the visits of its log."""
     baseline: Baseline | None
     """Settings of the baseline; None: the run's own beginning judges nothing."""
     max_temperature_K: float | None
@@ -109,7 +116,6 @@ class RunSettings:
         _require_types(reference, calibration, trigger)
         available_threads(threads)
         share = None if budget is None else Budget(budget).share
-        trigger = (trigger or Trigger()).fresh()
         chosen_actions = checked_actions(actions)
         if calibration is None:
             calibration = calibrate(reference, threads=threads)
@@ -117,6 +123,7 @@ class RunSettings:
             calibration = calibration.carried_to(reference, threads=threads)
         if statistics is not None:
             calibration = calibration.with_statistics(statistics)
+        is_default, trigger = trigger is None, (trigger or _default_trigger(calibration)).fresh()
         baseline = None
         if baseline_ps is not None:
             calibration, baseline = _with_baseline(calibration, baseline_ps, statistics is not None, trigger.release)
@@ -137,7 +144,7 @@ class RunSettings:
             not_confirmed=() if baseline is None else baseline.statistics,
         )
         limit = Explosion(max_temperature_K).max_temperature_K
-        return cls(judge, trigger, baseline, limit, share, chosen_actions)
+        return cls(judge, trigger, is_default, baseline, limit, share, chosen_actions)
 
     @property
     def averaging(self) -> TimeAveraged | None:
@@ -206,6 +213,9 @@ class RunSettings:
         chain = self._chain_from(before, log)
         for what, path in SAME.items():
             old, new = (_at(header, path) for header in (before, now))
+            if what == "trigger" and isinstance(old, Mapping) and isinstance(new, Mapping):
+                old = NO_VISITS | dict(old)  # older logs have no count of visits
+                new = dict(new) | ({name: old[name] for name in NO_VISITS} if self.is_default_trigger else {})
             if what == "levels" and (old is None or chain):
                 continue  # older logs have no digest of levels, and an extended reference has levels of its own
             if old != new:
@@ -225,6 +235,17 @@ class RunSettings:
                 "which was not made from it by extend or merge; give the same reference or choose another log"
             )
         return [str(known), reference.fingerprint]
+
+
+def rate_of_checks(calibration: Calibration) -> float:
+    """Share of checks that are out by chance: as asked, but no less than the groups can promise."""
+    asked = calibration.false_alarms / (1 if calibration.per == "check" else calibration.n_checks())
+    return min(max(asked, 1 / (calibration.n_groups + 1)), 0.5)
+
+
+def _default_trigger(calibration: Calibration) -> Trigger:
+    """Three checks out in a row, or as many visits in 20 checks as chance makes once in 100 000 checks."""
+    return Trigger(visits=visits_for(rate_of_checks(calibration)))
 
 
 def _require_types(reference: object, calibration: object, trigger: object) -> None:

@@ -3,7 +3,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from ase.io import write
+from ase.io import read, write
 from systems import copper
 
 from quests_md import Calibration, Event, Reference, calibrate, read_log
@@ -314,6 +314,21 @@ def test_an_unknown_element_is_infinitely_new(quests_md, tmp_path):
 )
 def test_exit_codes_are_graded_only_if_asked(quests_md, trajectory, options, code):
     assert quests_md("score", trajectory, *KNOWN, *options)[0] == code
+
+
+@pytest.mark.parametrize(
+    ("n", "options", "code"),
+    [(6, [], 3), (5, [], 0), (5, ["--visits", "5"], 3), (6, ["--patience", "3"], 0), (4, ["--visits", "5"], 0)],
+)
+def test_short_departures_that_come_again_are_an_event(quests_md, folder, tmp_path, n, options, code):
+    quiet, strange = read(folder / "run.xyz", "0"), read(folder / "run.xyz", "8")
+    write(tmp_path / "again.xyz", [quiet, quiet, strange] * n)
+    # 24 groups promise one check in 25: six departures in 20 checks, where 400 groups would need four
+    command = ("score", tmp_path / "again.xyz", *KNOWN, "--log", tmp_path / "run.jsonl", "--fail-on-event", *options)
+    code_of_score, _, err = quests_md(*command)
+    assert code_of_score == code
+    assert ("out 6 times within 16 checks" in " ".join(err.split())) == (n == 6 and code == 3)
+    assert quests_md("events", tmp_path / "run.jsonl", "--fail-on-event")[0] == code
 
 
 def test_invalid_frames_are_counted(quests_md):

@@ -402,7 +402,7 @@ def test_atoms_that_meet_in_a_hot_run_are_novel_and_collected(tmp_path, distance
 def test_atoms_on_top_of_each_other_are_an_explosion_without_momenta(distances):
     reference = Reference.from_frames(md_frames()[::4])
     with Monitor(reference, level_at(reference, 1e3), log=None, on_error="raise") as monitor:
-        for share, explodes in ((0.7, False), (0.55, True)):
+        for share, explodes in ((0.72, False), (0.68, True)):
             atoms = copper(2, seed=3)
             atoms.positions[7] = atoms.positions[3] + [0, 0, share * distances[29, 29][0]]
             assert bool(monitor.check(atoms).explosion) == explodes

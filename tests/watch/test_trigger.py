@@ -1,3 +1,4 @@
+import json
 import math
 
 import numpy as np
@@ -15,7 +16,7 @@ def states(trigger, excesses, times=None):
     return [trigger.update(x, t) for x, t in zip(excesses, times, strict=True)]
 
 
-def naive_states(excesses, times, *, patience, patience_ps, release, cooldown, max_events, stop_excess):
+def naive_states(excesses, times, *, patience, patience_ps, release, cooldown, max_events, stop_excess, visits, window):
     """The docstring of Trigger restated over the whole history: stretches between events, then events, one by one."""
     n = len(excesses)
     is_out = [math.isnan(x) or x > 0 for x in excesses]
@@ -25,20 +26,27 @@ def naive_states(excesses, times, *, patience, patience_ps, release, cooldown, m
     while begin < n:
         may_open = max_events is None or n_events < max_events
         counted = [is_out[i] and i >= deaf_until and may_open for i in range(n)]
-        opened = n
+        opened, by_visits, begun, inside = n, False, [], False
         for i in range(begin, n):
+            begun += [i] if counted[i] and not inside else []
+            inside = (inside or counted[i]) and not excesses[i] <= -release
             first = i
             while first - 1 >= begin and counted[first - 1]:
                 first -= 1
             long_enough = i - first + 1 >= patience if patience_ps is None else times[i] - times[first] >= patience_ps
-            if is_stop[i] or (counted[i] and long_enough):
-                opened = i
+            often = visits is not None and len([at for at in begun if i - at < window]) >= visits
+            if is_stop[i] or (counted[i] and (long_enough or often)):
+                opened, by_visits = i, not is_stop[i] and not long_enough
                 break
             answer[i] = "opening" if counted[i] else "in"
         if opened == n:
             break
         n_events += 1
-        closed = next((j for j in range(opened + 1, n) if excesses[j] <= -release), n)
+        if by_visits:
+            calm = (j for j in range(opened + window, n) if not any(is_out[j - window + 1 : j + 1]))
+            closed = next(calm, n)
+        else:
+            closed = next((j for j in range(opened + 1, n) if excesses[j] <= -release), n)
         for i in range(opened, closed):
             answer[i] = "stop" if is_stop[i] else "open"
         if closed < n:
@@ -58,6 +66,8 @@ SETTINGS = st.fixed_dictionaries(
         "cooldown": st.integers(0, 4),
         "max_events": st.none() | st.integers(0, 3),
         "stop_excess": st.none() | st.sampled_from([0.5, 3.0, INF]),
+        "visits": st.none() | st.integers(2, 4),
+        "window": st.integers(2, 12),
     }
 )
 STREAM = st.lists(st.tuples(EXCESS, st.sampled_from([0.0, 0.25, 0.5, 1.0])), max_size=40)
@@ -108,6 +118,19 @@ BY_HAND = [
     ({"patience": 2}, [NAN, NAN, NAN], None, "oOO"),
     ({"patience": 9, "stop_excess": 5.0}, [NAN], None, "S"),
     ({"patience": 1}, [INF, -INF], None, "Oi"),
+    ({"visits": 2, "window": 4}, [1, -1, -1, 1, -1, -1, 1, -1, -1, -1, -1, 1], None, "oiiOOOOOOOio"),
+    ({"visits": 2, "window": 3}, [1, -1, -1, 1, -1], None, "oiioi"),
+    ({"visits": 2, "window": 9, "patience": 9}, [1, -0.4, 1, -0.4, 1, -0.5, 1], None, "oioioiO"),  # one visit till -0.5
+    ({"visits": 2, "window": 9, "patience": 2}, [1, 1, -1, 1, -1, 1], None, "oOioiO"),  # an event starts the count anew
+    ({"visits": 2, "window": 2, "patience": 1}, [1, -1, 1], None, "OiO"),
+    (
+        {"visits": 2, "window": 9, "cooldown": 3},
+        [1, -1, 1] + [-1] * 9 + [1, -1, 1, 1, -1, 1],
+        None,
+        "oi" + "O" * 9 + "iiiioiO",
+    ),
+    ({"visits": 2, "window": 9, "max_events": 0}, [1, -1, 1], None, "iii"),
+    ({"visits": 2, "window": 9, "stop_excess": 5.0}, [1, -1, 6, -1, 1], None, "oiSio"),  # the level, not the count
     ({"patience": np.int64(2), "cooldown": np.int32(1), "max_events": np.int64(1)}, [1, 1], None, "oO"),
 ]
 
@@ -116,6 +139,35 @@ BY_HAND = [
 def test_states_by_hand(chosen, excesses, times, expected):
     letters = {"i": "in", "o": "opening", "O": "open", "S": "stop"}
     assert states(Trigger(**chosen), excesses, times) == [letters[letter] for letter in expected]
+
+
+def test_state_that_has_been_elsewhere_goes_on_the_same():
+    rng = np.random.default_rng(0)
+    excesses = rng.choice([-1.0, -0.3, 0.7], size=400, p=[0.8, 0.05, 0.15])
+    whole = Trigger(visits=3, window=15)
+    expected = states(whole, excesses)
+    assert {"in", "opening", "open"} == set(expected)
+    for cut in range(0, 400, 7):
+        first, second = whole.fresh(), whole.fresh()
+        states(first, excesses[:cut])
+        second.restore(json.loads(json.dumps(first.progress())))
+        assert states(second, excesses[cut:]) == expected[cut:]
+        assert second.progress() == whole.progress()
+
+
+def test_those_who_set_patience_keep_what_they_have():
+    assert Trigger().visits is Trigger(patience=3).visits is Trigger(patience_ps=1.0).visits is None
+    assert states(Trigger(), [1, -1] * 50) == ["opening", "in"] * 50
+
+
+def test_an_interruption_forgets_visits():
+    trigger = Trigger(visits=2, window=9)
+    states(trigger, [1, -1])
+    trigger.interrupt()
+    assert states(trigger, [1, -1, 1]) == ["opening", "in", "open"]
+    assert (trigger.n_visits, trigger.since) == (2, 2)
+    trigger.interrupt()
+    assert (trigger.n_visits, trigger.state) == (0, "in")
 
 
 def test_patience_in_time_needs_the_time_and_a_refused_check_changes_nothing():
@@ -131,6 +183,7 @@ def test_patience_in_time_needs_the_time_and_a_refused_check_changes_nothing():
     ("name", "bad"),
     [
         *[("patience", x) for x in (0, -1, 1.0, 2.5, True, "3", None, NAN)],
+        *[(name, x) for name in ("visits", "window") for x in (0, 1, 2.5, "3", NAN)],
         *[("patience_ps", x) for x in (-1.0, NAN, INF)],
         *[("release", x) for x in (-0.1, NAN, INF)],
         *[("cooldown", x) for x in (-1, 0.5, False, None)],
@@ -145,5 +198,7 @@ def test_bad_parameters_are_refused_by_name_with_the_value(name, bad):
 
 
 def test_repr_says_all_settings_and_makes_the_same_trigger():
-    trigger = Trigger(patience=2, patience_ps=0.5, release=0.1, cooldown=3, max_events=4, stop_excess=9.0)
+    trigger = Trigger(
+        patience=2, patience_ps=0.5, release=0.1, cooldown=3, max_events=4, stop_excess=9.0, visits=5, window=6
+    )
     assert eval(repr(trigger)).settings == trigger.settings
