@@ -73,8 +73,8 @@ class Explosion:
     >>> explosion = Explosion()
     >>> [explosion.update(temperature_K, None) for temperature_K in (310.0, 290.0, 300.0, 420.0)]
     ['', '', '', '']
-    >>> explosion.update(2000.0, None)
-    'the temperature jumped to 2000 K, more than 5 times its running median of 305 K'
+    >>> explosion.update(3000.0, None)
+    'the temperature jumped to 3000 K, more than 5 times its running median of 305 K'
     """
 
     def __init__(self, max_temperature_K: float | None = None) -> None:

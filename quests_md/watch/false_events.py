@@ -55,7 +55,7 @@ def checks_per_false_event(
     >>> round(checks_per_false_event(0.01, patience=3, again=0.5))
     800
     >>> round(checks_per_false_event(0.01, visits=4), -3)
-    107000.0
+    200000.0
     """
     again = rate if again is None else again
     begin = rate * (1 - again)

@@ -135,13 +135,13 @@ def _block(name: str, text: str) -> list[str]:
     return lines
 
 
-def _events_text(trigger: Trigger, rate: float) -> str:
+def _events_text(trigger: Trigger, rate: float | None) -> str:
     """What opens an event, and how rarely chance does by itself."""
     visits, window = trigger.visits, trigger.window
     by = [f"{many(trigger.patience, 'check')} out in a row", f"{trigger.patience_ps} ps out"]
     rules = [by[trigger.patience_ps is not None]] + ([] if visits is None else [f"{visits} visits in {window} checks"])
     text = f"opened by {' or '.join(rules)}"
-    if trigger.patience_ps is not None:
+    if trigger.patience_ps is not None or rate is None:
         return text
 
     def rarity(again: float | None) -> str:

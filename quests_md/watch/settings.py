@@ -237,15 +237,18 @@ class RunSettings:
         return [str(known), reference.fingerprint]
 
 
-def rate_of_checks(calibration: Calibration) -> float:
-    """Share of checks that are out by chance: as asked, but no less than the groups can promise."""
+def rate_of_checks(calibration: Calibration) -> float | None:
+    """Share of checks out by chance: as asked, but no less than the groups can promise; None: nothing is promised."""
+    if isinstance(calibration, ErrorCalibration):
+        return None
     asked = calibration.false_alarms / (1 if calibration.per == "check" else calibration.n_checks())
     return min(max(asked, 1 / (calibration.n_groups + 1)), 0.5)
 
 
 def _default_trigger(calibration: Calibration) -> Trigger:
     """Three checks out in a row, or as many visits in 20 checks as chance makes once in 100 000 checks."""
-    return Trigger(visits=visits_for(rate_of_checks(calibration)))
+    rate = rate_of_checks(calibration)
+    return Trigger(visits=None if rate is None else visits_for(rate))
 
 
 def _require_types(reference: object, calibration: object, trigger: object) -> None:
