@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from ase import Atoms
 from systems import copper
 
 from quests_md import Monitor, Reference, calibrate
@@ -113,3 +114,14 @@ def test_what_is_hot_is_known_and_cold_frames_are_new():
     new = [hot(500 + i) for i in range(40)]
     assert n_out(base, new) <= 1
     assert n_out(one, new) <= 1
+
+
+def test_dimers_among_bulk_leave_the_levels_of_bulk_as_they_are():
+    frames = [copper(3, seed=i, rattle=0.08) for i in range(30)]
+    dimers = [Atoms("Cu2", [[0, 0, 0], [0, 0, 1.8 + 0.12 * i]], cell=[15] * 3, pbc=True) for i in range(12)]
+    alone, mixed = (Reference.from_frames(known, groups="frame") for known in (frames, frames + dimers))
+    levels = [calibrate(known, statistics=("dh_mean",)).alarm_levels([29] * 108)[0] for known in (alone, mixed)]
+    assert levels[1].n_groups == levels[0].n_groups == 30
+    assert levels[1].value == pytest.approx(levels[0].value, abs=0.05)
+    new = [copper(3, seed=500 + i, rattle=0.16) for i in range(10)]
+    assert n_out(mixed, new, statistics=("dh_mean",)) == 10
