@@ -116,7 +116,8 @@ def calibrate(
         landmarks = replace(landmarks, tail_level=tail_levels.get(ANY_ELEMENT, GUESS))
     elif frames is None:
         few = learn_landmarks(reference, own, np.empty(0, np.int64), threads, averaged=False).apart
-        how += f"; {many_groups(len(few))} of kinds with few groups set no level" if len(few) else ""
+    if len(few):
+        how += f"; {many_groups(len(few))}, far from all others and of kinds that few have, set no level"
     nulls, atom_levels = held_out.nulls(few)
     nulls += of_local
     numbers = [frame.atoms.numbers for frame in held_out.full]
