@@ -11,7 +11,7 @@ from ase.build import bulk
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from logs import CHECK
-from systems import H, copper
+from systems import H, copper, outside
 
 from quests_md import Monitor, Reference, Trigger, calibrate
 from quests_md._json import dumps
@@ -120,6 +120,8 @@ triggers = st.builds(
     cooldown=st.integers(0, 3),
     max_events=st.sampled_from([None, None, 2]),
     stop_excess=st.sampled_from([None, 2.5]),
+    visits=st.sampled_from([None, 2, 3]),
+    window=st.sampled_from([4, 9, 20]),
 )
 common = settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 
@@ -253,7 +255,7 @@ def test_events_of_levels_without_a_promise_say_so(statistics):
     calibration = calibrate(few, statistics=statistics) if statistics else calibrate(few)
     with Monitor(few, calibration, log=None, trigger=Trigger(patience=2)) as monitor:
         for i in range(3):
-            monitor.check(copper(seed=50 + i, rattle=0.3), step=i)
+            monitor.check(outside(50 + i), step=i)
         (event,) = monitor.events
     assert event.reason.endswith(
         "no rate of false alarms was promised: these levels are of kind none, from too few groups of frames"
