@@ -17,6 +17,7 @@ from quests_md.reference import Reference
 __all__ = [
     "REFERENCE_SUFFIX",
     "FramesArgument",
+    "GroupsOption",
     "ThreadsOption",
     "check_frames",
     "check_output",
@@ -29,6 +30,9 @@ __all__ = [
 #: How the name of a reference file ends.
 REFERENCE_SUFFIX = ".safetensors"
 
+GroupsOption = Annotated[
+    str | None, Option(help="Independent groups: 'frame', 'file' or a key of info; default: blocks.")
+]
 ThreadsOption = Annotated[int | None, Option(help="Threads; default: the cores there are.")]
 FramesArgument = Annotated[
     list[str], Argument(metavar="FRAMES", help="Files ASE can read, globs, slices: train.xyz 'run*.traj@::10'.")

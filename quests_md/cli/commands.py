@@ -46,6 +46,7 @@ from quests_md.watch import Trigger, save_frame, sentinel
 from .arguments import (
     REFERENCE_SUFFIX,
     FramesArgument,
+    GroupsOption,
     ThreadsOption,
     check_frames,
     check_output,
@@ -106,9 +107,7 @@ def build(
     match: Annotated[str, Option(help="'element': compare like with like; 'any': geometry alone.")] = default_of(
         Reference.from_frames, "match"
     ),
-    groups: Annotated[
-        str | None, Option(help="Independent groups: 'frame', 'file' or a key of info; default: blocks.")
-    ] = None,
+    groups: GroupsOption = None,
     threads: ThreadsOption = None,
 ) -> None:
     """Build a reference from frames. Environments are held out to set levels; both go to one file."""

@@ -12,6 +12,7 @@ from quests_md.show import fold
 
 from .arguments import (
     FramesArgument,
+    GroupsOption,
     ThreadsOption,
     check_frames,
     check_output,
@@ -43,9 +44,7 @@ def set_error_levels(
     statistics: Annotated[
         str, Option(help="'dh_max': environments; 'dh_mean': frames, by their RMS error; or both.")
     ] = ",".join(default_of(calibrate_errors, "statistics")),
-    groups: Annotated[
-        str | None, Option(help="Independent groups: 'frame', 'file' or a key of info; default: blocks.")
-    ] = None,
+    groups: GroupsOption = None,
     seed: Annotated[int, Option(help="Chooses groups where there are very many.")] = 0,
     threads: ThreadsOption = None,
 ) -> None:

@@ -10,7 +10,7 @@ from quests_md.calibration import calibrate
 from quests_md.reference import Reference
 from quests_md.show import fold, moved_levels, reference_lines
 
-from .arguments import REFERENCE_SUFFIX, FramesArgument, ThreadsOption, check_frames, check_output, tell
+from .arguments import REFERENCE_SUFFIX, FramesArgument, GroupsOption, ThreadsOption, check_frames, check_output, tell
 
 __all__ = ["extend", "merge", "print_reference", "save_with_scores"]
 
@@ -19,9 +19,7 @@ def extend(
     file: Annotated[Path, Argument(metavar="REFERENCE", help="Reference file.")],
     frames: FramesArgument,
     output: Annotated[Path, Option("--output", "-o", help="Reference file to write.")],
-    groups: Annotated[
-        str | None, Option(help="Independent groups: 'frame', 'file' or a key of info; default: blocks.")
-    ] = None,
+    groups: GroupsOption = None,
     threads: ThreadsOption = None,
 ) -> None:
     """Add frames to a reference, in a new file. Says which levels that moved."""

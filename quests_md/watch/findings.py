@@ -187,9 +187,13 @@ class FrameFindings:
         if not is_local or tail is None or not tail.any():
             return ""
         cluster = clusters(self.atoms, tail, self.reference.pair_distances())[0]
+        atoms = f"{many(len(cluster), 'connected atom')} above the local level"
+        return f"; {self._scale()}, most strange{self._around(cluster)}: {atoms}"
+
+    def _around(self, cluster: NDArray[np.int64]) -> str:
+        """Where the middle of a cluster is, in words; empty where it cannot be told."""
         place = _centroid(self.atoms, cluster)
-        around = "" if place is None else f" around ({', '.join(f'{x:.1f}' for x in place)}) Å"
-        return f"; {self._scale()}, most strange{around}: {many(len(cluster), 'connected atom')} above the local level"
+        return "" if place is None else f" around ({', '.join(f'{x:.1f}' for x in place)}) Å"
 
     def _scale(self) -> str:
         """What local scores are of."""
@@ -204,8 +208,7 @@ class FrameFindings:
         known = {name: value for name, value in values.items() if value is not None}
         said = []
         if "local_cluster" in known and tail is not None and tail.any():
-            place = _centroid(self.atoms, clusters(self.atoms, tail, self.reference.pair_distances())[0])
-            around = "" if place is None else f" around ({', '.join(f'{x:.1f}' for x in place)}) Å"
+            around = self._around(clusters(self.atoms, tail, self.reference.pair_distances())[0])
             said.append(f"{many(round(known['local_cluster']), 'connected atom')} above the local level{around}")
         if "local_tail" in known:
             said.append(f"{many(round(known['local_tail']), 'atom')} above the local level")
