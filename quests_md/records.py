@@ -74,7 +74,8 @@ class Check:
     interval: int | None
     """Steps between checks."""
     state: Literal["in", "out", "invalid"]
-    """"out": a statistic in use is beyond its level. "invalid": non-finite numbers or no usable cell; not judged."""
+    """"out": a statistic in use is beyond its level. "invalid": non-finite numbers, no usable cell, or no
+    atoms; not judged."""
     digest: str
     """Checksum of positions, cell and numbers."""
     elapsed_us: float

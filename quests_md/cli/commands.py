@@ -350,13 +350,6 @@ def _statistic_names(text: str | None) -> tuple[str, ...] | None:
     return tuple(STATISTICS) if text == "all" else split_names(text)
 
 
-def _trigger(patience: int | None, visits: int | None) -> Trigger | None:
-    """The trigger that is asked for; None: the default."""
-    if patience is None and visits is None:
-        return None
-    return Trigger(**({} if patience is None else {"patience": patience}), visits=visits)
-
-
 def _files_by_name(option: str, texts: Sequence[str]) -> dict[str, Path]:
     """The files of an option that is given as NAME=FILE, once or more often."""
     files: dict[str, Path] = {}

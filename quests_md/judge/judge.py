@@ -219,7 +219,7 @@ class Judge:
         )
         try:
             if len(atoms) == 0:
-                raise FrameError("the frame has no atoms")
+                raise FrameError("empty frame: it has no atoms")
             self._require_centers(atoms.numbers)
             if not isinstance(self.reference.descriptor, Descriptor):
                 wrapped_positions(atoms)  # a descriptor of one's own may not look

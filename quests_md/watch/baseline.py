@@ -15,6 +15,7 @@ from quests_md.judge import GROWN, GROWTH
 from quests_md.records import Check
 
 from .correlation import n_independent
+from .counts import OwnCounts, as_count, as_root
 from .cusum import RUN_LENGTHS, Cusum, OwnScale
 
 __all__ = ["FEWEST_CHECKS", "Baseline", "OwnClusters"]
@@ -22,7 +23,7 @@ __all__ = ["FEWEST_CHECKS", "Baseline", "OwnClusters"]
 #: Fewest independent checks that say anything about scatter, counted by `n_independent`, which is on the safe side.
 FEWEST = 5
 
-#: Fewest checks, none correlated, that count as FEWEST independent ones.
+#: Fewest checks, none correlated, that count as FEWEST independent ones. As many are needed of constant numbers.
 FEWEST_CHECKS = 12
 
 #: Checks that are enough where they are correlated over a few.
@@ -36,6 +37,12 @@ DRIFT_LASTS = 1.5
 #: Frames whose environments are all far apart have the entropy log N to 1e-13, and any drop from there says something.
 CONSTANT = 2e-3
 
+#: Mean count of atoms up to which counts are judged as counts; larger ones are nearly normal by twice their root.
+SMALL_COUNT = 10.0
+
+#: Different values up to which numbers that are no counts are judged by how often they come, not as normal numbers.
+FEW_VALUES = 5
+
 #: Smallest lasting shift that is looked for, in deviations of the mean of a block.
 SHIFT = 1.0
 
@@ -46,8 +53,8 @@ class _Judged:
 
     low: float
     high: float
-    scale: OwnScale
-    """Mean and deviation of the means of blocks, which turn them into the normal numbers of `cusum`."""
+    scale: OwnScale | OwnCounts
+    """What blocks in control are like, which turns them into the normal numbers of `cusum`."""
     cusum: Cusum
     per_block: int
     """Checks of a block, whose mean is one number: twice the statistical inefficiency."""
@@ -61,7 +68,10 @@ class Baseline:
     A value is out beyond mean -+ t s sqrt(1 + 1/m): the prediction interval of normal numbers, with m the number of
     independent checks in the baseline (from their measured autocorrelation, on the safe side: `n_independent`) and t
     the Student quantile with m - 1 degrees of freedom. Counts of atoms are judged by twice their root, which is nearly
-    normal; a count that the baseline itself holds is not out, where checks are too few for the rate to say so.
+    normal; where they are few, also by what Poisson counts may be after those of the baseline (`OwnCounts`), so that a
+    baseline without any strange atom does not make the first one an alarm. A count that the baseline itself holds is
+    not out, where checks are too few for the rate to say so. Other numbers that take a few values only are not normal,
+    and are judged only where the baseline has as many independent checks as one false alarm takes.
 
     A slow drift is looked for with `Cusum` on means of blocks of checks, which `OwnScale` turns into normal numbers:
     its mean and deviation are those of the baseline at first, and of all blocks in control later. An alarm of drift
@@ -146,6 +156,16 @@ class Baseline:
             excesses[f"{name}_drift"] = self._drift(judged, value)
         return excesses
 
+    def unfinished(self, time_ps: float | None) -> str | None:
+        """What it means that a run ends at this time, or goes on later; None: the baseline is complete."""
+        if self.is_complete or self._start_ps is None or time_ps is None or math.isnan(time_ps):
+            return None
+        return (
+            f"baseline_ps={self.duration_ps:g}: NOTHING HAS JUDGED {', '.join(self.statistics)} so far: the run covers "
+            f"{time_ps - self._start_ps:.3g} ps and the baseline is not over; give a baseline_ps that is a small part "
+            "of the run"
+        )
+
     def state(self) -> dict[str, Any]:
         """What the baseline has seen, in plain types, for `restore`."""
         return {
@@ -174,64 +194,99 @@ class Baseline:
         for name, judged in state["judged"].items():
             cusum = Cusum(**judged["cusum"])
             cusum.restore(judged["progress"])
-            scale, block = OwnScale(**judged["scale"]), list(judged["block"])
+            of_counts = "total" in judged["scale"]
+            scale = OwnCounts(**judged["scale"]) if of_counts else OwnScale(**judged["scale"])
+            block = list(judged["block"])
             self._judged[name] = _Judged(judged["low"], judged["high"], scale, cusum, judged["per_block"], block)
 
     def _drift(self, judged: _Judged, value: float) -> float:
         judged.block.append(value)
         cusum = judged.cusum
         if len(judged.block) >= judged.per_block:
-            mean = float(np.mean(judged.block))
-            judged.block.clear()
-            score = judged.scale.score(mean)
+            score = judged.scale.score(judged.block)
             if cusum.state != "in" and abs(score) <= cusum.shift / 2:
                 cusum.restart()  # the mean is back
-            if cusum.update(score) == "in" and math.isfinite(mean):
-                judged.scale.learn(mean)
+            if cusum.update(score) == "in":
+                judged.scale.learn(judged.block)
+            judged.block.clear()
         return as_released(cusum.excess, cusum.threshold, self.release)
 
     def _finish(self) -> None:
         each = self.rate / self.n_checks / max(len(self.statistics), 1)
         by_level = each / (1 + DRIFT_LASTS * each)
-        lines, too_few = [f"baseline of {self.duration_ps:g} ps complete"], []
+        lines, too_few, too_alike = [f"baseline of {self.duration_ps:g} ps complete"], [], []
         for name, series in self._series.items():
             x = np.array(series)
-            m = float(len(x)) if len(x) and x.std() <= CONSTANT else n_independent(x)
-            if m < self.fewest:
+            is_constant = len(x) > 0 and float(x.std()) <= CONSTANT
+            m = float(len(x)) if is_constant else n_independent(x)
+            # constant numbers show no correlation: they could be as correlated as any
+            if m < self.fewest or (is_constant and m * FEWEST < self.fewest * FEWEST_CHECKS):
                 lines.append(f"{name}: {len(x)} checks, {m:.1f} independent: too few, not judged by it")
                 too_few.append((name, len(x), m))
+                continue
+            is_count = STATISTICS[name].unit == "atoms"
+            n_values = len(np.unique(x))
+            is_of_few = not is_count and not is_constant and n_values <= FEW_VALUES
+            if is_of_few and by_level < 1 / (m + 1):
+                lines.append(f"{name}: {len(x)} checks with {n_values} different values: too few, not judged by it")
+                too_alike.append((name, n_values, m))
                 continue
             deviation = max(float(x.std() * math.sqrt(m / (m - 1))), CONSTANT)
             reach = float(student.isf(by_level / 2, m - 1)) * deviation * math.sqrt(1 + 1 / m)
             mean = float(x.mean())
             per_block = max(1, math.ceil(2 * len(x) / m)) if m < len(x) else 1
-            shrink = math.sqrt(len(x) / m / per_block)
-            scale = OwnScale(mean, deviation * shrink, len(x) / per_block, m - 1, CONSTANT * shrink)
-            cusum = Cusum(0.0, 1.0, shift=SHIFT, run_length=min(max(each**-2, 20), RUN_LENGTHS[1]))
             low, high = mean - reach, mean + reach
-            if STATISTICS[name].unit == "atoms" and by_level < 1 / (m + 1):  # counts of mostly 0 are not normal
+            scale: OwnScale | OwnCounts
+            counts = np.array([as_count(value) for value in series]) if is_count else None
+            if counts is not None and counts.mean() <= SMALL_COUNT:
+                scale = OwnCounts.of_series(counts, m, per_block * m / len(x))
+                fewest, most = scale.limits(by_level)
+                low, high = min(low, as_root(fewest)), max(high, as_root(most))
+                which = "counts"
+            else:
+                shrink = math.sqrt(len(x) / m / per_block)
+                scale = OwnScale(mean, deviation * shrink, len(x) / per_block, m - 1, CONSTANT * shrink)
+                which = "normal"
+            if is_of_few or (is_count and by_level < 1 / (m + 1)):  # what it has itself is not out
                 low, high = min(low, float(x.min())), max(high, float(x.max()))
+            cusum = Cusum(0.0, 1.0, shift=SHIFT, run_length=min(max(each**-2, 20), RUN_LENGTHS[1]))
             self._judged[name] = _Judged(low, high, scale, cusum, per_block)
             lines.append(
-                f"{name}: {_range(name, low, high)} (normal; {m:.0f} of {len(x)} independent), "
+                f"{name}: {_range(name, low, high)} ({which}; {m:.0f} of {len(x)} independent), "
                 f"drift: means of {per_block} checks, one false alarm in {cusum.run_length * per_block:.0f} checks"
             )
         self.text = "; ".join(lines)
-        self.warning = self._warning(too_few) if too_few else None
+        warnings = [self._of_too_few(too_few)] if too_few else []
+        warnings += [self._of_too_alike(too_alike, by_level)] if too_alike else []
+        self.warning = "\n".join(warnings) or None
 
-    def _warning(self, too_few: Sequence[tuple[str, int, float]]) -> str:
+    def _of_too_few(self, too_few: Sequence[tuple[str, int, float]]) -> str:
         """What it means that statistics have too few checks: name, checks, independent ones of each."""
         n, m = min(((n, m) for _, n, m in too_few), key=lambda found: found[1])
         names = ", ".join(name for name, _, _ in too_few)
-        text = (
-            f"baseline_ps={self.duration_ps:g}: NOTHING JUDGES {names} in this run: {many(n, 'check')} in "
-            f"{self.duration_ps:g} ps count as {m:.1f} independent, {self.fewest} are needed; "
-        )
+        of = f"{many(n, 'check')} in {self.duration_ps:g} ps count as {m:.1f} independent, {self.fewest} are needed"
+        if m >= self.fewest:
+            of = (
+                f"{many(n, 'check')} in {self.duration_ps:g} ps with the same value each may be correlated, "
+                f"{FEWEST_CHECKS} are needed"
+            )
+        text = f"baseline_ps={self.duration_ps:g}: NOTHING JUDGES {names} in this run: {of}; "
         if n < FEWEST_CHECKS:
             factor = math.ceil(2 * FEWEST_CHECKS / max(n, 1))
             return text + f"check {factor} times as often, or give baseline_ps={factor * self.duration_ps:g}"
         longer = _rounded_up(2 * self.duration_ps * self.fewest / m)
         return text + f"they are correlated: give baseline_ps={longer:g} or more; checking more often does not help"
+
+    def _of_too_alike(self, too_alike: Sequence[tuple[str, int, float]], rate: float) -> str:
+        """What it means that statistics take few values: name, different values, independent checks of each."""
+        names = ", ".join(name for name, _, _ in too_alike)
+        n_values, m = min(((n, m) for _, n, m in too_alike), key=lambda found: found[1])
+        longer = _rounded_up(self.duration_ps / rate / m)
+        return (
+            f"baseline_ps={self.duration_ps:g}: NOTHING JUDGES {names} in this run: numbers with "
+            f"{many(n_values, 'different value')} are not normal, and {m:.0f} independent checks do not tell what "
+            f"comes in one of {1 / rate:.0f}; give baseline_ps={longer:g} or more"
+        )
 
 
 class OwnClusters:
@@ -267,17 +322,15 @@ class OwnClusters:
 
 
 def _as_normal(name: str, value: float | None) -> float | None:
-    """A statistic as a number that is nearly normal: for a count twice the root (Anscombe, doi:10.2307/2332343)."""
-    if value is None or STATISTICS[name].unit != "atoms":
-        return value
-    return 2 * math.sqrt(value + 3 / 8)
+    """A statistic as a number that is nearly normal: for a count twice the root."""
+    return value if value is None or STATISTICS[name].unit != "atoms" else as_root(value)
 
 
 def _range(name: str, low: float, high: float) -> str:
     """Both ends of an interval of `_as_normal` in the unit of the statistic."""
     unit = STATISTICS[name].unit
     if unit == "atoms":
-        low, high = (max(max(x, 0.0) ** 2 / 4 - 3 / 8, 0.0) for x in (low, high))
+        low, high = as_count(low), as_count(high)
     return f"{low:.3f} ... {high:.3f} {unit}"
 
 

@@ -2,7 +2,7 @@
 
 import math
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import cache
 from typing import Any, Literal
 
@@ -188,7 +188,7 @@ class OwnScale:
     sqrt(1 + 1/n)) has Student's distribution, whose quantile the normal distribution is asked for. Of independent
     normal numbers the scores are independent and normal exactly, however few numbers were seen; with a mean and a
     deviation measured once and for all, a cumulative sum would add up the error of that mean. `learn` adds a number to
-    those seen.
+    those seen. A number is the mean of a block of values.
 
     Parameters
     ----------
@@ -214,14 +214,18 @@ class OwnScale:
         """All there is to know, as it would be given to a new one."""
         return {name: getattr(self, name) for name in ("mean", "deviation", "n", "freedom", "smallest")}
 
-    def score(self, value: float) -> float:
-        """A new number as a standard normal one, within +-38: beyond, probabilities are zero to the machine."""
+    def score(self, values: Sequence[float]) -> float:
+        """The mean of new numbers as a standard normal one, within +-38: beyond, probabilities are zero."""
+        value = float(np.mean(values))
         t = (value - self.mean) / (self.deviation * math.sqrt(1 + 1 / self.n))
         tail = max(float(stdtr(self.freedom, -abs(t))), sys.float_info.min)
         return math.copysign(float(ndtri(tail)), t) if t == t else math.nan
 
-    def learn(self, value: float) -> None:
-        """Count a finite number among those seen."""
+    def learn(self, values: Sequence[float]) -> None:
+        """Count the mean of new numbers among those seen, if it is finite."""
+        value = float(np.mean(values))
+        if not math.isfinite(value):
+            return
         change = value - self.mean
         variance = self.freedom * self.deviation**2 + change**2 * self.n / (self.n + 1)
         self.freedom += 1

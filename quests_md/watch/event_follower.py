@@ -64,7 +64,8 @@ class EventFollower:
     """Turns checks into events: what is out of the reference, what changes in the run itself, and what has exploded.
 
     A "novel" event is opened by the statistics that the reference judges, a "transition" by those that the run's own
-    beginning or the labelled phases judge; each has a trigger of the same settings. An explosion opens at once.
+    beginning or the labelled phases judge; each has a trigger of the same settings. An explosion opens at once. A frame
+    without atoms, of a torn or filtered file say, opens, closes and counts nothing.
 
     `follow` takes a check with its frame, `replay` takes it with the lines that `follow` returned for the log, so that
     the log alone brings a run back. `false_alarms` is the rate of false alarms by the largest cluster of each labelled
@@ -215,7 +216,11 @@ class EventFollower:
 
     def _advance(self, check: Check, findings: Findings) -> _Outcome:
         """Ask the triggers, follow the events."""
-        if check.state == "invalid" or check.explosion:
+        if _is_empty(check) and not (
+            isinstance(findings, LoggedFindings) and findings.found
+        ):  # logs of before exploded
+            outcome = _Outcome()  # it says nothing: patience and events go on as if it were not there
+        elif check.state == "invalid" or check.explosion:
             outcome = self._explode(check, findings)
         else:
             outcome, n_before = self._close("exploded"), self.n_outliers
@@ -305,6 +310,11 @@ class EventFollower:
         event = course.record(is_open=False)
         self.closed.append(event)
         return _Outcome((event.to_line(),))
+
+
+def _is_empty(check: Check) -> bool:
+    """Whether there was no atom to look at."""
+    return check.state == "invalid" and check.n_atoms == 0
 
 
 def _is_power_of_two(n: int) -> bool:

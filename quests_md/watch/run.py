@@ -60,6 +60,7 @@ class Run:
         """Where the run stood in its log when it was taken up; None for a new run."""
         self._own_offset = self._given_offset = 0  # of steps that the monitor counts, and of steps it is given
         self._noted: set[str] = set()
+        self._n_atoms = 0  # of the last frame that has any
         self._phase_watch = None if judge.phases is None else PhaseWatch(judge.phases)
         self.change_settings(settings)
 
@@ -139,6 +140,7 @@ class Run:
         if settings.is_default_trigger:
             self.follower.count_visits(**{name: (NO_VISITS | before["trigger"])[name] for name in NO_VISITS})
         self.last_check, place = bring_back(self.follower, history, place)
+        self._n_atoms = 0 if self.last_check is None else self.last_check.n_atoms
         self.follower.n_checks = place.frame
         self.log.settled = self.follower.settled
         if host is None:
@@ -165,6 +167,10 @@ class Run:
         log = self.log
         events = self.follower.events_from(log.settled if log.is_behind else self.follower.settled)
         log.write(*(event.to_line() for event in events if event.is_open or log.is_behind))
+        baseline, last = self.follower.baseline, self.last_check
+        unfinished = None if baseline is None or last is None else baseline.unfinished(last.time_ps)
+        if unfinished is not None:
+            log.warn(unfinished)
         if self.n_checks:
             cost = self.cost.overhead(self.n_checks)
             log.note(
@@ -181,7 +187,7 @@ class Run:
         was_behind, log.is_behind = log.is_behind, True
         taken = self.follower.follow(judged, atoms)
         check = taken.judged.check
-        previous, self.last_check = self.last_check, check
+        self.last_check = check
         log.step = check.step
         self.cost.n_atoms += check.n_atoms
         lines = list(taken.lines)
@@ -197,7 +203,7 @@ class Run:
                 log.warn(text)
             else:
                 log.note(level, text)
-        self._note_changes(previous, check)
+        self._note_changes(check)
         if taken.judged.unanswered:
             message = f"the second reference (confirm) could not answer: {taken.judged.unanswered}"
             log.alert(message, "alarms stand where this happens")
@@ -215,11 +221,20 @@ class Run:
         if taken.stop:
             self._stop()
 
-    def _note_changes(self, previous: Check | None, check: Check) -> None:
-        """Say once that the number of atoms changes, and once that there are elements without a reference."""
-        if previous is not None and previous.n_atoms != check.n_atoms:
-            text = f"the number of atoms changed from {previous.n_atoms} to {check.n_atoms}"
+    def _note_changes(self, check: Check) -> None:
+        """Say once each: a frame is empty, the number of atoms changes, there are elements without a reference."""
+        if check.n_atoms == 0:
+            if "empty" not in self._noted:
+                self._noted.add("empty")
+                self.log.warn(
+                    f"EMPTY FRAME at step {check.step}: it has no atoms and is not judged; is the file torn, or does a "
+                    "filter leave nothing? Empty frames open no event; said once"
+                )
+            return
+        if self._n_atoms not in (0, check.n_atoms):
+            text = f"the number of atoms changed from {self._n_atoms} to {check.n_atoms}"
             self._warn_once("atoms", f"{text}; the levels follow the size; said once")
+        self._n_atoms = check.n_atoms
         if check.n_unknown:
             text = f"{check.n_unknown} atoms of elements that the reference has never seen score +inf"
             elements = ", ".join(self.follower.reference.elements) or "none"

@@ -1,5 +1,6 @@
 """The run's own beginning as judge: levels against textbook intervals, rates against simulated runs."""
 
+import json
 import math
 from contextlib import nullcontext
 
@@ -14,6 +15,7 @@ from quests_md import Monitor, Reference, Trigger, calibrate, read_log, score_tr
 from quests_md.calibration import DEFAULT_STATISTICS
 from quests_md.watch.baseline import FEWEST_CHECKS, Baseline
 from quests_md.watch.correlation import n_independent
+from quests_md.watch.counts import OwnCounts
 from quests_md.watch.cusum import Cusum
 
 
@@ -321,7 +323,7 @@ def test_the_warning_names_the_statistics_that_nothing_judges():
     assert "NOTHING JUDGES dh_q99, frame_entropy in this run" in baseline.warning
 
 
-@pytest.mark.parametrize("n", [10, 100])
+@pytest.mark.parametrize("n", [12, 100])
 def test_numbers_without_scatter_count_as_scattering_a_little(n):
     """Entropies of frames whose environments are all far apart are log N, but for rounding: a drop is seen."""
     noise = 1e-14 * np.random.default_rng(0).normal(size=n)
@@ -473,6 +475,17 @@ def test_a_baseline_that_is_too_short_says_so_and_judges_nothing(tmp_path, refer
     assert warning in caplog.text  # on the screen too, at once
 
 
+def test_a_run_that_ends_before_its_baseline_says_that_nothing_was_judged(tmp_path, reference, caplog):
+    for name, baseline_ps, is_said in (("short", 20.0, True), ("long", 1.0, False), ("none", None, False)):
+        path = tmp_path / f"{name}.jsonl"
+        caplog.clear()
+        with Monitor(reference, baseline_ps=baseline_ps, log=path) as monitor:
+            watch(monitor, [warm(i) for i in range(15)])
+        said = [note["message"] for note in read_log(path).notes if "NOTHING HAS JUDGED" in note["message"]]
+        assert len(said) == is_said
+        assert ("NOTHING HAS JUDGED local_mean, local_tail so far: the run covers 1.4 ps" in caplog.text) == is_said
+
+
 def test_invalid_frames_are_not_part_of_the_baseline(reference):
     broken = warm(1)
     broken.positions[0] = math.nan
@@ -544,4 +557,89 @@ def test_counts_of_mostly_none_are_not_out_by_their_own_beginning():
     baseline = fed(series, 0.005, name="local_tail")
     assert baseline.update({"local_tail": 1.0}, 1e6)["local_tail"] <= 0
     assert baseline.update({"local_tail": 4.0}, 1e6 + 1)["local_tail"] > 0
-    assert "local_tail: 0.000 ... 1.000 atoms" in baseline.text
+    assert "local_tail: 0.000 ... 2.000 atoms (counts; " in baseline.text
+
+
+def out_in_counts(mean, n, rate, after=400, runs=60, seed=0):
+    """Checks out after baselines of n Poisson counts, over the checks that were judged, and how many these are."""
+    rng, out = np.random.default_rng(seed), []
+    for _ in range(runs):
+        series = rng.poisson(mean, n + after).astype(float)
+        baseline = fed(series[:n], rate, name="local_tail")
+        if baseline.update({"local_tail": series[n]}, 1e5):
+            out.append((excesses(baseline, series[n + 1 :], "local_tail") > 0).any(axis=1))
+    return np.mean(out) if out else 0.0, len(out)
+
+
+@pytest.mark.parametrize("rate", [0.0025, 0.01])
+@pytest.mark.parametrize("mean", [0.02, 0.1, 1.0, 9.0, 12.0])
+@pytest.mark.parametrize("n", [6, 12, 50])
+def test_the_rate_is_kept_in_counts(n, mean, rate):
+    """Six checks without any strange atom called the first one an alarm: 9.7 % of checks where 0.25 % were asked."""
+    share, judged = out_in_counts(mean, n, rate)
+    assert judged > 20 or n < FEWEST_CHECKS
+    assert judged == 0 or n >= FEWEST_CHECKS
+    assert share <= rate * 1.2
+
+
+@pytest.mark.parametrize(("mean", "more"), [(0.0, 6), (0.3, 9), (5.0, 30)])
+def test_many_more_atoms_than_at_the_beginning_are_out(mean, more):
+    """At once, or few more by drift."""
+    series = np.random.default_rng(3).poisson(mean, 50).astype(float)
+    baseline = fed(series, 0.0025, name="local_tail")
+    assert baseline.update({"local_tail": float(more)}, 1e6)["local_tail"] > 0
+    later = np.random.default_rng(4).poisson(2 * mean + 1, 200)
+    assert (excesses(baseline, later.astype(float), "local_tail")[:, 1] > 0).any()
+
+
+def test_the_limits_of_counts_are_those_of_the_binomial_share():
+    for total, n in ((0, 12.0), (3, 50.0), (40, 20.0)):
+        low, high = OwnCounts(total, n, 1.0).limits(0.01)
+        p = 1 / (n + 1)
+        above = [stats.binom.sf(y - 1, y + total, p) for y in range(60)]  # chance of y or more
+        below = [stats.binom.cdf(y, y + total, p) for y in range(60)]
+        assert high + 1 == next(y for y in range(60) if above[y] <= 0.005)
+        assert low == next(y for y in range(60) if below[y] > 0.005)
+
+
+def test_counts_of_atoms_that_come_together_scatter_more():
+    counts = 6.0 * np.random.default_rng(0).poisson(0.3, 200)
+    assert OwnCounts.of_series(counts, 200, 1.0).dispersion == pytest.approx(counts.var() / counts.mean(), rel=0.01)
+    assert OwnCounts.of_series(np.zeros(20), 20, 1.0).limits(0.01)[1] == 1
+
+
+def test_a_baseline_of_counts_comes_back_as_it_was():
+    series = np.random.default_rng(5).poisson(0.5, 60).astype(float)
+    one, other = fed(series[:40], name="local_tail"), Baseline(("local_tail",), 39.5, 0.04, 0.0)
+    excesses(one, series[40:50], "local_tail")
+    other.restore(json.loads(json.dumps(one.state())))
+    assert (excesses(one, series[50:], "local_tail") == excesses(other, series[50:], "local_tail")).all()
+
+
+def test_numbers_of_few_values_are_judged_where_the_baseline_tells_how_often_they_come():
+    """A value that comes once in a hundred checks is out as a normal number would be, and is no alarm."""
+    rng = np.random.default_rng(0)
+    for n, is_judged in ((100, False), (600, True)):
+        series = np.where(rng.random(n) < 0.02, 1.0, 0.0)
+        series[n // 2] = 1.0
+        baseline = fed(series, 0.005)
+        found = baseline.update({"dh_mean": 1.0}, 1e6)
+        assert bool(found) == is_judged
+        if is_judged:
+            assert found["dh_mean"] <= 0
+        else:
+            assert "NOTHING JUDGES dh_mean in this run: numbers with 2 different values" in baseline.warning
+
+
+def test_constant_numbers_need_as_many_checks():
+    for n in (FEWEST_CHECKS - 1, FEWEST_CHECKS):
+        baseline = fed(np.full(n, 3.0))
+        assert bool(baseline.update({"dh_mean": 3.0}, 1e6)) == (n == FEWEST_CHECKS)
+        assert (baseline.warning is None) == (n == FEWEST_CHECKS)
+    assert "12 are needed" in fed_warning(np.zeros(6))
+
+
+def fed_warning(series):
+    baseline = fed(series)
+    baseline.update({"dh_mean": 0.0}, 1e6)
+    return baseline.warning
