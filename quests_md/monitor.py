@@ -44,7 +44,8 @@ class Monitor:
         median does.
     trigger
         What opens an event; it is copied. Default: three checks out in a row, or so many visits (short departures) in
-        20 checks as chance alone makes less than once in 100 000 checks, `Trigger(visits=4)` at a rate of 0.01.
+        20 checks as chance alone makes less than once in 100 000 checks, `Trigger(visits=4)` where the levels promise
+        a joint rate of 0.01; none where they promise nothing.
     log
         Name of the JSON-lines log; it must not hold a run yet. None: no log.
     confirm

@@ -8,7 +8,7 @@ from .error_calibration import ErrorCalibration, calibrate_errors
 from .file import SCHEMA
 from .labels import ExpectedErrors
 from .landmarks import LocalScorer
-from .levels import Kind, Level, Mode, NullScores, as_released, count_excess, kind_of, level_of, rate_of
+from .levels import Kind, Level, Mode, NullScores, as_released, count_excess, kind_of, level_of, rate_of, rate_of_checks
 from .null_scores import TAIL_SHARE
 from .statistics import (
     BASELINE_STATISTICS,
@@ -50,6 +50,7 @@ __all__ = [
     "level_of",
     "power",
     "rate_of",
+    "rate_of_checks",
     "sample",
     "sight",
 ]

@@ -30,6 +30,7 @@ __all__ = [
     "level_of",
     "pooled",
     "rate_of",
+    "rate_of_checks",
     "sharing_of",
 ]
 
@@ -223,7 +224,28 @@ def kind_of(levels: Sequence[Level]) -> Kind:
 
 def rate_of(levels: Sequence[Level]) -> float:
     """Bound of the rate of false alarms of all levels together; 1: no bound."""
-    return min(1.0, sum(level.rate * level.weight for level in levels)) if levels else 1.0
+    return _joint_rate(levels, 1)
+
+
+def rate_of_checks(levels: Sequence[Level], looks: int = 1) -> float | None:
+    """Bound of the chance that one of so many looks that share the rate is out by mistake; None: nothing is promised.
+
+    Of a rate per ns or run the levels of few groups may have no bound, but each look has that of the groups.
+    """
+    rate = _joint_rate(levels, looks)
+    return rate if 0 < rate < 1 else None
+
+
+def _joint_rate(levels: Sequence[Level], looks: int) -> float:
+    def rate(level: Level) -> float:
+        if level.rate < 1 or looks == 1 or level.n_groups < 2:
+            return level.rate / looks if level.rate < 1 else 1.0
+        return min(level.pieces / (level.n_groups + 1), 1.0)
+
+    able = [(rate(level), level.weight) for level in levels if level.weight > 0]
+    if not able or max(able)[0] >= 1:  # a guess may be out in every check, however small its part of the rate
+        return 1.0
+    return min(1.0, sum(one * weight for one, weight in able))
 
 
 class Sharing(NamedTuple):

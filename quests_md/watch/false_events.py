@@ -2,7 +2,7 @@
 
 import numpy as np
 
-__all__ = ["RAREST", "WINDOW", "checks_per_false_event", "visits_for"]
+__all__ = ["RAREST", "WINDOW", "checks_per_false_event", "most_visits", "visits_for"]
 
 #: Checks within which visits are counted by default.
 WINDOW = 20
@@ -70,10 +70,15 @@ def visits_for(rate: float, window: int = WINDOW) -> int | None:
 
     None: there are none, since chance makes as many as a window can hold.
     """
-    for visits in range(FEWEST_VISITS, window // 2 + 1):
+    for visits in range(FEWEST_VISITS, most_visits(window) + 1):
         if checks_per_false_event(rate, visits=visits, window=window) >= 1 / RAREST:
             return visits
     return None
+
+
+def most_visits(window: int) -> int:
+    """Most visits that begin within so many checks: each is a check out and a check back before the next."""
+    return (window + 1) // 2
 
 
 def _within(leave: float, again: float, n: int, window: int) -> float:

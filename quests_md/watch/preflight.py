@@ -9,7 +9,7 @@ from ase.build import bulk
 
 from quests_md._version import __version__
 from quests_md._words import many
-from quests_md.calibration import bandwidth_advice, power, sight
+from quests_md.calibration import bandwidth_advice, power, rate_of_checks, sight
 from quests_md.engine import entropy
 from quests_md.environments import Descriptor, largest_cluster
 from quests_md.io import frame_temperature_K
@@ -19,7 +19,6 @@ from quests_md.reference import chemistry_advice
 
 from .baseline import Baseline
 from .false_events import checks_per_false_event
-from .settings import rate_of_checks
 from .trigger import Trigger
 
 __all__ = ["preflight_text", "warm_up"]
@@ -81,7 +80,7 @@ def preflight_text(
         add("confirm", _confirm_text(judge.confirm, atoms))
     if baseline is not None:
         add("baseline", baseline.forecast(judge.check_ps))
-    add("events", _events_text(trigger, rate_of_checks(judge.calibration)))
+    add("events", _events_text(trigger, _rate_of_checks(judge, atoms)))
     if judge.phases is not None:
         add("phases", judge.phases.describe())
         temperature_K = frame_temperature_K(atoms)
@@ -141,7 +140,11 @@ def _events_text(trigger: Trigger, rate: float | None) -> str:
     by = [f"{many(trigger.patience, 'check')} out in a row", f"{trigger.patience_ps} ps out"]
     rules = [by[trigger.patience_ps is not None]] + ([] if visits is None else [f"{visits} visits in {window} checks"])
     text = f"opened by {' or '.join(rules)}"
-    if trigger.patience_ps is not None or rate is None:
+    if visits is None:
+        text += "; short departures are not counted (Trigger(visits=...) counts them)"
+    if rate is None:
+        return f"{text}\nno rate of false alarms is promised: nothing is known of how often chance opens one"
+    if trigger.patience_ps is not None:
         return text
 
     def rarity(again: float | None) -> str:
@@ -153,10 +156,18 @@ def _events_text(trigger: Trigger, rate: float | None) -> str:
         }
         return ", ".join(f"{name} {_rounded(n)}" for name, n in said.items() if np.isfinite(n))
 
-    return (
-        f"{text}\nby chance, with {rate:.2g} of the checks out, once in so many independent checks: {rarity(None)}; "
-        f"where half of the checks out are followed by another: {rarity(0.5)}"
-    )
+    text += f"\nby chance, with {rate:.2g} of the checks out, once in so many independent checks: {rarity(None)}"
+    if rate >= 0.5:
+        return text
+    return f"{text}; where half of the checks out are followed by another: {rarity(0.5)}"
+
+
+def _rate_of_checks(judge: Judge, atoms: Atoms) -> float | None:
+    """Share of checks of such frames that chance puts out, as the levels promise; None: nothing is promised."""
+    numbers = np.asarray(atoms.numbers)[judge.reference.is_center(atoms.numbers)]
+    levels = judge.frame_levels(numbers, judge.mode(len(atoms)))
+    in_use = [level for level in levels if level.statistic in judge.calibration.statistics]
+    return rate_of_checks(in_use, judge.calibration.looks(judge.checks, judge.check_ps))
 
 
 def _rounded(n: float) -> str:

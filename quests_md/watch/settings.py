@@ -27,6 +27,7 @@ from quests_md.calibration import (
     calibrate,
     kind_of,
     rate_of,
+    rate_of_checks,
 )
 from quests_md.environments import TimeAveraged
 from quests_md.errors import MismatchError
@@ -42,7 +43,7 @@ from .explosion import Explosion
 from .false_events import WINDOW, visits_for
 from .trigger import Trigger
 
-__all__ = ["CHANGING", "NO_VISITS", "RunSettings", "rate_of_checks"]
+__all__ = ["CHANGING", "NO_VISITS", "RunSettings"]
 
 #: What must be the same for the checks of one log, and where the header has it.
 SAME = {
@@ -237,17 +238,13 @@ class RunSettings:
         return [str(known), reference.fingerprint]
 
 
-def rate_of_checks(calibration: Calibration) -> float | None:
-    """Share of checks out by chance: as asked, but no less than the groups can promise; None: nothing is promised."""
-    if isinstance(calibration, ErrorCalibration):
-        return None
-    asked = calibration.false_alarms / (1 if calibration.per == "check" else calibration.n_checks())
-    return min(max(asked, 1 / (calibration.n_groups + 1)), 0.5)
-
-
 def _default_trigger(calibration: Calibration) -> Trigger:
-    """Three checks out in a row, or as many visits in 20 checks as chance makes once in 100 000 checks."""
-    rate = rate_of_checks(calibration)
+    """Three checks out in a row, or as many visits in 20 checks as chance makes once in 100 000 checks.
+
+    The rate of checks out by chance is what the levels for a frame of the calibration promise together; where nothing
+    is promised, visits open nothing.
+    """
+    rate = rate_of_checks(calibration.alarm_levels(calibration.typical.numbers()), calibration.looks())
     return Trigger(visits=None if rate is None else visits_for(rate))
 
 

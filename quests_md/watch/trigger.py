@@ -8,7 +8,7 @@ from typing import Any, Literal
 
 from quests_md._arguments import check_integer, check_not_negative
 
-from .false_events import WINDOW
+from .false_events import WINDOW, most_visits
 
 __all__ = ["Trigger", "TriggerState"]
 
@@ -37,8 +37,8 @@ class Trigger:
     patience_ps
         Time in ps for which checks are out before an event opens, instead of `patience`.
     visits
-        Visits that open an event where the last begins fewer than `window` checks after the first. None: the count of
-        visits opens none.
+        Visits that open an event where the last begins fewer than `window` checks after the first, at most half as many
+        as these checks. None: the count of visits opens none.
     window
         Checks within which visits are counted, and checks without one out that close an event that they opened.
     release
@@ -53,7 +53,7 @@ class Trigger:
     Raises
     ------
     ValueError
-        If a parameter is out of its range.
+        If a parameter is out of its range, or a window cannot hold as many visits.
 
     Examples
     --------
@@ -90,6 +90,12 @@ class Trigger:
         self.stop_excess = stop_excess
         self.visits = None if visits is None else check_integer("visits", visits, 2)
         self.window = check_integer("window", window, 2)
+        if self.visits is not None and self.visits > most_visits(self.window):
+            raise ValueError(
+                f"visits: expected at most {most_visits(self.window)} in a window of {self.window} checks, since a "
+                f"visit takes a check out and a check back, got {self.visits}, which would never open an event; give "
+                f"fewer visits or window={2 * self.visits - 1} or more"
+            )
         self.state: TriggerState = "in"
         self.n_events = 0
         self._waiting = _Waiting()

@@ -318,17 +318,23 @@ def test_exit_codes_are_graded_only_if_asked(quests_md, trajectory, options, cod
 
 @pytest.mark.parametrize(
     ("n", "options", "code"),
-    [(6, [], 3), (5, [], 0), (5, ["--visits", "5"], 3), (6, ["--patience", "3"], 0), (4, ["--visits", "5"], 0)],
+    [(9, [], 3), (8, [], 0), (5, ["--visits", "5"], 3), (9, ["--patience", "3"], 0), (4, ["--visits", "5"], 0)],
 )
 def test_short_departures_that_come_again_are_an_event(quests_md, folder, tmp_path, n, options, code):
     quiet, strange = read(folder / "run.xyz", "0"), read(folder / "run.xyz", "8")
-    write(tmp_path / "again.xyz", [quiet, quiet, strange] * n)
-    # 24 groups promise one check in 25: six departures in 20 checks, where 400 groups would need four
+    write(tmp_path / "again.xyz", [quiet, strange] * n)
+    # 24 groups promise 3/25 by three statistics: nine departures in 20 checks, where 400 groups would need four
     command = ("score", tmp_path / "again.xyz", *KNOWN, "--log", tmp_path / "run.jsonl", "--fail-on-event", *options)
     code_of_score, _, err = quests_md(*command)
     assert code_of_score == code
-    assert ("out 6 times within 16 checks" in " ".join(err.split())) == (n == 6 and code == 3)
+    assert ("out 9 times within 17 checks" in " ".join(err.split())) == (n == 9 and code == 3)
     assert quests_md("events", tmp_path / "run.jsonl", "--fail-on-event")[0] == code
+
+
+def test_visits_that_could_never_open_an_event_are_refused(quests_md):
+    code, _, err = quests_md("score", "run.xyz", *KNOWN, "--visits", "15")
+    assert code == 2
+    assert "would never open an event" in " ".join(err.split())
 
 
 def test_invalid_frames_are_counted(quests_md):

@@ -69,7 +69,7 @@ SETTINGS = st.fixed_dictionaries(
         "visits": st.none() | st.integers(2, 4),
         "window": st.integers(2, 12),
     }
-)
+).filter(lambda chosen: chosen["visits"] is None or 2 * chosen["visits"] <= chosen["window"] + 1)
 STREAM = st.lists(st.tuples(EXCESS, st.sampled_from([0.0, 0.25, 0.5, 1.0])), max_size=40)
 
 
@@ -122,7 +122,7 @@ BY_HAND = [
     ({"visits": 2, "window": 3}, [1, -1, -1, 1, -1], None, "oiioi"),
     ({"visits": 2, "window": 9, "patience": 9}, [1, -0.4, 1, -0.4, 1, -0.5, 1], None, "oioioiO"),  # one visit till -0.5
     ({"visits": 2, "window": 9, "patience": 2}, [1, 1, -1, 1, -1, 1], None, "oOioiO"),  # an event starts the count anew
-    ({"visits": 2, "window": 2, "patience": 1}, [1, -1, 1], None, "OiO"),
+    ({"visits": 2, "window": 3, "patience": 1}, [1, -1, 1], None, "OiO"),
     (
         {"visits": 2, "window": 9, "cooldown": 3},
         [1, -1, 1] + [-1] * 9 + [1, -1, 1, 1, -1, 1],
@@ -199,6 +199,17 @@ def test_bad_parameters_are_refused_by_name_with_the_value(name, bad):
 
 def test_repr_says_all_settings_and_makes_the_same_trigger():
     trigger = Trigger(
-        patience=2, patience_ps=0.5, release=0.1, cooldown=3, max_events=4, stop_excess=9.0, visits=5, window=6
+        patience=2, patience_ps=0.5, release=0.1, cooldown=3, max_events=4, stop_excess=9.0, visits=5, window=9
     )
     assert eval(repr(trigger)).settings == trigger.settings
+
+
+@pytest.mark.parametrize(("visits", "window", "enough"), [(15, 20, 29), (11, 20, 21), (2, 2, 3)])
+def test_visits_that_could_never_open_an_event_are_refused(visits, window, enough):
+    """A visit takes a check out and a check back: at most ten of them begin within 20 checks."""
+    with pytest.raises(ValueError, match=f"visits: .* never open an event.* window={enough} or more"):
+        Trigger(visits=visits, window=window)
+    trigger = Trigger(patience=99, visits=visits, window=enough)
+    states = [trigger.update(1.0 if i % 2 == 0 else -1.0) for i in range(2 * visits - 1)]
+    assert states[-1] == "open"
+    assert "open" not in states[:-1]

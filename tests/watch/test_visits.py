@@ -1,12 +1,16 @@
 """Short departures that come again, from frames to the exit code."""
 
 import json
+from contextlib import nullcontext
 
 import numpy as np
 import pytest
-from systems import level_at, md_frames, md_reference, outside
+from ase import Atoms
+from systems import H, copper, level_at, md_frames, md_reference, null_of, outside
 
-from quests_md import MismatchError, Monitor, Trigger, read_log, save_frame
+from quests_md import MismatchError, Monitor, Reference, Trigger, calibrate, read_log, save_frame
+from quests_md.calibration import rate_of, rate_of_checks
+from quests_md.watch.false_events import checks_per_false_event
 
 #: Out at checks 2, 6, 7, 12 and 15, then never again.
 PATTERN = [i in (2, 6, 7, 12, 15) for i in range(45)]
@@ -57,6 +61,36 @@ def test_the_default_follows_the_rate_and_is_said(tmp_path):
     assert "in a row 1 000 000, by visits 200 000" in text
 
 
+@pytest.mark.parametrize(("n", "rate", "visits"), [(1, None, None), (8, 0.37, 10), (24, 0.13, 9), (60, 0.01, 4)])
+def test_the_rate_of_events_is_the_one_that_is_promised(n, rate, visits):
+    """With 8 groups 0.37 was promised and 0.11 used: one false event in 160 000 checks was claimed, 222 were meant."""
+    some = [copper(seed=i, rattle=0.05) for i in range(n)]
+    known = Reference.from_frames(some, bandwidth=H, groups="frame")
+    with pytest.warns(UserWarning, match="no groups") if n == 1 else nullcontext():
+        calibration = calibrate(known)
+    with Monitor(known, calibration, log=None) as monitor:
+        text = " ".join(monitor.preflight(some[0]).split())
+    trigger = monitor.watch.settings.trigger
+    assert trigger.visits == visits
+    if rate is None:
+        assert "short departures are not counted" in text
+        assert "no rate of false alarms is promised: nothing is known of how often chance opens one" in text
+        return
+    promised = rate_of(calibration.alarm_levels([29] * len(some[0])))
+    assert promised == pytest.approx(rate, abs=0.01)
+    assert f"with {promised:.2g} of the checks out" in text
+    assert f"{promised:.2g} can be promised" in text or n == 60
+    assert checks_per_false_event(promised, visits=visits) >= 1e5
+
+
+def test_levels_of_a_run_share_its_rate_among_its_looks():
+    """A rate of 0.1 per run of 100 checks is 0.001 per check; of nine groups each check is out one time in ten."""
+    for n, per_check in ((2000, 0.001), (9, 0.1)):
+        null = null_of(np.arange(float(n)), 1, "dh_mean")
+        own = level_at(md_reference(), 0.0, null, statistics=("dh_mean",), false_alarms=0.1, per="run", checks=100)
+        assert rate_of_checks(own.alarm_levels([29]), own.looks()) == pytest.approx(per_check)
+
+
 @pytest.mark.parametrize("cut", [3, 7, 8, 14, 16, 20, 34, 36])
 def test_a_run_that_comes_back_has_the_same_event(tmp_path, cut):
     some = frames(PATTERN)
@@ -80,3 +114,27 @@ def test_a_log_without_a_count_of_visits_goes_on_without(tmp_path):
     assert not back.events
     with pytest.raises(MismatchError, match="trigger"):
         watched(log, some[9:], first=9, resume=True, start_step=9, trigger=Trigger(visits=4))
+
+
+def test_a_frame_without_atoms_is_no_event_and_ends_none(tmp_path, caplog):
+    """It was an explosion: "the frame has no atoms"; a torn or filtered file has nothing to do with the run."""
+    some = frames([True, True, True, False, False, True, True, True])
+    whole = watched(None, some, trigger=Trigger(patience=3))
+    gaps = [*some[:1], Atoms(), *some[1:4], Atoms(pbc=True), *some[4:7], Atoms(), Atoms(), *some[7:]]
+    with Monitor(md_reference(), levels(), trigger=Trigger(patience=3), log=tmp_path / "run.jsonl") as monitor:
+        states = [monitor.check(atoms).state for atoms in gaps]
+    assert [i for i, state in enumerate(states) if state == "invalid"] == [1, 5, 9, 10]
+    assert [event.kind for event in monitor.events] == [event.kind for event in whole.events] == ["novel", "novel"]
+    (note,) = [note for note in read_log(tmp_path / "run.jsonl").notes if note["level"] in ("warning", "error")]
+    assert "EMPTY FRAME at step 1: it has no atoms and is not judged" in note["message"]
+    assert note["message"] in caplog.text
+    log = tmp_path / "again.jsonl"
+    watched(log, gaps[:10], trigger=Trigger(patience=3))
+    watched(log, gaps[9:], first=9, trigger=Trigger(patience=3), resume=True, start_step=9)
+    assert [event.kind for event in read_log(log).events] == ["novel", "novel"]
+
+
+def test_a_run_of_empty_frames_alone_is_judged_in_nothing():
+    monitor = watched(None, [Atoms()] * 5)
+    assert not monitor.events
+    assert monitor.watch.last_check.state == "invalid"
