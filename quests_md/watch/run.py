@@ -26,6 +26,7 @@ from .actions import Action, action_files, flagged_frame
 from .budget import Cost
 from .event_follower import EventFollower
 from .explosion import Explosion
+from .frame_notes import FrameNotes
 from .phase_watch import PhaseWatch
 from .preflight import preflight_text, warm_up
 from .resume import Host, Place, bring_back, continue_host, cut_files, find_place, header_at
@@ -59,8 +60,7 @@ class Run:
         self.resumed_at: Place | None = None
         """Where the run stood in its log when it was taken up; None for a new run."""
         self._own_offset = self._given_offset = 0  # of steps that the monitor counts, and of steps it is given
-        self._noted: set[str] = set()
-        self._n_atoms = 0  # of the last frame that has any
+        self._frame_notes = FrameNotes()
         self._phase_watch = None if judge.phases is None else PhaseWatch(judge.phases)
         self.change_settings(settings)
 
@@ -140,7 +140,7 @@ class Run:
         if settings.is_default_trigger:
             self.follower.count_visits(**{name: (NO_VISITS | before["trigger"])[name] for name in NO_VISITS})
         self.last_check, place = bring_back(self.follower, history, place)
-        self._n_atoms = 0 if self.last_check is None else self.last_check.n_atoms
+        self._frame_notes.n_atoms = 0 if self.last_check is None else self.last_check.n_atoms
         self.follower.n_checks = place.frame
         self.log.settled = self.follower.settled
         if host is None:
@@ -203,7 +203,11 @@ class Run:
                 log.warn(text)
             else:
                 log.note(level, text)
-        self._note_changes(check)
+        for text, is_loud in self._frame_notes.of(check, self.follower.reference.elements):
+            if is_loud:
+                log.warn(text)
+            else:
+                log.note("warning", text)
         if taken.judged.unanswered:
             message = f"the second reference (confirm) could not answer: {taken.judged.unanswered}"
             log.alert(message, "alarms stand where this happens")
@@ -220,30 +224,6 @@ class Run:
             log.settled = self.follower.settled
         if taken.stop:
             self._stop()
-
-    def _note_changes(self, check: Check) -> None:
-        """Say once each: a frame is empty, the number of atoms changes, there are elements without a reference."""
-        if check.n_atoms == 0:
-            if "empty" not in self._noted:
-                self._noted.add("empty")
-                self.log.warn(
-                    f"EMPTY FRAME at step {check.step}: it has no atoms and is not judged; is the file torn, or does a "
-                    "filter leave nothing? Empty frames open no event; said once"
-                )
-            return
-        if self._n_atoms not in (0, check.n_atoms):
-            text = f"the number of atoms changed from {self._n_atoms} to {check.n_atoms}"
-            self._warn_once("atoms", f"{text}; the levels follow the size; said once")
-        self._n_atoms = check.n_atoms
-        if check.n_unknown:
-            text = f"{check.n_unknown} atoms of elements that the reference has never seen score +inf"
-            elements = ", ".join(self.follower.reference.elements) or "none"
-            self._warn_once("unknown", f"{text}; it has {elements}; said once")
-
-    def _warn_once(self, what: str, text: str) -> None:
-        if what not in self._noted:
-            self._noted.add(what)
-            self.log.note("warning", text)
 
     def _act(self, action: Action, event: Event, judged: Judged, atoms: Atoms) -> None:
         try:
