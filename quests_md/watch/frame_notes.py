@@ -1,4 +1,4 @@
-"""What is said once of the frames of a run: the first empty one, a change of their size, elements that are not known."""
+"""What is said once of the frames of a run: an empty one, a change of their size, unknown elements."""
 
 from collections.abc import Iterator, Sequence
 
@@ -18,8 +18,8 @@ class FrameNotes:
         """What to note of a check, and whether it is to be known at once; `elements` are those of the reference."""
         if check.n_atoms == 0:
             text = (
-                f"EMPTY FRAME at step {check.step}: it has no atoms and is not judged; is the file torn, or does a filter "
-                "leave nothing? Empty frames open no event"
+                f"EMPTY FRAME at step {check.step}: it has no atoms and is not judged; is the file torn, or does a "
+                "filter leave nothing? Empty frames open no event"
             )
             yield from self._once("empty", text, is_loud=True)
             return
