@@ -121,7 +121,7 @@ triggers = st.builds(
     max_events=st.sampled_from([None, None, 2]),
     stop_excess=st.sampled_from([None, 2.5]),
     visits=st.sampled_from([None, 2, 3]),
-    window=st.sampled_from([4, 9, 20]),
+    window=st.sampled_from([5, 9, 20]),
 )
 common = settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 
