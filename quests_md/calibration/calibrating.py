@@ -11,11 +11,19 @@ from numpy.typing import NDArray
 from quests_md._arguments import check_choice, check_share
 from quests_md.reference import Reference, built_like, frames_also_in, label_list
 
-from .calibration import Calibration, TypicalFrame, check_checks, many_groups
+from .calibration import Calibration, TypicalFrame, check_checks
 from .landmarks import learn_landmarks
 from .levels import ANY_ELEMENT, GUESS, PERS, BlockTimes, NullScores, Per
-from .null_scores import held_out_frames, held_out_neighbourhoods, separate_frames, separate_neighbourhoods
-from .statistics import STATISTICS, check_statistics, require_rows
+from .null_scores import (
+    held_out_frames,
+    held_out_neighbourhoods,
+    n_held_out,
+    separate_frames,
+    separate_neighbourhoods,
+)
+from .origin import Origin
+from .statistics import check_statistics, require_rows
+from .wording import many_groups
 
 __all__ = ["DEFAULT_STATISTICS", "PLAIN_STATISTICS", "calibrate", "default_statistics"]
 
@@ -122,8 +130,7 @@ def calibrate(
     nulls += of_local
     numbers = [frame.atoms.numbers for frame in held_out.full]
     composition = np.unique(np.concatenate([np.empty(0, int), *numbers]), return_counts=True)
-    n_groups = max((len(null.scores) for null in nulls if STATISTICS[null.statistic].over != "tail"), default=0)
-    n_few = len(np.intersect1d(few, held_out.groups))
+    n_groups = n_held_out(nulls, np.empty(0, np.int64))
     if n_groups < 2:
         warnings.warn(
             f"{many_groups(n_groups)} of frames could be held out: the level is a guess and promises nothing; "
@@ -142,8 +149,8 @@ def calibrate(
             {int(z): int(n) for z, n in zip(*composition, strict=True)},
         ),
         landmarks=landmarks,
-        n_groups=n_groups + n_few,
-        how=how,
+        n_groups=n_held_out(nulls, np.intersect1d(few, held_out.groups)),
+        origin=Origin(how, reference.fingerprint, None if frames is not None else frame_groups, frames is not None),
         checks=None if checks is None else int(checks),
         times=_times(source, frame_groups),
     )

@@ -11,12 +11,12 @@ from ase import Atoms
 from ase.data import atomic_numbers, chemical_symbols
 from numpy.typing import ArrayLike, NDArray
 
-from quests_md._words import many
 from quests_md.errors import MismatchError
-from quests_md.reference import MOST_ATOMS, Reference
+from quests_md.reference import Reference
 
-from .carrying import frames_of_parent, kept_upper, rescored
+from .carrying import carried
 from .file import read, write
+from .frame_levels import is_never_out, sharing_levels
 from .landmarks import Landmarks
 from .levels import (
     ANY_ELEMENT,
@@ -29,15 +29,13 @@ from .levels import (
     NullScores,
     Per,
     kind_of,
-    level_of,
     pooled,
-    rate_of,
-    sharing_of,
 )
-from .rare_kinds import MOST_RARE
-from .statistics import SAMPLE_ATOMS, STATISTICS, check_statistics, require_rows
+from .origin import Origin
+from .statistics import STATISTICS, check_statistics, require_rows
+from .wording import lines_of
 
-__all__ = ["WITH_LABELS", "Calibration", "TypicalFrame", "check_checks", "many_groups"]
+__all__ = ["WITH_LABELS", "Calibration", "TypicalFrame", "check_checks"]
 
 PS_PER_NS = 1000.0
 
@@ -85,14 +83,19 @@ class Calibration:
     """What the held-out frames are made of."""
     n_groups: int
     """Groups of frames that were held out."""
-    how: str
-    """How the scores were made, in words."""
+    origin: Origin = field(repr=False)
+    """Where the scores come from."""
     checks: int | None = None
     """Checks in a run, for per="run"."""
     times: BlockTimes = field(default_factory=BlockTimes)
     """Simulated time that a group covers, and between its frames."""
     landmarks: Landmarks | None = field(default=None, repr=False)
     """The landmarks of local scores; None: there are no averaged rows."""
+
+    @property
+    def how(self) -> str:
+        """How the levels were made, in words."""
+        return self.origin.in_words(self.fingerprint)
 
     @property
     def kind(self) -> Kind:
@@ -170,7 +173,7 @@ class Calibration:
         of = {name: self._nulls_of(name, n_of, mode) for name in dict.fromkeys((*self.statistics, "dh_max"))}
 
         def levels_where(sharing_names: Sequence[str]) -> list[Level]:
-            return _sharing_levels(of, sharing_names, self.false_alarms, n_of, n_atoms, count, mode)
+            return sharing_levels(of, sharing_names, self.false_alarms, n_of, n_atoms, count, mode)
 
         found = levels_where(self.statistics)
         # for one size only, groups of another size would have other levels, and the joint rate would not be kept
@@ -180,13 +183,25 @@ class Calibration:
         idle = {
             level.statistic
             for level in found
-            if level.statistic in self.statistics and _is_never_out(level, max(n_atoms, largest[level.statistic]))
+            if level.statistic in self.statistics and is_never_out(level, max(n_atoms, largest[level.statistic]))
         }
         if idle and (others := [name for name in self.statistics if name not in idle]):
             again = [level for level in levels_where(others) if level.statistic not in idle]
             kept = [replace(level, weight=0.0) for level in found if level.statistic in idle]
             found = sorted([*again, *kept], key=lambda level: list(of).index(level.statistic))
+        if self.why_unpromised(numbers) is not None:
+            found = [replace(level, kind="none", rate=1.0) for level in found]
         return tuple(found)
+
+    def why_unpromised(self, numbers: ArrayLike) -> str | None:
+        """Why nothing is promised for frames with these atoms, whatever the number of groups; None: it may be."""
+        unscored, is_by_element = [], any(null.element is not None for null in self.nulls)
+        if is_by_element and self.typical.composition:
+            unscored = [int(z) for z in np.unique(np.asarray(numbers)) if int(z) not in self.typical.composition]
+        if unscored:
+            names = ", ".join(chemical_symbols[z] if 0 <= z < len(chemical_symbols) else str(z) for z in unscored)
+            return f"since no frame that sets levels has {names}"
+        return self.origin.why_unpromised(self.fingerprint)
 
     def _nulls_of(self, name: str, n_of: Mapping[str, int], mode: Mode) -> list[NullScores]:
         """The null distributions of a statistic for a frame with so many atoms of each element."""
@@ -250,36 +265,7 @@ class Calibration:
         else:
             numbers = np.asarray(atoms)
         levels = self.alarm_levels(numbers, checks, check_ps=check_ps, mode=mode)
-        unit, looks = {"check": "check", "ns": "nanosecond", "run": "run"}[self.per], self.looks(checks, check_ps)
-        of = f"{unit} of {len(numbers)} atoms" + (f" ({looks} looks)" if looks > 1 else "")
-        lines = [_promise_line(levels, f"{self.false_alarms:.2g} false alarms per {of}")]
-        lines += [f"  {_level_line(level, len(numbers), self.n_groups)}" for level in levels]
-        is_averaged = self.landmarks is None or self.landmarks.averaged
-        if is_averaged and any(_is_of_smaller_cells(level) for level in levels):
-            lines.append(
-                f"frames of {len(numbers)} atoms are larger than those of the reference: neighbourhoods vary more in a "
-                "larger cell, and more checks may be out than asked (docs/promise.md: 5 % for 1 %); frames of this "
-                "size keep the rate: calibrate(frames=...)"
-            )
-        judged = {level.statistic for level in levels}
-        if unjudged := [name for name in self.statistics if name not in judged]:
-            lines.append(f"not judged, since there are no held-out frames for a level: {', '.join(unjudged)}")
-        if self.n_groups < 2:
-            lines.append(f"{many_groups(self.n_groups)} could be held out: add frames, or give frames= to calibrate")
-        if self.counts_tail:
-            of_elements = (
-                f"{x:.2f}" + ("" if z == ANY_ELEMENT else f" ({chemical_symbols[z]})")
-                for z, x in self.atom_levels.items()
-            )
-            known = f"atom level, which 1 % of the environments exceed: dH = {', '.join(of_elements)} nats"
-            lines.append(known if self.atom_levels else f"atom level: dH = {GUESS:.2f} nats, a guess")
-        if self.is_local and self.landmarks is not None:
-            lines.append(_local_line(self.landmarks, self.n_groups))
-        if self.is_local and self.landmarks is not None and self.landmarks.n_alone:
-            lines.append(_alone_line(self.landmarks.n_alone, self.n_groups))
-        lines.append(f"from {self.how}")
-        lines.append("valid for new groups of frames like these, not for another temperature, phase or composition")
-        return "\n".join(lines)
+        return "\n".join(lines_of(self, levels, numbers, self.looks(checks, check_ps)))
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write the calibration to a JSON file, whole or not at all."""
@@ -303,11 +289,13 @@ class Calibration:
     def carried_to(self, reference: Reference, *, threads: int | None = None) -> Self:
         """Levels for a reference that `extend` and `merge` made from the one that this calibration is for.
 
-        The groups of the old reference are scored again, each as if it were not in the new one: levels of dH fall, or
-        stay, and frames like those of the old reference are out no more often than was promised. What was added is
-        known, but sets no level: nothing is promised for frames of kinds that only the added frames have. Of separate
-        frames (`calibrate(frames=...)`) the scores are kept as they are: dH falls where rows are added, so that upper
-        levels of dH stay valid. Low levels and local scores do not, and are left out.
+        The groups of the old reference, as they were given to `calibrate`, are scored again, each as if it were not in
+        the new one: scores of dH fall, or stay, and frames like those of the old reference are out no more often than
+        was promised. What was added is known, but sets no level: nothing is promised for frames of kinds, or with
+        elements, that only the added frames have. Of separate frames (`calibrate(frames=...)`) the scores are kept as
+        they are: dH falls where rows are added, so that upper levels of dH stay valid. Low levels and local scores do
+        not, and are left out. The same is done with a file of an older version, which does not say how frames were
+        grouped; then nothing is promised. Carrying on to a further reference gives what carrying there at once gives.
 
         Parameters
         ----------
@@ -319,29 +307,12 @@ class Calibration:
         Raises
         ------
         MismatchError
-            If the new reference was not made from the old one, or if no statistic in use would be left.
+            If the new reference was not made from the old one by `extend` and `merge`, if its bandwidth is another, or
+            if statistics in use would be left without levels.
         """
         if self.fingerprint == reference.fingerprint:
             return self
-        how = f"carried from reference {self.fingerprint} to one with more frames, which set no level"
-        changed: dict[str, Any] = {"fingerprint": reference.fingerprint}
-        if self._is_of_separate_frames:
-            frames_of_parent(reference, self.fingerprint)
-            if self.is_local:
-                raise MismatchError(
-                    f"calibration: of separate frames, local scores ({self.statistics[0]}) cannot be carried to "
-                    "another reference; calibrate again with frames=, or choose statistics of dH"
-                )
-            changed |= {"nulls": tuple(kept_upper(self.nulls)), "landmarks": None}
-            return replace(self, **changed, how=f"{self.how}; upper levels {how}")
-        found = rescored(reference, self.fingerprint, threads)
-        changed |= {"nulls": tuple(found.nulls), "atom_levels": found.atom_levels, "landmarks": found.landmarks}
-        return replace(self, **changed, n_groups=found.n_groups, how=f"{self.how}; {how}")
-
-    @property
-    def _is_of_separate_frames(self) -> bool:
-        """Whether scores are of frames that are not in the reference: only these say how low dH may be."""
-        return any(null.side == "below" and STATISTICS[null.statistic].needs_reference for null in self.nulls)
+        return replace(self, **carried(self, reference, threads))
 
     def require(self, reference: Reference) -> None:
         """Raise MismatchError unless this calibration was made for that reference."""
@@ -358,135 +329,7 @@ class Calibration:
             )
 
 
-def _sharing_levels(
-    of: Mapping[str, Sequence[NullScores]],
-    names: Sequence[str],
-    rate: float,
-    n_of: Mapping[str, int],
-    n_atoms: int,
-    count: int,
-    mode: Mode,
-) -> list[Level]:
-    """The levels of all numbers `of` frames of `n_atoms`, of which those with these names share the rate."""
-    together = [null for name in names for null in of[name]]
-    sharing = sharing_of(together, rate)
-    found: list[Level] = []
-    for name, nulls in of.items():
-        statistic, is_used = STATISTICS[name], name in names
-        share: float = len(nulls)
-        if is_used:  # never out together: statistics share evenly, and in each its elements and sides
-            is_bound = sharing.multiplicity >= len(together)
-            share = len(names) * len(nulls) if is_bound else sharing.multiplicity
-        for null in nulls:
-            n = n_atoms if null.element is None else n_of[null.element]
-            if mode == "proven" and statistic.over == "sample":
-                n = min(n, SAMPLE_ATOMS)
-            level = level_of(null, statistic.size, n, rate / share, count)
-            if null.is_pooled:
-                value = max(level.value, GUESS)
-                level = replace(level, value=value, kind="none", rate=1.0, n_groups=0, is_pooled=True)
-            if _is_of_smaller_cells(level) and level.kind == "conformal":
-                level = replace(level, kind="extrapolated")
-            if is_used:
-                level = replace(level, weight=1.0 if is_bound else sharing.multiplicity / len(together))
-                if not sharing.is_exact and level.kind == "conformal":
-                    level = replace(level, kind="extrapolated")
-            found.append(level)
-    return found
-
-
-def _is_of_smaller_cells(level: Level) -> bool:
-    """Whether it is a level for the extremes of neighbourhoods, from frames smaller than those that it is for.
-
-    A frame counts as several of the smaller ones, as if neighbourhoods were alike in both. They are not: a small cell
-    lacks the fluctuations of density that are longer than the cell (docs/promise.md).
-    """
-    statistic = STATISTICS[level.statistic]
-    return level.pieces > 1 and statistic.scale == "averaged" and statistic.size == "extreme"
-
-
-def _is_never_out(level: Level, n_atoms: int) -> bool:
-    """Whether it is a level for a count of atoms that no frame of so many atoms exceeds."""
-    statistic = STATISTICS[level.statistic]
-    return statistic.unit == "atoms" and round(statistic.in_frame(level.value, n_atoms), 9) >= n_atoms
-
-
 def check_checks(checks: int | None) -> None:
     """ValueError unless it is a positive number or None."""
     if checks is not None and (isinstance(checks, bool) or not checks >= 1):
         raise ValueError(f"checks: expected a positive integer, got {checks!r}")
-
-
-def many_groups(n: int) -> str:
-    """So many groups."""
-    return many(n, "group") if n else "no groups"
-
-
-def _local_line(landmarks: Landmarks, n_groups: int) -> str:
-    """What the numbers of local scores are, in a line or two."""
-    text = (
-        f"deviations: how much farther {'a neighbourhood' if landmarks.averaged else 'an environment'} is from the "
-        "reference than is usual for its kind, over the usual scatter; atoms are counted above "
-        f"{landmarks.tail_level:.2f}, {'which 1 % of those held out exceed' if n_groups >= 2 else 'a guess'}"
-    )
-    if landmarks.averaged:
-        return text
-    return (
-        f"{text}\nlocal scores are of single environments, not averaged over neighbours: the reference is of free "
-        f"molecules of at most {MOST_ATOMS} atoms, in which an average would be over most of the molecule"
-    )
-
-
-def _alone_line(n_alone: int, n_groups: int) -> str:
-    """What it means that some groups are of kinds that few groups have, in a line."""
-    return (
-        f"{n_alone} of {many_groups(n_groups)} are unlike all others, or of a kind that at most {MOST_RARE} groups "
-        f"have, and set no level: of new groups from where these come about one in {n_groups / n_alone:.0f} is of such "
-        "a kind, and may be novel "
-        "(doi:10.1093/biomet/40.3-4.237)"
-    )
-
-
-def _promise_line(levels: Sequence[Level], asked: str) -> str:
-    """What the levels promise together, in a line; `asked`: the rate that was asked."""
-    kind, rate = kind_of(levels), rate_of(levels)
-    if kind == "conformal":
-        return f"promise: at most {asked}"
-    if kind == "extrapolated":
-        return f"promise: about {asked}, if tails of scores go on as fitted"
-    if rate >= 1:
-        return f"promise: none; {asked} were asked"
-    return f"promise: {asked} were asked, {rate:.2g} can be promised"
-
-
-def _level_line(level: Level, n_atoms: int, n_groups: int) -> str:
-    """One level for frames of `n_atoms` in a line, of a calibration with `n_groups`."""
-    name = level.statistic + (f" of {level.element}" if level.element else "")
-    statistic = STATISTICS[level.statistic]
-    value = statistic.in_frame(level.value, n_atoms)
-    text = f"{name} {'<=' if level.side == 'above' else '>='} {value:.2f} {statistic.unit}: "
-    if _is_never_out(level, n_atoms):
-        text = f"{name}: never out, its level is {value:.2f} of {many(n_atoms, 'atom')}"
-        return text if level.weight else f"{text}; the others have its rate"
-    groups = many_groups(level.n_groups)
-    groups += "" if level.n_groups >= n_groups else f" of {n_groups} with fitting frames"
-    if level.kind == "conformal":
-        text += f"conformal, {groups}"
-    elif level.kind == "extrapolated":
-        interval = level.interval and sorted(statistic.in_frame(value, n_atoms) for value in level.interval)
-        text += f"extrapolated from {groups}" + (f" to {interval[0]:.2f} ... {interval[1]:.2f}" if interval else "")
-    elif math.isinf(level.value):
-        return f"{name}: not judged, no held-out frames of this size"
-    elif level.is_pooled:
-        text += f"kind none, that of all elements together, since no two groups have {level.element}"
-    elif level.n_groups < 2:
-        text += "kind none, a guess"
-    elif level.interval:
-        text += f"kind none, extrapolated too far from {groups}"
-    else:
-        text += f"kind none, the most extreme of {groups}"
-    if level.pieces > 1:
-        text += f", counted as {level.pieces} frames"
-    if level.rate >= 1:
-        return text
-    return f"{text}; {'about' if level.kind == 'extrapolated' else 'at most'} {level.rate:.2g}"

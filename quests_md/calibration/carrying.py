@@ -2,20 +2,23 @@
 
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from quests_md.errors import MismatchError
-from quests_md.reference import Reference, frames_of_ancestors
+from quests_md.reference import Reference, copies_of, frames_of_ancestors
 
-from .landmarks import Landmarks
+from .landmarks import Landmarks, learn_landmarks
 from .levels import ANY_ELEMENT, GUESS, NullScores
-from .null_scores import held_out_frames, held_out_neighbourhoods
-from .statistics import STATISTICS
+from .null_scores import held_out_frames, held_out_neighbourhoods, n_held_out
+from .statistics import STATISTICS, require_rows
 
-__all__ = ["Rescored", "frames_of_parent", "kept_upper", "rescored"]
+if TYPE_CHECKING:
+    from .calibration import Calibration
+
+__all__ = ["Rescored", "carried", "frames_of_parent", "kept_upper", "rescored"]
 
 
 class Rescored(NamedTuple):
@@ -29,6 +32,35 @@ class Rescored(NamedTuple):
     """Landmarks of the whole reference; None: there are no averaged rows."""
     n_groups: int
     """Groups that were scored."""
+
+
+def carried(calibration: "Calibration", reference: Reference, threads: int | None) -> dict[str, Any]:
+    """What is another in a calibration that is carried to a reference; raises as `Calibration.carried_to`.
+
+    Everything comes from the frames that set the levels first, so that the way by which levels come to a reference does
+    not matter.
+    """
+    origin = calibration.origin
+    frames_of_parent(reference, calibration.fingerprint)
+    frames = frames_of_parent(reference, origin.fingerprint)
+    require_rows(reference, calibration.statistics)
+    changed: dict[str, Any] = {"fingerprint": reference.fingerprint}
+    if origin.frame_groups is not None:
+        found = rescored(reference, frames, origin.frame_groups, threads)
+        nulls = tuple(found.nulls)
+        return changed | found._asdict() | {"nulls": nulls}
+    if calibration.is_local:
+        what = (
+            "of separate frames"
+            if origin.is_separate
+            else "of an older file, which does not say how frames were grouped"
+        )
+        again = "calibrate again with frames=" if origin.is_separate else "calibrate again"
+        raise MismatchError(
+            f"calibration: {what}, local scores ({calibration.statistics[0]}) cannot be carried to another reference; "
+            f"{again}, or choose statistics of dH"
+        )
+    return changed | {"nulls": tuple(kept_upper(calibration.nulls)), "landmarks": None}
 
 
 def frames_of_parent(reference: Reference, fingerprint: str) -> range:
@@ -50,22 +82,32 @@ def frames_of_parent(reference: Reference, fingerprint: str) -> range:
     return frames
 
 
-def rescored(reference: Reference, fingerprint: str, threads: int | None) -> Rescored:
-    """Scores of the groups that an ancestor of the reference had, each held out against all the rest.
+def rescored(reference: Reference, frames: range, frame_groups: NDArray[np.int64], threads: int | None) -> Rescored:
+    """Scores of the groups of some frames of the reference, each held out against all the rest.
 
-    DH falls where rows are added, so that no score of dH is above that of the ancestor. Groups that came later are
-    known and give no scores. Raises as `frames_of_parent`.
+    `frame_groups`: (n,) the group of each of these frames. DH falls where rows are added, so that no score of dH is
+    above what it is without the other frames. These are known and give no scores. MismatchError if there are not as
+    many groups as frames.
     """
-    frames, groups = frames_of_parent(reference, fingerprint), reference.arrays.frame_group
-    later = np.setdiff1d(groups, groups[frames.start : frames.stop])
-    landmarks, few, of_local = None, np.empty(0, np.int64), list[NullScores]()
+    if len(frames) != len(frame_groups):
+        raise MismatchError(
+            f"calibration: its groups are of {len(frame_groups)} frames, reference {reference.fingerprint} has "
+            f"{len(frames)} of them; calibrate again with this reference"
+        )
+    groups, scored = _groups_left_out(reference, frames, frame_groups), np.zeros(reference.n_frames, bool)
+    scored[frames.start : frames.stop] = True
+    landmarks, of_local = None, list[NullScores]()
     if reference.has_averaged_rows:
-        local, landmarks, few = held_out_neighbourhoods(reference, None, 0, threads)
-        of_local, tail_levels = local.nulls(later)
+        local, landmarks, few = held_out_neighbourhoods(reference, groups, 0, threads, scored)
+        of_local, tail_levels = local.nulls()
         landmarks = replace(landmarks, tail_level=tail_levels.get(ANY_ELEMENT, GUESS))
-    nulls, atom_levels = held_out_frames(reference, None, 0, threads).nulls(_union(later, few))
+    else:
+        nothing = np.empty(0, np.int64)
+        few = learn_landmarks(reference, groups, nothing, threads, averaged=False, setting=frame_groups).apart
+    held_out = held_out_frames(reference, groups, 0, threads, scored)
+    nulls, atom_levels = held_out.nulls(few, np.unique(reference.numbers))
     nulls += of_local
-    n_groups = max((len(null.scores) for null in nulls if STATISTICS[null.statistic].over != "tail"), default=0)
+    n_groups = n_held_out(nulls, np.intersect1d(few, held_out.groups))
     return Rescored(nulls, atom_levels, landmarks, n_groups)
 
 
@@ -79,6 +121,18 @@ def kept_upper(nulls: Sequence[NullScores]) -> list[NullScores]:
     ]
 
 
-def _union(first: NDArray[np.int64], second: NDArray[np.int64]) -> NDArray[np.int64]:
-    both: NDArray[np.int64] = np.union1d(first, second)
-    return both
+def _groups_left_out(reference: Reference, frames: range, frame_groups: NDArray[np.int64]) -> NDArray[np.int64]:
+    """(n_frames,) what is left out together: the groups of some frames, and those of the frames that were added.
+
+    An added frame that is a copy of one of these frames is left out with it, or the frame would be known by its copy;
+    the others that were added with the copy are not.
+    """
+    _, own = np.unique(reference.arrays.frame_group, return_inverse=True)
+    groups: NDArray[np.int64] = own + int(frame_groups.max(initial=-1)) + 1
+    groups[frames.start : frames.stop] = frame_groups
+    copy_of = copies_of(reference, frames)
+    is_added = np.ones(reference.n_frames, bool)
+    is_added[frames.start : frames.stop] = False
+    copies = np.flatnonzero(is_added & (copy_of >= 0))
+    groups[copies] = groups[copy_of[copies]]
+    return groups

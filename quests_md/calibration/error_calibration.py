@@ -17,11 +17,13 @@ from quests_md.errors import MismatchError
 from quests_md.io import Frame, iter_frames
 from quests_md.reference import Reference, built_like, whole_groups
 
-from .calibration import WITH_LABELS, Calibration, TypicalFrame, check_checks, many_groups
+from .calibration import WITH_LABELS, Calibration, TypicalFrame, check_checks
 from .labels import FEWEST_GROUPS, ErrorLevel, ErrorLevels, ExpectedErrors, Labels, check_of_errors, percent
 from .levels import Level, Mode
 from .null_scores import separate_frames
+from .origin import Origin
 from .statistics import STATISTICS
+from .wording import many_groups
 
 __all__ = ["ErrorCalibration", "calibrate_errors"]
 
@@ -259,7 +261,7 @@ def calibrate_errors(
             {int(z): int(n) for z, n in zip(*composition, strict=True)},
         ),
         n_groups=labels.n_groups,
-        how=how,
+        origin=Origin(how, reference.fingerprint, is_separate=True),
         tolerance=tolerance,
         share=share,
         labels=labels,

@@ -18,6 +18,7 @@ from quests_md.reference import shortened
 from .labels import Labels, check_of_errors
 from .landmarks import Landmarks
 from .levels import PERS, BlockTimes, Mode, NullScores
+from .origin import Origin
 from .statistics import STATISTICS, check_statistics
 
 __all__ = ["SCHEMA", "read", "write"]
@@ -39,8 +40,11 @@ LARGEST = 1e100
 MODES: dict[str, tuple[Mode, ...]] = {"full": ("full",), "proven": ("proven",), "both": ("full", "proven")}
 
 #: Fields of a calibration, and of its null distributions, that are in the file as they are.
-PLAIN = "fingerprint", "false_alarms", "per", "statistics", "n_groups", "how", "checks"
+PLAIN = "fingerprint", "false_alarms", "per", "statistics", "n_groups", "checks"
 NULL_PLAIN = "statistic", "element", "side", "values"
+
+#: What older files say of scores of separate frames, and of levels that were carried.
+OF_SEPARATE, OF_CARRIED = "separate frames scored against the whole reference", "carried from reference"
 
 #: Further fields of a calibration with labels that are in the file as they are.
 OF_LABELS = "tolerance", "share"
@@ -52,6 +56,8 @@ def write(path: str | os.PathLike[str], fields: Mapping[str, Any]) -> None:
         "type": TYPE_WITH_LABELS if "labels" in fields else TYPE,
         "schema": SCHEMA,
         **{name: fields[name] for name in PLAIN},
+        "how": fields["origin"].in_words(fields["fingerprint"]),
+        "origin": _origin_content(fields["origin"]),
         "frame_atoms": fields["n_atoms"],
         "block_ps": fields["times"].block_ps,
         "spacing_ps": fields["times"].spacing_ps,
@@ -121,11 +127,37 @@ def _fields(content: Any) -> dict[str, Any]:
         "composition": {_atomic_number(z): _count(z, n, fewest=1) for z, n in content["composition"].items()},
         "n_groups": _count("n_groups", content["n_groups"]),
         "n_atoms": frame_atoms,
-        "how": _text("how", content["how"]),
+        "origin": _read_origin(content),
         "checks": None if content["checks"] is None else _count("checks", content["checks"], fewest=1),
         "times": BlockTimes(*(_time_ps(name, content[name]) for name in ("block_ps", "spacing_ps"))),
         "landmarks": _read_landmarks(content["landmarks"]) if content["schema"] > OLDEST else None,
     }
+
+
+def _origin_content(origin: Origin) -> dict[str, Any]:
+    return {
+        "how": origin.how,
+        "fingerprint": origin.fingerprint,
+        "frame_groups": None if origin.frame_groups is None else origin.frame_groups.tolist(),
+        "is_separate": origin.is_separate,
+    }
+
+
+def _read_origin(content: Mapping[str, Any]) -> Origin:
+    """Where scores come from, out of a file; older ones do not say it, but for scores of separate frames."""
+    how, fingerprint = (_text(name, content[name]) for name in ("how", "fingerprint"))
+    if "origin" not in content:
+        return Origin(how, fingerprint, is_separate=OF_SEPARATE in how and OF_CARRIED not in how)
+    own = content["origin"]
+    how, fingerprint = (_text(name, own[name]) for name in ("how", "fingerprint"))
+    if not isinstance(own["is_separate"], bool):
+        raise ValueError(f"is_separate: expected true or false, got {own['is_separate']!r}")
+    groups = own["frame_groups"]
+    if groups is not None:
+        if own["is_separate"] or not isinstance(groups, list):
+            raise ValueError("frame_groups: expected a list of groups, of frames that are held out")
+        groups = np.array([_count("frame_groups", group) for group in groups], dtype=np.int64)
+    return Origin(how, fingerprint, groups, own["is_separate"])
 
 
 def _landmarks_content(landmarks: Landmarks) -> dict[str, Any]:

@@ -19,7 +19,7 @@ from quests_md.errors import MismatchError
 from quests_md.reference import Reference, is_of_molecules
 
 from .levels import GUESS
-from .rare_kinds import ALONE, MOST_RARE, excluded_groups, groups_of_own_kind
+from .rare_kinds import ALONE, MOST_RARE, excluded_groups, groups_of_own_kind, most_excluded
 
 __all__ = ["Landmarks", "LearntLandmarks", "LocalScorer", "learn_landmarks", "rows_to_score"]
 
@@ -75,6 +75,8 @@ class LearntLandmarks(NamedTuple):
     element, or the group is of a kind with too few groups."""
     apart: NDArray[np.int64]
     """Groups of kinds with too few groups that are apart from all others: they set no level of any statistic."""
+    small: NDArray[np.int64]
+    """Groups of kinds with too few groups."""
 
 
 class _Found(NamedTuple):
@@ -173,6 +175,7 @@ def learn_landmarks(
     threads: int | None = None,
     *,
     averaged: bool | None = None,
+    setting: NDArray[np.int64] | None = None,
 ) -> LearntLandmarks:
     """Choose landmarks, learn what is usual near each, and score the held-out rows (m,) of whole groups.
 
@@ -208,14 +211,16 @@ def learn_landmarks(
     if not known.any():  # nothing can be held out
         no_groups = np.empty(0, np.int64)
         unknown = np.full(len(held_out), np.nan)
-        return LearntLandmarks(Landmarks(rows, nothing, nothing, averaged=averaged), unknown, no_groups)
+        return LearntLandmarks(Landmarks(rows, nothing, nothing, averaged=averaged), unknown, no_groups, no_groups)
     of_others = np.where(known, dh, 0.0)[of_landmarks]
     excess = dh - found(of_others, nothing).means[:, 0]
     elements = [slice(*np.searchsorted(rows, (b.start, b.stop)).tolist()) for b in reference.blocks.values()]
     bandwidth = reference.averaged_bandwidth if averaged else reference.bandwidth
     described = np.asarray(queries[of_landmarks], np.float64)
     sizes = np.bincount(reference.arrays.atom_frame)[reference.arrays.atom_frame[everything]]
-    kinds = _small_kinds(excess, own, sizes, groups_of_own_kind(described, own[of_landmarks], elements, bandwidth))
+    kinds = _small_kinds(
+        excess, own, sizes, groups_of_own_kind(described, own[of_landmarks], elements, bandwidth), setting
+    )
     n_of_kind = kinds.of_rows(own)
     counted = known & (n_of_kind == 0)
     most = _largest_usual(dh, counted, numbers, reference)
@@ -231,9 +236,9 @@ def learn_landmarks(
     scatter[few] *= trust[few]
     scatter = scatter[of_landmarks]
     scores = np.where(counted, found(usual, scatter).scores(), np.nan)
-    n_alone = int((kinds.n_of_kind > 0).sum())
-    landmarks = Landmarks(rows, usual, scatter, n_alone=n_alone, averaged=averaged)
-    return LearntLandmarks(landmarks, scores[of_held_out], kinds.names[kinds.apart])
+    small = kinds.names[kinds.n_of_kind > 0]
+    landmarks = Landmarks(rows, usual, scatter, n_alone=len(small), averaged=averaged)
+    return LearntLandmarks(landmarks, scores[of_held_out], kinds.names[kinds.apart], small)
 
 
 def _chosen(reference: Reference, *, averaged: bool) -> NDArray[np.int64]:
@@ -293,6 +298,7 @@ def _small_kinds(
     groups: NDArray[np.int64],
     sizes: NDArray[np.int64],
     of_landmarks: tuple[NDArray[np.int64], NDArray[np.int64]],
+    setting: NDArray[np.int64] | None,
 ) -> _SmallKinds:
     """Groups of kinds with too few groups to count.
 
@@ -309,6 +315,10 @@ def _small_kinds(
     n_of_kind[np.searchsorted(names, of_landmarks[0])] = of_landmarks[1]
     n_of_kind[np.bincount(where, sizes < FEWEST_ENVIRONMENTS) > 0] = 0
     excluded = excluded_groups(alone, n_of_kind > 0)
+    if setting is not None:
+        own = np.isin(names, setting)
+        if (excluded & own).sum() > most_excluded(int(own.sum())):
+            excluded &= ~own
     apart = excluded & (n_of_kind > 0)
     return _SmallKinds(names, np.where(excluded, np.where(apart, n_of_kind, 1), 0), apart)
 

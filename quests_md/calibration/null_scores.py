@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from ase.data import chemical_symbols
@@ -31,6 +31,7 @@ __all__ = [
     "Nulls",
     "held_out_frames",
     "held_out_neighbourhoods",
+    "n_held_out",
     "separate_frames",
     "separate_neighbourhoods",
 ]
@@ -71,11 +72,12 @@ class HeldOut:
     scale: Scale = "plain"
     """Rows that were judged: those of single environments, or averaged ones, which have local scores."""
 
-    def nulls(self, without: NDArray[np.int64] | None = None) -> Nulls:
+    def nulls(self, without: NDArray[np.int64] | None = None, elements_known: NDArray[Any] | None = None) -> Nulls:
         """The null distributions of the statistics of this scale, and the levels above which environments are counted.
 
         The latter come from every fourth group and the numbers above them from the groups between, so that no group
         counts above a level of its own making. `without`: groups that give no scores, unless an element has no others.
+        `elements_known`: atomic numbers that get levels too, though no frame may have them.
         """
         kept = np.flatnonzero([frame.ranked.any() for frame in self.full])
         if not len(kept):
@@ -84,6 +86,7 @@ class HeldOut:
         counted = np.ones(len(groups), bool) if without is None else ~np.isin(groups, without)
         sets_level = np.isin(groups, np.unique(groups[counted])[::ATOM_LEVEL_GROUPS])
         seen = {int(z) for frame in self.full for z in np.unique(frame.atoms.numbers)}
+        seen.update([] if elements_known is None else elements_known.tolist())
         elements = sorted(seen) if self.by_element and self.scale == "plain" else [ANY_ELEMENT]
         tail_levels = _tail_levels([self.full[i] for i in kept[sets_level]], self.full, elements)
         full = [_with_tail(self.full[i], tail_levels) for i in kept]
@@ -111,14 +114,25 @@ class HeldOut:
         return Nulls(found, tail_levels)
 
 
+def n_held_out(nulls: Sequence[NullScores], few: NDArray[np.int64]) -> int:
+    """Groups that have a score, and those of kinds with few groups, (n,), that were held out but set no level."""
+    of_frames = [null for null in nulls if STATISTICS[null.statistic].over != "tail" and null.groups is not None]
+    return max((len(np.union1d(null.groups, few)) for null in of_frames), default=0)  # type: ignore[arg-type]  # see above
+
+
 def held_out_frames(
-    reference: Reference, frame_groups: NDArray[np.int64] | None, rng: int | np.random.Generator, threads: int | None
+    reference: Reference,
+    frame_groups: NDArray[np.int64] | None,
+    rng: int | np.random.Generator,
+    threads: int | None,
+    scored: NDArray[np.bool_] | None = None,
 ) -> HeldOut:
     """Frames of the reference, each as if its group were not in it; whole groups up to 30 000 environments.
 
-    `frame_groups`: (n_frames,) group of each frame; None: the groups of the reference.
+    `frame_groups`: (n_frames,) group of each frame; None: the groups of the reference. `scored`: (n_frames,) which
+    frames are meant; None: all.
     """
-    rows, values = reference.held_out_scores(frame_groups, rng, threads=threads)
+    rows, values = reference.held_out_scores(frame_groups, rng, frames=scored, threads=threads)
     dh = np.full(reference.n_environments, np.nan)
     dh[rows] = values
     groups = reference.arrays.frame_group if frame_groups is None else frame_groups
@@ -126,19 +140,30 @@ def held_out_frames(
 
 
 def held_out_neighbourhoods(
-    reference: Reference, frame_groups: NDArray[np.int64] | None, rng: int | np.random.Generator, threads: int | None
+    reference: Reference,
+    frame_groups: NDArray[np.int64] | None,
+    rng: int | np.random.Generator,
+    threads: int | None,
+    scored: NDArray[np.bool_] | None = None,
 ) -> tuple[HeldOut, Landmarks, NDArray[np.int64]]:
     """Local scores of frames of the reference, each as if its group were not in it; landmarks, groups of rare kinds.
 
-    Whole groups up to 100 000 environments: landmarks make scores cheap. The reference has averaged rows.
+    Whole groups up to 100 000 environments: landmarks make scores cheap. The reference has averaged rows. Parameters
+    are those of `held_out_frames`.
     """
-    groups = reference.arrays.groups_of_rows(frame_groups)
-    rows = whole_groups(groups, MOST_NEIGHBOURHOODS, np.random.default_rng(rng))
-    learnt = learn_landmarks(reference, frame_groups, rows, threads)
+    groups, among, setting = reference.arrays.groups_of_rows(frame_groups), np.arange(reference.n_environments), None
+    if scored is not None:
+        among = np.flatnonzero(scored[reference.arrays.atom_frame])
+        setting = np.unique(groups[among])
+    rows = among[whole_groups(groups[among], MOST_NEIGHBOURHOODS, np.random.default_rng(rng))]
+    learnt = learn_landmarks(reference, frame_groups, rows, threads, setting=setting)
+    landmarks = learnt.landmarks
+    if setting is not None:
+        landmarks = replace(landmarks, n_alone=len(np.intersect1d(learnt.small, setting)))
     scores = np.full(reference.n_environments, np.nan)
     scores[rows] = learnt.scores
     of_frames = reference.arrays.frame_group if frame_groups is None else frame_groups
-    return _collect_local(reference, reference, scores, of_frames), learnt.landmarks, learnt.apart
+    return _collect_local(reference, reference, scores, of_frames), landmarks, learnt.apart
 
 
 def separate_neighbourhoods(

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["ALONE", "FEW", "MOST_RARE", "excluded_groups", "groups_of_own_kind"]
+__all__ = ["ALONE", "FEW", "MOST_RARE", "excluded_groups", "groups_of_own_kind", "most_excluded"]
 
 #: Most groups of a kind that is rare. With six, each group is held out against five others.
 MOST_RARE = 5
@@ -94,4 +94,9 @@ def excluded_groups(alone: NDArray[np.bool_], rare: NDArray[np.bool_]) -> NDArra
     if alone.sum() > max(FEW_ALONE * n, float(n >= FEWEST_GROUPS)):
         return np.zeros(n, bool)
     both = alone | rare
-    return both if both.sum() <= max(FEW_RARE * n, min(MOST_RARE, LARGEST_SHARE * n)) else alone.copy()
+    return both if both.sum() <= most_excluded(n) else alone.copy()
+
+
+def most_excluded(n: int) -> float:
+    """How many of n groups may give no scores."""
+    return max(FEW_RARE * n, min(MOST_RARE, LARGEST_SHARE * n))

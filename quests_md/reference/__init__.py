@@ -7,7 +7,7 @@ from .held_out import near_largest, whole_groups
 from .merge import require_equal_settings
 from .molecules import MOST_ATOMS, is_of_molecules
 from .query import Nearest
-from .reference import Reference, built_like, frames_also_in, frames_of_ancestors, thinned
+from .reference import Reference, built_like, copies_of, frames_also_in, frames_of_ancestors, thinned
 
 __all__ = [
     "MOST_ATOMS",
@@ -15,6 +15,7 @@ __all__ = [
     "Reference",
     "built_like",
     "chemistry_advice",
+    "copies_of",
     "frames_also_in",
     "frames_of_ancestors",
     "is_of_molecules",

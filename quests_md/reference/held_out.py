@@ -30,6 +30,7 @@ def held_out_scores(
     frame_groups: NDArray[np.int64] | None,
     rng: int | np.random.Generator,
     most_rows: int,
+    frames: NDArray[np.bool_] | None,
     threads: int | None,
 ) -> HeldOutScores:
     """DH of rows of whole groups, drawn in random order; arguments are those of `Reference.held_out_scores`."""
@@ -38,7 +39,8 @@ def held_out_scores(
     except (TypeError, ValueError) as exc:
         raise ValueError(f"rng: expected a seed (0, 1, 2, ...) or a numpy Generator, got {rng!r}") from exc
     groups = known.arrays.groups_of_rows(frame_groups)
-    rows = whole_groups(groups, most_rows, generator)
+    among = np.arange(len(groups)) if frames is None else np.flatnonzero(frames[known.arrays.atom_frame])
+    rows = among[whole_groups(groups[among], most_rows, generator)]
 
     def without_own(rows: NDArray[np.int64], float64: bool) -> NDArray[np.float64]:
         these, numbers = known.rows[rows], known.numbers[rows]

@@ -25,10 +25,13 @@ from .held_out import MAX_HELD_OUT, HeldOutScores, held_out_scores
 from .merge import merged
 from .query import KnownRows, Nearest
 
-__all__ = ["Reference", "built_like", "frames_also_in", "frames_of_ancestors", "thinned"]
+__all__ = ["Reference", "built_like", "copies_of", "frames_also_in", "frames_of_ancestors", "thinned"]
 
 #: Seed from which groups are drawn where rows are too many to hold all out.
 SEED = 0
+
+#: Where dH is another, or rows are lacking, nothing is known any more of the references that a reference was made from.
+NO_ANCESTORS: dict[str, Any] = {"ancestors": [], "frames_of_ancestors": {}}
 
 
 class Reference(KnownRows):
@@ -257,9 +260,9 @@ class Reference(KnownRows):
                 "the smallest, as it does for crystals and for copies, or there are too few groups of frames; give a "
                 "number, 0.015 is usual"
             )
-        arrays = replace(self.arrays, score_row=None, score=None)
-        settings = self.settings | {"bandwidth": chosen}
-        return type(self)(replace(self._contents, arrays=arrays, settings=settings, fingerprint=None))
+        arrays, settings = replace(self.arrays, score_row=None, score=None), self.settings | {"bandwidth": chosen}
+        past = self.provenance | ({} if chosen == self.bandwidth else NO_ANCESTORS)
+        return type(self)(replace(self._contents, arrays=arrays, settings=settings, provenance=past, fingerprint=None))
 
     def held_out_scores(
         self,
@@ -267,6 +270,7 @@ class Reference(KnownRows):
         rng: int | np.random.Generator = SEED,
         *,
         most_rows: int = MAX_HELD_OUT,
+        frames: NDArray[np.bool_] | None = None,
         threads: int | None = None,
     ) -> HeldOutScores:
         """DH of the reference's own rows with all rows of their own group left out of the sum.
@@ -282,16 +286,18 @@ class Reference(KnownRows):
             Seed or generator of the order in which whole groups are taken.
         most_rows
             Rows up to which groups are taken; one group at least.
+        frames
+            (n_frames,) which frames are scored; default all. Groups are left out whole in any case.
         threads
             As in `delta_entropy`.
         """
         is_own = frame_groups is None or np.array_equal(frame_groups, self.arrays.frame_group)
-        is_kept = is_own and isinstance(rng, int) and rng == SEED and most_rows == MAX_HELD_OUT
+        is_kept = is_own and frames is None and isinstance(rng, int) and rng == SEED and most_rows == MAX_HELD_OUT
         if is_kept and self._computed_scores is not None:
             return self._computed_scores
         if is_kept and self.arrays.score_row is not None and self.arrays.score is not None:
             return HeldOutScores(self.arrays.score_row, self.arrays.score)
-        scores = held_out_scores(self, frame_groups, rng, most_rows, threads)
+        scores = held_out_scores(self, frame_groups, rng, most_rows, frames, threads)
         if is_kept:
             self._computed_scores = scores
         return scores
@@ -349,15 +355,24 @@ def frames_of_ancestors(reference: Reference) -> dict[str, range]:
     return {name: range(start, stop) for name, (start, stop) in recorded.items()}
 
 
+def copies_of(reference: Reference, frames: range) -> NDArray[np.int64]:
+    """(n_frames,) the first of some frames of a reference that has the same rows as each of its frames; -1: none."""
+    digests, first = _digests(reference), dict[bytes, int]()
+    for i in frames:
+        first.setdefault(digests[i], i)
+    return np.array([first.get(digest, -1) for digest in digests], dtype=np.int64)
+
+
 def frames_also_in(source: Reference, reference: Reference) -> NDArray[np.bool_]:
     """(n_frames,) whether the rows of each frame of `source` are also those of a frame of `reference`."""
+    known = set(_digests(reference))
+    return np.array([digest in known for digest in _digests(source)], dtype=bool)
 
-    def digests(of: Reference) -> list[bytes]:
-        numbers = of.numbers if of.match == "element" else None
-        return frame_digests(of.n_frames, of.arrays.atom_frame, of.rows, numbers)
 
-    known = set(digests(reference))
-    return np.array([digest in known for digest in digests(source)], dtype=bool)
+def _digests(reference: Reference) -> list[bytes]:
+    """What frames with the same rows have in common, for each frame."""
+    numbers = reference.numbers if reference.match == "element" else None
+    return frame_digests(reference.n_frames, reference.arrays.atom_frame, reference.rows, numbers)
 
 
 def thinned(references: Sequence[Reference], most_rows: int, seed: int) -> list[Reference]:
@@ -389,5 +404,5 @@ def _with_random_rows(
     for z, block in known.blocks.items():
         chosen.append(block.start + np.sort(rng.choice(block.stop - block.start, wanted[z], replace=False)))
     arrays = known.arrays.with_rows(np.concatenate(chosen))
-    provenance = known.provenance | {"parents": [known.fingerprint]} | origin
+    provenance = known.provenance | {"parents": [known.fingerprint]} | NO_ANCESTORS | origin
     return Reference(Contents(arrays, descriptor, known.settings, known.sources, provenance))

@@ -120,8 +120,8 @@ class RunSettings:
         chosen_actions = checked_actions(actions)
         if calibration is None:
             calibration = calibrate(reference, threads=threads)
-        elif calibration.fingerprint in reference.ancestors:
-            calibration = calibration.carried_to(reference, threads=threads)
+        else:
+            calibration = _of_ancestor(calibration, reference, threads)
         if statistics is not None:
             calibration = calibration.with_statistics(statistics)
         is_default, trigger = trigger is None, (trigger or _default_trigger(calibration)).fresh()
@@ -304,8 +304,15 @@ def _second_judge(
         )
     if calibration is None:
         calibration = calibrate(reference, threads=threads)
+    calibration = _of_ancestor(calibration, reference, threads)
     _warn_of_runs("confirm", calibration, stacklevel + 1)
     return Judge(reference, calibration, values=values, release=release, threads=threads)
+
+
+def _of_ancestor(calibration: Calibration, reference: Reference, threads: int | None) -> Calibration:
+    """The calibration, carried to the reference if it is one of a reference from which this one was made."""
+    is_carried = calibration.fingerprint in reference.ancestors
+    return calibration.carried_to(reference, threads=threads) if is_carried else calibration
 
 
 def _warn_of_runs(argument: str, calibration: Calibration, stacklevel: int) -> None:

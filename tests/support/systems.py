@@ -17,6 +17,7 @@ from ase.optimize import BFGS, FIRE
 from quests_md import Calibration, Reference
 from quests_md.calibration.calibration import TypicalFrame
 from quests_md.calibration.levels import NullScores
+from quests_md.calibration.origin import Origin
 
 FS = units.fs
 H = 0.05  # 1/Å
@@ -141,7 +142,7 @@ def calibration_of(*nulls, reference="abc", statistics=("dh_max",), **changes):
         "atom_levels": {0: 0.0},
         "n_groups": max((len(null.scores) for null in nulls), default=0),
         "typical": TypicalFrame(max((int(null.sizes.max(initial=0)) for null in nulls), default=0), {}),
-        "how": "set by hand",
+        "origin": Origin("set by hand", getattr(reference, "fingerprint", reference)),
     }
     return Calibration(**(settings | changes))
 
