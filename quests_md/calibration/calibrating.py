@@ -78,7 +78,8 @@ def calibrate(
         None: the groups of the reference (with `frames`: blocks of two correlation times). "frame", "file", or one
         label per frame.
     frames
-        Frames or files that are in distribution and not in the reference: scored against the whole reference.
+        Frames or files that are in distribution and not in the reference: scored against the whole reference. Frames of
+        the reference are recognised whatever the order of atoms, wrapping, a shift, or the digits of a text file.
     rng
         Seed or generator: chooses whole groups where the reference has more than 30 000 rows.
     threads

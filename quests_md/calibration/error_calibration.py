@@ -15,7 +15,7 @@ from quests_md._arguments import check_positive, check_share
 from quests_md._words import many
 from quests_md.errors import MismatchError
 from quests_md.io import Frame, iter_frames
-from quests_md.reference import Reference, built_like, whole_groups
+from quests_md.reference import Reference, built_like, frames_also_in, whole_groups
 
 from .calibration import WITH_LABELS, Calibration, TypicalFrame, check_checks
 from .labels import FEWEST_GROUPS, ErrorLevel, ErrorLevels, ExpectedErrors, Labels, check_of_errors, percent
@@ -32,9 +32,6 @@ MOST_ENVIRONMENTS = 100_000
 
 #: Rate of false alarms of labelled phases, where there are any: that of `calibrate`.
 FALSE_ALARMS = 1e-2
-
-#: Å: a frame that was read from a file differs by less from the frame that was written.
-SAME = 1e-4
 
 #: What ASE's readers call forces; they put them into a calculator and not into an array.
 CALCULATED = ("forces", "force")
@@ -203,7 +200,8 @@ def calibrate_errors(
     reference
         The reference, usually the training set of the model.
     frames
-        Frames or files that are not in the reference, as `Reference.from_frames` takes them; they are read twice.
+        Frames or files that are not in the reference (recognised as in `calibrate`), as `Reference.from_frames` takes
+        them; they are read twice.
     tolerance
         Largest error of a force that is still good, in the unit of the forces.
     share
@@ -316,34 +314,15 @@ def _held_by_calculator(atoms: Atoms) -> Any:
 
 
 def _require_apart(reference: Reference, apart: Reference) -> None:
-    """ValueError if frames are in the reference: a model knows the frames that it was made from.
-
-    Frames are compared as they are, not by their rows: a strained crystal has the rows of its mirror image.
-    """
-    known = [reference.frame(i) for i in range(reference.n_frames)]
-    firsts = np.array([_first(frame) for frame in known]).reshape(len(known), 13)
-    found = []
-    for i, frame in enumerate(map(apart.frame, range(apart.n_frames))):
-        near = np.flatnonzero((np.abs(firsts - _first(frame)) <= SAME).all(axis=1))
-        if any(_are_equal(frame, known[j]) for j in near):
-            found.append(i)
-    if found:
+    """ValueError if frames are in the reference: a model knows the frames that it was made from."""
+    found = np.flatnonzero(frames_also_in(apart, reference))
+    if len(found):
         at = found[0]
         place = f"{apart.sources[apart.arrays.frame_source[at]]}, frame {apart.arrays.frame_index[at]}"
         raise ValueError(
             f"frames: {len(found)} of {apart.n_frames} are in the reference, the first is {place}; the error of a "
             "model on what it was trained on says nothing of new frames: give frames that were kept apart"
         )
-
-
-def _first(frame: Atoms) -> NDArray[np.float64]:
-    """(13,) cell, position of the first atom, and number of atoms: what differs between most frames."""
-    return np.concatenate([frame.cell.array.ravel(), frame.positions[0], [len(frame)]])
-
-
-def _are_equal(one: Atoms, other: Atoms) -> bool:
-    """Whether two frames of equally many atoms show the same atoms at the same positions."""
-    return bool((one.numbers == other.numbers).all() and (np.abs(one.positions - other.positions) <= SAME).all())
 
 
 def _labels(

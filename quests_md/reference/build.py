@@ -4,6 +4,7 @@ import math
 import warnings
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from datetime import UTC, datetime
 from importlib import metadata
 from typing import Any, Literal
@@ -30,6 +31,7 @@ from quests_md.io import Frame, count_frames, frame_temperature_K, frame_time_ps
 
 from .contents import ARRAYS, PAIR_BIN, Contents, ReferenceArrays
 from .groups import Measured, blocks_of_frames, join_copies
+from .same_frames import Placed, first_same
 
 __all__ = ["build", "finished", "label_list", "provenance"]
 
@@ -235,8 +237,10 @@ class _Builder:
 def finished(arrays: Mapping[str, NDArray[Any]], match: str) -> tuple[ReferenceArrays, str]:
     """The arrays of a reference, with copies of a frame in one group and rows in order, and what to say of copies."""
     numbers = arrays["numbers"] if match == "element" else None
-    groups, n_copies = join_copies(arrays["frame_group"], arrays["atom_frame"], arrays["rows"], numbers)
-    whole = ReferenceArrays(**{**arrays, "frame_group": groups})
+    whole = ReferenceArrays(**arrays)
+    same = first_same(Placed.of(whole, match))
+    groups, n_copies = join_copies(arrays["frame_group"], arrays["atom_frame"], arrays["rows"], numbers, same)
+    whole = replace(whole, frame_group=groups)
     copies = f"; {n_copies} frame(s) that repeat an earlier one share its group" if n_copies else ""
     return whole.by_element() if match == "element" else whole, copies
 

@@ -176,12 +176,14 @@ def join_copies(
     atom_frame: NDArray[np.int64],
     rows: NDArray[np.float64],
     numbers: NDArray[np.uint8] | None = None,
+    same: NDArray[np.int64] | None = None,
 ) -> tuple[NDArray[np.int64], int]:
     """Put frames with the same rows into one group: a copy in another group would be held out against itself.
 
     Takes the group of each frame (n_frames,), and of each row its frame (n,), its width numbers, and its atomic number
-    where only equal elements are compared; rows of a repeated frame are in the same order. Returns the groups, numbered
-    from 0 in order of appearance, and the number of frames that repeat an earlier one.
+    where only equal elements are compared; rows of a repeated frame are in the same order. `same` (n_frames,) is the
+    first frame that is the same as each in another way (`first_same`). Returns the groups, numbered from 0 in order of
+    appearance, and the number of frames that repeat an earlier one.
     """
     parent = {int(g): int(g) for g in np.unique(groups)}
 
@@ -193,12 +195,15 @@ def join_copies(
     first_group: dict[bytes, int] = {}
     n_copies = 0
     digests = frame_digests(len(groups), atom_frame, rows, numbers)
-    for digest, group in zip(digests, groups.tolist(), strict=True):
-        if digest in first_group:
-            n_copies += 1
-            parent[root(group)] = root(first_group[digest])
-        else:
-            first_group[digest] = group
+    of = groups.tolist()
+    for frame, (digest, group) in enumerate(zip(digests, of, strict=True)):
+        earlier = [first_group[digest]] if digest in first_group else []
+        if same is not None and same[frame] != frame:
+            earlier.append(of[same[frame]])
+        n_copies += bool(earlier)
+        for other in earlier:
+            parent[root(group)] = root(other)
+        first_group.setdefault(digest, group)
     names: dict[int, int] = {}
     joined = [names.setdefault(root(g), len(names)) for g in groups.tolist()]
     return np.array(joined, dtype=np.int64), n_copies

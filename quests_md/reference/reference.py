@@ -24,6 +24,7 @@ from .groups import frame_digests
 from .held_out import MAX_HELD_OUT, HeldOutScores, held_out_scores
 from .merge import merged
 from .query import KnownRows, Nearest
+from .same_frames import Placed, first_same
 
 __all__ = ["Reference", "built_like", "copies_of", "frames_also_in", "frames_of_ancestors", "thinned"]
 
@@ -356,23 +357,27 @@ def frames_of_ancestors(reference: Reference) -> dict[str, range]:
 
 
 def copies_of(reference: Reference, frames: range) -> NDArray[np.int64]:
-    """(n_frames,) the first of some frames of a reference that has the same rows as each of its frames; -1: none."""
-    digests, first = _digests(reference), dict[bytes, int]()
+    """(n_frames,) the first of some frames of a reference of which each of its frames is a copy; -1: none.
+
+    A copy is the same frame by the rule of `first_same`, or has the same rows.
+    """
+    numbers = reference.numbers if reference.match == "element" else None
+    digests = frame_digests(reference.n_frames, reference.arrays.atom_frame, reference.rows, numbers)
+    same = first_same(Placed.of(reference.arrays, reference.match)).tolist()
+    first: dict[bytes | int, int] = {}
     for i in frames:
         first.setdefault(digests[i], i)
-    return np.array([first.get(digest, -1) for digest in digests], dtype=np.int64)
+        first.setdefault(same[i], i)
+    return np.array([first.get(one, first.get(other, -1)) for one, other in zip(digests, same, strict=True)], np.int64)
 
 
 def frames_also_in(source: Reference, reference: Reference) -> NDArray[np.bool_]:
-    """(n_frames,) whether the rows of each frame of `source` are also those of a frame of `reference`."""
-    known = set(_digests(reference))
-    return np.array([digest in known for digest in _digests(source)], dtype=bool)
+    """(n_frames,) whether each frame of `source` is also one of `reference`, by the rule of `first_same`.
 
-
-def _digests(reference: Reference) -> list[bytes]:
-    """What frames with the same rows have in common, for each frame."""
-    numbers = reference.numbers if reference.match == "element" else None
-    return frame_digests(reference.n_frames, reference.arrays.atom_frame, reference.rows, numbers)
+    Frames are compared by the places of atoms and not by rows, which a strained crystal shares with others.
+    """
+    known, of = (Placed.of(part.arrays, reference.match) for part in (reference, source))
+    return first_same(Placed.joined(known, of))[reference.n_frames :] < reference.n_frames
 
 
 def thinned(references: Sequence[Reference], most_rows: int, seed: int) -> list[Reference]:

@@ -327,8 +327,19 @@ def test_bad_input_is_named(reference, frames, change, options, words):
         calibrate_errors(reference, given, **options)
 
 
-def test_frames_of_the_reference_are_refused(reference, frames, tmp_path):
+@pytest.mark.parametrize("change", ["none", "order", "wrapped", "moved", "six decimals"])
+def test_frames_of_the_reference_are_refused(reference, frames, tmp_path, change):
+    """Rounded, permuted, wrapped and moved copies were accepted."""
     known = with_forces(copper(seed=3, rattle=0.036), reference, 0)
+    if change == "order":
+        known = known[np.random.default_rng(0).permutation(len(known))]
+    elif change == "wrapped":
+        known.positions += known.cell[0]
+        known.wrap()
+    elif change == "moved":
+        known.positions += (1.0, 0.3, 0.2)
+    elif change == "six decimals":
+        known.positions = np.round(known.positions, 6)
     write(tmp_path / "some.xyz", [*frames[:9], known])
     with pytest.raises(ValueError, match=r"1 of 10 are in the reference, the first is .*some\.xyz, frame 9"):
         calibrate_errors(reference, tmp_path / "some.xyz")

@@ -209,6 +209,13 @@ def test_groups_that_share_a_copy_become_one():
     assert groups.tolist() == [0, 0, 0, 0, 0]
 
 
+def test_frames_that_are_the_same_in_another_way_share_a_group():
+    rows = np.arange(8.0)[:, None]
+    groups, n_copies = join_copies(np.arange(4), np.repeat(np.arange(4), 2), rows, same=np.array([0, 1, 0, 3]))
+    assert groups.tolist() == [0, 1, 0, 2]
+    assert n_copies == 1
+
+
 def test_the_same_geometry_of_another_element_is_no_copy():
     rows = np.ones((4, 2))
     frames, numbers = np.array([0, 0, 1, 1]), np.array([41, 41, 42, 42], dtype=np.uint8)
