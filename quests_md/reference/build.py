@@ -31,7 +31,7 @@ from quests_md.io import Frame, count_frames, frame_temperature_K, frame_time_ps
 
 from .contents import ARRAYS, PAIR_BIN, Contents, ReferenceArrays
 from .groups import Measured, blocks_of_frames, join_copies
-from .same_frames import Placed, first_same
+from .same_frames import Placed, first_same, is_of_places
 
 __all__ = ["build", "finished", "label_list", "provenance"]
 
@@ -201,7 +201,7 @@ class _Builder:
             "pair_histogram": np.array([self.pairs[pair][1] for pair in pairs], np.int64).reshape(-1, self.n_bins),
         }
         frame_group, rule = self._frame_groups()
-        built, copies = finished(arrays | {"frame_group": frame_group}, settings["match"])
+        built, copies = finished(arrays | {"frame_group": frame_group}, settings)
         left_out = {why: n for why, n in self.left_out.items() if n}
         origin = provenance() | {"groups": rule + copies, "left_out": left_out}
         return Contents(built, self.descriptor, settings, list(self.sources), origin)
@@ -234,11 +234,12 @@ class _Builder:
             warnings.warn("the reference holds no environment: every atom will score +inf", stacklevel=5)
 
 
-def finished(arrays: Mapping[str, NDArray[Any]], match: str) -> tuple[ReferenceArrays, str]:
+def finished(arrays: Mapping[str, NDArray[Any]], settings: Mapping[str, Any]) -> tuple[ReferenceArrays, str]:
     """The arrays of a reference, with copies of a frame in one group and rows in order, and what to say of copies."""
+    match = settings["match"]
     numbers = arrays["numbers"] if match == "element" else None
     whole = ReferenceArrays(**arrays)
-    same = first_same(Placed.of(whole, match))
+    same = first_same(Placed.of(whole, match)) if is_of_places(settings) else None
     groups, n_copies = join_copies(arrays["frame_group"], arrays["atom_frame"], arrays["rows"], numbers, same)
     whole = replace(whole, frame_group=groups)
     copies = f"; {n_copies} frame(s) that repeat an earlier one share its group" if n_copies else ""

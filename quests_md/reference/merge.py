@@ -36,7 +36,7 @@ def merged(parts: Sequence[Contents]) -> Contents:
             f"{', '.join(lacking)}, made by older versions, have none; build these again from their frames",
             stacklevel=4,
         )
-    whole, copies = finished(_concatenated(parts, sources), first.settings["match"])
+    whole, copies = finished(_concatenated(parts, sources), first.settings)
     origin = provenance() | {
         "parents": [part.fingerprint for part in parts],
         "ancestors": list(dict.fromkeys(name for part in parts for name in (*part.ancestors, part.fingerprint))),

@@ -24,7 +24,7 @@ from .groups import frame_digests
 from .held_out import MAX_HELD_OUT, HeldOutScores, held_out_scores
 from .merge import merged
 from .query import KnownRows, Nearest
-from .same_frames import Placed, first_same
+from .same_frames import Placed, first_same, is_of_places
 
 __all__ = ["Reference", "built_like", "copies_of", "frames_also_in", "frames_of_ancestors", "thinned"]
 
@@ -361,9 +361,10 @@ def copies_of(reference: Reference, frames: range) -> NDArray[np.int64]:
 
     A copy is the same frame by the rule of `first_same`, or has the same rows.
     """
-    numbers = reference.numbers if reference.match == "element" else None
-    digests = frame_digests(reference.n_frames, reference.arrays.atom_frame, reference.rows, numbers)
-    same = first_same(Placed.of(reference.arrays, reference.match)).tolist()
+    digests = _digests(reference)
+    same: Sequence[int] = range(reference.n_frames)
+    if is_of_places(reference.settings):
+        same = first_same(Placed.of(reference.arrays, reference.match)).tolist()
     first: dict[bytes | int, int] = {}
     for i in frames:
         first.setdefault(digests[i], i)
@@ -374,10 +375,20 @@ def copies_of(reference: Reference, frames: range) -> NDArray[np.int64]:
 def frames_also_in(source: Reference, reference: Reference) -> NDArray[np.bool_]:
     """(n_frames,) whether each frame of `source` is also one of `reference`, by the rule of `first_same`.
 
-    Frames are compared by the places of atoms and not by rows, which a strained crystal shares with others.
+    Frames are compared by the places of atoms and not by rows, which a strained crystal shares with others; with a
+    descriptor of one's own, which may look at anything, by their rows.
     """
+    if not is_of_places(reference.settings):
+        known_rows = set(_digests(reference))
+        return np.array([digest in known_rows for digest in _digests(source)], dtype=bool)
     known, of = (Placed.of(part.arrays, reference.match) for part in (reference, source))
     return first_same(Placed.joined(known, of))[reference.n_frames :] < reference.n_frames
+
+
+def _digests(reference: Reference) -> list[bytes]:
+    """What frames with the same rows have in common, for each frame."""
+    numbers = reference.numbers if reference.match == "element" else None
+    return frame_digests(reference.n_frames, reference.arrays.atom_frame, reference.rows, numbers)
 
 
 def thinned(references: Sequence[Reference], most_rows: int, seed: int) -> list[Reference]:

@@ -1,6 +1,6 @@
 """Which frames are one and the same: the same atoms at the same places, up to rounding, order, wrapping and a shift."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -9,7 +9,7 @@ from scipy.spatial import KDTree
 
 from .contents import ReferenceArrays
 
-__all__ = ["Placed", "first_same"]
+__all__ = ["Placed", "first_same", "is_of_places"]
 
 #: Å, and part of the largest coordinate, by which texts of eight decimals, six digits or single precision differ.
 ROUNDING, DIGITS = 1e-4, 5e-6
@@ -60,6 +60,14 @@ class Placed(NamedTuple):
         )
         numbers, positions, natoms, cells, pbc = rest
         return cls(numbers, positions, ends, natoms, cells, pbc)
+
+
+def is_of_places(settings: Mapping[str, Any]) -> bool:
+    """Whether the rows of a reference with these settings are made of places and elements of atoms alone.
+
+    A descriptor of one's own may look at anything else; then frames are the same only where their rows are.
+    """
+    return str(settings["descriptor"]).startswith("quests-")
 
 
 def first_same(frames: Placed) -> NDArray[np.int64]:

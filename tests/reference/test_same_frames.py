@@ -9,6 +9,7 @@ from ase import Atoms
 from ase.build import bulk, fcc111, molecule
 from ase.geometry import find_mic
 from ase.io import write
+from references import Given, carrying
 from systems import copper
 
 from quests_md import Reference, calibrate
@@ -254,3 +255,14 @@ def test_a_strained_crystal_is_not_another_that_has_its_rows():
     assert np.allclose(one.rows, other.rows)
     assert not frames_also_in(one, other).any()
     assert frames_also_in(one, one).all()
+
+
+def test_rows_of_a_descriptor_of_ones_own_may_come_from_anything():
+    """Four atoms at the same places, with rows of their own in each frame."""
+    rows = np.random.default_rng(0).normal(size=(6, 4, 2))
+    frames = [carrying(one) for one in (*rows, rows[2])]
+    reference = Reference.from_frames(frames, descriptor=Given(), bandwidth=0.5, groups="frame")
+    assert reference.arrays.frame_group.tolist() == [0, 1, 2, 3, 4, 5, 2]
+    assert copies_of(reference, range(6)).tolist() == [0, 1, 2, 3, 4, 5, 2]
+    other = Reference.from_frames([carrying(rows[1]), carrying(rows[1] + 1)], descriptor=Given(), bandwidth=0.5)
+    assert frames_also_in(other, reference).tolist() == [True, False]
