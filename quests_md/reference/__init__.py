@@ -1,9 +1,9 @@
 """What is known: the environments of a training set, built, saved, merged and asked."""
 
 from .advice import chemistry_advice
-from .build import label_list
 from .file import shortened
 from .held_out import near_largest, whole_groups
+from .labels import label_list
 from .merge import require_equal_settings
 from .molecules import MOST_ATOMS, is_of_molecules
 from .query import Nearest

@@ -31,9 +31,11 @@ from quests_md.io import Frame, count_frames, frame_temperature_K, frame_time_ps
 
 from .contents import ARRAYS, PAIR_BIN, Contents, ReferenceArrays
 from .groups import Measured, blocks_of_frames, join_copies
+from .labels import label_list, label_of
+from .runs import told_labels
 from .same_frames import Placed, first_same, is_of_places
 
-__all__ = ["build", "finished", "label_list", "provenance"]
+__all__ = ["build", "finished", "provenance"]
 
 
 def build(
@@ -90,7 +92,7 @@ class _Builder:
         #: What each frame has in common with all frames of its group.
         self.labels: list[Any] = []
         #: File, elements and `config_type` of each frame: equal for frames that may follow each other in time.
-        self.kinds: list[tuple[int, bytes, str]] = []
+        self.kinds: list[tuple[int, bytes, str | None]] = []
         self.sources: dict[str, int] = {}
         self.pairs: dict[tuple[int, int], tuple[float, NDArray[np.int64]]] = {}
         self.n_read = 0
@@ -139,7 +141,9 @@ class _Builder:
         atoms = frame.atoms
         self.labels.append(self._label(frame))
         source = self.sources.setdefault(frame.source, len(self.sources))
-        self.kinds.append((source, atoms.numbers.tobytes(), str(atoms.info.get("config_type"))))
+        config_type = atoms.info.get("config_type")
+        label = None if config_type is None else str(config_type)
+        self.kinds.append((source, atoms.numbers.tobytes(), label))
         time_ps, temperature_K = frame_time_ps(atoms), frame_temperature_K(atoms)
         for name, piece in {
             "rows": rows if centers.all() else rows[centers],
@@ -172,7 +176,7 @@ class _Builder:
                 f"groups: {frame.source}, frame {frame.index} has no {self.groups!r} in its info; "
                 "expected 'frame', 'file' or a key that every frame has"
             )
-        return str(frame.atoms.info[self.groups])
+        return label_of(frame.atoms.info[self.groups], f"{frame.source}, frame {frame.index}: info[{self.groups!r}]")
 
     def _count_pairs(self, numbers: NDArray[Any], elements: NDArray[Any], distances: NDArray[np.float64]) -> None:
         for a in elements:
@@ -211,7 +215,9 @@ class _Builder:
         if self.groups is None:
             kept = self.pieces
             of_frames = (kept[name] for name in ("frame_source", "rows", "frame_time", "cells"))
-            groups, measured = blocks_of_frames(self.kinds, *of_frames)
+            told = told_labels(kept["frame_source"], [label for _, _, label in self.kinds])
+            kinds = [(*kind[:2], label) for kind, label in zip(self.kinds, told, strict=True)]
+            groups, measured = blocks_of_frames(kinds, *of_frames)
             rule = _block_rule(measured, list(self.sources), len(groups))
             n_groups, n_known = len(np.unique(groups)), sum(blocks.n_frames for blocks in measured)
             if n_groups < len(groups) and not n_known:
@@ -244,14 +250,6 @@ def finished(arrays: Mapping[str, NDArray[Any]], settings: Mapping[str, Any]) ->
     whole = replace(whole, frame_group=groups)
     copies = f"; {n_copies} frame(s) that repeat an earlier one share its group" if n_copies else ""
     return whole.by_element() if match == "element" else whole, copies
-
-
-def label_list(groups: Sequence[Any]) -> list[Any]:
-    """Labels as a list, or a ValueError that says what `groups` may be."""
-    try:
-        return list(groups)
-    except TypeError:
-        raise ValueError(f"groups: expected a text or one label per frame, got {groups!r}") from None
 
 
 def provenance() -> dict[str, Any]:

@@ -3,12 +3,13 @@
 import hashlib
 import math
 from collections.abc import Sequence
+from itertools import pairwise
 from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from .runs import change_between_frames, starts_of_runs
+from .runs import breaks_in_time, change_between_frames, starts_of_runs
 
 __all__ = ["Measured", "blocks_of_frames", "correlation_length", "frame_digests", "join_copies"]
 
@@ -24,8 +25,7 @@ CLOSE_PS = 0.1
 #: Shortest time of a stretch, ps, by which its frames can be told to be independent sooner.
 TELLING_PS = 1.0
 
-#: Times the usual time between frames that is a leap, and share of a cell vector that is a jump: another run begins.
-LEAP = 10.0
+#: Share of a cell vector that is a jump: another run begins.
 CELL_JUMP = 0.05
 
 #: Most atoms of a frame that are followed, and most frames of a segment: enough for two digits.
@@ -57,34 +57,37 @@ def blocks_of_frames(
     descriptor rows (n_atoms, width) in the order of its atoms, and its time in ps, if it is known (else NaN), and cell
     (3, 3), Å.
 
-    A stretch of frames of one kind ends where time goes back or leaps, or the cell changes by a twentieth. It is cut
-    into runs where the rows tell that another run begins (`starts_of_runs`), and each of these runs has its own
-    correlation length. Where nothing is cut, the stretches of a kind in a file have one length together; a kind without
-    a stretch long enough has that of its file. Frames of unknown correlation are blocks of
-    their own, unless they are less than 0.1 ps apart; a stretch shorter than 1 ps is too short to tell that its frames
-    are independent sooner than that.
+    A stretch of frames of one kind ends where time goes back, leaps or begins to go in other steps (`breaks_in_time`),
+    or the cell changes by a twentieth. It is cut into runs where the rows tell that another run begins
+    (`starts_of_runs`), and each of these runs has its own correlation length. Where nothing is cut, the stretches of a
+    kind in a file, of steps of one power of ten, have one length together; a kind without a stretch long enough has
+    that of its file. Frames of unknown correlation are blocks of their own, unless they are less than 0.1 ps apart, of
+    whatever kind they are; a stretch shorter than 1 ps is too short to tell that its frames are independent sooner.
 
     Returns the block of each frame, counted from 0, and what was measured, in the order of the frames.
     """
     times = np.full(len(kinds), np.nan) if times_ps is None else np.asarray(times_ps, dtype=np.float64)
-    breaks = _breaks(times)
+    jumps = np.zeros(len(kinds), bool)
     if cells is not None:
-        breaks |= _cell_jumps(np.asarray(cells, dtype=np.float64).reshape(-1, 3, 3))
-    starts = [i for i in range(len(kinds)) if i == 0 or kinds[i] != kinds[i - 1] or breaks[i]]
+        jumps = _cell_jumps(np.asarray(cells, dtype=np.float64).reshape(-1, 3, 3))
+    breaks = jumps | np.array([i == 0 or kinds[i] != kinds[i - 1] for i in range(len(kinds))], dtype=bool)
+    for a, b in pairwise([*np.flatnonzero(breaks).tolist(), len(kinds)]):
+        breaks[a:b] |= breaks_in_time(times[a:b])
+    starts = np.flatnonzero(breaks).tolist()
     stops = [*starts, len(kinds)][1:]
     followed = [rows[:: max(1, math.ceil(len(rows) / FOLLOWED_ATOMS))] for rows in frame_rows]
     runs: list[tuple[int, int, Any]] = []  # first frame, the next after the last, what has one length
     for a, b in zip(starts, stops, strict=True):
         inner = starts_of_runs(change_between_frames(followed[a:b]))
         ends = [*inner, b - a][1:]
-        shared = (files[a], kinds[a])
+        shared = (files[a], kinds[a], _order_of_step(times[a:b]))
         runs += [(a + i, a + j, shared if len(inner) == 1 else a + i) for i, j in zip(inner, ends, strict=True)]
     of_kind = _lengths(runs, followed)
     of_file = _lengths([(a, b, files[a]) for a, b, _ in runs], followed)
     groups = np.empty(len(kinds), np.int64)
     n_groups, measured = 0, list[Measured]()
-    for a, b, key in runs:
-        length = of_kind.get(key, of_file.get(files[a]))
+    lengths = [of_kind.get(key, of_file.get(files[a])) for a, _, key in runs]
+    for a, b, length in _with_close_ones([(a, b) for a, b, _ in runs], lengths, times, jumps, files):
         blocks = _blocks(b - a, length, times[a:b])
         groups[a:b] = n_groups + blocks
         n_groups += int(blocks[-1]) + 1
@@ -93,11 +96,29 @@ def blocks_of_frames(
     return groups, measured
 
 
-def _breaks(times_ps: NDArray[np.float64]) -> NDArray[np.bool_]:
-    """(n,) whether the time of a frame is before that of the last one, or ten times as far from it as is usual."""
-    steps = np.diff(times_ps, prepend=np.nan)
-    usual = np.median(steps[steps > 0]) if (steps > 0).any() else np.inf
-    return (steps < 0) | (steps > LEAP * usual)
+def _order_of_step(times_ps: NDArray[np.float64]) -> int | None:
+    """Power of ten of the time between frames; None: unknown. Lengths in frames of other steps say nothing."""
+    steps = np.diff(times_ps)
+    steps = steps[steps > 0]
+    return round(math.log10(float(np.median(steps)))) if len(steps) else None
+
+
+def _with_close_ones(
+    runs: Sequence[tuple[int, int]],
+    lengths: Sequence[int | None],
+    times_ps: NDArray[np.float64],
+    jumps: NDArray[np.bool_],
+    files: Sequence[int],
+) -> list[tuple[int, int, int | None]]:
+    """Runs with their lengths, those of unknown length in one where they follow each other by less than 0.1 ps."""
+    found: list[tuple[int, int, int | None]] = []
+    for (a, b), length in zip(runs, lengths, strict=True):
+        is_close = a > 0 and files[a] == files[a - 1] and not jumps[a] and 0 < times_ps[a] - times_ps[a - 1] < CLOSE_PS
+        if found and length is None and found[-1][2] is None and is_close:
+            found[-1] = found[-1][0], b, None
+        else:
+            found.append((a, b, length))
+    return found
 
 
 def _cell_jumps(cells: NDArray[np.float64]) -> NDArray[np.bool_]:

@@ -77,7 +77,7 @@ class Reference(KnownRows):
         groups
             Which frames count as independent when a level is set. None: contiguous blocks per file of two correlation
             times, measured. "frame": every frame. "file": every file. Any other text: the key of `atoms.info` that
-            holds the label. A sequence: one label per frame.
+            holds the label. A sequence: one label per frame. Labels that read alike, 1 and "1", are one.
         types
             Element of each LAMMPS atom type, ("Cu", "Zr") say, for dumps that do not name elements.
         threads

@@ -1,4 +1,4 @@
-"""Where one run of a file ends and the next begins, as far as the frames themselves tell."""
+"""Where one run of a file ends and the next begins, as far as the frames themselves, and their times, tell."""
 
 import math
 from collections.abc import Sequence
@@ -7,7 +7,7 @@ from itertools import pairwise
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["change_between_frames", "starts_of_runs"]
+__all__ = ["breaks_in_time", "change_between_frames", "starts_of_runs", "told_labels"]
 
 #: Fewest frames between two such places: of fewer nothing can be said of how they are correlated.
 FEWEST = 16
@@ -23,6 +23,80 @@ ERRORS = 8.0
 #: deviations of the latter that this must be worth.
 JUMP = math.log(2.5)
 DEVIATIONS = 5.0
+
+#: Times the usual time between frames that is a leap, and ratio of the usual times of two runs: another run begins.
+LEAP = 10.0
+
+#: Steps before and after one by which it is told what is usual there, and those by which two runs are told apart. Of
+#: frames that were drawn from a run at random three in a thousand then seem to begin another one.
+BESIDE, FEW_STEPS = 9, 12
+
+
+def told_labels(files: Sequence[int], labels: Sequence[str | None]) -> list[str | None]:
+    """The label of each frame, (n,), as far as labels tell which frames may follow each other in time.
+
+    A label that a frame lacks, or that is of one frame alone between others, tells nothing: the frame has the label of
+    those before it in its file, or of those after it.
+    """
+    told: list[str | None] = [None] * len(labels)
+    known = [i for i, label in enumerate(labels) if label is not None]
+    for at, i in enumerate(known):
+        beside = [j for j in (*known[max(at - 1, 0) : at], *known[at + 1 : at + 2]) if files[j] == files[i]]
+        if any(labels[j] == labels[i] for j in beside):
+            told[i] = labels[i]
+    for order in (range(1, len(told)), range(len(told) - 2, -1, -1)):
+        for i in order:
+            before = i - order.step
+            if told[i] is None and files[i] == files[before]:
+                told[i] = told[before]
+    return told
+
+
+def breaks_in_time(times_ps: NDArray[np.float64]) -> NDArray[np.bool_]:
+    """(n,) whether another run begins with a frame, by the times of frames that may follow each other, NaN: unknown.
+
+    Where time goes back; where a step is more than ten times as long as is usual for the nine steps before it and for
+    the nine after it; and where the usual step of twelve is ten times that of the next twelve, or a tenth of it. The
+    frame between a short and a long step goes with the short one.
+    """
+    steps = np.diff(times_ps, prepend=np.nan)
+    breaks: NDArray[np.bool_] = steps < 0
+    starts = [0, *np.flatnonzero(breaks).tolist(), len(steps)]
+    for a, b in pairwise(starts):
+        frames = a + 1 + np.flatnonzero(steps[a + 1 : b] > 0)  # the frame after each step
+        logs = np.log(steps[frames])
+        breaks[frames[_leaps(logs)]] = True
+        for j in _changes_of_step(logs):  # between the steps j and j + 1
+            breaks[frames[j + 1] if logs[j + 1] > logs[j] else frames[j]] = True
+    return breaks
+
+
+def _leaps(logs: NDArray[np.float64]) -> list[int]:
+    """Which steps, of which these are the logs, are leaps."""
+    sides = [_usual(logs, BESIDE, 1, shift) for shift in (0, 1)]
+    usual = np.fmax(*sides)  # of a step without any on one side, what is usual on the other
+    return np.flatnonzero(logs > usual + math.log(LEAP)).tolist()
+
+
+def _changes_of_step(logs: NDArray[np.float64]) -> list[int]:
+    """Steps, of which these are the logs, after which another step is usual."""
+    if len(logs) < FEW_STEPS:
+        return []
+    before, after = _usual(logs, FEW_STEPS, FEW_STEPS, 0)[1:], _usual(logs, FEW_STEPS, FEW_STEPS, 1)[:-1]
+    is_other = np.abs(after - before) > math.log(LEAP)
+    ratios = np.where(is_other, np.abs(np.diff(logs)), -1.0)
+    ends = np.flatnonzero(np.diff(is_other, prepend=False, append=False)).reshape(-1, 2)
+    return [int(a + np.argmax(ratios[a:b])) for a, b in ends]
+
+
+def _usual(logs: NDArray[np.float64], most: int, fewest: int, shift: int) -> NDArray[np.float64]:
+    """(n,) lower median of up to so many values before each (shift 0) or after it (1); NaN of fewer than `fewest`."""
+    padded = np.concatenate([np.full(most, np.nan), logs, np.full(most, np.nan)])
+    windows = np.sort(np.lib.stride_tricks.sliding_window_view(padded, most), axis=1)  # NaN comes last
+    chosen = windows[most + 1 : most + 1 + len(logs)] if shift else windows[: len(logs)]
+    counts = np.isfinite(chosen).sum(axis=1)
+    medians: NDArray[np.float64] = chosen[np.arange(len(logs)), np.maximum(counts - 1, 0) // 2]
+    return np.where(counts >= fewest, medians, np.nan)
 
 
 def change_between_frames(frame_rows: Sequence[NDArray[np.float64]]) -> NDArray[np.float64]:

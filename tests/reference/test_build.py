@@ -12,7 +12,7 @@ from references import Given, H, carrying
 from references import rattled_cells as copper
 from systems import alloys
 
-from quests_md import Reference
+from quests_md import Reference, calibrate
 from quests_md.errors import FrameError
 
 
@@ -289,12 +289,66 @@ def test_groups_unasked_are_blocks_where_frames_follow_each_other_slowly():
     assert parted[59] < parted[60] == parted[62] < parted[63]  # one piece of the file, shorter than a block
 
 
+@pytest.mark.parametrize("label", [lambda i: None if i % 2 else "md", lambda i: f"md_{i}"])
+def test_labels_that_tell_nothing_do_not_make_frames_independent(label):
+    """A label in every other frame, or another in each, made 160 groups of 160 frames 0.02 ps apart."""
+    rng = np.random.default_rng(0)
+    displacement, frames = 0.08 * rng.normal(size=(16, 3)), []
+    for i in range(80):
+        displacement = 0.8 * displacement + 0.6 * 0.08 * rng.normal(size=(16, 3))
+        atoms = bulk("Cu", cubic=True) * (2, 2, 1)
+        atoms.positions += displacement
+        atoms.info["time_ps"] = 0.02 * i
+        frames.append(atoms)
+    without = groups_of(frames, None)[0]
+    assert len(set(without)) < 20
+    for i, atoms in enumerate(frames):
+        atoms.info |= {} if label(i) is None else {"config_type": label(i)}
+    assert groups_of(frames, None)[0] == without
+
+
 def test_a_label_splits_segments_of_any_type():
     frames = copper(20)
     for i, atoms in enumerate(frames):
         atoms.info["config_type"] = np.array([1, 2]) if i < 10 else "liquid"
     groups, _ = groups_of(frames, None)
     assert not set(groups[:10]) & set(groups[10:])
+
+
+def test_labels_that_read_alike_are_one_in_any_form():
+    labels = [1, "1", 1.0, np.int64(1), np.float32(1), True, "True", np.bool_(True), 1.5, "1.5", (1, "a"), [1.0, "a"]]
+    expected = [0, 0, 0, 0, 0, 1, 1, 1, 2, 2, 3, 3]
+    frames = copper(12)
+    assert groups_of(frames, labels)[0] == expected
+    for atoms, label in zip(frames, labels, strict=True):
+        atoms.info["g"] = label
+    assert groups_of(frames, "g")[0] == expected
+    reference = Reference.from_frames(frames, bandwidth=H, groups="frame")
+    assert calibrate(reference, groups=labels).origin.frame_groups.tolist() == expected
+    assert groups_of(frames[:4], [[1]] * 2 + [[2]] * 2)[0] == [0, 0, 1, 1]
+    assert groups_of(frames[:4], np.array([[1, 2], [1, 2], [1, 3], [1, 2]]))[0] == [0, 0, 1, 0]
+
+
+@pytest.mark.parametrize(
+    "label", [None, math.nan, np.nan, {"a": 1}, {1}, b"x", object(), [1, None], np.array([np.nan])]
+)
+def test_labels_that_are_missing_or_none_are_refused(label):
+    frames = copper(3)
+    with pytest.raises(ValueError, match="groups: frame 1: expected a label, a text or a number, got"):
+        Reference.from_frames(frames, bandwidth=H, groups=["a", label, "b"])
+    with pytest.raises(ValueError, match="groups: frame 1: expected a label"):
+        calibrate(Reference.from_frames(frames, bandwidth=H, groups="frame"), groups=["a", label, "b"])
+    for atoms in frames:
+        atoms.info["g"] = "a"
+    frames[2].info["g"] = label
+    with pytest.raises(ValueError, match=r"groups: memory, frame 2: info\['g'\]: expected a label"):
+        Reference.from_frames(frames, bandwidth=H, groups="g")
+
+
+@pytest.mark.parametrize("groups", [{"a": 1}, {1, 2, 3}, b"abc", 3])
+def test_what_has_no_order_is_no_list_of_labels(groups):
+    with pytest.raises(ValueError, match="groups: expected a text or one label per frame"):
+        Reference.from_frames(copper(3), bandwidth=H, groups=groups)
 
 
 def test_labels_stay_with_their_frames_when_others_are_left_out():

@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 
 from quests_md import Descriptor
 from quests_md.reference.groups import SHORTEST, blocks_of_frames, correlation_length, join_copies
+from quests_md.reference.runs import breaks_in_time, told_labels
 
 
 def ar1(n_frames, phi, n_atoms=20, width=5, seed=0):
@@ -185,6 +186,79 @@ def test_another_run_begins_where_time_goes_back_or_the_cell_jumps():
     cells = [np.eye(3) * (10.0 if i < 10 else 11.0) for i in range(20)]
     groups, _ = blocks_of_frames([0] * 20, [0] * 20, rows, None, cells)
     assert groups[9] != groups[10]
+
+
+def test_a_slow_run_beside_a_fast_one_is_no_series_of_leaps():
+    """By the usual step of all files together every frame of the slow run was a group."""
+    fast, slow = list(ar1(400, 0.0)), list(ar1(200, 0.9, seed=1))
+    of_fast, of_slow = 0.05 * np.arange(400), 1.0 * np.arange(200)
+    alone = len(set(blocks_of_frames([0] * 200, [0] * 200, slow, of_slow)[0]))
+    assert 5 <= alone <= 16
+    for second in (0, 1):  # one file after the other, in one file or two
+        kinds, times = [0] * 400 + [second] * 200, np.concatenate([of_fast, of_slow])
+        groups, _ = blocks_of_frames(kinds, kinds, [*fast, *slow], times)
+        assert len(set(groups[400:])) == alone
+        assert not set(groups[:400]) & set(groups[400:])
+    # in one file, time goes on
+    for first, then, t1, t2 in ((fast, slow, of_fast, of_slow), (slow, fast, of_slow, of_fast)):
+        times = np.concatenate([t1, t1[-1] + t2[1] + t2])
+        groups, _ = blocks_of_frames([0] * 600, [0] * 600, [*first, *then], times)
+        of_the_slow = groups[400:] if then is slow else groups[:200]
+        assert abs(len(set(of_the_slow)) - alone) <= 1
+
+
+@pytest.mark.parametrize(
+    ("steps", "starts"),
+    [
+        ([1] * 10 + [50] + [1] * 10, [0, 11]),  # a leap
+        ([1] * 10 + [50, 50] + [1] * 10, [0, 11, 12]),
+        ([1] * 10 + [9] + [1] * 10, [0]),
+        ([0.01, 5] * 6, [0, *range(2, 13, 2)]),  # pairs, of any number
+        ([0.01, 5] * 6 + [0.01], [0, *range(2, 13, 2)]),
+        ([1] * 15 + [30] * 20, [0, 16]),  # another step: the frame between goes with the short one
+        ([30] * 15 + [1] * 20, [0, 15]),
+        ([1] * 15 + [30] * 15 + [900] * 15, [0, 16, 31]),
+        ([1] * 5 + [-3] + [1] * 5, [0, 6]),
+        ([1] * 3 + [0] * 5 + [1] * 3, [0]),
+        ([1] * 5 + [np.nan] * 2 + [1] * 5, [0]),
+        ([1.1**i for i in range(60)], [0]),
+        ([0] * 5, [0]),
+        ([], [0]),
+    ],
+)
+def test_breaks_in_time(steps, starts):
+    times = np.cumsum([0.0, *steps])
+    assert [0, *np.flatnonzero(breaks_in_time(times))] == starts
+
+
+def test_frames_that_were_chosen_at_random_from_a_run_stay_one_run():
+    rng = np.random.default_rng(0)
+    n_breaks = sum(breaks_in_time(np.sort(rng.uniform(0, 1000, 300))).sum() for _ in range(50))
+    assert n_breaks < 0.004 * 50 * 300  # three leaps in a thousand, and hardly another step
+
+
+def test_labels_that_are_missing_or_single_tell_nothing():
+    a, b = "a", "b"
+    assert told_labels([0] * 6, [None, a, None, a, None, a]) == [a] * 6
+    assert told_labels([0] * 4, ["1", "2", "3", "4"]) == [None] * 4
+    assert told_labels([0] * 4, [None] * 4) == [None] * 4
+    assert told_labels([0] * 7, [a, a, None, b, b, None, None]) == [a, a, a, b, b, b, b]
+    assert told_labels([0] * 5, [a, a, b, a, a]) == [a] * 5
+    assert told_labels([0] * 4, [a, b, a, b]) == [None] * 4
+    assert told_labels([0, 0, 1, 1, 1], [a, a, None, b, b]) == [a, a, b, b, b]
+    assert told_labels([0, 0, 1], [a, a, a]) == [a, a, None]
+    assert told_labels([], []) == []
+
+
+def test_frames_close_in_time_are_one_group_whatever_they_are():
+    """Atoms in another order, or one more or less, in every frame: all frames were independent."""
+    rows, kinds = list(ar1(20, 0.0)), list(range(20))
+    groups, measured = blocks_of_frames(kinds, [0] * 20, rows, 0.02 * np.arange(20))
+    assert np.bincount(groups).tolist() == [5] * 4
+    assert measured == []
+    assert len(set(blocks_of_frames(kinds, kinds, rows, 0.02 * np.arange(20))[0])) == 20  # of other files
+    assert len(set(blocks_of_frames(kinds, [0] * 20, rows, 0.2 * np.arange(20))[0])) == 20
+    assert len(set(blocks_of_frames(kinds, [0] * 20, rows)[0])) == 20
 
 
 def test_large_frames_are_followed_in_part_without_another_answer():
