@@ -37,7 +37,9 @@ __all__ = ["Findings", "FrameFindings", "LoggedFindings", "Peak"]
 MOST_ATOMS = 1000
 
 #: What an event says whose levels are of kind "none".
-NOT_PROMISED = "no rate of false alarms was promised: these levels are of kind none, from too few groups of frames"
+NOT_PROMISED = (
+    "no rate of false alarms was promised: these levels are of kind none, from too few groups of frames like this"
+)
 
 #: Atoms of an event whose environments are described.
 EXPLAINED = 3

@@ -2,6 +2,7 @@
 
 import json
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -12,6 +13,7 @@ from quests_md.calibration import kind_of
 
 PLAIN = ("dh_max", "tail_cluster", "dh_mean")
 NUMBERS = [29] * 32
+DATA = Path(__file__).parents[1] / "data" / "version-0.1.0"
 
 
 def cold(seed):
@@ -207,6 +209,33 @@ def test_nothing_is_promised_for_elements_that_were_added(base, statistics):
     gold_level = [level.value for level in new.frame_levels([79] * 32) if level.statistic == "dh_max"]
     assert len(gold_level) == 1
     assert gold_level[0] < 20  # the frames of gold scored up to 60
+
+
+def test_nothing_is_promised_for_elements_that_separate_frames_lack(base):
+    """What is true of added frames is true of any in the reference that set no level."""
+    both = base.extend([gold(i) for i in range(60)], groups="frame")
+    levels = calibrate(both, frames=[cold(300 + i) for i in range(40)], groups="frame", statistics=PLAIN)
+    assert kind_of(levels.alarm_levels(NUMBERS)) == "extrapolated"
+    assert {level.kind for level in levels.alarm_levels([79] * 32)} == {"none"}
+    assert "no frame that sets levels has Au" in levels.describe([79] * 32)
+
+
+def test_where_elements_are_not_told_apart_none_is_lacking(base):
+    blind = Reference.from_frames([cold(i) for i in range(50)], match="any", groups="frame")
+    levels = calibrate(blind, statistics=PLAIN).carried_to(blind.extend([gold(1)], groups="frame"))
+    assert kind_of(levels.alarm_levels([79] * 32)) == "extrapolated"
+
+
+def test_rows_that_a_merged_reference_lost_are_asked_for(base):
+    """Local scores had no level where the larger reference has no averaged rows."""
+    old = Reference.load(DATA / "copper.safetensors")
+    like_old = {"descriptor": old.descriptor, "bandwidth": old.bandwidth}
+    other = Reference.from_frames([cold(i) for i in range(50)], **like_old, groups="frame")
+    with pytest.warns(UserWarning, match="no averaged rows"):
+        merged = Reference.merge([other, old])
+    with pytest.raises(MismatchError, match="averaged rows"):
+        calibrate(other).carried_to(merged)
+    assert calibrate(other, statistics=PLAIN).carried_to(merged).fingerprint == merged.fingerprint
 
 
 def test_groups_of_few_kinds_set_no_carried_level(base):

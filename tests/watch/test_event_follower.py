@@ -258,5 +258,5 @@ def test_events_of_levels_without_a_promise_say_so(statistics):
             monitor.check(outside(50 + i), step=i)
         (event,) = monitor.events
     assert event.reason.endswith(
-        "no rate of false alarms was promised: these levels are of kind none, from too few groups of frames"
+        "no rate of false alarms was promised: these levels are of kind none, from too few groups of frames like this"
     )
