@@ -204,7 +204,7 @@ class Baseline:
         cusum = judged.cusum
         if len(judged.block) >= judged.per_block:
             score = judged.scale.score(judged.block)
-            if cusum.state != "in" and abs(score) <= cusum.shift / 2:
+            if cusum.state != "in" and judged.scale.is_usual(judged.block, cusum.shift / 2):
                 cusum.restart()  # the mean is back
             if cusum.update(score) == "in":
                 judged.scale.learn(judged.block)

@@ -42,7 +42,7 @@ class OwnCounts:
 
     References
     ----------
-    Nelson, J. Qual. Technol. 2, 64 (1970), doi:10.1080/00224065.1970.11980415.
+    Przyborowski, Wilenski, Biometrika 31, 313 (1940), doi:10.1093/biomet/31.3-4.313.
     """
 
     def __init__(self, total: float, n: float, per_block: float, dispersion: float = 1.0) -> None:
@@ -68,11 +68,12 @@ class OwnCounts:
 
     def score(self, roots: Sequence[float]) -> float:
         """The mean count of a block, given by the roots of its counts, as a nearly normal number, within +-38."""
-        count = self._mean(roots) * self.per_block
-        # half of the chance of this very count is put on either side
-        up = (self._as_large(count, self.per_block) + self._as_large(count + 1, self.per_block)) / 2
-        tail = max(min(up, 1 - up), sys.float_info.min)
-        return math.copysign(float(ndtri(tail)), 0.5 - up) if up == up else math.nan
+        return _as_score(sum(self._beyond(roots)) / 2)  # half of the chance of this very count is put on either side
+
+    def is_usual(self, roots: Sequence[float], limit: float) -> bool:
+        """Whether the mean count of a block is as near to the usual one, in scores, as whole numbers come to it."""
+        as_many, more = self._beyond(roots)
+        return _as_score(as_many) <= limit and _as_score(more) >= -limit
 
     def learn(self, roots: Sequence[float]) -> None:
         """Count a block among those seen."""
@@ -80,6 +81,11 @@ class OwnCounts:
         if math.isfinite(mean):
             self.total += mean * self.per_block / self.dispersion
             self.n += self.per_block
+
+    def _beyond(self, roots: Sequence[float]) -> tuple[float, float]:
+        """Chance that a block counts as many or more, and that it counts more by what comes at a time."""
+        count = self._mean(roots) * self.per_block
+        return self._as_large(count, self.per_block), self._as_large(count + self.dispersion, self.per_block)
 
     def _mean(self, roots: Sequence[float]) -> float:
         return float(np.mean([as_count(root) for root in roots]))
@@ -89,6 +95,14 @@ class OwnCounts:
         if count <= 0:
             return 1.0
         return float(betainc(count / self.dispersion, self.total + 1, checks / (self.n + checks)))
+
+
+def _as_score(chance: float) -> float:
+    """The normal number that is exceeded with this chance."""
+    if math.isnan(chance):
+        return math.nan
+    tail = max(min(chance, 1 - chance), sys.float_info.min)
+    return math.copysign(float(ndtri(tail)), 0.5 - chance)
 
 
 def _first(holds: Callable[[int], bool]) -> int:

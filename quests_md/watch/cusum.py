@@ -221,6 +221,10 @@ class OwnScale:
         tail = max(float(stdtr(self.freedom, -abs(t))), sys.float_info.min)
         return math.copysign(float(ndtri(tail)), t) if t == t else math.nan
 
+    def is_usual(self, values: Sequence[float], limit: float) -> bool:
+        """Whether the score is so small."""
+        return abs(self.score(values)) <= limit
+
     def learn(self, values: Sequence[float]) -> None:
         """Count the mean of new numbers among those seen, if it is finite."""
         value = float(np.mean(values))

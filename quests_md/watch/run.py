@@ -162,15 +162,18 @@ class Run:
             continue_host(host, place, self.last_check)
         self.resumed_at = place
 
+    def say_unfinished(self) -> None:
+        """Say at once that the run ends before its baseline is over, where it does."""
+        baseline, last = self.follower.baseline, self.last_check
+        unfinished = None if baseline is None or last is None else baseline.unfinished(last.time_ps)
+        if unfinished is not None:
+            self.log.warn(unfinished)
+
     def close(self) -> None:
         """Write the state of an open event, and what the checks have cost."""
         log = self.log
         events = self.follower.events_from(log.settled if log.is_behind else self.follower.settled)
         log.write(*(event.to_line() for event in events if event.is_open or log.is_behind))
-        baseline, last = self.follower.baseline, self.last_check
-        unfinished = None if baseline is None or last is None else baseline.unfinished(last.time_ps)
-        if unfinished is not None:
-            log.warn(unfinished)
         if self.n_checks:
             cost = self.cost.overhead(self.n_checks)
             log.note(
@@ -268,6 +271,7 @@ class Watch:
         """Wall time of the checks so far."""
         self._start_step = None if start_step is None else int(start_step)
         self._lock = threading.RLock()  # an action may close the monitor
+        self._is_closed = False
 
     @property
     def events(self) -> list[Event]:
@@ -364,8 +368,11 @@ class Watch:
         return text
 
     def close(self) -> None:
-        """Write the state of an open event and close the log."""
+        """Write the state of an open event and close the log; say what was not judged, without a log too."""
         with self._lock:
+            if self.run is not None and not self._is_closed:
+                self.run.say_unfinished()
+            self._is_closed = True
             if not self.log.is_open:
                 return
             try:
