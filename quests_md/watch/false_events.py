@@ -2,13 +2,16 @@
 
 import numpy as np
 
-__all__ = ["RAREST", "WINDOW", "checks_per_false_event", "most_visits", "visits_for"]
+__all__ = ["MOST_VISITING", "RAREST", "WINDOW", "checks_per_false_event", "most_visits", "visits_for"]
 
 #: Checks within which visits are counted by default.
 WINDOW = 20
 
 #: Fewest visits of a default: levels are estimates, and a few visits come about by chance more often than they promise.
 FEWEST_VISITS = 3
+
+#: Rate of checks out at which visits are most frequent: a promise of more is kept by that rate as well.
+MOST_VISITING = 0.5
 
 #: Rate of false events by visits, per check, that a default keeps below: one in 100 000 checks.
 RAREST = 1e-5
@@ -68,8 +71,10 @@ def checks_per_false_event(
 def visits_for(rate: float, window: int = WINDOW) -> int | None:
     """Fewest visits within a window that chance alone makes once in 100 000 independent checks, or less often.
 
-    None: there are none, since chance makes as many as a window can hold.
+    `rate` is the largest share of checks that chance puts out. None: there are none, since chance makes as many as a
+    window can hold.
     """
+    rate = min(rate, MOST_VISITING)
     for visits in range(FEWEST_VISITS, most_visits(window) + 1):
         if checks_per_false_event(rate, visits=visits, window=window) >= 1 / RAREST:
             return visits

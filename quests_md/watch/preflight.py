@@ -18,7 +18,7 @@ from quests_md.records import Check
 from quests_md.reference import chemistry_advice
 
 from .baseline import Baseline
-from .false_events import checks_per_false_event
+from .false_events import MOST_VISITING, checks_per_false_event
 from .trigger import Trigger
 
 __all__ = ["preflight_text", "warm_up"]
@@ -152,7 +152,7 @@ def _events_text(trigger: Trigger, rate: float | None) -> str:
             "in a row": checks_per_false_event(rate, patience=trigger.patience, again=again),
             "by visits": np.inf
             if visits is None
-            else checks_per_false_event(rate, visits=visits, window=window, again=again),
+            else checks_per_false_event(min(rate, MOST_VISITING), visits=visits, window=window, again=again),
         }
         return ", ".join(f"{name} {_rounded(n)}" for name, n in said.items() if np.isfinite(n))
 

@@ -67,6 +67,8 @@ def test_defaults_follow_the_rate():
         assert checks_per_false_event(rate, visits=visits) >= 1 / RAREST
         assert visits == 3 or checks_per_false_event(rate, visits=visits - 1) < 1 / RAREST
     assert visits_for(0.3, window=6) is None
+    # checks that are out nearly always make few visits, but the promise of a rate is one of at most that rate
+    assert visits_for(0.9) == visits_for(0.6) == visits_for(0.5)
     assert checks_per_false_event(0.01) == math.inf
 
 
