@@ -3,6 +3,7 @@
 from .advice import bandwidth_advice
 from .calibrating import DEFAULT_STATISTICS, calibrate
 from .calibration import Calibration
+from .colder import Colder, usual_dh
 from .detection_power import Power, power, sight
 from .error_calibration import ErrorCalibration, calibrate_errors
 from .file import SCHEMA
@@ -31,6 +32,7 @@ __all__ = [
     "STATISTICS",
     "TAIL_SHARE",
     "Calibration",
+    "Colder",
     "ErrorCalibration",
     "ExpectedErrors",
     "FrameNumbers",
@@ -53,4 +55,5 @@ __all__ = [
     "rate_of_checks",
     "sample",
     "sight",
+    "usual_dh",
 ]

@@ -43,6 +43,7 @@ from quests_md.errors import FrameError, UnsuitableFrameError
 from quests_md.records import CHECK_FIELDS, Check
 from quests_md.reference import Reference, require_equal_settings
 
+from .colder import ColderCopies
 from .judged import Judged, Opinion, called_off, opinion_of, with_excesses
 from .modes import (
     Environments,
@@ -77,6 +78,7 @@ class _Cache:
     """What is made once of a reference, and the levels of the last kind of frame with what they are for."""
 
     pair_distances: PairDistances
+    colder: ColderCopies
     sketch: Reference | None = None
     scorer: LocalScorer | None = None
     levels: tuple[tuple[Any, ...], tuple[Level, ...]] | None = None
@@ -139,7 +141,7 @@ class Judge:
         self.threads = threads
         self.confirm = confirm
         self.not_confirmed = frozenset(not_confirmed)
-        self._cache = _Cache(reference.pair_distances())
+        self._cache = _Cache(reference.pair_distances(), ColderCopies(reference, calibration))
 
     @property
     def margin(self) -> float:
@@ -220,7 +222,7 @@ class Judge:
         try:
             if len(atoms) == 0:
                 raise FrameError("empty frame: it has no atoms")
-            self._require_centers(atoms.numbers)
+            _require_centers(self.reference, atoms.numbers)
             if not isinstance(self.reference.descriptor, Descriptor):
                 wrapped_positions(atoms)  # a descriptor of one's own may not look
             rows, of_neighbourhoods = self._describe(seen)
@@ -246,8 +248,7 @@ class Judge:
             averaged=of_neighbourhoods if is_all or of_neighbourhoods is None else of_neighbourhoods[centers],
         )
         found = self._evaluate(environments, self.mode(len(atoms)))
-        excess = excess_of_atoms(found, self.calibration, levels)
-        above = ~(excess <= 0)
+        dh, local = found.dh, found.local
         # those with a field of their own are told as well: all of them where one is in use, else those that cost little
         in_use = self.calibration.statistics
         dear = () if self.calibration.is_plain else DEAR
@@ -259,6 +260,11 @@ class Judge:
         judged = dict.fromkeys((*in_use, *(["dh_max"] if check.n_unknown else [])))
         excesses = {name: STATISTICS[name].excess(found, values[name], levels, self.release) for name in judged}
         explosion = crowded.impossible or facts.not_finite
+        # what the reference holds in motion is not strange at rest; values stay as they are
+        beside = self._cache.colder.judge(found, environments, excesses, levels, self.release, self.threads)
+        found, excesses = beside.found, dict(beside.excesses)
+        excess = excess_of_atoms(found, self.calibration, levels)
+        above = ~(excess <= 0)
         # a second judge may call alarms off, but not those of explosions and unknown elements
         opinion = Opinion()
         doubted = {name: value for name, value in excesses.items() if name not in self.not_confirmed}
@@ -292,11 +298,12 @@ class Judge:
             phase_clusters=clusters,
             explosion=explosion,
             confirm_excess=opinion.excess,
+            n_colder=beside.n_colder,
             further={name: value for name, value in further.items() if value is not None},
             elapsed_us=(time.perf_counter() - start) * 1e6,
-            delta_entropy=_of_all(centers, found.dh, len(atoms), math.nan),
+            delta_entropy=_of_all(centers, dh, len(atoms), math.nan),
             above=_of_all(centers, above, len(atoms), False),
-            local_score=None if found.local is None else _of_all(centers, found.local, len(atoms), math.nan),
+            local_score=None if local is None else _of_all(centers, local, len(atoms), math.nan),
         )
         return Judged(
             check,
@@ -316,14 +323,10 @@ class Judge:
 
     def require_suitable(self, atoms: Atoms) -> None:
         """Raise UnsuitableFrameError if the reference is not for frames of these elements."""
-        self._require_centers(atoms.numbers)
+        _require_centers(self.reference, atoms.numbers)
         descriptor = inner_descriptor(self.reference.descriptor)
         if descriptor is not None:
             descriptor.require_elements(atoms.numbers)
-
-    def _require_centers(self, numbers: NDArray[np.int64]) -> None:
-        if len(numbers) and not self.reference.is_center(numbers).any():
-            raise UnsuitableFrameError("the frame has no atom of the elements that are centers of environments")
 
     def frame_levels(self, numbers: NDArray[np.int64], mode: Mode | None = None) -> tuple[Level, ...]:
         """The levels for a frame of these centers."""
@@ -381,6 +384,11 @@ class Judge:
         if cache.scorer is None:
             cache.scorer = LocalScorer(self.reference, landmarks)
         return with_local_scores(found, these, cache.scorer, landmarks.tail_level, self.threads)
+
+
+def _require_centers(reference: Reference, numbers: NDArray[np.int64]) -> None:
+    if len(numbers) and not reference.is_center(numbers).any():
+        raise UnsuitableFrameError("the frame has no atom of the elements that are centers of environments")
 
 
 def _worst(found: FrameNumbers, excess: NDArray[np.float64]) -> int | None:

@@ -88,6 +88,7 @@ class Log:
     phase_clusters: dict[str, NDArray[np.int64]]
     explosion: NDArray[np.str_]
     confirm_excess: NDArray[np.float64]
+    n_colder: NDArray[np.float64]
     further: dict[str, NDArray[np.float64]]
     state: NDArray[np.str_]
     digest: NDArray[np.str_]

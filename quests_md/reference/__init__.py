@@ -1,6 +1,7 @@
 """What is known: the environments of a training set, built, saved, merged and asked."""
 
 from .advice import chemistry_advice
+from .colder import colder_copies
 from .file import shortened
 from .held_out import near_largest, whole_groups
 from .labels import label_list
@@ -15,6 +16,7 @@ __all__ = [
     "Reference",
     "built_like",
     "chemistry_advice",
+    "colder_copies",
     "copies_of",
     "frames_also_in",
     "frames_of_ancestors",
