@@ -43,29 +43,33 @@ class ColderCopies:
         release: float,
         threads: int | None,
     ) -> BesideColder:
-        """The numbers of a frame where each environment counts as what it is beside the reference or beside the copies.
+        """The frame judged once more, with the colder copies in the place of the reference.
 
-        The lower of the two local scores counts, but not as less than usual, 0. DH of environments that are like those
-        of the copies counts as usual, where it is larger.
+        An alarm stands if the frame has it beside both. Local scores are then those beside the copies; dH counts as
+        usual for environments that are like those of the copies, whether larger or smaller. All environments are
+        judged so: to take the lower of two scores of each would lower the mean of a frame that is in the reference.
         """
         if not any(value > 0 for value in excesses.values()) or (colder := self._copies(threads)) is None:
             return BesideColder(found, excesses)
-        calibration, before, after = self._calibration, np.zeros(len(found.dh), bool), np.zeros(len(found.dh), bool)
-        if calibration.is_plain:
-            before |= _strange(found)
-            found = _with_lower_dh(found, these, colder, usual_dh(calibration), threads)
-            after |= _strange(found)
-        if found.local is not None and calibration.landmarks is not None:
-            level = calibration.landmarks.tail_level
-            before |= ~(found.local <= level)
-            local = _lower_scores(found.local, these, colder, threads)
-            found = replace(found, local=local, local_tail=~(local <= level))
-            after |= ~(local <= level)
+        beside, before, after = found, np.zeros(len(found.dh), bool), np.zeros(len(found.dh), bool)
+        if self._calibration.is_plain:
+            usual = usual_dh(self._calibration)
+            like = np.zeros(len(found.dh), dtype=bool)
+            like[these.known] = colder.has(these.rows[these.known], these.numbers[these.known], threads)
+            beside = _with_usual_dh(beside, these, like, usual)
+            before, after = before | _strange(found), after | _strange(beside)
+        if found.local is not None and self._calibration.landmarks is not None:
+            level = self._calibration.landmarks.tail_level
+            assert these.averaged is not None
+            local = colder.local_scores(these.averaged, these.numbers, threads)
+            local[~these.known] = np.nan
+            beside = replace(beside, local=local, local_tail=~(local <= level))
+            before, after = before | ~(found.local <= level), after | ~(local <= level)
         lower = {}
         for name, excess in excesses.items():
             statistic = STATISTICS[name]
-            lower[name] = min(excess, statistic.excess(found, statistic.of(found), levels, release))
-        return BesideColder(found, lower, int((before & ~after).sum()))
+            lower[name] = min(excess, statistic.excess(beside, statistic.of(beside), levels, release))
+        return BesideColder(_strange_beside_both(found, beside), lower, int((before & ~after).sum()))
 
     def _copies(self, threads: int | None) -> Colder | None:
         if not self._made:
@@ -81,28 +85,21 @@ def _strange(found: FrameNumbers) -> NDArray[np.bool_]:
     return above if found.tail is None else above | found.tail
 
 
-def _lower_scores(
-    scores: NDArray[np.float64], these: Environments, colder: Colder, threads: int | None
-) -> NDArray[np.float64]:
-    """(n,) local scores, lower where they are so beside the copies; 0 is usual."""
-    assert these.averaged is not None
-    asked, lower = np.flatnonzero(scores > 0), scores.copy()
-    beside = colder.local_scores(these.averaged[asked], these.numbers[asked], threads)
-    lower[asked] = np.fmin(scores[asked], np.maximum(beside, 0.0))
-    return lower
-
-
-def _with_lower_dh(
-    found: FrameNumbers, these: Environments, colder: Colder, usual: float, threads: int | None
-) -> FrameNumbers:
-    asked = np.flatnonzero(these.known & (_strange(found) | (found.dh > usual) | (found.averaged > usual)))
-    like = np.zeros(len(found.dh), dtype=bool)
-    like[asked] = colder.has(these.rows[asked], these.numbers[asked], threads)
-    lower = np.where(like, usual, np.inf)
+def _with_usual_dh(found: FrameNumbers, these: Environments, like: NDArray[np.bool_], usual: float) -> FrameNumbers:
     return replace(
         found,
-        dh=np.minimum(found.dh, lower),
-        averaged=np.minimum(found.averaged, lower),
-        excess=np.minimum(found.excess, lower - these.levels),
+        dh=np.where(like & ~np.isnan(found.dh), usual, found.dh),
+        averaged=np.where(like & ~np.isnan(found.averaged), usual, found.averaged),
+        excess=np.where(like, np.minimum(found.excess, usual - these.levels), found.excess),
         tail=None if found.tail is None else found.tail & ~like,
     )
+
+
+def _strange_beside_both(found: FrameNumbers, beside: FrameNumbers) -> FrameNumbers:
+    """The lower number of each environment, which tells where the frame is strange."""
+    both = replace(found, dh=np.fmin(found.dh, beside.dh), excess=np.fmin(found.excess, beside.excess))
+    if found.tail is not None and beside.tail is not None:
+        both = replace(both, tail=found.tail & beside.tail)
+    if found.local is None or beside.local is None or found.local_tail is None or beside.local_tail is None:
+        return both
+    return replace(both, local=np.fmin(found.local, beside.local), local_tail=found.local_tail & beside.local_tail)

@@ -18,6 +18,9 @@ __all__ = ["colder_copies"]
 #: and any atom; and the root mean square displacement from the mean structure (Lindemann, Phys. Z. 11, 609 (1910)).
 APART, ANY_APART, LINDEMANN = 0.25, 0.7, 0.15
 
+#: Shares of the median displacement of frames, and of the distance of nearest neighbours, below which a frame rests.
+AT_REST, LEAST_LINDEMANN = 0.3, 0.01
+
 #: Strain by which cells of frames of one structure may differ.
 STRAINED = 0.03
 
@@ -100,15 +103,26 @@ class _Structure:
 
     def is_solid(self, cells: list[Floats]) -> bool:
         """Whether the frames suffice for a mean, stay near it, and are many of those with these atoms, of `cells`."""
+        self.drop_frames_at_rest()
         n_like = len(cells) if self.is_free else sum(self.has_cell(cell) for cell in cells)
         if len(self.moved) < max(FEWEST_FRAMES, LEAST_SHARE * n_like):
             return False
         return self.amplitude() < LINDEMANN * self.limit
 
+    def drop_frames_at_rest(self) -> None:
+        """Leave out frames whose displacements are small beside those of most: they are no motion of the structure."""
+        amplitudes = self._amplitudes()
+        moving = amplitudes > max(AT_REST * float(np.median(amplitudes)), LEAST_LINDEMANN * self.limit)
+        self.moved = [moved for moved, kept in zip(self.moved, moving, strict=True) if kept]
+        self.cells = [cell for cell, kept in zip(self.cells, moving, strict=True) if kept]
+
     def amplitude(self) -> float:
         """Root mean square displacement of an atom from the mean structure, Å."""
+        return float(np.sqrt((self._amplitudes() ** 2).mean()))
+
+    def _amplitudes(self) -> Floats:
         moved = np.array(self.moved)
-        return float(np.sqrt((((moved - moved.mean(axis=0)) @ self._vectors) ** 2).sum(axis=2).mean()))
+        return np.asarray(np.sqrt((((moved - moved.mean(axis=0)) @ self._vectors) ** 2).sum(axis=2).mean(axis=1)))
 
     def copies(self, n: int, rng: np.random.Generator) -> Iterator[Atoms]:
         """So many colder copies: half with the displacements of frames, the rest at rest or moved at random."""
