@@ -2,11 +2,13 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from functools import cached_property
 
 import numpy as np
 from ase import Atoms
 from ase.geometry import complete_cell
 from numpy.typing import NDArray
+from scipy.spatial import cKDTree
 
 from quests_md.environments import Descriptor
 
@@ -33,6 +35,10 @@ LEAST_SHARE = 1 / 8
 #: Most frames that are looked at, taken evenly, and most structures that are kept of them.
 MOST_FRAMES, MOST_STRUCTURES = 1000, 24
 
+#: Most frames that are like no other yet, and so many atoms that are looked at first: what flows has a new structure
+#: every few frames.
+MOST_ALONE, SOME_ATOMS = 50, 8
+
 #: Environments that all copies together should have; fewest and most copies; fewest of each structure.
 ENVIRONMENTS, FEWEST_COPIES, MOST_COPIES, FEWEST_OF_EACH = 12_000, 40, 400, 12
 
@@ -46,8 +52,8 @@ LARGEST_RANDOM = 0.5
 #: A translation maps a structure upon itself if both differ by no more than so many times what is left of the motion.
 AS_LARGE = 2.0
 
-#: Translations that are tried, and squares of numbers of atoms that all of them together cost at most.
-MOST_TRANSLATIONS, MOST_PAIRS = 128, 3e7
+#: Most translations that are tried.
+MOST_TRANSLATIONS = 128
 
 #: Seed of these displacements.
 SEED = 0
@@ -55,7 +61,7 @@ SEED = 0
 Floats = NDArray[np.float64]
 
 
-@dataclass(slots=True, eq=False)
+@dataclass(eq=False)
 class _Structure:
     """Frames that are one structure in motion, as displacements from the first of them."""
 
@@ -68,25 +74,32 @@ class _Structure:
     """(n, 3) of each frame, from the places of the first."""
     cells: list[Floats] = field(default_factory=list)
 
-    def takes(self, atoms: Atoms) -> bool:
-        """Whether a frame is of this structure; then it is kept."""
-        cell = atoms.cell.array
+    def takes(self, places: Floats, cell: Floats) -> bool:
+        """Whether a frame is of this structure; then it is kept. `places` as those of the first frame."""
         if self.is_free:
-            moved, cell = _aligned(atoms.positions, self.places) - self.places, self.first.cell.array
+            moved, cell = _aligned(places, self.places) - self.places, self.first.cell.array
         else:
+            some = slice(None, None, max(1, len(places) // SOME_ATOMS))  # tells most other structures
+            if (_squares(self._moved(places[some], some) @ self._vectors) > (2 * ANY_APART * self.limit) ** 2).any():
+                return False
             if not self.has_cell(cell):
                 return False
-            moved = _fractional(atoms) - self.places
-            moved -= np.round(moved) * self.first.pbc
-            moved -= moved[0]  # an atom that does not jump, before the mean is taken
-            moved -= np.round(moved) * self.first.pbc
+            moved = self._moved(places, slice(None))
             moved -= moved.mean(axis=0)
-        distance2 = ((moved @ self._vectors) ** 2).sum(axis=1)
+        distance2 = _squares(moved @ self._vectors)
         if distance2.mean() > (APART * self.limit) ** 2 or distance2.max() > (ANY_APART * self.limit) ** 2:
             return False
         self.moved.append(moved)
         self.cells.append(cell)
         return True
+
+    def _moved(self, places: Floats, these: slice) -> Floats:
+        """Displacements from the first frame, without drift of the first of these atoms."""
+        moved = places - self.places[these]
+        moved -= np.round(moved) * self.first.pbc
+        moved -= moved[0]  # an atom that does not jump
+        moved -= np.round(moved) * self.first.pbc
+        return np.asarray(moved)
 
     def has_cell(self, cell: Floats) -> bool:
         """Whether frames with that cell may be of this structure."""
@@ -97,7 +110,7 @@ class _Structure:
     def is_free(self) -> bool:
         return not self.first.pbc.any()
 
-    @property
+    @cached_property
     def _vectors(self) -> Floats:
         return np.eye(3) if self.is_free else _full(self.first)
 
@@ -151,21 +164,22 @@ class _Structure:
         half = len(self.moved) // 2
         early, late = np.mean(self.moved[:half], axis=0), np.mean(self.moved[half:], axis=0)
         left = float(np.sqrt((((early - late) @ self._vectors / 2) ** 2).sum(axis=1).mean()))
-        places, numbers, pbc, n = self.places + mean_moved, self.first.numbers, self.first.pbc, len(self.first)
+        numbers, pbc = self.first.numbers, self.first.pbc
+        places = self.places + mean_moved
+        box = np.where(pbc, 1.0, 0.0)  # of fractional coordinates; 0: not periodic
+        inside = np.where(pbc, places % 1.0 % 1.0, places)
+        tree = cKDTree(inside, boxsize=box)
         rarest = min(np.unique(numbers), key=lambda z: int((numbers == z).sum()))
         others = np.flatnonzero(numbers == rarest)
-        most = int(np.clip(MOST_PAIRS / n**2, 1, MOST_TRANSLATIONS))
-        others = others[np.unique(np.linspace(0, len(others) - 1, min(most, len(others))).astype(int))]
+        others = others[np.unique(np.linspace(0, len(others) - 1, min(MOST_TRANSLATIONS, len(others))).astype(int))]
         total, count = np.zeros_like(places), 0
         for other in [] if self.is_free else others:
-            shifted = places + places[other] - places[others[0]]
-            vectors = places[None, :] - shifted[:, None]
-            vectors -= np.round(vectors) * pbc
-            distance2 = ((vectors @ self._vectors) ** 2).sum(axis=2)
-            match = distance2.argmin(axis=1)
-            if len(set(match.tolist())) < n or (numbers[match] != numbers).any():
+            shifted = inside + inside[other] - inside[others[0]]
+            match = tree.query(np.where(pbc, shifted % 1.0 % 1.0, shifted))[1]
+            if len(np.unique(match)) < len(match) or (numbers[match] != numbers).any():
                 continue
-            off = vectors[np.arange(n), match]
+            off = inside[match] - shifted
+            off -= np.round(off) * pbc
             off = off - off.mean(axis=0)
             if np.sqrt(((off @ self._vectors) ** 2).sum(axis=1).mean()) > AS_LARGE * np.sqrt(2) * left:
                 continue
@@ -207,13 +221,17 @@ def colder_copies(reference: Reference) -> list[Atoms]:
         kind = atoms.numbers.tobytes(), atoms.pbc.tobytes()
         known = structures.setdefault(kind, [])
         cells.setdefault(kind, []).append(atoms.cell.array)
-        if any(structure.takes(atoms) for structure in known):
+        places = _fractional(atoms) if atoms.pbc.any() else atoms.positions
+        if any(structure.takes(places, atoms.cell.array) for structure in known):
             continue
         seen = set(atoms.numbers.tolist())
         limit = min((d for (a, b), d in distances.items() if a in seen and b in seen), default=0.0)
-        new = _Structure(atoms, atoms.positions if not atoms.pbc.any() else _fractional(atoms), limit)
-        if new.takes(atoms):
+        new = _Structure(atoms, places, limit)
+        if new.takes(places, atoms.cell.array):
             known.append(new)
+        alone = [structure for structure in known if len(structure.moved) == 1]
+        if len(alone) > MOST_ALONE:
+            known.remove(alone[0])
     solid = [one for kind, of_atoms in structures.items() for one in of_atoms if one.is_solid(cells[kind])]
     solid = sorted(solid, key=lambda structure: -len(structure.moved))[:MOST_STRUCTURES]
     if not solid:
@@ -224,6 +242,10 @@ def colder_copies(reference: Reference) -> list[Atoms]:
     solid = solid[: max(n_copies // FEWEST_OF_EACH, 1)]
     each = n_copies // len(solid)
     return [copy for structure in solid for copy in structure.copies(each, rng)]
+
+
+def _squares(vectors: Floats) -> Floats:
+    return np.asarray(np.einsum("ij,ij->i", vectors, vectors))
 
 
 def _full(atoms: Atoms) -> Floats:
