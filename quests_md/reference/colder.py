@@ -32,8 +32,8 @@ FEWEST_FRAMES = 10
 #: Least share of the frames with the same atoms and cell: what diffuses is one structure for a short time only.
 LEAST_SHARE = 1 / 8
 
-#: Most frames that are looked at, taken evenly, and most structures that are kept of them.
-MOST_FRAMES, MOST_STRUCTURES = 1000, 24
+#: Most frames that are looked at, taken evenly; most structures that are kept of them, and most atoms of these.
+MOST_FRAMES, MOST_STRUCTURES, MOST_ATOMS = 1000, 24, 20_000
 
 #: Most frames that are like no other yet, and so many atoms that are looked at first: what flows has a new structure
 #: every few frames.
@@ -216,7 +216,7 @@ def colder_copies(reference: Reference) -> list[Atoms]:
     chosen = np.unique(np.linspace(0, reference.n_frames - 1, min(MOST_FRAMES, reference.n_frames)).astype(int))
     for index in chosen:
         atoms = reference.frame(int(index))
-        if len(atoms) < 2:
+        if not 2 <= len(atoms) <= MOST_ATOMS:
             continue
         kind = atoms.numbers.tobytes(), atoms.pbc.tobytes()
         known = structures.setdefault(kind, [])
