@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from quests_md.calibration import STATISTICS, Calibration, Colder, FrameNumbers, Level, usual_dh
+from quests_md.calibration import STATISTICS, Calibration, Colder, ErrorCalibration, FrameNumbers, Level, usual_dh
 from quests_md.reference import Reference
 
 from .modes import Environments
@@ -49,6 +49,8 @@ class ColderCopies:
         usual for environments that are like those of the copies, whether larger or smaller. All environments are
         judged so: to take the lower of two scores of each would lower the mean of a frame that is in the reference.
         """
+        if isinstance(self._calibration, ErrorCalibration):  # labels tell of errors at this dH, whatever it comes from
+            return BesideColder(found, excesses)
         if not any(value > 0 for value in excesses.values()) or (colder := self._copies(threads)) is None:
             return BesideColder(found, excesses)
         beside, before, after = found, np.zeros(len(found.dh), bool), np.zeros(len(found.dh), bool)
