@@ -1,4 +1,4 @@
-"""Order is not novelty, in eight materials: at rest they are in; strained, defective or as another phase they are out."""
+"""Order is not novelty, in eight materials: at rest they are in; strained, with a defect or as another phase, out."""
 
 import functools
 
