@@ -30,6 +30,7 @@ from .levels import (
     Per,
     kind_of,
     pooled,
+    without_groups,
 )
 from .origin import Origin
 from .statistics import STATISTICS, check_statistics, require_rows
@@ -211,9 +212,16 @@ class Calibration:
             for null in nulls
             if null.element is None or null.element in n_of
         ]
+        foreign = self._groups_of_others(n_of)
+        nulls = [without_groups(null, foreign) for null in nulls]
         if not nulls and (name == "dh_max" or STATISTICS[name].scale == "averaged"):  # then the level is a guess
             nulls = [NullScores(name, None, "above", "both", np.empty(0), np.empty(0, np.int64))]
         return nulls
+
+    def _groups_of_others(self, n_of: Mapping[str, int]) -> NDArray[np.int64]:
+        """Groups with an element that the frame does not have, as far as groups of elements are known."""
+        others = [null.groups for null in self.nulls if null.element not in (None, *n_of) and null.groups is not None]
+        return np.unique(np.concatenate(others)) if others else np.empty(0, np.int64)
 
     def alarm_levels(self, numbers: ArrayLike, checks: int | None = None, **options: Any) -> tuple[Level, ...]:
         """The levels of `frame_levels` that raise alarms."""

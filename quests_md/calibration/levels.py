@@ -32,6 +32,7 @@ __all__ = [
     "rate_of",
     "rate_of_checks",
     "sharing_of",
+    "without_groups",
 ]
 
 Kind = Literal["conformal", "extrapolated", "none"]
@@ -214,6 +215,16 @@ def pooled(null: NullScores, nulls: Sequence[NullScores]) -> NullScores:
     scores, sizes = (np.concatenate([getattr(other, name) for other in same]) for name in ("scores", "sizes"))
     order = np.argsort(scores, kind="stable")
     return replace(null, scores=scores[order], sizes=sizes[order], groups=None, is_pooled=len(scores) > 1)
+
+
+def without_groups(null: NullScores, left_out: NDArray[np.int64]) -> NullScores:
+    """The null distribution without some groups, if enough for the tail of a distribution are left; else all of it."""
+    if null.groups is None or not len(left_out):
+        return null
+    kept = ~np.isin(null.groups, left_out)
+    if kept.all() or kept.sum() < FEWEST_SCORES:
+        return null
+    return replace(null, scores=null.scores[kept], sizes=null.sizes[kept], groups=null.groups[kept])
 
 
 def kind_of(levels: Sequence[Level]) -> Kind:

@@ -7,7 +7,7 @@ from fractions import Fraction
 import numpy as np
 import pytest
 from scipy import stats
-from systems import null_of
+from systems import calibration_of, null_of
 
 from quests_md.calibration import NullScores, level_of
 from quests_md.calibration.levels import pooled
@@ -210,3 +210,31 @@ def test_an_element_without_groups_has_the_level_of_all_elements():
     assert found.scores.tolist() == [1.0, 2.0, 3.0, 7.0]
     assert found.sizes.tolist() == [32, 4, 32, 4]
     assert pooled(none, [none]) is none
+
+
+@pytest.mark.parametrize("n_quiet", [29, 30, 60])
+def test_groups_with_other_elements_set_no_levels_if_others_suffice(n_quiet):
+    """A slab and the same slab with an adsorbed O: frames of the slab alone are judged by the slab alone."""
+    rng = np.random.default_rng(0)
+    quiet, wild = np.sort(rng.normal(0, 1, n_quiet)), np.sort(rng.normal(20, 5, 20))
+    both = np.concatenate([quiet, wild])
+    groups, sizes = np.arange(n_quiet + 20), np.full(n_quiet + 20, 12)
+    nulls = [
+        NullScores("local_max", None, "above", "both", both, sizes, groups),
+        NullScores("dh_max", "Cu", "above", "both", both, sizes, groups),
+        NullScores("dh_max", "O", "above", "both", wild, sizes[:20], groups[n_quiet:]),
+    ]
+    calibration = calibration_of(*nulls, statistics=("local_max", "dh_max"))
+    alone = calibration_of(
+        NullScores("local_max", None, "above", "both", quiet, sizes[:n_quiet], groups[:n_quiet]),
+        NullScores("dh_max", "Cu", "above", "both", quiet, sizes[:n_quiet], groups[:n_quiet]),
+        statistics=("local_max", "dh_max"),
+    )
+    slab = calibration.frame_levels([29] * 12)
+    if n_quiet < FEWEST_SCORES:
+        assert {level.n_groups for level in slab} == {n_quiet + 20}
+    else:
+        assert slab == alone.frame_levels([29] * 12)
+    with_oxygen = calibration.frame_levels([29] * 12 + [8])
+    assert with_oxygen[0].n_groups == n_quiet + 20
+    assert with_oxygen[0].value > 20
