@@ -137,6 +137,11 @@ class Statistic:
         """Scores or levels of this statistic in its unit, for a frame of so many atoms."""
         return value * n_atoms if self.is_share else value
 
+    def in_words(self, value: float, n_atoms: float) -> str:
+        """A level in its unit for a frame of so many atoms: a count, which is beyond 8.2 as it is beyond 8, as 8."""
+        here = self.in_frame(value, n_atoms)
+        return f"{np.floor(round(here, 9)):.0f}" if self.unit == "atoms" else f"{here:.2f}"
+
     def excess(self, frame: FrameNumbers, value: float | None, levels: Iterable[Level], release: float) -> float:
         """How far this statistic of a frame is beyond its levels, the largest over them; above 0 the frame is out.
 

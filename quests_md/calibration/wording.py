@@ -110,18 +110,19 @@ def _level_line(level: Level, n_atoms: int, n_groups: int, unpromised: str | Non
     """One level for frames of `n_atoms` in a line, of so many groups; `unpromised`: why it is of kind none."""
     name = level.statistic + (f" of {level.element}" if level.element else "")
     statistic = STATISTICS[level.statistic]
-    value = statistic.in_frame(level.value, n_atoms)
-    text = f"{name} {'<=' if level.side == 'above' else '>='} {value:.2f} {statistic.unit}: "
+    value = statistic.in_words(level.value, n_atoms)
+    unit = "atom" if (statistic.unit, value) == ("atoms", "1") else statistic.unit
+    text = f"{name} {'<=' if level.side == 'above' else '>='} {value} {unit}: "
     if is_never_out(level, n_atoms):
-        text = f"{name}: never out, its level is {value:.2f} of {many(n_atoms, 'atom')}"
+        text = f"{name}: never out, its level is {value} of {many(n_atoms, 'atom')}"
         return text if level.weight else f"{text}; the others have its rate"
     groups = many_groups(level.n_groups)
     groups += "" if level.n_groups >= n_groups else f" of {n_groups} with fitting frames"
     if level.kind == "conformal":
         text += f"conformal, {groups}"
     elif level.kind == "extrapolated":
-        interval = level.interval and sorted(statistic.in_frame(value, n_atoms) for value in level.interval)
-        text += f"extrapolated from {groups}" + (f" to {interval[0]:.2f} ... {interval[1]:.2f}" if interval else "")
+        low, high = (statistic.in_words(end, n_atoms) for end in sorted(level.interval or (level.value,) * 2))
+        text += f"extrapolated from {groups}" + (f" to {low} ... {high}" if low != high else "")
     elif math.isinf(level.value):
         return f"{name}: not judged, no held-out frames of this size"
     elif unpromised is not None and level.n_groups >= 2:

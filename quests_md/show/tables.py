@@ -144,12 +144,14 @@ def power_rows(calibration: Calibration, found: Sequence[Power], atoms: int | No
     levels = calibration.alarm_levels(numbers)
     columns = [["alarm by", "level", "kind", "rate", *(entry.disturbance for entry in found)]]
     for level in levels:
-        value = STATISTICS[level.statistic].in_frame(level.value, len(numbers))
+        statistic = STATISTICS[level.statistic]
         name = level.statistic + (f" {level.element}" if level.element else "")
-        if not math.isfinite(value) or level.weight == 0:
+        if not math.isfinite(level.value) or level.weight == 0:
             columns.append([name, "not judged", "", "", *("" for _ in found)])
             continue
-        limit = f"{'>' if level.side == 'above' else '<'} {value:.2f} {STATISTICS[level.statistic].unit}"
+        limit = (
+            f"{'>' if level.side == 'above' else '<'} {statistic.in_words(level.value, len(numbers))} {statistic.unit}"
+        )
         shares = [f"{entry.shares[level.statistic]:.0%}" for entry in found]
         columns.append([name, limit, level.kind, f"{level.rate:.2g}", *shares])
     shares = [f"{entry.share:.0%}" for entry in found]

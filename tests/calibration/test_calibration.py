@@ -128,7 +128,7 @@ def test_describe_names_every_level_with_its_share():
         f"dh_max of Cu <= {levels[0].value:.2f} nats: conformal, 199 groups; at most 0.05",
         f"dh_mean <= {levels[1].value:.2f} nats: conformal, 199 groups; at most 0.025",
         f"dh_mean >= {levels[2].value:.2f} nats: conformal, 199 groups; at most 0.025",
-        f"n_tail <= {levels[3].value * 10:.2f} atoms: conformal, 199 groups; at most 0.05",
+        f"n_tail <= {math.floor(levels[3].value * 10)} atoms: conformal, 199 groups; at most 0.05",
         "frame_entropy: not judged, no held-out frames of this size",
         "-1.25 (Cu) nats",
         "from set by hand",
@@ -209,7 +209,7 @@ def test_a_count_that_no_frame_can_exceed_takes_no_share(of_whole_frames):
     assert found["local_cluster"].weight == 0
     assert rate_of(tuple(found.values())) == rate_of(tuple(expected.values()))
     said = of_whole_frames.describe(10)
-    assert "local_cluster: never out, its level is 10.00 of 10 atoms; the others have its rate" in said
+    assert "local_cluster: never out, its level is 10 of 10 atoms; the others have its rate" in said
 
 
 def test_the_same_count_is_judged_in_a_larger_frame(of_whole_frames):
@@ -221,7 +221,7 @@ def test_the_same_count_is_judged_in_a_larger_frame(of_whole_frames):
 
 def test_a_count_in_use_alone_says_that_it_is_never_out(of_whole_frames):
     alone = replace(of_whole_frames.with_statistics(("local_cluster",)), false_alarms=0.01)
-    assert alone.describe(10).splitlines()[1].endswith("never out, its level is 10.00 of 10 atoms")
+    assert alone.describe(10).splitlines()[1].endswith("never out, its level is 10 of 10 atoms")
 
 
 def test_a_count_that_larger_groups_can_exceed_keeps_its_share(of_whole_frames):
@@ -233,6 +233,20 @@ def test_a_count_that_larger_groups_can_exceed_keeps_its_share(of_whole_frames):
     assert all(level.weight > 0 for level in levels.values())
     assert "local_cluster: never out, its level is" in mixed.describe(2)
     assert "have its rate" not in mixed.describe(2)
+
+
+@pytest.mark.parametrize(
+    ("scores", "says"),
+    [
+        (np.zeros(67), "local_cluster <= 0 atoms: extrapolated from 67 groups; about 0.01"),
+        (np.repeat([0, 1], [66, 1]), "local_cluster <= 1 atom: extrapolated from 67 groups"),
+        (np.arange(1999) / 1000, "local_cluster <= 1 atom: conformal, 1999 groups; at most 0.01"),
+    ],
+)
+def test_levels_of_counts_are_said_as_counts(scores, says):
+    """It was "<= 0.00 atoms: extrapolated ... to 0.00 ... 0.00": a frame is beyond 9.8 as it is beyond 9."""
+    calibration = calibration_of(null_of(scores, 10, "local_cluster"), statistics=("local_cluster",))
+    assert says in calibration.describe(10)
 
 
 def test_levels_of_neighbourhoods_in_larger_frames_promise_less():
