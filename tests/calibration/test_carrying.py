@@ -101,3 +101,18 @@ def test_scores_of_separate_frames_are_kept(base, grown):
     local = calibrate(base, frames=apart, groups="frame")
     with pytest.raises(MismatchError, match=r"of separate frames, local scores \(local_mean\) cannot be carried"):
         local.carried_to(grown)
+
+
+@pytest.mark.parametrize("n_added", [4, 40])
+@pytest.mark.parametrize("statistics", [None, PLAIN])
+@pytest.mark.parametrize(("old", "added"), [(cold, hot), (hot, cold)])
+def test_new_frames_of_the_old_kind_stay_in_after_others_were_added(old, added, statistics, n_added):
+    """Whether cold or hot frames came first, and whether levels are carried or made anew."""
+    base = Reference.from_frames([old(i) for i in range(60)], groups="frame")
+    both = base.extend([added(100 + i) for i in range(n_added)], groups="frame")
+    anew, carried = calibrate(both, statistics=statistics), calibrate(base, statistics=statistics).carried_to(both)
+    quiet = [old(1000 + i) for i in range(60)]
+    for calibration in (anew, carried):
+        assert n_out(both, calibration, quiet) <= 3  # of 60 at 0.01: more in one of 300 sets
+    if n_added == 40:
+        assert n_out(both, anew, [added(2000 + i) for i in range(20)]) <= 2

@@ -6,10 +6,13 @@ from contextlib import nullcontext
 import numpy as np
 import pytest
 from ase import Atoms
+from ase.build import molecule
+from ase.io import write
 from systems import H, copper, level_at, md_frames, md_reference, null_of, outside
 
 from quests_md import MismatchError, Monitor, Reference, Trigger, calibrate, read_log, save_frame
 from quests_md.calibration import rate_of, rate_of_checks
+from quests_md.cli.app import app
 from quests_md.watch.false_events import checks_per_false_event
 
 #: Out at checks 2, 6, 7, 12 and 15, then never again.
@@ -138,3 +141,66 @@ def test_a_run_of_empty_frames_alone_is_judged_in_nothing():
     monitor = watched(None, [Atoms()] * 5)
     assert not monitor.events
     assert monitor.watch.last_check.state == "invalid"
+
+
+def ethane(torsions_deg, seed):
+    """Ethane at these torsion angles, degrees from the staggered form, with thermal noise on all atoms."""
+    rng, frames = np.random.default_rng(seed), []
+    for angle in torsions_deg:
+        atoms = molecule("C2H6")
+        to_carbon = atoms.get_all_distances()[:2, 2:]
+        own = 2 + np.flatnonzero(to_carbon[0] < to_carbon[1])
+        group = atoms[own]
+        group.rotate(angle, atoms.positions[1] - atoms.positions[0], center=atoms.positions[0])
+        atoms.positions[own] = group.positions
+        atoms.positions += rng.normal(0, 0.03, atoms.positions.shape)
+        frames.append(atoms)
+    return frames
+
+
+def torsions(n, seed, *, enter=0.0, again=0.4):
+    """Angles in the well, within 17 degrees, and of short visits to the barrier: a Markov chain, two checks at most."""
+    rng, angles, at_top = np.random.default_rng(seed), [], 0
+    for _ in range(n):
+        chance = (enter, again, 0.0)[at_top]
+        at_top = at_top + 1 if rng.random() < chance else 0
+        angles.append(rng.uniform(45, 75) if at_top else np.clip(rng.normal(0, 7), -17, 17))
+    return np.array(angles)
+
+
+@pytest.fixture(scope="module")
+def well():
+    return Reference.from_frames(ethane(torsions(300, 0), 0), groups="frame")
+
+
+@pytest.mark.parametrize(("seed", "enter"), [(1, 0.08), (2, 0.08), (1, 0.12), (2, 0.12)])
+def test_a_methyl_group_that_turns_over_a_barrier_opens_an_event_by_visits(well, seed, enter, tmp_path):
+    """18 % of the checks of such a run were out, and no event came for a long time: never, if no visit is longer."""
+    angles = torsions(200, seed, enter=enter)
+    frames = ethane(angles, seed)
+    found = {}
+    for name, trigger in (("default", None), ("row", Trigger(patience=3))):
+        with Monitor(well, log=None, trigger=trigger) as monitor:
+            out = np.array([monitor.check(atoms, step=i).state == "out" for i, atoms in enumerate(frames)])
+        found[name] = monitor.events
+    assert out[angles > 30].mean() > 0.95
+    assert 0.1 <= out.mean() <= 0.18
+    assert found["row"] == []
+    assert {event.kind for event in found["default"]} == {"novel"}
+    first = found["default"][0]
+    assert "out 4 times within" in first.reason
+    assert first.confirmed_step - np.argmax(out) <= 40
+    well.save(tmp_path / "well.safetensors")
+    write(tmp_path / "run.extxyz", frames)
+    command = ["score", tmp_path / "run.extxyz", "-r", tmp_path / "well.safetensors", "--fail-on-event"]
+    for options, code in (([], 3), (["--patience", "3"], 0)):
+        with pytest.raises(SystemExit) as end:
+            app([str(argument) for argument in (*command, *options)])
+        assert end.value.code == code
+
+
+def test_a_methyl_group_that_stays_in_its_well_opens_none(well):
+    with Monitor(well, log=None) as monitor:
+        states = [monitor.check(atoms).state for atoms in ethane(torsions(400, 7), 7)]
+    assert states.count("out") <= 11  # of 400 at 0.01: more in one of a thousand
+    assert not monitor.events
