@@ -36,6 +36,9 @@ def sharing_levels(
             if null.is_pooled:
                 value = max(level.value, GUESS)
                 level = replace(level, value=value, kind="none", rate=1.0, n_groups=0, is_pooled=True)
+            if statistic.unit == "atoms" and level.kind == "extrapolated" and level.interval == (level.value,) * 2:
+                # the same count in all groups: they say nothing of the next one, which is an atom more
+                level = replace(level, value=level.value + 1)
             if is_of_smaller_cells(level) and level.kind == "conformal":
                 level = replace(level, kind="extrapolated")
             if is_used:

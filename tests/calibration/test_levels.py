@@ -1,7 +1,7 @@
 """Levels against ranks found by counting, and the rates that they keep for scores of known distributions."""
 
 import math
-from dataclasses import fields
+from dataclasses import fields, replace
 from fractions import Fraction
 
 import numpy as np
@@ -238,3 +238,12 @@ def test_groups_with_other_elements_set_no_levels_if_others_suffice(n_quiet):
     with_oxygen = calibration.frame_levels([29] * 12 + [8])
     assert with_oxygen[0].n_groups == n_quiet + 20
     assert with_oxygen[0].value > 20
+
+
+@pytest.mark.parametrize(("rate", "level"), [(0.1, 0.0), (0.01, 1.0)])
+def test_a_count_that_is_the_same_in_all_groups_may_grow_by_one(rate, level):
+    """Of 67 groups no rank speaks for 1 %, and equal scores have no tail."""
+    calibration = calibration_of(null_of([0.0] * 67, 32, "local_cluster"), statistics=("local_cluster",))
+    calibration = replace(calibration, false_alarms=rate)
+    (found,) = calibration.alarm_levels([29] * 32)
+    assert found.value == level
