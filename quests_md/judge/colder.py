@@ -67,10 +67,15 @@ class ColderCopies:
             local[~these.known] = np.nan
             beside = replace(beside, local=local, local_tail=~(local <= level))
             before, after = before | ~(found.local <= level), after | ~(local <= level)
+        above = [level for level in levels if level.side == "above"]
+        below = [level for level in levels if level.side == "below"]  # too near the reference, copies or not
         lower = {}
         for name, excess in excesses.items():
             statistic = STATISTICS[name]
-            lower[name] = min(excess, statistic.excess(beside, statistic.of(beside), levels, release))
+            again = statistic.excess(beside, statistic.of(beside), above, release)
+            if any(level.statistic == name for level in below):
+                again = max(again, statistic.excess(found, statistic.of(found), below, release))
+            lower[name] = min(excess, again)
         return BesideColder(_strange_beside_both(found, beside), lower, int((before & ~after).sum()))
 
     def _copies(self, threads: int | None) -> Colder | None:

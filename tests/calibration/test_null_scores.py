@@ -200,7 +200,8 @@ def test_the_monitor_reports_the_numbers_of_the_calibration(references, values):
         with Monitor(reference, calibration, values=values, log=None, on_error="raise") as monitor:
             checks = [monitor.check(atoms) for atoms in apart]
         levels = calibration.alarm_levels(apart[0].numbers, mode=values)
-        out = [i for i, check in enumerate(checks) if check.alarms == (name,)]
+        # a frame that was asked about beside colder copies was out
+        out = [i for i, check in enumerate(checks) if check.alarms == (name,) or check.n_colder is not None]
         assert all(check.alarms in ((), (name,)) for check in checks)
         if STATISTICS[name].unit == "atoms":
             limit = round(STATISTICS[name].in_frame(levels[0].value, 32), 6)
