@@ -22,7 +22,7 @@ LARGER = {
     "log.reader.Log": "its columns are the fields of Check",
     "reference.contents.ReferenceArrays": "its fields are the arrays of a reference file",
     "calibration.statistics.Statistic": "its fields are the columns of the registry of statistics",
-    "io.lammps_dump._Snapshot": "its fields are the items of a frame in a dump",
+    "io.lammps_snapshot.Snapshot": "its fields are the items of a frame in a dump",
 }
 
 #: Names in doors for users alone: types of public attributes, to be named in annotations, and the version of a file.

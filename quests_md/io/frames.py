@@ -6,29 +6,29 @@ import numbers
 import os
 import re
 import sys
-import warnings
-import zlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from itertools import count
-from lzma import LZMAError
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, TypeAlias
 
-import numpy as np
 from ase import Atoms
-from ase.data import chemical_symbols
-from ase.io import iread
-from ase.io.formats import UnknownFileTypeError, filetype, get_compression
+from ase.io.formats import get_compression
 
 from quests_md._arguments import check_choice
 from quests_md.errors import FileFormatError
 
 from .ase_trajectory import read_ase_trajectory
+from .gro import read_gro
 from .lammps_dump import check_types, is_lammps_dump, read_lammps_dump
-from .xyz import IncompleteError, read_xyz, reraise_system_error, shown_error
+from .other_formats import file_kind, read_other
+from .pdb import read_pdb
+from .usable import require_usable
+from .vasprun import read_vasprun
+from .warned import warn
+from .xyz import IncompleteError, read_xyz
 
 __all__ = ["Frame", "count_frames", "expand_sources", "frame_time_ps", "iter_frames"]
 
@@ -53,11 +53,13 @@ def iter_frames(
     *,
     incomplete: Literal["raise", "warn"] = "raise",
     types: Sequence[str] | None = None,
+    bad: Callable[[FileFormatError], None] | None = None,
 ) -> Iterator[Frame]:
     """Yield frames one at a time, never holding a whole XYZ file, LAMMPS dump or ASE trajectory in memory.
 
-    A path may be a glob pattern and may end in an ASE slice: ``"runs/**/*.xyz@::10"``, ``"run.traj@-1"``. The same file
-    with the same slice is read once. Paths given in a list are looked up before the first frame is read.
+    A path may be a glob pattern and may end in an ASE slice: ``"runs/**/*.xyz@::10"``, ``"run.traj@-1"``. Files of a
+    pattern come in the order of the numbers in their names (dump.50 before dump.100). The same file with the same slice
+    is read once. Paths given in a list are looked up before the first frame is read.
 
     Parameters
     ----------
@@ -68,7 +70,10 @@ def iter_frames(
         frames have been yielded. With a negative index in the slice it is found before the first frame.
     types
         A chemical symbol for each LAMMPS type, ``("Cu", "Zr")``, for LAMMPS dumps that do not name elements
-        (`read_lammps_dump`); other files do not need them.
+        (`read_lammps_dump`), LAMMPS data files, and XYZ files whose labels are numbers; other files do not need them.
+    bad
+        Called with the error of a frame that is whole and cannot be read or is none, which is then left out; None
+        raises it. A file that cannot be read beyond a place raises in any case.
 
     Raises
     ------
@@ -93,7 +98,7 @@ def iter_frames(
     items = _expand(_items(frames_or_paths))
     if isinstance(frames_or_paths, (Atoms, str, os.PathLike, list, tuple)):
         items = iter(list(items))
-    return _iter_items(items, incomplete, types)
+    return _iter_items(items, _How(incomplete, types, bad))
 
 
 def expand_sources(paths: PathSpec | Iterable[PathSpec]) -> list[str]:
@@ -126,7 +131,7 @@ def count_frames(frames_or_paths: FramesOrPaths) -> int | None:
             return None
         try:
             read = _reader(item.name)
-            if read is _read_other:
+            if getattr(read, "func", read) not in _QUICK:
                 return None
             n_frames, _ = _count(read, item.name)
         except FileFormatError:
@@ -136,13 +141,24 @@ def count_frames(frames_or_paths: FramesOrPaths) -> int | None:
 
 
 def frame_time_ps(atoms: Atoms) -> float | None:
-    """Simulated time of a frame in ps: ``info["time_ps"]`` or ``info["ps"]``; None where there is none."""
-    for key in ("time_ps", "ps"):
+    """Simulated time of a frame in ps; None where there is none.
+
+    It is ``info["time_ps"]`` or ``info["ps"]``, else ``info["time_fs"]`` or ``info["time_ns"]``, else
+    ``info["time"]`` in the unit that ``info["units"]["time"]`` names.
+    """
+    said = atoms.info.get("units")
+    unit = said.get("time") if isinstance(said, dict) else None
+    of_time = _TIMES_PS.get(unit.lower()) if isinstance(unit, str) else None
+    for key, scale in (("time_ps", 1.0), ("ps", 1.0), ("time_fs", 1e-3), ("time_ns", 1e3), ("time", of_time)):
         value = atoms.info.get(key)
-        if isinstance(value, numbers.Real) and not isinstance(value, bool):
+        if scale is not None and isinstance(value, numbers.Real) and not isinstance(value, bool):
             with suppress(OverflowError):  # integers have any number of digits
-                return float(value)
+                return float(value) * scale
     return None
+
+
+# ps
+_TIMES_PS = {"as": 1e-6, "fs": 1e-3, "femtosecond": 1e-3, "ps": 1.0, "picosecond": 1.0, "ns": 1e3, "us": 1e6, "s": 1e12}
 
 
 def frame_temperature_K(atoms: Atoms) -> float | None:
@@ -161,6 +177,14 @@ def frame_temperature_K(atoms: Atoms) -> float | None:
     return None
 
 
+class _How(NamedTuple):
+    """How files are read, see `iter_frames`."""
+
+    incomplete: str = "raise"
+    types: Sequence[str] | None = None
+    bad: Callable[[FileFormatError], None] | None = None
+
+
 class _Source(NamedTuple):
     """A file, the slice as written ("@::10" or nothing) and as understood."""
 
@@ -169,8 +193,9 @@ class _Source(NamedTuple):
     selection: slice
 
 
-#: Yields (index, atoms) for every frame of a file in order; atoms is None where the index is not in the range.
-_Reader: TypeAlias = Callable[[str, range], Iterator[tuple[int, Atoms | None]]]
+#: Yields (index, atoms) for every frame of a file in order; atoms is None where the index is not in the range, and an
+#: error where a frame is whole and cannot be read.
+_Reader: TypeAlias = Callable[[str, range], Iterator[tuple[int, Atoms | FileFormatError | None]]]
 
 
 def _items(frames_or_paths: FramesOrPaths) -> Iterator[Atoms | PathSpec]:
@@ -204,7 +229,7 @@ def _expand(items: Iterator[Atoms | PathSpec], *, quiet: bool = False) -> Iterat
                 seen.add(key)
                 yield source
     if duplicates and not quiet:
-        _warn(f"reached more than once and read once: {', '.join(dict.fromkeys(duplicates))}")
+        warn(f"reached more than once and read once: {', '.join(dict.fromkeys(duplicates))}")
 
 
 _SLICED = re.compile(r"(.+)@(-?\d+|-?\d*:-?\d*(?::-?\d*)?)", re.DOTALL)
@@ -227,40 +252,46 @@ def _find(path: str) -> list[_Source]:
     if not glob.has_magic(name):
         raise FileNotFoundError(f"{name}: no such file")
     # Path.glob takes neither absolute patterns nor patterns with a leading folder
-    found = sorted({file for file in glob.glob(name, recursive=True) if not Path(file).is_dir()})  # noqa: PTH207  # Path.glob refuses absolute patterns
+    found = sorted({file for file in glob.glob(name, recursive=True) if not Path(file).is_dir()}, key=_natural)  # noqa: PTH207  # Path.glob refuses absolute patterns
     if not found:
         raise FileNotFoundError(f"{name}: no file matches this pattern")
     return [_Source(file, suffix, selection) for file in found]
 
 
-def _iter_items(items: Iterator[Atoms | _Source], incomplete: str, types: Sequence[str] | None) -> Iterator[Frame]:
+def _natural(name: str) -> list[tuple[int, str]]:
+    """The order in which people count: dump.50 before dump.100."""
+    parts = re.split(r"(\d+)", name)
+    return [(int(part), "") if i % 2 else (-1, part) for i, part in enumerate(parts)] + [(-1, name)]
+
+
+def _iter_items(items: Iterator[Atoms | _Source], how: _How) -> Iterator[Frame]:
     in_memory = count()
     for item in items:
         if isinstance(item, Atoms):
             yield Frame(item, "memory", next(in_memory))
         else:
-            yield from _iter_file(item, incomplete, types)
+            yield from _iter_file(item, how)
 
 
-def _iter_file(source: _Source, incomplete: str, types: Sequence[str] | None) -> Iterator[Frame]:
+def _iter_file(source: _Source, how: _How) -> Iterator[Frame]:
     name, suffix, selection = source
-    read = _reader(name, types)
+    read = _reader(name, how.types)
     first, last, step = selection.start or 0, selection.stop, selection.step or 1
     if first < 0 or step < 0 or (last is not None and last < 0):
         n_frames, torn = _count(read, name)
         if torn is not None:
-            _report(torn, incomplete, name, n_frames)
+            _report(torn, how.incomplete, name, n_frames)
         wanted = range(n_frames)[selection]
     else:
         wanted = range(first, sys.maxsize if last is None else last, step)
     if step < 0:
         # files are read forwards only, so these frames are kept
-        kept = list(_iter_wanted(read, name, wanted[::-1], incomplete))
+        kept = list(_iter_wanted(read, name, wanted[::-1], how))
         found = len(kept)
         yield from reversed(kept)
     else:
         found = 0
-        for frame in _iter_wanted(read, name, wanted, incomplete):
+        for frame in _iter_wanted(read, name, wanted, how):
             found += 1
             yield frame
     if not found:
@@ -271,31 +302,27 @@ def _iter_file(source: _Source, incomplete: str, types: Sequence[str] | None) ->
             raise ValueError(f"{name}: the slice {suffix!r} selects none of the {n_frames} frames of the file")
 
 
-def _iter_wanted(read: _Reader, name: str, wanted: range, incomplete: str) -> Iterator[Frame]:
+def _iter_wanted(read: _Reader, name: str, wanted: range, how: _How) -> Iterator[Frame]:
     end = wanted[-1] + 1 if wanted else 0
     index = -1
     try:
         for index, atoms in read(name, wanted):
-            if atoms is not None:
-                _require_usable(name, index, atoms)
+            try:
+                if isinstance(atoms, FileFormatError):
+                    raise atoms
+                if atoms is not None:
+                    require_usable(name, index, atoms)
+            except FileFormatError as error:
+                if how.bad is None:
+                    raise
+                how.bad(error)
+                atoms = None
+            if isinstance(atoms, Atoms):
                 yield Frame(atoms, name, index)
             if index + 1 >= end:
-                return
+                break
     except IncompleteError as error:
-        _report(error, incomplete, name, index + 1)
-
-
-def _require_usable(name: str, index: int, atoms: Atoms) -> None:
-    """Raise FileFormatError for elements, momenta and masses that are none: ASE takes what a file says."""
-    strange = np.flatnonzero((atoms.numbers < 0) | (atoms.numbers >= len(chemical_symbols)))
-    if len(strange):
-        got = f"atomic number {atoms.numbers[strange[0]]} for atom {strange[0]}"
-        raise FileFormatError(f"{name}: frame {index}: expected chemical elements, got {got}; correct this frame")
-    for key, shape in (("momenta", (len(atoms), 3)), ("masses", (len(atoms),))):
-        array = atoms.arrays.get(key)
-        if array is not None and (array.dtype.kind not in "fiu" or array.shape != shape):
-            got = f"shape {array.shape} of type {array.dtype}"
-            raise FileFormatError(f"{name}: frame {index}: {key}: expected numbers of shape {shape}, got {got}")
+        _report(error, how.incomplete, name, index + 1)
 
 
 def _count(read: _Reader, name: str) -> tuple[int, IncompleteError | None]:
@@ -313,15 +340,7 @@ def _report(torn: IncompleteError, incomplete: str, name: str, n_complete: int) 
     if incomplete == "raise":
         hint = f"; to use the complete frames only, give {name}@:{n_complete}" if n_complete else ""
         raise FileFormatError(f"{torn}{hint}") from torn.__cause__
-    _warn(f"{torn}; the complete frames before it are used")
-
-
-def _warn(message: str) -> None:
-    """Warn at the first caller outside this module: generators run at any depth."""
-    level, frame = 1, sys._getframe()
-    while frame.f_back is not None and frame.f_globals.get("__name__") == __name__:
-        level, frame = level + 1, frame.f_back
-    warnings.warn(message, stacklevel=level)
+    warn(f"{torn}; the complete frames before it are used")
 
 
 def _empty(name: str) -> FileFormatError:
@@ -334,38 +353,22 @@ def _reader(name: str, types: Sequence[str] | None = None) -> _Reader:
         raise _empty(name)
     suffix = Path(root).suffix.lower()
     if suffix in (".xyz", ".extxyz"):
-        return read_xyz
+        return partial(read_xyz, types=types)
     if suffix == ".lammpstrj" or is_lammps_dump(name):
         return partial(read_lammps_dump, types=types)
-    kind = "traj" if suffix == ".traj" else _filetype(name)
+    if suffix in (".pdb", ".ent"):
+        return read_pdb
+    kind = "traj" if suffix == ".traj" else file_kind(name)
     if kind in ("xyz", "extxyz"):
-        return read_xyz
+        return partial(read_xyz, types=types)
     if kind == "lammps-dump-text":
         return partial(read_lammps_dump, types=types)
-    return read_ase_trajectory if kind == "traj" and compression is None else _read_other
+    if kind == "traj" and compression is None:
+        return read_ase_trajectory
+    return _BY_KIND.get(kind) or partial(read_other, types=types)
 
 
-def _filetype(name: str) -> str:
-    try:
-        return filetype(name, guess=False)  # by content, not by an unknown extension
-    except (UnknownFileTypeError, EOFError, LZMAError, OSError, zlib.error) as error:
-        reraise_system_error(error)
-        raise FileFormatError(f"{name}: expected a format known to ASE (`ase info --formats`), got: {error}") from error
+_BY_KIND: dict[str, _Reader] = {"proteindatabank": read_pdb, "gromacs": read_gro, "vasp-xml": read_vasprun}
 
-
-def _read_other(name: str, wanted: range) -> Iterator[tuple[int, Atoms | None]]:
-    kind = _filetype(name)
-    # parallel=False: under MPI each rank reads for itself instead of waiting for the others
-    frames = iread(name, ":", format=kind, parallel=False, do_not_split_by_at_sign=True)
-    for index in count():
-        try:
-            atoms = next(frames)
-        except StopIteration:
-            return
-        except (ImportError, MemoryError):
-            raise
-        except Exception as error:
-            reraise_system_error(error)
-            what = f"expected format {kind!r}, but ASE's reader failed: {shown_error(error)}"
-            raise FileFormatError(f"{name}: frame {index}: {what}; is the file whole and of this format?") from error
-        yield index, atoms if index in wanted else None
+#: Readers of files that are scanned without parsing.
+_QUICK = (read_xyz, read_lammps_dump, read_ase_trajectory)

@@ -4,27 +4,31 @@ ASE's own reader takes LAMMPS types for atomic numbers, keeps the origin of the 
 in scaled ones, and reads neither units nor times.
 """
 
+import codecs
 import gzip
 import math
 import re
 import zlib
 from bisect import bisect_left
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
 from itertools import count
 from lzma import LZMAError
 from pathlib import Path
-from typing import IO, Any, NamedTuple, TypeAlias, TypeVar, cast
+from typing import IO, Any, TypeAlias, TypeVar, cast
 
 import numpy as np
 from ase import Atoms, units
-from ase.data import atomic_masses, atomic_numbers, chemical_symbols
 from ase.io.formats import get_compression, open_with_compression
 from numpy.typing import NDArray
 
 from quests_md.errors import FileFormatError
 
-from .xyz import MOST_COLUMNS, PORTION, IncompleteError, Lines, reraise_system_error, shown
+from .elements import ISOTOPE_MASSES, SYMBOLS
+from .lammps_elements import integers, labels_of, numbers_of
+from .lammps_snapshot import UNITS, Snapshot
+from .warned import warn
+from .xyz import PORTION, IncompleteError, Lines, reraise_system_error, shown
+from .xyz_comment import MOST_COLUMNS
 
 __all__ = ["check_types", "is_lammps_dump", "read_lammps_dump"]
 
@@ -34,8 +38,10 @@ T = TypeVar("T")
 
 def read_lammps_dump(
     name: str, wanted: range, *, types: Sequence[str] | None = None
-) -> Iterator[tuple[int, Atoms | None]]:
+) -> Iterator[tuple[int, Atoms | FileFormatError | None]]:
     """Yield (index, atoms) for every frame in order; atoms is None where the index is not wanted.
+
+    In the place of a frame that is whole and cannot be read comes the error that says why.
 
     Positions are in Å from the origin of the box, wrapped or not as the file has them. Atoms are sorted by id, which is
     kept in ``arrays["id"]``; without a column ``id`` they stay as written. ``info["step"]`` is the time step.
@@ -46,15 +52,30 @@ def read_lammps_dump(
     momenta (with the masses of a column ``mass``, if there is one), and a time becomes ``info["time_ps"]``. Otherwise,
     and in reduced units (lj), lengths are taken as Å, and there are neither times nor momenta.
 
-    Elements come from `types`, else from the column ``element``, else from ``mass`` where one element alone is that
-    heavy within 0.1 u. LAMMPS writes the element C where it was told none, so a column of nothing but C yields to
-    `types` and masses, and counts for nothing in a frame of several types.
+    Elements come from `types`, else from the column ``element`` or ``typelabel`` (or ``type``, if it holds labels),
+    else from ``mass`` where one element alone is that heavy within 0.1 u. LAMMPS writes the element C where it was told
+    none, so a column of nothing but C yields to `types` and masses, and counts for nothing in a frame of several types.
+
+    A box without flags of its boundaries, as old versions wrote it, is taken as periodic, with a warning. Ids with
+    gaps, as of a dump of a group, get a warning too.
 
     LAMMPS ends every line, so the file ends in the middle of a frame (IncompleteError) if its last line has no end.
     """
+    is_first = True
     with _open(name) as fd:
         for snapshot in _split(name, Lines(name, fd), wanted):
-            yield snapshot.index, _atoms(snapshot, types) if snapshot.index in wanted else None
+            if snapshot.index not in wanted:
+                yield snapshot.index, None
+                continue
+            try:
+                atoms = _atoms(snapshot, types)
+            except FileFormatError as error:
+                yield snapshot.index, error
+                continue
+            for doubt in _doubts(snapshot, atoms) if is_first else ():
+                warn(f"{name}: frame {snapshot.index}: {doubt}")
+            is_first = False
+            yield snapshot.index, atoms
 
 
 def is_lammps_dump(name: str) -> bool:
@@ -67,7 +88,7 @@ def is_lammps_dump(name: str) -> bool:
     except (EOFError, LZMAError, OSError, zlib.error) as error:
         reraise_system_error(error)
         return False
-    return bool(start.lstrip().startswith(b"ITEM: "))
+    return bool(start.removeprefix(codecs.BOM_UTF8).lstrip().startswith(b"ITEM: "))
 
 
 def check_types(types: Sequence[str]) -> tuple[str, ...]:
@@ -79,71 +100,15 @@ def check_types(types: Sequence[str]) -> tuple[str, ...]:
     if not symbols:
         raise ValueError(f"`types`: {expected}, got none")
     for symbol in symbols:
-        if not isinstance(symbol, str) or symbol not in _SYMBOLS:
+        if not isinstance(symbol, str) or symbol not in SYMBOLS:
             raise ValueError(f"`types`: {expected}, got {symbol!r}")
     return symbols
 
-
-# Symbols of the elements, without ASE's X.
-_SYMBOLS = frozenset(chemical_symbols[1:])
-
-
-class _Units(NamedTuple):
-    """What a style of units means: its length in Å, its time in ps, and whether its masses are in u."""
-
-    length_A: float
-    time_ps: float | None
-    masses_in_u: bool
-
-
-# https://docs.lammps.org/units.html; None where the file does not say. Velocities are lengths over times, those of
-#: "electron" too, whatever that page says: LAMMPS moves atoms by v dt with dt in fs.
-_UNITS = {
-    None: _Units(1.0, None, True),
-    "lj": _Units(1.0, None, False),
-    "metal": _Units(1.0, 1.0, True),
-    "real": _Units(1.0, 1e-3, True),
-    "electron": _Units(units.Bohr, 1e-3, True),
-    "si": _Units(1e10, 1e12, False),
-    "cgs": _Units(1e8, 1e12, False),
-    "micro": _Units(1e4, 1e6, False),
-    "nano": _Units(10.0, 1e3, False),
-}
 
 # Columns of positions in the order in which they are looked for, and whether they are fractions of the box.
 _POSITIONS = {("x", "y", "z"): False, ("xu", "yu", "zu"): False, ("xs", "ys", "zs"): True, ("xsu", "ysu", "zsu"): True}
 _VELOCITIES = ("vx", "vy", "vz")
 _NUMBERS = frozenset(["id", "type", "mass", *_VELOCITIES, *(column for columns in _POSITIONS for column in columns)])
-
-# u, by which a mass may differ from that of its element: rounded masses differ by less, neighbours in the periodic
-#: table by more, or both are refused.
-_MASS_TOLERANCE = 0.1
-
-
-@dataclass(slots=True)
-class _Snapshot:
-    """One frame of the file, as far as it has been read."""
-
-    name: str
-    index: int
-    at: int
-    """Number of its first line, from 1."""
-    style: str | None
-    step: int = 0
-    time: float | None = None
-    n_atoms: int | None = None
-    cell: Array = field(default_factory=lambda: np.zeros((3, 3)))
-    """Rows are the vectors, in the units of the file."""
-    origin: Array = field(default_factory=lambda: np.zeros(3))
-    pbc: list[bool] = field(default_factory=list)
-    columns: list[str] = field(default_factory=list)
-    rows_at: int = 0
-    """Number of the line of the first atom."""
-    rows: list[bytes] = field(default_factory=list)
-    """Lines of the atoms, if wanted."""
-
-    def error(self, line: int, what: str) -> FileFormatError:
-        return FileFormatError(f"{self.name}: frame {self.index}, line {line}: {what}")
 
 
 def _open(name: str) -> IO[Any]:
@@ -154,22 +119,22 @@ def _open(name: str) -> IO[Any]:
     return open_with_compression(name, "rb")
 
 
-def _split(name: str, lines: Lines, wanted: range) -> Iterator[_Snapshot]:
+def _split(name: str, lines: Lines, wanted: range) -> Iterator[Snapshot]:
     """Yield frames, with the lines of their atoms only where wanted."""
-    style = None
+    style, has_flags = None, None
     for index in count():
         header = lines.read_filled()
         if not header:
             break
-        snapshot = _Snapshot(name, index, lines.number, style)
+        snapshot = Snapshot(name, index, lines.number, style, has_flags=has_flags)
         _read_header(snapshot, lines, header[0])
         _read_rows(snapshot, lines, keep=index in wanted)
-        style = snapshot.style
+        style, has_flags = snapshot.style, snapshot.has_flags
         yield snapshot
     lines.raise_failure(index)
 
 
-def _read_header(snapshot: _Snapshot, lines: Lines, line: bytes) -> None:
+def _read_header(snapshot: Snapshot, lines: Lines, line: bytes) -> None:
     """Read from this first line to the one that names the columns."""
     seen: set[str] = set()
     while line.endswith(b"\n"):
@@ -208,9 +173,13 @@ def _read_header(snapshot: _Snapshot, lines: Lines, line: bytes) -> None:
 _ITEM = re.compile(r"ITEM: (UNITS|TIMESTEP|TIME|NUMBER OF ATOMS|BOX BOUNDS|ATOMS)(\s.*)", re.DOTALL)
 
 
-def _read_box(snapshot: _Snapshot, lines: Lines, words: list[str], line: bytes) -> None:
+def _read_box(snapshot: Snapshot, lines: Lines, words: list[str], line: bytes) -> None:
     """Read the box; https://docs.lammps.org/Howto_triclinic.html has the formulas."""
     at = lines.number
+    if snapshot.has_flags is not True:
+        snapshot.has_flags = bool(words) and words != ["xy", "xz", "yz"]
+    if not snapshot.has_flags:  # written before 2011, or by other programs
+        words = [*words, "pp", "pp", "pp"]
     width = {(): 2, ("xy", "xz", "yz"): 3, ("abc", "origin"): 4}.get(tuple(words[:-3]))
     if width is None or len(words) < 3 or not all(re.fullmatch("pp|[fsm]{2}", flag) for flag in words[-3:]):
         what = "expected boundaries such as 'ITEM: BOX BOUNDS pp pp ff', of a tilted box 'ITEM: BOX BOUNDS xy xz yz pp "
@@ -241,7 +210,7 @@ def _read_box(snapshot: _Snapshot, lines: Lines, words: list[str], line: bytes) 
     snapshot.cell, snapshot.origin = cell, low
 
 
-def _read_rows(snapshot: _Snapshot, lines: Lines, *, keep: bool) -> None:
+def _read_rows(snapshot: Snapshot, lines: Lines, *, keep: bool) -> None:
     n_atoms = missing = snapshot.n_atoms or 0
     start = lines.memory
     while missing:
@@ -258,14 +227,14 @@ def _read_rows(snapshot: _Snapshot, lines: Lines, *, keep: bool) -> None:
             lines.check_size(snapshot.index, start)
 
 
-def _read_line(snapshot: _Snapshot, lines: Lines) -> bytes:
+def _read_line(snapshot: Snapshot, lines: Lines) -> bytes:
     taken = lines.read(1)
     if not taken or not taken[0].endswith(b"\n"):
         raise _torn(snapshot, lines)
     return taken[0]
 
 
-def _torn(snapshot: _Snapshot, lines: Lines) -> FileFormatError:
+def _torn(snapshot: Snapshot, lines: Lines) -> FileFormatError:
     lines.raise_failure(snapshot.index)
     where = f"{snapshot.name}: frame {snapshot.index} (line {snapshot.at})"
     expected = "a frame" if snapshot.n_atoms is None else f"{snapshot.n_atoms} atoms"
@@ -273,7 +242,7 @@ def _torn(snapshot: _Snapshot, lines: Lines) -> FileFormatError:
     return IncompleteError(f"{where}: {what}")
 
 
-def _value(snapshot: _Snapshot, lines: Lines, expected: str, parse: Callable[[bytes], T]) -> T:
+def _value(snapshot: Snapshot, lines: Lines, expected: str, parse: Callable[[bytes], T]) -> T:
     line = _read_line(snapshot, lines)
     try:
         return parse(line)
@@ -283,7 +252,7 @@ def _value(snapshot: _Snapshot, lines: Lines, expected: str, parse: Callable[[by
 
 def _style(line: bytes) -> str:
     style = line.decode(errors="replace").strip()
-    if style not in _UNITS:
+    if style not in UNITS:
         raise ValueError
     return style
 
@@ -302,8 +271,8 @@ def _natural(line: bytes) -> int:
     return value
 
 
-def _atoms(snapshot: _Snapshot, types: Sequence[str] | None) -> Atoms:
-    unit = _UNITS[snapshot.style]
+def _atoms(snapshot: Snapshot, types: Sequence[str] | None) -> Atoms:
+    unit = UNITS[snapshot.style]
     used = next((columns for columns in _POSITIONS if set(columns) <= set(snapshot.columns)), None)
     if used is None:
         expected = "expected the columns x y z, xu yu zu, xs ys zs or xsu ysu zsu"
@@ -312,12 +281,15 @@ def _atoms(snapshot: _Snapshot, types: Sequence[str] | None) -> Atoms:
     positions = np.column_stack([data[column] for column in used])
     positions = positions @ snapshot.cell if _POSITIONS[used] else positions - snapshot.origin
     atoms = Atoms(
-        numbers=_numbers(snapshot, data, types),
+        numbers=numbers_of(snapshot, data, types),
         positions=positions * unit.length_A,
         cell=snapshot.cell * unit.length_A,
         pbc=snapshot.pbc,
         info={"step": snapshot.step},
     )
+    labels = labels_of(data) if types is None else None
+    if labels is not None and np.isin(labels, list(ISOTOPE_MASSES)).any():
+        atoms.set_masses([ISOTOPE_MASSES.get(label) for label in labels.tolist()])
     if unit.time_ps is not None:
         if snapshot.time is not None:
             atoms.info["time_ps"] = snapshot.time * unit.time_ps
@@ -329,7 +301,7 @@ def _atoms(snapshot: _Snapshot, types: Sequence[str] | None) -> Atoms:
             atoms.set_velocities(velocities * (unit.length_A / unit.time_ps / ps))
     if "id" not in data:
         return atoms
-    ids = _integers(snapshot, data, "id")
+    ids = integers(snapshot, data, "id")
     order = np.argsort(ids, kind="stable")
     atoms.set_array("id", ids)
     if (twice := np.flatnonzero(np.diff(ids[order]) == 0)).size:
@@ -338,10 +310,33 @@ def _atoms(snapshot: _Snapshot, types: Sequence[str] | None) -> Atoms:
     return atoms[order]
 
 
-def _parse_rows(snapshot: _Snapshot) -> dict[str, NDArray[Any]]:
+def _doubts(snapshot: Snapshot, atoms: Atoms) -> Iterator[str]:
+    """What may be wrong with a frame that can be read, and so with all frames of its file."""
+    if not snapshot.has_flags:
+        yield "the box names no boundaries (pp or ff), as old versions wrote it; it is taken as periodic"
+    if len(atoms) and "id" in atoms.arrays:
+        first, last = int(atoms.arrays["id"][0]), int(atoms.arrays["id"][-1])
+        if last - first + 1 > len(atoms) or first > 1:
+            yield (
+                f"the {len(atoms)} atoms have ids from {first} to {last}: of a dump of a group, or of a run that lost "
+                "atoms, neighbours are missing; dump all atoms, since environments without their neighbours are others"
+            )
+
+
+def _is_number(words: list[bytes]) -> bool:
+    try:
+        return [float(word) for word in words] != []
+    except ValueError:
+        return False
+
+
+def _parse_rows(snapshot: Snapshot) -> dict[str, NDArray[Any]]:
     """The columns by name; of those that nobody needs the first characters."""
     columns, rows = snapshot.columns, snapshot.rows
-    kinds = ["f8" if column in _NUMBERS else "U16" if column == "element" else "U1" for column in columns]
+    labels = {"element", "typelabel"}
+    if "type" in columns and rows and not _is_number(rows[0].split()[columns.index("type") :][:1]):
+        labels.add("type")
+    kinds = ["U16" if column in labels else "f8" if column in _NUMBERS else "U1" for column in columns]
     dtype = np.dtype([(str(i), kind) for i, kind in enumerate(kinds)])
 
     def parse(rows: list[bytes]) -> NDArray[Any]:
@@ -369,84 +364,3 @@ def _parse_rows(snapshot: _Snapshot) -> dict[str, NDArray[Any]]:
         got = f"got {shown(rows[bad])}; cut out this frame"
         raise snapshot.error(snapshot.rows_at + bad, f"{expected}, {got}") from error
     return {column: data[str(i)] for i, column in enumerate(columns)}
-
-
-def _integers(snapshot: _Snapshot, data: dict[str, NDArray[Any]], column: str) -> NDArray[np.int64]:
-    values = data[column]
-    # beyond 2^53 neighbouring integers look the same
-    good = (values == np.floor(values)) & (np.abs(values) < 2**53)
-    if not good.all():
-        bad = int(np.argmin(good))
-        raise snapshot.error(snapshot.rows_at + bad, f"expected an integer as {column}, got {values[bad]}")
-    integers: NDArray[np.int64] = values.astype(np.int64)
-    return integers
-
-
-def _numbers(snapshot: _Snapshot, data: dict[str, NDArray[Any]], types: Sequence[str] | None) -> NDArray[np.int64]:
-    """Atomic numbers, from what says most about them."""
-    kinds = _integers(snapshot, data, "type") if "type" in data else None
-    elements = data.get("element")
-    unset = elements is not None and bool((elements == "C").all())
-    if types is not None and kinds is not None:
-        symbols = _of_types(snapshot, kinds, types)
-        if elements is not None and not unset:
-            clash = (elements != symbols) & np.isin(elements, list(_SYMBOLS))
-            if clash.any():
-                bad = int(np.argmax(clash))
-                what = f"`types` says {symbols[bad]} for type {kinds[bad]}, the column element says {elements[bad]}"
-                raise snapshot.error(snapshot.rows_at + bad, f"{what}; correct `types`")
-        return _from_symbols(symbols)
-    if elements is not None and not unset:
-        known = np.isin(elements, list(_SYMBOLS))
-        if not known.all():
-            bad = int(np.argmin(known))
-            raise _unknown(snapshot, bad, f"{str(elements[bad])!r} in the column element is no chemical symbol", kinds)
-        return _from_symbols(elements)
-    if "mass" in data and _UNITS[snapshot.style].masses_in_u:
-        return _from_masses(snapshot, data["mass"], kinds)
-    several = kinds is not None and bool((kinds != kinds[:1]).any())
-    if elements is not None and not several:
-        return _from_symbols(elements)
-    if snapshot.n_atoms == 0:
-        return np.zeros(0, np.int64)
-    if unset:
-        what = "atoms of several types have the element C, which LAMMPS writes where it was told none"
-    elif kinds is None:
-        what = "no column says of which element the atoms are (dump element or type)"
-    else:
-        what = "LAMMPS types do not say of which element the atoms are"
-    raise _unknown(snapshot, -1, what, kinds)
-
-
-def _of_types(snapshot: _Snapshot, kinds: NDArray[np.int64], types: Sequence[str]) -> NDArray[np.str_]:
-    outside = (kinds < 1) | (kinds > len(types))
-    if outside.any():
-        bad = int(np.argmax(outside))
-        what = f"`types` names {len(types)} ({', '.join(types)}), but this atom is of type {kinds[bad]}"
-        raise snapshot.error(snapshot.rows_at + bad, f"{what}; give a symbol for each type")
-    return np.asarray(types)[kinds - 1]
-
-
-def _from_symbols(symbols: NDArray[np.str_]) -> NDArray[np.int64]:
-    return np.array([atomic_numbers[symbol] for symbol in symbols.tolist()], np.int64)
-
-
-def _from_masses(snapshot: _Snapshot, masses: Array, kinds: NDArray[np.int64] | None) -> NDArray[np.int64]:
-    different, where, inverse = np.unique(masses, return_index=True, return_inverse=True)
-    near = np.abs(atomic_masses[1:] - different[:, None]) <= _MASS_TOLERANCE
-    # 1 is also the mass in reduced units of which the file does not tell
-    clear = (near.sum(axis=1) == 1) & (different != 1)
-    if not clear.all():
-        bad = int(where[np.argmin(clear)])
-        raise _unknown(snapshot, bad, f"no element, or more than one, has the mass {masses[bad]:g} u", kinds)
-    numbers: NDArray[np.int64] = (np.argmax(near, axis=1) + 1)[inverse.ravel()]
-    return numbers
-
-
-def _unknown(snapshot: _Snapshot, row: int, what: str, kinds: NDArray[np.int64] | None) -> FileFormatError:
-    """Elements are not known; `row` is that of the atom, -1 the line of the columns."""
-    if kinds is None:
-        advice = "dump the column element, with dump_modify ID element Cu Zr"
-    else:
-        advice = "give a chemical symbol for each LAMMPS type: --types Cu,Zr (types=('Cu', 'Zr'))"
-    return snapshot.error(snapshot.rows_at + row, f"{what}; {advice}")

@@ -4,26 +4,29 @@ ASE's own reader scans the whole file before the first frame and loses all if on
 of one frame at a time.
 """
 
+import codecs
 import io
-import json
+import re
 import zlib
 from bisect import bisect_left
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from functools import partial
 from itertools import count, islice
 from lzma import LZMAError
 from typing import IO, Any
 
-import numpy as np
 from ase import Atoms
-from ase.io.extxyz import key_val_str_to_dict
+from ase.data import atomic_masses, atomic_numbers
 from ase.io.extxyz import read_xyz as ase_read_xyz
 from ase.io.formats import open_with_compression
 
 from quests_md.errors import FileFormatError
 
+from .elements import ISOTOPE_MASSES, SYMBOLS, LabelError, symbols_of_labels
+from .warned import warn
+from .xyz_comment import LENGTH_A, CommentError, hint_of_more, parse_comment
+
 __all__ = [
-    "MOST_COLUMNS",
     "PORTION",
     "IncompleteError",
     "Lines",
@@ -38,11 +41,36 @@ class IncompleteError(FileFormatError):
     """The file ends in the middle of a frame."""
 
 
-def read_xyz(name: str, wanted: range) -> Iterator[tuple[int, Atoms | None]]:
-    """Yield (index, atoms) for every frame in order; atoms is None where the index is not wanted."""
+def read_xyz(
+    name: str, wanted: range, *, types: Sequence[str] | None = None
+) -> Iterator[tuple[int, Atoms | FileFormatError | None]]:
+    """Yield (index, atoms) for every frame in order; atoms is None where the index is not wanted.
+
+    In the place of a frame that is whole and cannot be read comes the error that says why. `types` are chemical
+    symbols for labels of atoms that are numbers.
+    """
+    is_told = False
     with open_with_compression(name, "rb") as fd:
         for index, at, block in _split_xyz(name, Lines(name, fd), wanted):
-            yield index, _parse_xyz(name, index, at, block) if index in wanted else None
+            if index not in wanted:
+                yield index, None
+                continue
+            try:
+                atoms = _parse_xyz(name, index, at, block, types)
+            except IncompleteError:
+                raise
+            except FileFormatError as error:
+                yield index, error
+                continue
+            comment = block[1].decode(errors="replace")
+            if not is_told and not atoms.cell.any() and (hint := hint_of_more(comment)) is not None:
+                is_told = True
+                warn(
+                    f"{name}: frame {index}, line {at + 1}: the comment says {hint!r}, but no cell or unit was read "
+                    f"from {shown(block[1])}: the frame is taken as not periodic and in Å; write the cell as "
+                    'Lattice="10.8 0 0 0 10.8 0 0 0 10.8" (Å)'
+                )
+            yield index, atoms
 
 
 def reraise_system_error(error: Exception) -> None:
@@ -96,9 +124,20 @@ class Lines:
                 at = self.number + before + sizes.index(longest) + 1
                 raise FileFormatError(f"{self.name}: line {at}: expected at most {longest} bytes, got more; no text?")
             size += sum(sizes)
+        if self.number == 0 and lines:
+            lines[0] = self._without_mark(lines[0])
         self.number += len(lines)
         self.memory += size + len(lines) * _LINE_OVERHEAD
         return lines
+
+    def _without_mark(self, line: bytes) -> bytes:
+        """The first line of the file without the byte order mark that editors of Windows write."""
+        if line.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
+            raise FileFormatError(
+                f"{self.name}: expected UTF-8 text, got UTF-16, as the PowerShell of Windows writes; convert it: "
+                "iconv -f utf-16 -t utf-8"
+            )
+        return line.removeprefix(codecs.BOM_UTF8)
 
     def read_filled(self) -> list[bytes]:
         """The next line that is not blank; none at the end of the file."""
@@ -180,16 +219,24 @@ def _is_cut(portion: list[bytes]) -> bool:
     return not portion[-1].endswith(b"\n") and len(portion[-1].split()) < len(portion[0].split())
 
 
-def _parse_xyz(name: str, index: int, at: int, block: list[bytes]) -> Atoms:
+def _parse_xyz(name: str, index: int, at: int, block: list[bytes], types: Sequence[str] | None) -> Atoms:
     try:
         text = b"".join(block).decode()
     except UnicodeDecodeError as error:
         line = at + error.object[: error.start].count(b"\n")
         raise FileFormatError(f"{name}: frame {index}, line {line}: expected UTF-8 text, got {error}") from error
     try:
-        return _from_text(text)
+        return _from_text(text, types)
     except MemoryError:
         raise
+    except CommentError as error:
+        what = f"expected an extended XYZ comment that can be used, got {shown(block[1])}: {error}"
+        raise FileFormatError(f"{name}: frame {index}, line {at + 1}: {what}") from error
+    except LabelError as error:
+        label = error.label.encode()
+        bad_row = next((i for i, line in enumerate(block[2:], 2) if label in line.split()), 2)
+        what = f"expected an atom of a known element, got {shown(block[bad_row])}: {error}"
+        raise FileFormatError(f"{name}: frame {index}, line {at + bad_row}: {what}") from error
     except Exception as error:
         bad = _bad_line(block)
         what = f"{type(error).__name__}: {error}"
@@ -205,46 +252,68 @@ def _parse_xyz(name: str, index: int, at: int, block: list[bytes]) -> Atoms:
         raise FileFormatError(f"{message}; correct or cut out this frame") from error
 
 
-def _from_text(text: str) -> Atoms:
-    atoms: Atoms = next(ase_read_xyz(io.StringIO(text), 0, properties_parser=_parse_comment))
+def _from_text(text: str, types: Sequence[str] | None = None) -> Atoms:
+    """The frame of a text, whose labels of atoms become chemical symbols."""
+    lines = text.splitlines(keepends=True)
+    masses = _replace_labels(lines, types)
+    try:
+        atoms = _by_ase("".join(lines))
+    except ValueError:
+        changed = [_FORTRAN.sub("e", line) for line in lines[2:]]
+        if changed == lines[2:]:
+            raise
+        atoms = _by_ase("".join(lines[:2] + changed))
+    scale = atoms.info.pop(LENGTH_A, 1.0)
+    if scale != 1.0:
+        atoms.positions *= scale
+    if masses is not None and not atoms.has("masses"):
+        atoms.set_masses(masses)
     return atoms
 
 
-#: Columns that a header may announce: ASE and numpy make a field for each before they look at an atom.
-MOST_COLUMNS = 100_000
-
-# What ASE writes before a value in JSON, and what stands for it while ASE splits the comment: white space as well.
-_JSON, _HELD_BACK = "_JSON ", "_JSON\x1f"
+def _by_ase(text: str) -> Atoms:
+    atoms: Atoms = next(ase_read_xyz(io.StringIO(text), 0, properties_parser=parse_comment))
+    return atoms
 
 
-def _parse_comment(line: str) -> dict[str, Any]:
-    """What ASE makes of a comment, without arrays of text, which take the longest text for each of their entries."""
-    split = key_val_str_to_dict(line.replace(_JSON, _HELD_BACK))
-    info = {key.replace(_HELD_BACK, _JSON): _comment_value(value) for key, value in split.items()}
-    columns = str(info.get("Properties", "")).split(":")[2::3]
-    if sum(max(int(n), 0) for n in columns) > MOST_COLUMNS:
-        raise ValueError(f"Properties: expected at most {MOST_COLUMNS} columns")
-    return info
+# The letter of an exponent of Fortran, 1.0D+00.
+_FORTRAN = re.compile(r"(?<=[\d.])[dD](?=[+-]?\d)")
 
 
-def _comment_value(value: Any) -> Any:
-    if not isinstance(value, str):
-        return value
-    text = value.replace(_HELD_BACK, _JSON)
-    if not text.startswith(_JSON):
-        return text
-    content = json.loads(text.removeprefix(_JSON))
-    if not _is_numeric(content):
-        return content
-    array = np.array(content)
-    return array if array.dtype.kind in "ifb" else content
+def _replace_labels(lines: list[str], types: Sequence[str] | None) -> list[float] | None:
+    """Replace labels of atoms that ASE does not know by chemical symbols; masses of the atoms if isotopes are named."""
+    n_atoms = int(lines[0])
+    if n_atoms == 0 or len(lines) < 2 + n_atoms:
+        return None
+    comment = lines[1].strip()
+    columns = "species:S:1" if not comment or len(lines) > 2 + n_atoms else _columns_of(comment)
+    names = columns.split(":")[::3]
+    if {"Z", "numbers"} & set(names):
+        return None
+    column = 0
+    for name, width in zip(names, columns.split(":")[2::3], strict=True):
+        if name in ("species", "symbols"):
+            break
+        column += int(width)
+    try:
+        labels = [line.split(None, column + 1)[column] for line in lines[2 : 2 + n_atoms]]
+    except IndexError:
+        return None  # ASE says what is wrong with the line
+    strange = {label for label in labels if label.capitalize() not in SYMBOLS}
+    if not strange:
+        return None
+    symbols = symbols_of_labels(labels, types)
+    for i, label in enumerate(labels, 2):
+        words = lines[i].split()
+        words[column] = symbols[label]
+        lines[i] = " ".join(words) + "\n"
+    if not {label.upper() for label in strange} & ISOTOPE_MASSES.keys():
+        return None
+    return [ISOTOPE_MASSES.get(label.upper(), atomic_masses[atomic_numbers[symbols[label]]]) for label in labels]
 
 
-def _is_numeric(content: Any) -> bool:
-    """Whether lists in lists hold nothing but numbers."""
-    if isinstance(content, list):
-        return all(map(_is_numeric, content))
-    return isinstance(content, int | float)
+def _columns_of(comment: str) -> str:
+    return str(parse_comment(comment).get("Properties", "species:S:1:pos:R:3"))
 
 
 def _bad_line(block: list[bytes]) -> int | None:

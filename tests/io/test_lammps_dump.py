@@ -333,7 +333,7 @@ def test_elements(columns, rows, types, symbols, tmp_path):
         ("type element x y z", ["1 Cu 0 0 0", "2 Ag 0 0 1"], CUZR, "line 11: `types` says Zr for type 2.* says Ag"),
         ("type element x y z", ["1 C 0 0 0", "2 C 0 0 1"], None, "several types have the element C.*--types"),
         ("element x y z", ["Cu 0 0 0", "X 0 0 1"], None, "line 11: 'X' in the column element"),
-        ("type element x y z", ["1 Cu2 0 0 0"], None, "line 10: 'Cu2' in the column element.*--types"),
+        ("type element x y z", ["1 Cua 0 0 0"], None, "line 10: 'Cua' in the column element.*--types"),
         ("type mass x y z", ["1 55.3 0 0 0"], None, "line 10: .* 55.3 u.*--types"),
         ("type mass x y z", ["1 1.008 0 0 0", "2 40.04 0 0 1"], None, "line 11: .* 40.04 u"),  # argon or calcium
         ("type mass x y z", ["1 1.0 0 0 0"], None, "line 10: .* mass 1 u"),

@@ -1,0 +1,85 @@
+"""What the labels of atoms in files mean: chemical symbols, isotopes, symbols with a number; never a guess."""
+
+import re
+from collections.abc import Iterable, Sequence
+
+from ase.data import chemical_symbols
+
+__all__ = ["ISOTOPE_MASSES", "SYMBOLS", "LabelError", "symbol_of", "symbols_of_labels"]
+
+#: Symbols of the elements, without ASE's X.
+SYMBOLS = frozenset(chemical_symbols[1:])
+
+#: Isotopes that have a symbol of their own, all of hydrogen, and their masses in u.
+ISOTOPE_MASSES = {"D": 2.01410178, "T": 3.01604928}
+
+
+class LabelError(ValueError):
+    """A label is no chemical symbol; says which, and what to do."""
+
+    def __init__(self, label: str, message: str) -> None:
+        super().__init__(message)
+        self.label = label
+
+
+def symbol_of(label: str) -> str | None:
+    """The chemical symbol that a label is, in any case, or begins with: D is H, Cu1, Cu_a and Cu2+ are Cu.
+
+    None where the label may be of several elements or of none: numbers, CB, OW.
+    """
+    if label.upper() in ISOTOPE_MASSES:
+        return "H"
+    if label.capitalize() in SYMBOLS:
+        return label.capitalize()
+    match = re.fullmatch(r"([A-Z][a-z]?)[^A-Za-z].*", label)
+    if match is None:
+        return None
+    return "H" if match[1] in ISOTOPE_MASSES else match[1] if match[1] in SYMBOLS else None
+
+
+def symbols_of_labels(labels: Iterable[str], types: Sequence[str] | None = None) -> dict[str, str]:
+    """The chemical symbol of each label of a frame; LabelError for the first that is not clear.
+
+    Numbers are atom types where `types` gives a symbol for each; else they are refused. Two capital letters (CA) are a
+    symbol unless other labels show that the labels are names of atoms (C1).
+    """
+    found: dict[str, str] = {}
+    labels = sorted(set(labels))
+    for label in labels:
+        if label.isdigit() and types is not None:
+            if not 1 <= int(label) <= len(types):
+                named = f"`types` names {len(types)} ({', '.join(types)}), but an atom is of type {label}"
+                raise LabelError(label, f"{named}; give a symbol for each type")
+            found[label] = types[int(label) - 1]
+            continue
+        symbol = symbol_of(label)
+        if symbol is None:
+            raise LabelError(label, _advice(label))
+        found[label] = symbol
+    are_names = any(len(label) > len(found[label]) and not label.isdigit() for label in labels)
+    for label in labels:
+        if (
+            are_names
+            and len(label) == 2
+            and label.isalpha()
+            and label.isupper()
+            and label not in SYMBOLS
+            and label[0] in SYMBOLS
+        ):
+            both = (
+                f"{label!r} may be {label[0]} or {label.capitalize()}, since labels of other atoms are names of atoms"
+            )
+            raise LabelError(label, f"{both}; replace it by the chemical symbol in the whole file")
+    return found
+
+
+def _advice(label: str) -> str:
+    if label.isdigit():
+        return (
+            f"{label!r} is a number, no chemical symbol; if numbers are atom types, give a symbol for each: --types "
+            "Cu,Zr (types=('Cu', 'Zr')); if they are atomic numbers of an extended XYZ file, name their column so: "
+            "Properties=Z:I:1:pos:R:3"
+        )
+    if label.upper() == "X":
+        return f"{label!r} is an atom of an unknown element; replace it by a chemical symbol in the whole file"
+    return f"{label!r} is no chemical symbol; replace it by one in the whole file (sed 's/^{label} /Cu /', say)"

@@ -1,0 +1,108 @@
+"""Gromacs files (.gro) frame by frame: several frames in a file, any number of decimals, time and step of the title.
+
+ASE's reader takes one frame of three decimals, and the first two letters of a name for an element if it can.
+"""
+
+import re
+from collections.abc import Iterator
+from itertools import count
+
+import numpy as np
+from ase import Atoms, units
+from ase.io.formats import open_with_compression
+
+from quests_md.errors import FileFormatError
+
+from .atom_names import elements_of_names, warn_of_names
+from .xyz import IncompleteError, Lines, shown
+
+__all__ = ["read_gro"]
+
+
+def read_gro(name: str, wanted: range) -> Iterator[tuple[int, Atoms | FileFormatError | None]]:
+    """Yield (index, atoms) for every frame in order; atoms is None where the index is not wanted.
+
+    Lengths are converted from nm to Å, velocities become momenta. Elements come from the names of atoms
+    (`element_of_name`), with a warning where these are no chemical symbols. A box of zeros is none.
+    """
+    told = False
+    with open_with_compression(name, "rb") as fd:
+        lines = Lines(name, fd)
+        for index in count():
+            title = lines.read(1)
+            if not title or (title[0].isspace() and not lines.read_filled()):
+                break
+            at = lines.number
+            second = lines.read(1)
+            try:
+                n_atoms = int(second[0]) if second else 0
+            except ValueError:
+                what = f"expected the number of atoms, got {shown(second[0])}; no Gromacs file?"
+                raise FileFormatError(f"{name}: frame {index}, line {at + 1}: {what}") from None
+            rows: list[bytes] = []
+            while second and len(rows) <= n_atoms and (portion := lines.read(n_atoms + 1 - len(rows))):
+                rows += portion
+            if len(rows) <= n_atoms:
+                lines.raise_failure(index)
+                what = f"expected {n_atoms} atoms and a box, but the file ends in the middle of the frame"
+                raise IncompleteError(f"{name}: frame {index} (line {at}): {what}")
+            if index not in wanted:
+                yield index, None
+                continue
+            try:
+                atoms, words = _atoms([row.decode(errors="replace").rstrip("\r\n") for row in rows])
+            except ValueError as error:
+                yield index, FileFormatError(f"{name}: frame {index} (line {at}): {error}")
+                continue
+            if not told:
+                told = True
+                warn_of_names(name, words)
+            for key, value in _of_title(title[0].decode(errors="replace")).items():
+                atoms.info[key] = value
+            yield index, atoms
+        lines.raise_failure(index)
+
+
+def _of_title(title: str) -> dict[str, float | int]:
+    found: dict[str, float | int] = {}
+    if match := re.search(r"\bt=\s*([-+\d.eE]+)", title):
+        found["time_ps"] = float(match[1])
+    if match := re.search(r"\bstep=\s*(\d+)", title):
+        found["step"] = int(match[1])
+    return found
+
+
+def _atoms(rows: list[str]) -> tuple[Atoms, str]:
+    box = [float(word) for word in rows[-1].split()]
+    if len(box) not in (3, 9):
+        raise ValueError(f"expected a box of 3 or 9 numbers after the atoms, got {rows[-1]!r:.60}")
+    rows = rows[:-1]
+    numbers = []
+    width = 8
+    if rows:
+        dots = [i for i, letter in enumerate(rows[0]) if letter == "." and i >= 20]
+        if len(dots) < 3:
+            raise ValueError(f"expected three coordinates from column 21 on, got {rows[0]!r:.80}")
+        width = dots[1] - dots[0]
+    for row in rows:
+        fields = [row[at : at + width] for at in range(20, 20 + 6 * width, width)]
+        try:
+            numbers.append([float(field) for field in fields if field.strip()])
+        except ValueError:
+            raise ValueError(f"expected coordinates of {width} letters from column 21 on, got {row!r:.80}") from None
+        if len(numbers[-1]) not in (3, 6) or len(numbers[-1]) != len(numbers[0]):
+            raise ValueError(f"expected three coordinates, or these and three velocities, in each row, got {row!r:.80}")
+    data = np.array(numbers).reshape(len(rows), -1)
+    names = [(row[10:15], row[5:10]) for row in rows]
+    elements, words = elements_of_names(names)
+    cell = np.diag(box[:3])
+    if len(box) == 9:
+        cell.flat[[1, 2, 3, 5, 6, 7]] = box[3:]
+    # a box of zeros is Gromacs' way to say that there is none
+    atoms = Atoms(elements, data[:, :3] * 10, cell=cell * 10, pbc=bool(np.any(box)))
+    if data.shape[1] == 6:
+        atoms.set_velocities(data[:, 3:] * 10 / (1000 * units.fs))
+    if rows:
+        atoms.set_array("atomtypes", np.array([atom.strip() for atom, _ in names]))
+        atoms.set_array("residuenames", np.array([residue.strip() for _, residue in names]))
+    return atoms, words

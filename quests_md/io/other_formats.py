@@ -1,0 +1,153 @@
+"""Files of other formats by ASE's readers, and what to do with those that no reader here takes."""
+
+import re
+import zlib
+from collections.abc import Iterator, Sequence
+from itertools import count
+from lzma import LZMAError
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from ase import Atoms
+from ase.data import atomic_masses, atomic_numbers
+from ase.io import iread
+from ase.io.formats import UnknownFileTypeError, filetype, get_compression, ioformats, open_with_compression
+
+from quests_md.errors import FileFormatError
+
+from .warned import warn
+from .xyz import IncompleteError, reraise_system_error, shown_error
+
+__all__ = ["file_kind", "read_other"]
+
+_BY_TOPOLOGY = (
+    "its atoms have no elements here: give a file that has them: score {name} --topology run.pdb (also .gro, .prmtop, "
+    ".tpr, .psf; iter_frames(..., topology=)), with pip install 'quests_md[mdanalysis]'"
+)
+_BY_MDTRAJ = (
+    "convert it to extended XYZ: mdtraj.load('{name}') gives topology, xyz (nm) and unitcell_vectors (nm); or to .xtc "
+    "by mdconvert, and score that with --topology"
+)
+
+#: What to do with files of formats that are not read, by the end of their name.
+_WAYS_OUT = {
+    **dict.fromkeys((".xtc", ".trr", ".dcd", ".nc", ".ncdf", ".mdcrd", ".crd", ".tng", ".h5md"), _BY_TOPOLOGY),
+    **dict.fromkeys((".h5", ".hdf5", ".hdf"), _BY_MDTRAJ),
+    ".gsd": "convert it to extended XYZ: gsd.hoomd.open gives positions, box and the names of types",
+    ".npz": "build Atoms of its arrays and give these, or write them by ase.io.write(..., format='extxyz')",
+    ".npy": "build Atoms of its arrays and give these, or write them by ase.io.write(..., format='extxyz')",
+    ".lmdb": "convert it to extended XYZ by the program that wrote it",
+    ".aselmdb": "convert it to extended XYZ: fairchem's AseDBDataset gives Atoms",
+    ".tpr": "it is a topology: give the trajectory, and this file by --topology",
+}
+_ML_AB = (
+    "convert it to extended XYZ (mlab2extxyz scripts, or pymatgen and py4vasp for the vasprun.xml or vaspout.h5 of the "
+    "same run); each configuration has its elements, lattice vectors and positions in Å in plain text"
+)
+
+# Formats whose atoms ASE numbers by their type or leaves without elements.
+_BLIND = {
+    "cp2k-dcd": _BY_TOPOLOGY,
+    "netcdftrajectory": _BY_TOPOLOGY,
+    "lammps-dump-binary": "dump text: dump 1 all custom 100 run.lammpstrj id type element x y z",
+}
+
+#: Lines that each step of a run begins with, by format: ASE leaves steps out where it does not understand them.
+_STEPS = {"vasp-out": rb"^ *POSITION +TOTAL-FORCE", "vasp-xdatcar": rb"^ *Direct configuration"}
+
+
+def file_kind(name: str) -> str:
+    """ASE's name of the format of a file, by content and name; FileFormatError with a way out where there is none."""
+    path = Path(get_compression(name)[0])
+    suffix = path.suffix.lower()
+    if suffix in _WAYS_OUT or path.name.startswith(("ML_AB", "ML_ABN", "ML_ABCAR")):
+        raise not_read(name, _WAYS_OUT.get(suffix, _ML_AB))
+    if _is_lammps_data(name):
+        return "lammps-data"
+    try:
+        try:
+            kind = str(filetype(name, guess=False))  # by content, not by an unknown extension
+        except UnknownFileTypeError:
+            kind = suffix.removeprefix(".")
+            if kind not in ioformats:
+                raise
+    except (UnknownFileTypeError, EOFError, LZMAError, OSError, zlib.error) as error:
+        reraise_system_error(error)
+        raise _unknown(name, str(error)) from error
+    if kind in _BLIND:
+        raise not_read(name, _BLIND[kind])
+    if kind not in ioformats or not ioformats[kind].can_read:
+        raise _unknown(name, f"nothing that reads {suffix or path.name!r}")
+    return kind
+
+
+def _is_lammps_data(name: str) -> bool:
+    """Whether a regular file begins as a LAMMPS data file does, which ASE does not know by itself."""
+    if not Path(name).is_file():
+        return False
+    with open_with_compression(name, "rb") as fd:
+        try:
+            start = fd.read(4000)
+        except (EOFError, LZMAError, OSError, zlib.error):
+            return False
+    return re.search(rb"^\s*\d+\s+atoms\s*$", start, re.MULTILINE) is not None and b"xlo xhi" in start
+
+
+def not_read(name: str, way_out: str) -> FileFormatError:
+    """A file is of a format that no reader here takes."""
+    return FileFormatError(f"{name}: files of this format are not read; {way_out.format(name=name)}")
+
+
+def _unknown(name: str, got: str) -> FileFormatError:
+    return FileFormatError(
+        f"{name}: expected a format known to ASE (`ase info --formats`), got: {got}; convert it to extended XYZ, "
+        "or name it as files of its format are named"
+    )
+
+
+def read_other(
+    name: str, wanted: range, *, types: Sequence[str] | None = None
+) -> Iterator[tuple[int, Atoms | FileFormatError | None]]:
+    """Yield (index, atoms) for every frame in order; atoms is None where the index is not wanted."""
+    kind = file_kind(name)
+    options: dict[str, Any] = {}
+    if kind == "lammps-data" and types is not None:
+        options["Z_of_type"] = {i: atomic_numbers[symbol] for i, symbol in enumerate(types, 1)}
+    n_steps = _count_lines(name, _STEPS[kind]) if kind in _STEPS else None
+    # parallel=False: under MPI each rank reads for itself instead of waiting for the others
+    frames = iread(name, ":", format=kind, parallel=False, do_not_split_by_at_sign=True, **options)
+    for index in count():
+        try:
+            atoms = next(frames)
+        except StopIteration:
+            break
+        except (ImportError, MemoryError):
+            raise
+        except Exception as error:
+            reraise_system_error(error)
+            what = f"expected format {kind!r}, but ASE's reader failed: {shown_error(error)}"
+            raise FileFormatError(f"{name}: frame {index}: {what}; is the file whole and of this format?") from error
+        if kind == "lammps-data" and types is None:
+            _require_clear_masses(name, atoms)
+        yield index, atoms if index in wanted else None
+    if n_steps is not None and n_steps > index:
+        if n_steps == index + 1:
+            raise IncompleteError(f"{name}: frame {index}: the file ends in the middle of step {n_steps}")
+        warn(f"{name}: {index} of {n_steps} ionic steps were read; ASE's reader of {kind!r} left the others out")
+
+
+def _count_lines(name: str, start: bytes) -> int:
+    pattern = re.compile(start)
+    with open_with_compression(name, "rb") as fd:
+        return sum(pattern.match(line) is not None for line in fd)
+
+
+def _require_clear_masses(name: str, atoms: Atoms) -> None:
+    """Raise FileFormatError where ASE has guessed elements of types."""
+    masses = atoms.arrays.get("masses")
+    if masses is None or np.any(np.abs(masses - atomic_masses[atoms.numbers]) > 0.1):
+        raise FileFormatError(
+            f"{name}: LAMMPS types do not say of which element the atoms are, and masses do not either; give a "
+            "chemical symbol for each LAMMPS type: --types Cu,Zr (types=('Cu', 'Zr'))"
+        )

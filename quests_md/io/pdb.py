@@ -1,0 +1,89 @@
+"""PDB files model by model, by ASE's reader: a cell that stands once holds for all models, none is added or lost."""
+
+import io
+from collections.abc import Iterator
+
+import numpy as np
+from ase import Atoms
+from ase.io.formats import open_with_compression
+from ase.io.proteindatabank import read_proteindatabank
+
+from quests_md.errors import FileFormatError
+
+from .atom_names import elements_of_names, warn_of_names
+from .elements import symbol_of
+from .xyz import IncompleteError, Lines, shown_error
+
+__all__ = ["read_pdb"]
+
+
+def read_pdb(name: str, wanted: range) -> Iterator[tuple[int, Atoms | FileFormatError | None]]:
+    """Yield (index, atoms) for every model in order; atoms is None where the index is not wanted.
+
+    A CRYST1 line holds until the next one; the unit cube that says "no crystal" is none. Models without atoms are
+    none. Elements come from columns 77 and 78, else from the names of atoms, with a warning.
+    """
+    told = False
+    for index, (cell, rows) in enumerate(_models(name)):
+        if index not in wanted:
+            yield index, None
+            continue
+        try:
+            atoms, words = _atoms(cell, rows)
+        except Exception as error:
+            yield (
+                index,
+                FileFormatError(f"{name}: frame {index}: expected atoms of a PDB file, got {shown_error(error)}"),
+            )
+            continue
+        if words and not told:
+            told = True
+            warn_of_names(name, words)
+        yield index, atoms
+
+
+def _models(name: str) -> Iterator[tuple[str, list[str]]]:
+    """The CRYST1 line that holds, and the lines of atoms, of each model that has any."""
+    cell, rows, is_open, n_models = "", [], False, 0
+    with open_with_compression(name, "rb") as fd:
+        lines = Lines(name, fd)
+        while portion := lines.read(1024):
+            for line in portion:
+                text = line.decode(errors="replace").rstrip("\r\n")
+                record = text[:6].rstrip()
+                if record in ("ATOM", "HETATM"):
+                    rows.append(text)
+                elif record == "CRYST1":
+                    if rows and not is_open:  # the frame before has no END
+                        yield cell, rows
+                        rows, n_models = [], n_models + 1
+                    cell = text
+                elif record in ("MODEL", "ENDMDL", "END"):
+                    if rows:
+                        yield cell, rows
+                        rows, n_models = [], n_models + 1
+                    is_open = record == "MODEL"
+        lines.raise_failure(n_models)
+    if rows and is_open:
+        raise IncompleteError(
+            f"{name}: frame {n_models}: the file ends in the middle of a model, at line {lines.number}"
+        )
+    if rows:
+        yield cell, rows
+
+
+def _atoms(cell: str, rows: list[str]) -> tuple[Atoms, str]:
+    words = ""
+    given = [row[76:78].strip() for row in rows]
+    elements = [symbol_of(text) if text else None for text in given]
+    if None in elements:
+        elements, words = list(elements), ""
+        missing = [i for i, element in enumerate(elements) if element is None]
+        found, words = elements_of_names((rows[i][12:16], rows[i][17:21]) for i in missing)
+        for i, element in zip(missing, found, strict=True):
+            elements[i] = element
+    text = "\n".join(f"{row[:76]:<76}{element:>2}" for row, element in zip(rows, elements, strict=True))
+    if cell and np.any(np.array([float(cell[i : i + 9]) for i in (6, 15, 24)]) > 1.001):
+        text = f"{cell}\n{text}"
+    atoms: Atoms = read_proteindatabank(io.StringIO(text + "\nEND\n"), 0)
+    return atoms, words

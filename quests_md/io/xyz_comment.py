@@ -1,0 +1,202 @@
+"""The comment line of an XYZ frame: cell, columns, units, step and time, as programs write them.
+
+ASE reads the keys of extended XYZ in their usual case; here come keys in any case (GPUMD), the cells and units of i-PI,
+steps and times of CP2K, and units that the frame states.
+"""
+
+import json
+import re
+from typing import Any
+
+import numpy as np
+from ase import units
+from ase.cell import Cell
+from ase.io.extxyz import key_val_str_to_dict
+
+__all__ = ["LENGTH_A", "MOST_COLUMNS", "CommentError", "hint_of_more", "parse_comment"]
+
+#: Columns that a header may announce: ASE and numpy make a field for each before they look at an atom.
+MOST_COLUMNS = 100_000
+
+#: Key of info under which `parse_comment` leaves the unit of positions in Å, where it is another.
+LENGTH_A = "\x1flength_A"
+
+
+class CommentError(ValueError):
+    """A comment line is understood and cannot be used; the text says why and what to do."""
+
+
+def parse_comment(line: str) -> dict[str, Any]:
+    """The info of a frame, with "Lattice", "Properties" and "pbc" as ASE expects them, and `LENGTH_A`.
+
+    Raises CommentError where columns of elements or positions are missing, or the frame holds no positions.
+    """
+    match = _IPI.search(line)
+    if match is not None:
+        return _of_ipi(line, match)
+    info = _split(line)
+    for key in ("Lattice", "Properties", "pbc"):
+        if key not in info:
+            other = next((k for k in info if k.lower() == key.lower()), None)
+            if other is not None:
+                info[key] = info.pop(other)
+    if "Lattice" in info:
+        info["Lattice"] = _lattice(info["Lattice"])
+    if "Properties" in info:
+        info["Properties"] = _columns(str(info["Properties"]))
+    if isinstance(info.get("pbc"), str):
+        info["pbc"] = _pbc(info["pbc"])
+    if (match := _CP2K.match(line)) is not None:
+        info |= {"step": int(match[1]), "time_ps": float(match[2]) / 1000}
+    scale = _length_A(info.get("units"))
+    if scale != 1.0:
+        info[LENGTH_A] = scale
+        if "Lattice" in info:
+            info["Lattice"] = info["Lattice"] * scale
+    return info
+
+
+def hint_of_more(line: str) -> str | None:
+    """A word in the comment of a frame without a cell that tells of a cell or of units other than Å; None: none."""
+    match = _HINT.search(line)
+    return None if match is None else match[0]
+
+
+_HINT = re.compile(
+    r"(?<![a-z])(?:unit[ _]?cell|cell|lattice|box|celldm|bohr|atomic[ _]units?|nanomet(?:er|re)s?)(?![a-z])",
+    re.IGNORECASE,
+)
+
+# "# CELL(abcABC): 10.8 10.8 10.8 90 90 90 Step: 0 Bead: 0 positions{angstrom} cell{atomic_unit}"
+_NUMBER = r"[-+]?(?:\d+\.?\d*|\.\d+)(?:[eEdD][-+]?\d+)?"
+_IPI = re.compile(rf"#\s*CELL[\(\[\{{](abcABC|H|GENH)[\)\]\}}]\s*:?\s*((?:{_NUMBER}\s+){{5,}}{_NUMBER})(?:\s|$)")
+_CP2K = re.compile(rf"\s*i\s*=\s*(\d+)\s*,\s*time\s*=\s*({_NUMBER})\s*,")
+
+# Å
+_LENGTHS = {
+    **dict.fromkeys(("angstrom", "angstroms", "ang", "a", "å"), 1.0),
+    **dict.fromkeys(("bohr", "bohrs", "a0", "au", "a.u.", "atomic_unit", "atomic_units"), units.Bohr),
+    **dict.fromkeys(("nm", "nanometer", "nanometre"), 10.0),
+    **dict.fromkeys(("pm", "picometer", "picometre"), 0.01),
+    **dict.fromkeys(("m", "meter"), 1e10),
+}
+
+
+def _of_ipi(line: str, match: re.Match[str]) -> dict[str, Any]:
+    numbers = np.array([float(word.replace("D", "E").replace("d", "e")) for word in match[2].split()])
+    needed = 6 if match[1] == "abcABC" else 9
+    if len(numbers) < needed:
+        raise CommentError(f"expected {needed} numbers after CELL({match[1]}), got {len(numbers)}")
+    numbers = numbers[:needed]
+    said = dict(re.findall(r"(\w+)\{(\w*)\}", line[match.end(2) :]))
+    said |= dict.fromkeys(re.findall(r"Traj:\s*(\w+)(?![\w{])", line), "atomic_unit")
+    kinds = [key for key in said if key != "cell"]
+    wrong = [key for key in kinds if not key.startswith(("positions", "x_centroid"))]
+    if wrong and len(wrong) == len(kinds):
+        raise CommentError(f"expected positions, got a file of {wrong[0]} by i-PI; give the file of positions")
+    # i-PI takes what names no unit in atomic units
+    of_cell = _known_length(said.get("cell") or "atomic_unit")
+    of_positions = _known_length((said[kinds[0]] if kinds else "") or "atomic_unit")
+    cell = Cell.fromcellpar(numbers).array if needed == 6 else numbers.reshape(3, 3).T
+    info: dict[str, Any] = {"Lattice": cell.T * of_cell, "pbc": [True, True, True]}
+    for key, name in (("Step", "step"), ("Bead", "bead")):
+        if (number := re.search(rf"\b{key}:\s*(\d+)", line)) is not None:
+            info[name] = int(number[1])
+    if of_positions != 1.0:
+        info[LENGTH_A] = of_positions
+    return info
+
+
+def _known_length(name: str) -> float:
+    if name.lower() not in _LENGTHS:
+        raise CommentError(f"expected a unit of length such as angstrom or atomic_unit, got {name!r}")
+    return _LENGTHS[name.lower()]
+
+
+def _length_A(said: Any) -> float:
+    """The unit of lengths in Å that the entry "units" of a frame states; 1 where it states none."""
+    if not isinstance(said, dict):
+        return 1.0
+    for key in ("positions", "position", "pos", "length", "lengths", "distance"):
+        if isinstance(said.get(key), str):
+            return _known_length(said[key])
+    return 1.0
+
+
+def _lattice(value: Any) -> Any:
+    """The matrix whose columns are the cell vectors."""
+    if isinstance(value, str):  # exponents of Fortran
+        try:
+            value = np.array([float(re.sub("[dD]", "e", word)) for word in re.findall(r"[^\s,]+", value)])
+        except ValueError:
+            raise CommentError(f"Lattice: expected 9 numbers, got {value!r:.60}") from None
+    value = np.asarray(value)
+    if value.shape == (3, 3):
+        return value.astype(float)
+    if value.shape != (9,) or value.dtype.kind not in "if":
+        raise CommentError(f"Lattice: expected 9 numbers, got {value.size}")
+    return value.reshape((3, 3), order="F").astype(float)
+
+
+def _pbc(text: str) -> list[bool]:
+    """Periodic directions that ASE leaves as text: letters without blanks between them, "p" and "f"."""
+    letters = re.sub(r"[\s,]", "", text).lower().replace("true", "t").replace("false", "f")
+    if not re.fullmatch("[tfp10n]{3}", letters):
+        raise CommentError(f"pbc: expected three of T and F, got {text!r:.60}")
+    return [letter in "tp1" for letter in letters]
+
+
+def _columns(text: str) -> str:
+    """The text of Properties, with names in their usual case."""
+    parts = text.split(":")
+    if sum(max(int(n), 0) for n in parts[2::3]) > MOST_COLUMNS:
+        raise ValueError(f"Properties: expected at most {MOST_COLUMNS} columns")
+    for i in range(0, len(parts), 3):
+        name = {"z": "Z", "species": "species", "pos": "pos"}.get(parts[i].lower())
+        if name is not None and name not in parts[::3]:
+            parts[i] = name
+    names = parts[::3]
+    if not {"species", "Z", "symbols", "numbers"} & set(names):
+        texts = [name for name, kind in zip(names, parts[1::3], strict=False) if kind == "S"]
+        got = f"{', '.join(texts)} of texts" if texts else ", ".join(names)
+        raise CommentError(
+            f"Properties: no column names the elements: expected species:S:1 or Z:I:1, got {got}"
+            + (f"; if {texts[0]} holds chemical symbols, rename it (sed 's/={texts[0]}:S:/=species:S:/')" * bool(texts))
+        )
+    if not {"pos", "positions"} & set(names):
+        raise CommentError(f"Properties: no column holds positions: expected pos:R:3, got {', '.join(names)}")
+    return ":".join(parts)
+
+
+# What ASE writes before a value in JSON, and what stands for it while ASE splits the comment: white space as well.
+_JSON, _HELD_BACK = "_JSON ", "_JSON\x1f"
+
+
+def _split(line: str) -> dict[str, Any]:
+    """What ASE makes of a comment, without arrays of text, which take the longest text for each of their entries."""
+    text = line.replace(_JSON, _HELD_BACK)
+    try:
+        split = key_val_str_to_dict(text)
+    except ValueError:  # ASE wants nine numbers after "Lattice", without exponents of Fortran
+        split = key_val_str_to_dict(re.sub(r"(?<![A-Za-z_])Lattice(?=\s*=)", "lattice", text))
+    return {key.replace(_HELD_BACK, _JSON): _value(value) for key, value in split.items()}
+
+
+def _value(value: Any) -> Any:
+    if not isinstance(value, str):
+        return value
+    text = value.replace(_HELD_BACK, _JSON)
+    if not text.startswith(_JSON):
+        return text
+    content = json.loads(text.removeprefix(_JSON))
+    if not _is_numeric(content):
+        return content
+    array = np.array(content)
+    return array if array.dtype.kind in "ifb" else content
+
+
+def _is_numeric(content: Any) -> bool:
+    """Whether lists in lists hold nothing but numbers."""
+    if isinstance(content, list):
+        return all(map(_is_numeric, content))
+    return isinstance(content, int | float)

@@ -1,0 +1,531 @@
+"""What files say of cells, elements, frames, units: each kind of input as programs and people write it."""
+
+import re
+
+import ase.io
+import numpy as np
+import pytest
+from ase import Atoms, units
+from ase.build import bulk
+from ase.io.formats import ioformats
+
+from quests_md.errors import FileFormatError
+from quests_md.io import frame_time_ps, iter_frames
+
+A = 3.61
+CELL = np.diag([2 * A] * 3)
+LATTICE = " ".join(str(x) for x in CELL.ravel())
+
+
+def crystal(seed=0, element="Cu"):
+    atoms = bulk("Cu", cubic=True) * (2, 2, 2)
+    atoms.rattle(0.08, seed=seed)
+    atoms.symbols[:] = element
+    return atoms
+
+
+def rows(atoms, label=None, scale=1.0):
+    return "".join(
+        f"{label or symbol} {x * scale:.10f} {y * scale:.10f} {z * scale:.10f}\n"
+        for symbol, (x, y, z) in zip(atoms.symbols, atoms.positions, strict=True)
+    )
+
+
+def xyz(path, comment, atoms=None, **how):
+    atoms = crystal() if atoms is None else atoms
+    path.write_text(f"{len(atoms)}\n{comment}\n{rows(atoms, **how)}")
+    return path
+
+
+def only(path, **how):
+    frames = list(iter_frames(path, **how))
+    assert len(frames) == 1
+    return frames[0].atoms
+
+
+def assert_crystal(atoms, cell=CELL, pbc=True, atol=1e-7):
+    np.testing.assert_allclose(atoms.positions, crystal().positions, atol=atol)
+    np.testing.assert_allclose(atoms.cell.array, cell, atol=atol)
+    assert atoms.pbc.all() == pbc
+    assert set(atoms.symbols) == {"Cu"}
+
+
+# Cells in comments
+
+
+@pytest.mark.parametrize(
+    "comment",
+    [
+        f'lattice="{LATTICE}" properties=species:S:1:pos:R:3',
+        f'LATTICE="{LATTICE}" PROPERTIES=Species:S:1:Pos:R:3 PBC="T T T"',
+        f'energy=-1 lattice="{LATTICE}" pbc="TTT"',
+        f'Lattice="{LATTICE.replace("7.22", "0.722D+01")}" Properties=species:S:1:pos:R:3',
+        f"pbc=[T, T, T] Lattice={{{LATTICE}}}",
+    ],
+)
+def test_keys_in_any_case(tmp_path, comment):
+    assert_crystal(only(xyz(tmp_path / "a.xyz", comment)))
+
+
+def test_a_tilted_cell_keeps_its_rows(tmp_path):
+    cell = np.array([[7.0, 0, 0], [1.0, 7.5, 0], [0.5, 0.25, 8.0]])
+    text = " ".join(str(x) for x in cell.ravel())
+    assert_crystal(only(xyz(tmp_path / "a.xyz", f'lattice="{text}"')), cell)
+
+
+@pytest.mark.parametrize(
+    ("said", "of_cell", "of_positions"),
+    [
+        ("positions{angstrom} cell{angstrom}", 1, 1),
+        ("positions{angstrom}  cell{atomic_unit}", 1 / units.Bohr, 1),
+        ("Traj: positions{atomic_unit} Step: 7 Bead: 2 cell{angstrom}", 1, 1 / units.Bohr),
+        ("Traj: positions Step: 7 Bead: 2", 1 / units.Bohr, 1 / units.Bohr),
+        ("x_centroid{nanometer} cell{nanometer}", 0.1, 0.1),
+    ],
+)
+def test_cells_of_ipi(tmp_path, said, of_cell, of_positions):
+    abc = " ".join(f"{2 * A * of_cell:.8f}" for _ in range(3))
+    path = xyz(tmp_path / "a.xyz", f"# CELL(abcABC):  {abc} 90.00 90.0 90.0 Step: 7 {said}", scale=of_positions)
+    atoms = only(path)
+    assert_crystal(atoms, atol=1e-6)
+    assert atoms.info["step"] == 7
+
+
+def test_matrix_cell_of_ipi(tmp_path):
+    upper = np.array([[7.0, 1.0, 0.5], [0, 7.5, 0.25], [0, 0, 8.0]])
+    words = " ".join(str(x) for x in upper.ravel())
+    for kind in ("H", "GENH"):
+        path = xyz(tmp_path / "a.xyz", f"# CELL({kind}): {words} positions{{angstrom}} cell{{angstrom}}")
+        assert_crystal(only(path), upper.T)
+
+
+def test_forces_of_ipi_are_no_positions(tmp_path):
+    path = xyz(tmp_path / "a.xyz", "# CELL(abcABC): 7 7 7 90 90 90 Step: 0 forces{atomic_unit} cell{atomic_unit}")
+    with pytest.raises(FileFormatError, match="forces"):
+        list(iter_frames(path))
+
+
+def test_steps_and_times_of_cp2k(tmp_path):
+    atoms = only(xyz(tmp_path / "a.xyz", " i =       40, time =       20.500, E =     -1234.5"))
+    assert atoms.info["step"] == 40
+    assert frame_time_ps(atoms) == pytest.approx(0.0205)
+    assert not atoms.pbc.any()
+
+
+@pytest.mark.parametrize("comment", ["cell 7.2 7.2 7.2", "box: 7.2 7.2 7.2", "generated, unit cell 7.2", "in bohr"])
+def test_a_comment_that_says_more_than_is_read(tmp_path, comment):
+    with pytest.warns(UserWarning, match="the comment says .*Lattice"):
+        only(xyz(tmp_path / "a.xyz", comment))
+
+
+@pytest.mark.parametrize(
+    ("comment", "missing"),
+    [
+        ('Properties=species:S:1:pos:R:3 pbc="T T T"', "a, b, c"),
+        ('pbc="T F F" Lattice="0 0 0 0 7 0 0 0 7"', "a"),
+        ('pbc="T T T" Lattice="7 0 0 0 7 0 0 0 0"', "c"),
+    ],
+)
+def test_periodic_without_a_cell_is_bad_input(tmp_path, comment, missing):
+    path = xyz(tmp_path / "a.xyz", comment)
+    with pytest.raises(FileFormatError, match=f"frame 0: periodic .* without a cell vector along {missing};.*Lattice"):
+        list(iter_frames(path))
+
+
+# Elements
+
+
+@pytest.mark.parametrize("name", ["type", "element", "symbol", "name"])
+def test_columns_that_do_not_name_elements(tmp_path, name):
+    path = xyz(tmp_path / "a.xyz", f'Lattice="{LATTICE}" Properties={name}:S:1:pos:R:3')
+    with pytest.raises(FileFormatError, match=f"line 2: .*no column names the elements.*{name}.*sed"):
+        list(iter_frames(path))
+
+
+def test_a_file_without_positions(tmp_path):
+    with pytest.raises(FileFormatError, match="no column holds positions"):
+        list(iter_frames(xyz(tmp_path / "a.xyz", "Properties=species:S:1:forces:R:3")))
+
+
+@pytest.mark.parametrize("label", ["Cu", "CU", "cu", "Cu1", "Cu_a", "Cu2+", "Cu-3"])
+def test_labels_of_one_element(tmp_path, label):
+    assert_crystal(only(xyz(tmp_path / "a.xyz", f'Lattice="{LATTICE}"', label=label)))
+
+
+@pytest.mark.parametrize("label", ["D", "T", "d"])
+def test_isotopes_are_hydrogen(tmp_path, label):
+    atoms = only(xyz(tmp_path / "a.xyz", "water", label=label))
+    assert set(atoms.symbols) == {"H"}
+    assert atoms.get_masses()[0] == pytest.approx(3.016 if label == "T" else 2.014, abs=1e-3)
+
+
+@pytest.mark.parametrize(
+    ("label", "said"),
+    [
+        ("1", "--types"),
+        ("29", "Properties=Z:I:1"),
+        ("X", "unknown element"),
+        ("OW", "sed"),
+        ("Q1", "no chemical symbol"),
+    ],
+)
+def test_labels_that_are_not_clear(tmp_path, label, said):
+    with pytest.raises(FileFormatError, match=f"frame 0, line 3: .*{re.escape(label)}.*{said}"):
+        list(iter_frames(xyz(tmp_path / "a.xyz", "", label=label)))
+
+
+def test_names_of_atoms_are_no_symbols(tmp_path):
+    path = tmp_path / "a.xyz"
+    path.write_text("2\n\nCA 0 0 0\nC1 0 0 1.5\n")
+    with pytest.raises(FileFormatError, match="'CA' may be C or Ca"):
+        list(iter_frames(path))
+    path.write_text("2\n\nCA 0 0 0\nO 0 0 2.4\n")
+    assert only(path).get_chemical_symbols() == ["Ca", "O"]
+
+
+def test_types_in_xyz(tmp_path):
+    path = tmp_path / "a.xyz"
+    path.write_text("2\nAtoms. Timestep: 0\n1 0 0 0\n2 0 0 2.5\n")
+    assert only(path, types=("Cu", "Zr")).get_chemical_symbols() == ["Cu", "Zr"]
+    with pytest.raises(FileFormatError, match="an atom is of type 2"):
+        only(path, types=("Cu",))
+
+
+def test_unknown_elements_of_any_format(tmp_path):
+    for name in ("a.xyz", "a.traj", "a.json"):
+        ase.io.write(tmp_path / name, Atoms("XCu", positions=[[0, 0, 0], [0, 0, 2]]))
+        with pytest.raises(FileFormatError, match="unknown"):
+            list(iter_frames(tmp_path / name))
+
+
+# Text of other editors and languages
+
+
+def test_byte_order_marks(tmp_path):
+    path = xyz(tmp_path / "a.xyz", f'Lattice="{LATTICE}"')
+    text = path.read_text()
+    path.write_text(text, encoding="utf-8-sig")
+    assert_crystal(only(path))
+    path.write_text(text, encoding="utf-16")
+    with pytest.raises(FileFormatError, match=r"UTF-16.*iconv"):
+        list(iter_frames(path))
+
+
+def test_exponents_of_fortran(tmp_path):
+    atoms = crystal()
+    body = "".join("Cu " + " ".join(f"{x / 10:.10f}D+01" for x in position) + "\n" for position in atoms.positions)
+    path = tmp_path / "a.xyz"
+    path.write_text(f'{len(atoms)}\nLattice="{LATTICE}"\n{body}')
+    assert_crystal(only(path))
+
+
+# Units and times
+
+
+def test_units_that_frames_state(tmp_path):
+    said = """units='_JSON {"time": "fs", "positions": "bohr"}' time=250"""
+    lattice = " ".join(str(x / units.Bohr) for x in CELL.ravel())
+    atoms = only(xyz(tmp_path / "a.xyz", f'Lattice="{lattice}" {said}', scale=1 / units.Bohr))
+    assert_crystal(atoms)
+    assert frame_time_ps(atoms) == pytest.approx(0.25)
+
+
+@pytest.mark.parametrize(
+    ("info", "expected"),
+    [
+        ({"time": 250.0, "units": {"time": "fs"}}, 0.25),
+        ({"time": 2, "units": {"time": "ns"}}, 2000),
+        ({"time_fs": 10.0}, 0.01),
+        ({"time": 10.0}, None),
+        ({"time": 10.0, "units": "fs"}, None),
+        ({"time": "ten", "units": {"time": "fs"}}, None),
+        ({"time_ps": 1.0, "time": 5.0, "units": {"time": "fs"}}, 1.0),
+    ],
+)
+def test_times(info, expected):
+    assert frame_time_ps(Atoms(info=info)) == (None if expected is None else pytest.approx(expected))
+
+
+# Order
+
+
+def test_files_of_a_pattern_come_in_the_order_of_their_numbers(tmp_path):
+    names = ["run2/f.10.xyz", "run10/f.9.xyz", "run2/f.9.xyz", "run2/f.100.xyz", "run2/f.xyz"]
+    for name in names:
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        xyz(tmp_path / name, "")
+    got = [frame.source.removeprefix(f"{tmp_path}/") for frame in iter_frames(f"{tmp_path}/run*/*.xyz")]
+    assert got == ["run2/f.9.xyz", "run2/f.10.xyz", "run2/f.100.xyz", "run2/f.xyz", "run10/f.9.xyz"]
+
+
+# Frames that a reader would add or lose
+
+
+def pdb_rows(atoms, element="Cu", name="CU"):
+    start, end = f"{name:>2}   {name:>2}  A   1    ", f"  1.00  0.00          {element:>2}\n"
+    return "".join(
+        f"HETATM{i:5d} {start}{x:8.3f}{y:8.3f}{z:8.3f}{end}" for i, (x, y, z) in enumerate(atoms.positions, 1)
+    )
+
+
+CRYST1 = f"CRYST1{2 * A:9.3f}{2 * A:9.3f}{2 * A:9.3f}  90.00  90.00  90.00 P 1           1\n"
+
+
+def model(i, atoms, **how):
+    return f"MODEL     {i:4d}\n{pdb_rows(atoms, **how)}ENDMDL\n"
+
+
+def test_a_cell_that_stands_once_holds_for_all_models(tmp_path):
+    path = tmp_path / "a.pdb"
+    path.write_text(CRYST1 + "".join(model(i, crystal(i)) for i in range(4)) + "CONECT    1    2\nEND\n")
+    frames = list(iter_frames(path))
+    assert [frame.index for frame in frames] == [0, 1, 2, 3]
+    for i, frame in enumerate(frames):
+        assert frame.atoms.pbc.all()
+        np.testing.assert_allclose(frame.atoms.positions, crystal(i).positions, atol=6e-4)
+        assert set(frame.atoms.symbols) == {"Cu"}
+
+
+def test_cells_that_change_and_frames_that_end_only(tmp_path):
+    path = tmp_path / "a.pdb"
+    other = CRYST1.replace("7.220", "7.320")
+    path.write_text(CRYST1 + pdb_rows(crystal()) + "END\n" + other + pdb_rows(crystal()) + "END\nEND\n")
+    assert [round(frame.atoms.cell[0, 0], 3) for frame in iter_frames(path)] == [7.22, 7.32]
+    path.write_text("CRYST1    1.000    1.000    1.000  90.00  90.00  90.00 P 1           1\n" + pdb_rows(crystal()))
+    assert not only(path).pbc.any()  # the unit cube says that there is no crystal
+
+
+def test_a_torn_model(tmp_path):
+    path = tmp_path / "a.pdb"
+    path.write_text(CRYST1 + model(1, crystal()) + model(2, crystal())[:900])
+    with pytest.raises(FileFormatError, match=r"in the middle of a model.*@:1"):
+        list(iter_frames(path))
+
+
+def test_elements_of_a_pdb_file_without_elements(tmp_path):
+    path = tmp_path / "a.pdb"
+    path.write_text(CRYST1 + pdb_rows(crystal(), element=""))
+    with pytest.warns(UserWarning, match=r"from the names of atoms \(Cu: CU\)"):
+        assert set(only(path).symbols) == {"Cu"}
+    path.write_text(CRYST1 + pdb_rows(crystal(), element="", name="CA").replace("CA  A", "UNK A"))
+    with pytest.raises(FileFormatError, match=r"'CA' .* does not say of which element"):
+        list(iter_frames(path))
+
+
+def gro(atoms, title="t=  2.50000 step= 1250", name="Cu", residue="CU", digits=3, velocities=None):
+    width = digits + 5
+    lines = []
+    for i, position in enumerate(atoms.positions / 10):
+        line = f"{1:5d}{residue:<5}{name:>5}{i + 1:5d}" + "".join(f"{x:{width}.{digits}f}" for x in position)
+        lines.append(
+            line + ("" if velocities is None else "".join(f"{v:{width}.{digits + 1}f}" for v in velocities[i]))
+        )
+    return f"Cu, {title}\n{len(atoms):5d}\n" + "\n".join(lines) + f"\n   {0.2 * A:.5f} {0.2 * A:.5f} {0.2 * A:.5f}\n"
+
+
+@pytest.mark.parametrize("digits", [3, 6])
+def test_gromacs_files_of_several_frames(tmp_path, digits):
+    path = tmp_path / "a.gro"
+    v = np.random.default_rng(1).normal(size=(32, 3))
+    path.write_text("".join(gro(crystal(i), f"t= {i}.5 step= {10 * i}", digits=digits, velocities=v) for i in range(3)))
+    frames = [frame.atoms for frame in iter_frames(path)]
+    assert [(atoms.info["step"], atoms.info["time_ps"]) for atoms in frames] == [(0, 0.5), (10, 1.5), (20, 2.5)]
+    for i, atoms in enumerate(frames):
+        np.testing.assert_allclose(atoms.positions, crystal(i).positions, atol=6 * 10**-digits)
+        np.testing.assert_allclose(atoms.get_velocities() * 1000 * units.fs, v * 10, atol=1e-2)
+        np.testing.assert_allclose(atoms.cell.array, CELL)
+        assert set(atoms.symbols) == {"Cu"}
+    path.write_text(path.read_text()[:-200])
+    with pytest.raises(FileFormatError, match=r"in the middle of the frame.*@:2"):
+        list(iter_frames(path))
+
+
+@pytest.mark.parametrize(
+    ("name", "residue", "element"),
+    [
+        ("Cu", "DUM", "Cu"),
+        ("CA", "ALA", "C"),
+        ("CA", "CA", "Ca"),
+        ("HG11", "VAL", "H"),
+        ("OW", "SOL", "O"),
+        ("HW1", "SOL", "H"),
+        ("CL", "CL-", "Cl"),
+        ("NA", "NA", "Na"),
+        ("CA", "LIG", None),
+        ("MW", "SOL", None),
+    ],
+)
+def test_elements_of_names(tmp_path, name, residue, element):
+    path = tmp_path / "a.gro"
+    path.write_text(gro(crystal(), name=name, residue=residue))
+    if element is None:
+        with pytest.raises(FileFormatError, match=f"'{name}' of an atom in residue '{residue}'"):
+            list(iter_frames(path))
+    elif element == name:
+        assert set(only(path).symbols) == {element}
+    else:
+        with pytest.warns(UserWarning, match=f"{element}: {name}"):
+            assert set(only(path).symbols) == {element}
+
+
+def vasprun(steps, end="</modeling>\n"):
+    atoms = crystal()
+    kinds = "".join("<rc><c>Cu</c><c>1</c></rc>" for _ in atoms)
+    basis = "".join(f"<v> {a} {b} {c} </v>" for a, b, c in CELL)
+
+    def structure(i, name=""):
+        scaled = "".join(
+            f"<v> {a:.10f} {b:.10f} {c:.10f} </v>" for a, b, c in crystal(i).get_scaled_positions(wrap=False)
+        )
+        crystal_ = f'<crystal><varray name="basis">{basis}</varray></crystal>'
+        return f'<structure{name}>{crystal_}<varray name="positions">{scaled}</varray></structure>\n'
+
+    energy = "".join(f'<i name="{key}"> -7.0 </i>' for key in ("e_fr_energy", "e_wo_entrp", "e_0_energy"))
+    forces = "".join("<v> 0 0 0 </v>" for _ in atoms)
+    energies = f"<energy>{energy}</energy>"
+
+    def calculation(i):
+        found = f'{structure(i)}<varray name="forces">{forces}</varray>{energies}'
+        return f"<calculation><scstep>{energies}</scstep>{found}</calculation>\n"
+
+    body = "".join(calculation(i) if kind == "dft" else structure(i) for i, kind in enumerate(steps))
+    head = f'<atominfo><array name="atoms"><set>{kinds}</set></array></atominfo>' + structure(0, ' name="initialpos"')
+    return f'<?xml version="1.0"?><modeling><kpoints></kpoints><parameters></parameters>{head}{body}{end}'
+
+
+def test_steps_of_machine_learned_forces(tmp_path):
+    path = tmp_path / "vasprun.xml"
+    steps = ["dft", "ml", "ml", "dft", "ml"]
+    path.write_text(vasprun(steps))
+    with pytest.warns(UserWarning, match="3 of 5 ionic steps are of machine-learned forces"):
+        frames = list(iter_frames(path))
+    assert [frame.index for frame in frames] == [0, 1, 2, 3, 4]
+    for i, frame in enumerate(frames):
+        np.testing.assert_allclose(frame.atoms.positions, crystal(i).positions, atol=1e-6)
+        assert (frame.atoms.calc is not None) == (steps[i] == "dft")
+
+
+def test_a_torn_vasprun(tmp_path):
+    path = tmp_path / "vasprun.xml"
+    text = vasprun(["dft", "dft", "dft"], end="")
+    for torn, n in ((text, 3), (text[:-400], 2)):
+        path.write_text(torn)
+        with pytest.raises(FileFormatError, match=f"in the middle of a step.*@:{n}"):
+            list(iter_frames(path))
+        with pytest.warns(UserWarning, match="the complete frames before it are used"):
+            assert len(list(iter_frames(path, incomplete="warn"))) == n
+
+
+# LAMMPS dumps
+
+
+def dump(path, columns, atom_rows, box="pp pp pp", ids=None):
+    bounds = f"0 {2 * A}\n" * 3
+    path.write_text(
+        f"ITEM: TIMESTEP\n0\nITEM: NUMBER OF ATOMS\n{len(atom_rows)}\nITEM: BOX BOUNDS{' ' * bool(box)}{box}\n{bounds}"
+        f"ITEM: ATOMS {columns}\n" + "".join(f"{row}\n" for row in atom_rows)
+    )
+    return path
+
+
+def coordinates(atoms):
+    return [" ".join(f"{x:.10f}" for x in position) for position in atoms.positions]
+
+
+def test_boxes_without_flags(tmp_path):
+    path = dump(tmp_path / "a.lammpstrj", "element x y z", [f"Cu {c}" for c in coordinates(crystal())], box="")
+    with pytest.warns(UserWarning, match="names no boundaries.*periodic"):
+        assert_crystal(only(path))
+
+
+@pytest.mark.parametrize("column", ["typelabel", "type", "element"])
+@pytest.mark.parametrize("label", ["Cu", "CU", "Cu1"])
+def test_labels_in_dumps(tmp_path, column, label):
+    path = dump(tmp_path / "a.lammpstrj", f"{column} x y z", [f"{label} {c}" for c in coordinates(crystal())])
+    assert_crystal(only(path))
+    path = dump(tmp_path / "a.lammpstrj", f"{column} x y z", [f"OWx {c}" for c in coordinates(crystal())])
+    with pytest.raises(FileFormatError, match="no chemical symbol"):
+        list(iter_frames(path))
+
+
+def test_deuterium_in_dumps(tmp_path):
+    path = dump(tmp_path / "a.lammpstrj", "element x y z", ["D 0 0 0", "O 0 0 1"])
+    assert only(path).get_masses() == pytest.approx([2.014, 15.999], abs=1e-3)
+
+
+def test_a_dump_of_a_group(tmp_path):
+    places = coordinates(crystal())
+    part = [f"{i} Cu {c}" for i, c in enumerate(places, 1) if i % 3]
+    path = dump(tmp_path / "a.lammpstrj", "id element x y z", part)
+    with pytest.warns(UserWarning, match="ids from 1 to 32: of a dump of a group"):
+        only(path)
+    dump(path, "id element x y z", [f"{i} Cu {c}" for i, c in enumerate(places, 1)])
+    only(path)
+
+
+# Other formats
+
+
+def test_formats_that_ase_knows_by_their_names(tmp_path):
+    left_out = {"json", "traj", "extxyz", "xyz", "gif", "png", "pov", "eps", "mp4", "html", "x3d"}
+    atoms = crystal()
+    tried = 0
+    for name in ("gen", "cfg", "db", "xsf", "cif", "res", "vasp", "gpumd", "xsd", "v-sim", "struct", "json", "dlp4"):
+        fmt = ioformats[name]
+        if name in left_out or not (fmt.can_read and fmt.can_write):
+            continue
+        path = tmp_path / f"a.{name}"
+        try:
+            ase.io.write(path, atoms, format=name)
+            expected = ase.io.read(path)
+        except Exception:
+            continue
+        assert_same = np.testing.assert_allclose
+        assert_same(only(path).positions, expected.positions)
+        tried += 1
+    assert tried >= 4
+
+
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [
+        ("a.xtc", "--topology"),
+        ("a.trr", "--topology"),
+        ("a.dcd", "--topology"),
+        ("a.nc", "--topology"),
+        ("a.h5", "mdtraj"),
+        ("a.hdf5", "mdtraj"),
+        ("ML_AB", "extended XYZ"),
+        ("ML_ABN", "extended XYZ"),
+        ("a.gsd", "gsd"),
+        ("a.what", "convert it to extended XYZ"),
+    ],
+)
+def test_ways_out(tmp_path, name, said):
+    path = tmp_path / name
+    path.write_bytes(b"\x89HDF\r\n\x1a\n" + bytes(100))
+    with pytest.raises(FileFormatError, match=f"{name}: .*{re.escape(said)}"):
+        list(iter_frames(path))
+
+
+def test_lammps_data_without_elements(tmp_path):
+    path = tmp_path / "a.data"
+    ase.io.write(path, crystal(), format="lammps-data")
+    with pytest.raises(FileFormatError, match="--types"):
+        list(iter_frames(path))
+    assert set(only(path, types=("Cu",)).symbols) == {"Cu"}
+    ase.io.write(path, crystal(), format="lammps-data", masses=True)
+    assert set(only(path).symbols) == {"Cu"}
+
+
+# Bad frames left out
+
+
+def test_bad_frames_are_told_and_left_out(tmp_path):
+    path = tmp_path / "a.xyz"
+    good = f'32\nLattice="{LATTICE}"\n{rows(crystal())}'
+    bad = [good.replace("Cu ", "Q ", 1), f'32\npbc="T T T"\n{rows(crystal())}', good.replace("Lattice", "Properties")]
+    path.write_text(good + bad[0] + good + bad[1] + bad[2] + good)
+    errors = []
+    assert [frame.index for frame in iter_frames(path, bad=errors.append)] == [0, 2, 5]
+    assert [re.search(r"frame (\d)", str(error))[1] for error in errors] == ["1", "3", "4"]
