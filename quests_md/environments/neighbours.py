@@ -22,6 +22,10 @@ PairDistances: TypeAlias = Mapping[tuple[int, int], tuple[float, float]]
 #: Most periodic images of one frame, about 2 GB of coordinates: with more the cell has collapsed.
 MAX_IMAGES = 50_000_000
 
+#: Atoms per Å^3 above which a crowd has collapsed, and fewest atoms of a crowd: diamond has 0.18, liquids that LAMMPS
+#: counts in units of their atoms' diameter 1. Neighbours of so many atoms would take time and memory as their square.
+DENSEST, CROWD = 8.0, 1000
+
 #: Å. A larger coordinate has fewer than seven decimals left, and wrapping it into a cell gives noise.
 MAX_COORDINATE = 1e9
 
@@ -47,12 +51,14 @@ class FrameGrid:
 def frame_grid(atoms: Atoms, cutoff: float) -> FrameGrid:
     """Sort a frame into bins so that all neighbours within the cutoff of an atom are in the 27 bins around the atom.
 
-    Raises FrameError if a position or a periodic cell vector is not finite, or the periodic vectors are zero or
-    dependent.
+    Raises FrameError if a position or a periodic cell vector is not finite, the periodic vectors are zero or dependent,
+    or a crowd of atoms has collapsed: then neighbours are not looked for.
     """
     positions, vectors, inverse = wrapped_positions(atoms)
     points, source = _with_images(positions, vectors, inverse, cutoff)
-    return FrameGrid(*bin_points(points, source, len(positions), cutoff))
+    grid = FrameGrid(*bin_points(points, source, len(positions), cutoff))
+    _refuse_crowds(grid, cutoff)
+    return grid
 
 
 def nearest_by_element(atoms: Atoms, elements: NDArray[np.int64], cutoff: float) -> NDArray[np.float64]:
@@ -116,6 +122,22 @@ def wrapped_positions(atoms: Atoms) -> tuple[NDArray[np.float64], NDArray[np.flo
     return positions, vectors, inverse
 
 
+def _refuse_crowds(grid: FrameGrid, cutoff: float) -> None:
+    """Raise FrameError if one bin holds a crowd that has collapsed."""
+    bins = grid.bins
+    for first in np.flatnonzero(bins[CROWD:] == bins[:-CROWD])[:: CROWD // 2] if len(bins) > CROWD else ():
+        here = slice(*np.searchsorted(bins, [bins[first], bins[first] + 1]))
+        sides = np.maximum([np.ptp(axis[here]) for axis in (grid.x, grid.y, grid.z)], cutoff)
+        n = here.stop - here.start
+        if n > DENSEST * float(np.prod(sides)):
+            about = "x".join(f"{side:.3g}" for side in sides)
+            atoms = grid.source[here]
+            raise FrameError(
+                f"positions: {n} atoms and images, atom {atoms.min()} one of them, lie within {about} Å, more than "
+                f"{DENSEST:g} in 1 Å^3; the frame has collapsed, or its lengths are not in Å"
+            )
+
+
 def _with_images(
     positions: NDArray[np.float64], vectors: NDArray[np.float64], inverse: NDArray[np.float64], cutoff: float
 ) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
@@ -130,6 +152,12 @@ def _with_images(
     first = np.ceil(low - reach - fractions)
     last = np.floor(high + reach - fractions)
     n_points = float(math.prod((last - first + 1).T).sum())
+    room = float(np.prod(np.ptp(positions, axis=0) + 2 * cutoff + np.abs(vectors).max(axis=0)))
+    if n_points > max(DENSEST * room, CROWD * len(positions)):
+        raise FrameError(
+            f"cell: {n_points:.3g} atoms and images lie within the cutoff of {cutoff} Å of an atom, more than "
+            f"{DENSEST:g} in 1 Å^3; the cell has collapsed, or its lengths are not in Å: {vectors.tolist()}"
+        )
     if n_points > MAX_IMAGES:
         raise FrameError(
             f"cell: {n_points:.3g} periodic images lie within the cutoff of {cutoff} Å, at most {MAX_IMAGES:.3g} are "
