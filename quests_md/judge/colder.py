@@ -1,6 +1,6 @@
 """Judge a frame once more, beside colder copies of the frames of the reference."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -20,7 +20,7 @@ class BesideColder:
 
     found: FrameNumbers
     """The numbers of the frame, none larger than before."""
-    excesses: Mapping[str, float]
+    excesses: dict[str, float]
     """How far each statistic is beyond its level, no farther than before."""
     n_colder: int | None = None
     """Atoms that count no longer: they were above the level of local scores, or of dH, that 1 % exceed. None: not
@@ -38,7 +38,7 @@ class ColderCopies:
         self,
         found: FrameNumbers,
         these: Environments,
-        excesses: Mapping[str, float],
+        excesses: dict[str, float],
         levels: Sequence[Level],
         release: float,
         threads: int | None,

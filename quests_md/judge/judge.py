@@ -43,7 +43,7 @@ from quests_md.errors import FrameError, UnsuitableFrameError
 from quests_md.records import CHECK_FIELDS, Check
 from quests_md.reference import Reference, require_equal_settings
 
-from .colder import BesideColder, ColderCopies
+from .colder import ColderCopies
 from .judged import Judged, Opinion, called_off, opinion_of, with_excesses
 from .modes import (
     Environments,
@@ -261,10 +261,9 @@ class Judge:
         excesses = {name: STATISTICS[name].excess(found, values[name], levels, self.release) for name in judged}
         explosion = crowded.impossible or facts.not_finite
         # what the reference holds in motion is not strange at rest; values stay as they are
-        beside = BesideColder(found, excesses)
-        if not explosion:
-            beside = self._cache.colder.judge(found, environments, excesses, levels, self.release, self.threads)
-        found, excesses = beside.found, dict(beside.excesses)
+        asked = {} if explosion else excesses
+        beside = self._cache.colder.judge(found, environments, asked, levels, self.release, self.threads)
+        found, excesses = beside.found, excesses | beside.excesses
         excess = excess_of_atoms(found, self.calibration, levels)
         above = ~(excess <= 0)
         # a second judge may call alarms off, but not those of explosions and unknown elements
