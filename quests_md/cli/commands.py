@@ -22,7 +22,7 @@ from quests_md.calibration import (
 )
 from quests_md.environments import Descriptor
 from quests_md.hosts import score_trajectory
-from quests_md.io import count_frames
+from quests_md.io import FramesSeen, count_frames
 from quests_md.log import Log, read_log, require_new_log
 from quests_md.monitor import Monitor
 from quests_md.records import KINDS, Check, Event
@@ -56,6 +56,7 @@ from .arguments import (
     tell,
 )
 from .growing import print_reference, save_with_scores
+from .places import EventPlaces
 
 if TYPE_CHECKING:  # importing matplotlib takes half a second
     from matplotlib.figure import Figure
@@ -287,12 +288,19 @@ def score_frames(
     ) as monitor:
         tell(fold(monitor.calibration.describe(), sys.stderr))
         elements = split_names(types)
-        checks = score_trajectory(trajectory, known, monitor=monitor, workers=workers, steps=steps, types=elements)
-        counts = _print_checks(checks, trajectory, monitor.calibration.statistics)
+        seen = FramesSeen()
+        checks = score_trajectory(
+            trajectory, known, monitor=monitor, workers=workers, steps=steps, types=elements, seen=seen
+        )
+        places = EventPlaces(monitor, seen)
+        counts = _print_checks(places.follow(checks), trajectory, monitor.calibration.statistics)
         events = monitor.events
+    tell(fold(f"read: {seen.describe()}", sys.stderr, indent=6))
     tell(f"{many(sum(counts.values()), 'frame')}: {run_summary(counts, events)}")
     for event in latest(events):
         tell(fold(event.describe(), sys.stderr, indent=11))
+        if (where := places.words(event)) is not None:
+            tell(fold(f"  where    {where}", sys.stderr, indent=11))
     if n_more := len(events) - len(latest(events)):
         tell(f"and {many(n_more, 'event')} before: `quests-md events` lists all of a log")
     if plot is not None and log is not None:

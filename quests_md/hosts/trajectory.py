@@ -1,6 +1,7 @@
 """Post-processing: the frames of a trajectory as a run, read as a stream."""
 
 import os
+import warnings
 from collections import deque
 from collections.abc import Collection, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -14,10 +15,10 @@ from quests_md._arguments import check_positive_integer, is_integer
 from quests_md._threads import available_threads
 from quests_md.calibration import Calibration
 from quests_md.errors import MismatchError
-from quests_md.io import Frame, frame_time_ps, iter_frames
+from quests_md.io import Frame, FramesSeen, frame_time_ps, iter_frames
 from quests_md.judge import Judge, Judged, Values
 from quests_md.records import Check
-from quests_md.reference import Reference
+from quests_md.reference import Reference, differences
 from quests_md.watch import GivenAction, RunSettings, Trigger, Watch
 
 __all__ = ["score_trajectory"]
@@ -44,6 +45,7 @@ def score_trajectory(
     steps: Collection[int] | None = None,
     types: Sequence[str] | None = None,
     monitor: Watched | None = None,
+    seen: FramesSeen | None = None,
 ) -> Iterator[Check]:
     """Check the frames of a trajectory one after the other; the same frames give the same events as live.
 
@@ -72,6 +74,11 @@ def score_trajectory(
     monitor
         A `Monitor` of your own, whose `events` you can then read, in the place of `reference`, `calibration`, `log`,
         `trigger`, `actions`, `values` and `on_error`, which are the monitor's.
+    seen
+        Takes what the frames are and where each one stands (`quests_md.io.FramesSeen`), to be asked afterwards.
+
+    Warnings before the first check tell how the boundaries of the run differ from those of the reference; later ones
+    tell of boundaries that change and steps that go back. Frames of files that hold no atoms are left out.
 
     Yields
     ------
@@ -107,6 +114,7 @@ def score_trajectory(
         own |= {"values": None if values == "auto" else values, "on_error": None if on_error == "raise" else on_error}
         _require_nothing_beside(monitor.watch, reference, own)
         watch = monitor.watch
+    frames = _looked_at(frames, watch.settings.judge.reference, FramesSeen() if seen is None else seen)
     judge = watch.settings.judge if threads is None else watch.settings.judge.with_threads(threads)
     return _checks(frames, watch, judge, workers, close=monitor is None)
 
@@ -139,6 +147,24 @@ def _checks(frames: Iterator[Frame], watch: Watch, judge: Judge, workers: int, *
     finally:
         if close:
             watch.close()
+
+
+def _looked_at(frames: Iterator[Frame], reference: Reference, seen: FramesSeen) -> Iterator[Frame]:
+    """The frames, with warnings of what is strange about them as a run."""
+    for frame in frames:
+        if frame.source != "memory" and len(frame.atoms) == 0:
+            if not seen.empty:
+                _warn(f"{frame.source}, frame {frame.index} holds no atoms; such frames are left out")
+            seen.empty += 1
+            continue
+        doubts = [] if seen.steps else differences(reference, frame.atoms)
+        for doubt in doubts + seen.add(frame, _step(frame.atoms, len(seen.steps))):
+            _warn(doubt)
+        yield frame
+
+
+def _warn(message: str) -> None:
+    warnings.warn(message, stacklevel=2)
 
 
 def _at(frames: Iterator[Frame], steps: frozenset[int]) -> Iterator[Frame]:

@@ -3,10 +3,12 @@
 from .flagged_frames import append_frame, is_finite, labelled_copy
 from .frames import Frame, FramesOrPaths, count_frames, expand_sources, frame_temperature_K, frame_time_ps, iter_frames
 from .lammps_dump import check_types
+from .seen import FramesSeen, periodic_words
 
 __all__ = [
     "Frame",
     "FramesOrPaths",
+    "FramesSeen",
     "append_frame",
     "check_types",
     "count_frames",
@@ -16,4 +18,5 @@ __all__ = [
     "is_finite",
     "iter_frames",
     "labelled_copy",
+    "periodic_words",
 ]

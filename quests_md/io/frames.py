@@ -21,6 +21,7 @@ from quests_md._arguments import check_choice
 from quests_md.errors import FileFormatError
 
 from .ase_trajectory import read_ase_trajectory
+from .digits import doubt_of_digits
 from .gro import read_gro
 from .lammps_dump import check_types, is_lammps_dump, read_lammps_dump
 from .other_formats import file_kind, read_other
@@ -304,7 +305,7 @@ def _iter_file(source: _Source, how: _How) -> Iterator[Frame]:
 
 def _iter_wanted(read: _Reader, name: str, wanted: range, how: _How) -> Iterator[Frame]:
     end = wanted[-1] + 1 if wanted else 0
-    index = -1
+    index, is_first, is_dump = -1, True, getattr(read, "func", read) is read_lammps_dump
     try:
         for index, atoms in read(name, wanted):
             try:
@@ -318,6 +319,9 @@ def _iter_wanted(read: _Reader, name: str, wanted: range, how: _How) -> Iterator
                 how.bad(error)
                 atoms = None
             if isinstance(atoms, Atoms):
+                if is_first and not is_dump and (doubt := doubt_of_digits(atoms.positions)) is not None:
+                    warn(f"{name}: frame {index}: {doubt}")
+                is_first = False
                 yield Frame(atoms, name, index)
             if index + 1 >= end:
                 break

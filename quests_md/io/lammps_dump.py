@@ -23,6 +23,7 @@ from numpy.typing import NDArray
 
 from quests_md.errors import FileFormatError
 
+from .digits import doubt_of_digits
 from .elements import ISOTOPE_MASSES, SYMBOLS
 from .lammps_elements import integers, labels_of, numbers_of
 from .lammps_snapshot import UNITS, Snapshot
@@ -314,6 +315,9 @@ def _doubts(snapshot: Snapshot, atoms: Atoms) -> Iterator[str]:
     """What may be wrong with a frame that can be read, and so with all frames of its file."""
     if not snapshot.has_flags:
         yield "the box names no boundaries (pp or ff), as old versions wrote it; it is taken as periodic"
+    as_written = atoms.positions / UNITS[snapshot.style].length_A + snapshot.origin
+    if (doubt := doubt_of_digits(as_written, only_far=True)) is not None:
+        yield doubt
     if len(atoms) and "id" in atoms.arrays:
         first, last = int(atoms.arrays["id"][0]), int(atoms.arrays["id"][-1])
         if last - first + 1 > len(atoms) or first > 1:

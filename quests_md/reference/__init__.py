@@ -3,6 +3,7 @@
 from .advice import chemistry_advice
 from .colder import colder_copies
 from .file import shortened
+from .frame_words import differences, frames_words
 from .held_out import near_largest, whole_groups
 from .labels import label_list
 from .merge import require_equal_settings
@@ -18,8 +19,10 @@ __all__ = [
     "chemistry_advice",
     "colder_copies",
     "copies_of",
+    "differences",
     "frames_also_in",
     "frames_of_ancestors",
+    "frames_words",
     "is_of_molecules",
     "label_list",
     "near_largest",

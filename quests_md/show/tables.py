@@ -12,7 +12,7 @@ from ase.data import chemical_symbols
 from quests_md._words import many
 from quests_md.calibration import STATISTICS, Calibration, Power, bandwidth_advice, kind_of, rate_of
 from quests_md.records import Check, Event
-from quests_md.reference import Reference
+from quests_md.reference import Reference, frames_words
 
 __all__ = [
     "EVENT_COLUMNS",
@@ -170,6 +170,7 @@ def reference_lines(reference: Reference, calibration: Calibration) -> list[str]
     lines: dict[str, Any] = {
         "fingerprint": reference.fingerprint,
         "content": f"{many(reference.n_environments, 'environment')} in {many(reference.n_frames, 'frame')}",
+        "frames": frames_words(reference),
         "elements": ", ".join(f"{chemical_symbols[z]} {count}" for z, count in elements),
         "settings": ", ".join(f"{key} = {value}" for key, value in settings.items()),
         "averaged": f"rows averaged over neighbours: {reference.averaged_words}",

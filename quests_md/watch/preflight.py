@@ -12,10 +12,10 @@ from quests_md._words import many
 from quests_md.calibration import bandwidth_advice, power, rate_of_checks, sight
 from quests_md.engine import entropy
 from quests_md.environments import Descriptor, largest_cluster
-from quests_md.io import frame_temperature_K
+from quests_md.io import frame_temperature_K, periodic_words
 from quests_md.judge import Judge, Judged
 from quests_md.records import Check
-from quests_md.reference import chemistry_advice
+from quests_md.reference import chemistry_advice, differences, frames_words
 
 from .baseline import Baseline
 from .false_events import MOST_VISITING, checks_per_false_event
@@ -107,6 +107,9 @@ def preflight_text(
         if check.n_atoms > 1 and reference.n_environments and covered < 0.5 * check.n_atoms:
             add("", "most atoms are outside: is this the reference for this material, phase and temperature?")
     add("elements", _elements_text(judge, atoms))
+    add("frames", f"{many(len(atoms), 'atom')}, {periodic_words(atoms)}; the reference: {frames_words(reference)}")
+    for doubt in differences(reference, atoms):
+        add("", f"WARNING: {doubt}")
     advice = chemistry_advice(reference)
     if advice is not None:
         add("chemistry", advice)

@@ -1,4 +1,5 @@
 import json
+import re
 from pathlib import Path
 
 import numpy as np
@@ -283,6 +284,7 @@ def test_score_with_a_baseline_says_so_in_the_log(quests_md, tmp_path):
     assert "local_tail" in header["calibration"]["statistics"]
 
 
+@pytest.mark.filterwarnings("ignore:.*the step goes back")
 def test_score_takes_globs_and_slices(quests_md):
     code, out, _ = quests_md("score", "[rq]u*.xyz@::3", "run.xyz@-1", *KNOWN)
     assert code == 0
@@ -316,6 +318,7 @@ def test_exit_codes_are_graded_only_if_asked(quests_md, trajectory, options, cod
     assert quests_md("score", trajectory, *KNOWN, *options)[0] == code
 
 
+@pytest.mark.filterwarnings("ignore:.*the step goes back")
 @pytest.mark.parametrize(
     ("n", "options", "code"),
     [(9, [], 3), (8, [], 0), (5, ["--visits", "5"], 3), (9, ["--patience", "3"], 0), (4, ["--visits", "5"], 0)],
@@ -414,3 +417,33 @@ def test_a_log_without_events_is_no_misuse(quests_md, tmp_path):
 def test_a_log_of_a_killed_run_is_read(quests_md, folder, tmp_path):
     (tmp_path / "killed.jsonl").write_bytes((folder / "run.jsonl").read_bytes()[:-30])
     assert quests_md("events", tmp_path / "killed.jsonl")[0] == 0
+
+
+@pytest.mark.filterwarnings("ignore:.*the step goes back")
+def test_score_says_what_was_read_and_where_events_are(quests_md, folder, tmp_path):
+    run = read(folder / "run.xyz", ":")
+    write(tmp_path / "stage1.xyz", run[:6])
+    write(tmp_path / "stage2.xyz", run)
+    code, _, err = quests_md("score", tmp_path / "stage1.xyz", tmp_path / "stage2.xyz", *KNOWN)
+    said = " ".join(err.split())
+    assert code == 0
+    assert f"read: 18 frames of 2 files, {tmp_path}/stage1.xyz to {tmp_path}/stage2.xyz: 32 atoms of Cu" in said
+    assert "periodic along a, b, c, steps 0 to 110, 0.05 ps apart" in said
+    assert f"where frames 7 to 11 of {tmp_path}/stage2.xyz" in said
+
+
+def test_boundaries_that_differ_are_told_before_the_first_check(quests_md, folder, tmp_path):
+    free = read(folder / "quiet.xyz", ":")
+    for atoms in free:
+        atoms.pbc = False
+    write(tmp_path / "free.xyz", free)
+    with pytest.warns(UserWarning, match="the run are not periodic, all frames of the reference periodic"):
+        assert quests_md("score", tmp_path / "free.xyz", *KNOWN)[0] == 0
+
+
+def test_a_periodic_frame_without_cell_is_bad_input(quests_md, folder, tmp_path):
+    text = re.sub('Lattice="[^"]*"', "", (folder / "quiet.xyz").read_text(encoding="utf-8"))
+    (tmp_path / "bare.xyz").write_text(text, encoding="utf-8")
+    code, _, err = quests_md("score", tmp_path / "bare.xyz", *KNOWN, "--fail-on-event")
+    assert code == 2
+    assert "without a cell vector along a, b, c" in err

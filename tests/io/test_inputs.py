@@ -10,7 +10,7 @@ from ase.build import bulk
 from ase.io.formats import ioformats
 
 from quests_md.errors import FileFormatError
-from quests_md.io import frame_time_ps, iter_frames
+from quests_md.io import FramesSeen, frame_time_ps, iter_frames
 
 A = 3.61
 CELL = np.diag([2 * A] * 3)
@@ -323,6 +323,10 @@ def gro(atoms, title="t=  2.50000 step= 1250", name="Cu", residue="CU", digits=3
     return f"Cu, {title}\n{len(atoms):5d}\n" + "\n".join(lines) + f"\n   {0.2 * A:.5f} {0.2 * A:.5f} {0.2 * A:.5f}\n"
 
 
+FEW_DIGITS = pytest.mark.filterwarnings("ignore:.*positions have 2 decimals")
+
+
+@FEW_DIGITS
 @pytest.mark.parametrize("digits", [3, 6])
 def test_gromacs_files_of_several_frames(tmp_path, digits):
     path = tmp_path / "a.gro"
@@ -340,6 +344,7 @@ def test_gromacs_files_of_several_frames(tmp_path, digits):
         list(iter_frames(path))
 
 
+@FEW_DIGITS
 @pytest.mark.parametrize(
     ("name", "residue", "element"),
     [
@@ -529,3 +534,70 @@ def test_bad_frames_are_told_and_left_out(tmp_path):
     errors = []
     assert [frame.index for frame in iter_frames(path, bad=errors.append)] == [0, 2, 5]
     assert [re.search(r"frame (\d)", str(error))[1] for error in errors] == ["1", "3", "4"]
+
+
+# Digits
+
+
+def big(seed, shift):
+    atoms = crystal() * (2, 2, 2)
+    atoms.rattle(0.05, seed=seed)
+    atoms.positions += shift
+    return atoms
+
+
+def test_few_digits_are_told(tmp_path):
+    atoms = big(1, 0)
+    atoms.positions = np.round(atoms.positions, 2)
+    path = xyz(tmp_path / "a.xyz", f'Lattice="{LATTICE}"', atoms)
+    with pytest.warns(UserWarning, match="positions have 2 decimals: each atom is moved by up to 0.005 Å"):
+        list(iter_frames(path))
+    for good in (big(1, 0), bulk("Cu", a=3.6, cubic=True) * 6, bulk("Cu", a=4.0, cubic=True) * 4):
+        list(iter_frames(xyz(path, "", good)))
+
+
+@pytest.mark.parametrize(("shift", "is_told"), [(0, False), (400, False), (5000, True), (-5000, True)])
+def test_positions_far_from_the_origin_in_six_digits(tmp_path, shift, is_told):
+    atoms = big(2, shift)
+    path = tmp_path / "a.lammpstrj"
+    dump(path, "element x y z", [f"Cu {x:g} {y:g} {z:g}" for x, y, z in atoms.positions])
+    path.write_text(path.read_text().replace(f"0 {2 * A}", f"{shift} {shift + 4 * A}"))
+    if is_told:
+        with pytest.warns(UserWarning, match=r"2 decimals, as %g gives far from the origin.*format float %.10g"):
+            list(iter_frames(path))
+    else:
+        list(iter_frames(path))
+
+
+# What the frames of a run are
+
+
+def test_frames_seen(tmp_path):
+    seen = FramesSeen()
+    path = tmp_path / "a.xyz"
+    frames = []
+    for step, pbc in [(0, True), (10, True), (20, True), (5, True), (6, False), (5, False)]:
+        frames.append(crystal())
+        frames[-1].info |= {"step": step, "time_ps": 0.001 * step}
+        frames[-1].pbc = pbc
+    ase.io.write(path, frames)
+    doubts = [seen.add(frame, frame.atoms.info["step"]) for frame in iter_frames([f"{path}@:3", f"{path}@3:"])]
+    assert [len(found) for found in doubts] == [0, 0, 0, 1, 1, 0]
+    assert "frame 3: the step goes back: 5 after 20 of frame 2 of" in doubts[3][0]
+    assert "frame 4: not periodic, but the frames before are periodic along a, b, c" in doubts[4][0]
+    assert [seen.place(i) for i in (0, 2, 5)] == [f"frame {i} of {path}" for i in (0, 2, 5)]
+    said = seen.describe()
+    assert said.startswith(f"6 frames of {path}: 32 atoms of Cu, periodic along a, b, c or not periodic, steps 0 to 5")
+    assert said.endswith(", 0.01 ps apart")
+
+
+def test_places_in_slices_and_files(tmp_path):
+    seen = FramesSeen()
+    for name in ("a.xyz", "b.xyz"):
+        ase.io.write(tmp_path / name, [crystal()] * 10)
+    sources = [f"{tmp_path}/a.xyz@1::3", f"{tmp_path}/b.xyz@-2:"]
+    frames = list(iter_frames(sources))
+    for count, frame in enumerate(frames):
+        assert not seen.add(frame, count)
+    for count, frame in enumerate(frames):
+        assert seen.place(count) == f"frame {frame.index} of {frame.source}"

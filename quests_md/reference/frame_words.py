@@ -1,0 +1,58 @@
+"""What the frames of a reference are, in words, and how a frame of a run differs from all of them."""
+
+import numpy as np
+from ase import Atoms
+
+from quests_md._words import many
+from quests_md.io import periodic_words
+
+from .reference import Reference
+
+__all__ = ["differences", "frames_words"]
+
+
+def frames_words(reference: Reference) -> str:
+    """Number of frames and files, atoms per frame, periodic directions, time between frames where it is known."""
+    arrays = reference.arrays
+    if reference.n_frames == 0:
+        return "none"
+    low, high = int(arrays.frame_natoms.min()), int(arrays.frame_natoms.max())
+    sizes = f"{many(low, 'atom')} each" if low == high else f"{low} to {high} atoms"
+    kinds, counts = np.unique(np.asarray(arrays.pbc), axis=0, return_counts=True)
+    pbc = "; ".join(
+        periodic_words(tuple(map(bool, kind))) + (f" ({count})" if len(kinds) > 1 else "")
+        for kind, count in sorted(zip(kinds.tolist(), counts.tolist(), strict=True), key=lambda pair: -pair[1])
+    )
+    files = many(len(set(reference.sources)), "file")
+    return f"{many(reference.n_frames, 'frame')} of {files}: {sizes}, {pbc}{_apart(reference)}"
+
+
+def _apart(reference: Reference) -> str:
+    """The time between frames of a file that tell theirs."""
+    times, source = np.asarray(reference.arrays.frame_time), np.asarray(reference.arrays.frame_source)
+    apart = np.diff(times)[np.diff(source) == 0]
+    apart = apart[np.isfinite(apart) & (apart > 0)]
+    return f", {float(f'{np.median(apart):.3g}'):g} ps apart" if len(apart) else ""
+
+
+def differences(reference: Reference, atoms: Atoms) -> list[str]:
+    """How the boundaries of a frame differ from those of every frame of the reference; empty where they do not."""
+    if reference.n_frames == 0 or len(atoms) == 0:
+        return []
+    kinds = {tuple(map(bool, kind)) for kind in np.unique(np.asarray(reference.arrays.pbc), axis=0).tolist()}
+    pbc = tuple(bool(p) for p in atoms.pbc)
+    if pbc in kinds:
+        return []
+    known = " or ".join(sorted(periodic_words(kind) for kind in kinds))
+    text = f"the frames of the run are {periodic_words(pbc)}, all frames of the reference {known}"
+    if sum(pbc) < min(map(sum, kinds)):
+        text += (
+            ': atoms at bare faces look novel. If the run is periodic, give its cell: Lattice="ax ay az bx by bz cx cy '
+            'cz" in the comment of each frame of an XYZ file (docs/inputs.md)'
+        )
+    elif sum(pbc) > max(map(sum, kinds)):
+        text += (
+            ": atoms inside look novel beside atoms at bare faces. If the training set is periodic, give its cells and "
+            "build the reference again (docs/inputs.md)"
+        )
+    return [text]
