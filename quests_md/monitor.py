@@ -141,8 +141,9 @@ class Monitor:
         Raises
         ------
         ValueError, TypeError
-            If the interval is not a positive integer, or `dyn` moves no Atoms.
+            If the interval is not a positive integer, `dyn` moves no Atoms, or the monitor is closed.
         """
+        self._require_open()
         self._attachment.attach(dyn, interval)
 
     def __call__(self, dyn: Any = None) -> None:
@@ -184,10 +185,11 @@ class Monitor:
         MismatchError, FileFormatError
             If it is the first frame of a run whose log cannot be resumed with it.
         ValueError
-            If the trigger has a `patience_ps` and `time_ps` is not given.
+            If the trigger has a `patience_ps` and `time_ps` is not given, or the monitor is closed.
         """
         if not isinstance(atoms, Atoms):
             raise TypeError(f"atoms: expected ase.Atoms, got {type(atoms).__name__}")
+        self._require_open()
         if time_ps is None and (needs_time := self.watch.settings.needs_time) is not None:
             raise ValueError(f"time_ps: expected a time in ps since {needs_time} is set, got None")
         return self.watch.check_frame(atoms, None if step is None else int(step), time_ps)
@@ -237,9 +239,18 @@ class Monitor:
         """What the checks have cost so far."""
         return self.watch.cost.overhead(self.n_checks)
 
+    def detach(self) -> None:
+        """Leave all dynamics that it was attached to; the log stays open, and it can be attached again."""
+        self._attachment.detach(self)
+
     def close(self) -> None:
-        """Write the state of an open event and close the log."""
+        """Leave all dynamics, write the state of an open event and close the log; then nothing is judged any more."""
+        self.detach()
         self.watch.close()
+
+    def _require_open(self) -> None:
+        if self.watch.is_closed:
+            raise ValueError("monitor: expected an open one, but it is closed; make another, with resume=True to go on")
 
     def __reduce__(self) -> NoReturn:
         raise TypeError(

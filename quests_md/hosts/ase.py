@@ -126,6 +126,7 @@ class AseAttachment:
         self._averaging = settings.averaging
         self._window = None if self._averaging is None else Window(self._averaging.samples)
         self._preflown: bytes | None = None  # elements of the system that has had its pre-flight
+        self._is_observing = False
 
     def attach(self, dyn: Any, interval: int) -> None:
         """Become the first observer of a dynamics: see `Monitor.attach`."""
@@ -143,18 +144,37 @@ class AseAttachment:
 
     def observe_first(self, dyn: Any, observer: object) -> None:
         """Observe a step of a dynamics to which `observer` was attached in ASE's own way."""
+        if self._watch.is_closed:
+            return
         host = next((host for host in self._hosts if host.observers is dyn.observers), None)
         if host is None:
             host = self._take_in(dyn, observer)
         self.observe(host)
 
     def observe(self, host: AseHost) -> None:
-        """Check the frame of a dynamics where a check is due."""
+        """Check the frame of a dynamics where a check is due; nothing once the run is closed, or it is detached."""
+        if self._watch.is_closed or host not in self._hosts:
+            return
         run = self._watch.run or self._begin(host)
         run.stop_now = False  # there may be no check
-        self._watch.log.guarded(lambda: self._check_if_due(host))
+        self._is_observing = True
+        try:
+            self._watch.log.guarded(lambda: self._check_if_due(host))
+        finally:
+            self._is_observing = False
         if run.stop_now:
             host.stop()
+
+    def detach(self, *observers: object) -> None:
+        """Leave all dynamics: take this attachment, or `observers` attached in ASE's own way, out of their lists.
+
+        Within a check the lists stay as they are, since ASE is going through one of them; but nothing more is observed.
+        """
+        hosts, self._hosts = self._hosts, []
+        for host in hosts:
+            attached = host.observers
+            if attached is not None and not self._is_observing:
+                attached[:] = [entry for entry in attached if entry[0] not in (self.observe, *observers)]
 
     def _take_in(self, dyn: Any, observer: object) -> AseHost:
         """A new host, the first time that its dynamics calls."""

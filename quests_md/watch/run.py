@@ -271,7 +271,8 @@ class Watch:
         """Wall time of the checks so far."""
         self._start_step = None if start_step is None else int(start_step)
         self._lock = threading.RLock()  # an action may close the monitor
-        self._is_closed = False
+        self.is_closed = False
+        """Whether the run has ended: then nothing is judged, logged or acted upon any more."""
 
     @property
     def events(self) -> list[Event]:
@@ -370,9 +371,9 @@ class Watch:
     def close(self) -> None:
         """Write the state of an open event and close the log; say what was not judged, without a log too."""
         with self._lock:
-            if self.run is not None and not self._is_closed:
+            if self.run is not None and not self.is_closed:
                 self.run.say_unfinished()
-            self._is_closed = True
+            self.is_closed = True
             if not self.log.is_open:
                 return
             try:
