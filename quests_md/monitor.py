@@ -143,7 +143,8 @@ class Monitor:
         ValueError, TypeError
             If the interval is not a positive integer, `dyn` moves no Atoms, or the monitor is closed.
         """
-        self._require_open()
+        if self.watch.is_closed:
+            raise _closed()
         self._attachment.attach(dyn, interval)
 
     def __call__(self, dyn: Any = None) -> None:
@@ -176,7 +177,7 @@ class Monitor:
         Returns
         -------
         check
-            What was found; a check of state "invalid" if the monitor itself failed and on_error="log".
+            What was found; a check of state "invalid" if the monitor itself failed, or is closed, and on_error="log".
 
         Raises
         ------
@@ -185,11 +186,13 @@ class Monitor:
         MismatchError, FileFormatError
             If it is the first frame of a run whose log cannot be resumed with it.
         ValueError
-            If the trigger has a `patience_ps` and `time_ps` is not given, or the monitor is closed.
+            If the trigger has a `patience_ps` and `time_ps` is not given, or, with on_error="raise", if it is closed.
         """
         if not isinstance(atoms, Atoms):
             raise TypeError(f"atoms: expected ase.Atoms, got {type(atoms).__name__}")
-        self._require_open()
+        if self.watch.is_closed:
+            self.watch.log.fail(_closed())
+            return Check.invalid(step=step or 0, frame=self.n_checks, time_ps=time_ps, n_atoms=len(atoms))
         if time_ps is None and (needs_time := self.watch.settings.needs_time) is not None:
             raise ValueError(f"time_ps: expected a time in ps since {needs_time} is set, got None")
         return self.watch.check_frame(atoms, None if step is None else int(step), time_ps)
@@ -248,10 +251,6 @@ class Monitor:
         self.detach()
         self.watch.close()
 
-    def _require_open(self) -> None:
-        if self.watch.is_closed:
-            raise ValueError("monitor: expected an open one, but it is closed; make another, with resume=True to go on")
-
     def __reduce__(self) -> NoReturn:
         raise TypeError(
             "a Monitor cannot be pickled or copied: it belongs to one run and one log; make one in each process from "
@@ -263,3 +262,7 @@ class Monitor:
 
     def __exit__(self, *exception: object) -> None:
         self.close()
+
+
+def _closed() -> ValueError:
+    return ValueError("monitor: expected an open one, but it is closed; make another, with resume=True to go on")

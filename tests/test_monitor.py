@@ -416,14 +416,15 @@ def test_an_invalid_frame_stops_where_stopping_was_asked_for_and_breaks_a_streak
     assert (novel.onset_step, novel.confirmed_step) == (3, 5)
 
 
-def test_checks_after_close_say_that_they_are_not_logged(tmp_path, caplog):
-    monitor = monitored(log=tmp_path / "run.jsonl")
+def test_checks_after_close_judge_nothing_and_say_so_once(tmp_path, caplog):
+    monitor = monitored(log=tmp_path / "run.jsonl", on_error="log")
     monitor.check(inside(0))
     monitor.close()
     assert not caplog.records
     for _ in range(3):
-        assert monitor.check(inside(1)).state == "in"
-    assert caplog.text.count("no longer logged") == 1
+        assert monitor.check(inside(1)).state == "invalid"
+    assert caplog.text.count("monitor: expected an open one") == 1
+    assert monitor.n_checks == 1
 
 
 @pytest.mark.slow
