@@ -109,6 +109,12 @@ def build(
         Reference.from_frames, "match"
     ),
     groups: GroupsOption = None,
+    types: Annotated[
+        str | None, Option(help="Elements of atom types, for LAMMPS files that do not name them: Cu,Zr.")
+    ] = None,
+    skip_bad: Annotated[
+        bool, Option("--skip-bad", help="Leave out frames that cannot be used, and list them.")
+    ] = False,
     threads: ThreadsOption = None,
 ) -> None:
     """Build a reference from frames. Environments are held out to set levels; both go to one file."""
@@ -121,6 +127,8 @@ def build(
         bandwidth=_bandwidth(bandwidth),
         match=match,  # type: ignore[arg-type]  # checked there
         groups=groups,
+        types=split_names(types),
+        skip_bad=skip_bad,
         threads=threads,
     )
     save_with_scores(reference, output, threads)
@@ -218,6 +226,9 @@ def score_frames(
     types: Annotated[
         str | None, Option(help="Elements of the types of a LAMMPS dump that does not name them: Cu,Zr.")
     ] = None,
+    topology: Annotated[
+        Path | None, Option(help="File with the elements, for xtc, trr, dcd and NetCDF; needs MDAnalysis.")
+    ] = None,
     log: Annotated[Path | None, Option(help="Log to write (JSON lines); must not hold a run yet.")] = None,
     save: Annotated[Path | None, Option(help="Append flagged frames to this extended XYZ file.")] = None,
     sentinel_file: Annotated[
@@ -290,7 +301,14 @@ def score_frames(
         elements = split_names(types)
         seen = FramesSeen()
         checks = score_trajectory(
-            trajectory, known, monitor=monitor, workers=workers, steps=steps, types=elements, seen=seen
+            trajectory,
+            known,
+            monitor=monitor,
+            workers=workers,
+            steps=steps,
+            types=elements,
+            seen=seen,
+            topology=topology,
         )
         places = EventPlaces(monitor, seen)
         counts = _print_checks(places.follow(checks), trajectory, monitor.calibration.statistics)

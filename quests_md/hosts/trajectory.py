@@ -46,6 +46,7 @@ def score_trajectory(
     types: Sequence[str] | None = None,
     monitor: Watched | None = None,
     seen: FramesSeen | None = None,
+    topology: str | os.PathLike[str] | None = None,
 ) -> Iterator[Check]:
     """Check the frames of a trajectory one after the other; the same frames give the same events as live.
 
@@ -71,6 +72,8 @@ def score_trajectory(
         Check only frames of these steps, those of a log say (``read_log("run.jsonl").step``): what was seen live.
     types
         A chemical symbol for each LAMMPS type, for dumps that do not name elements.
+    topology
+        A file with the elements of the atoms, for trajectories without (xtc, trr, dcd, NetCDF); needs MDAnalysis.
     monitor
         A `Monitor` of your own, whose `events` you can then read, in the place of `reference`, `calibration`, `log`,
         `trigger`, `actions`, `values` and `on_error`, which are the monitor's.
@@ -97,7 +100,7 @@ def score_trajectory(
     workers = check_positive_integer("workers", workers)
     if workers > 1:
         threads = max(1, available_threads(threads) // workers)
-    frames = iter_frames(path_or_frames, incomplete="warn", types=types)
+    frames = iter_frames(path_or_frames, incomplete="warn", types=types, topology=topology)
     if steps is not None:
         frames = _at(frames, frozenset(int(step) for step in steps))
     if monitor is None:

@@ -11,16 +11,18 @@ __all__ = ["element_of_name", "elements_of_names", "warn_of_names"]
 # Residues whose atoms are of H, C, N, O, P and S alone, and whose names begin with the element.
 _RESIDUES = (
     "ALA ARG ASN ASP CYS CYX GLN GLU GLY HIS HID HIE HIP HSD HSE HSP ILE LEU LYS LYN MET PHE PRO SER THR TRP TYR VAL "
-    "ACE NME NMA NH2 ASH GLH DA DC DG DT DU ADE CYT GUA URA THY SOL HOH WAT H2O TIP TIP3 TIP4 TIP5 TP3 SPC SPCE"
+    "ACE NME NMA NH2 ASH GLH DA DC DG DT DU ADE CYT GUA URA THY"
 )
-_BIOMOLECULES = frozenset(_RESIDUES.split())
+_WATER = frozenset(("SOL", "HOH", "WAT", "H2O", "TIP", "TIP3", "TIP4", "TIP5", "TP3", "T4P", "SPC", "SPCE"))
+_BIOMOLECULES = _WATER | frozenset(_RESIDUES.split())
 
 
 def element_of_name(name: str, residue: str) -> str | None:
     """The element of an atom of this name in this residue; None where it may be of several or of none.
 
     Cu and Cl1 are what they say; in residues of proteins, nucleic acids and water the first letter counts (CA is C);
-    an atom that is called as its residue is an ion (CA in CA is Ca); elsewhere CA may be C or Ca, and is None.
+    an atom that is called as its residue is an ion (CA in CA is Ca); elsewhere CA may be C or Ca, and is None. Virtual
+    sites of water (MW, LP1, EPW) are no atoms, and have the empty text.
     """
     match = re.match(r"\d*([A-Za-z]+)", name.strip())
     if match is None:
@@ -29,6 +31,8 @@ def element_of_name(name: str, residue: str) -> str | None:
     first, two = base[0].upper(), base[:2].capitalize()
     if re.fullmatch("[A-Z][a-z]", base) and base in SYMBOLS:
         return base
+    if residue.upper() in _WATER and re.fullmatch("M|MW|LP|EP|EPW|OM", base.upper()):
+        return ""
     if residue.upper() in _BIOMOLECULES:
         return first if first in "HCNOPS" else None
     ion = re.sub("[^A-Z]", "", residue.upper())
@@ -62,7 +66,7 @@ def elements_of_names(names: Iterable[tuple[str, str]]) -> tuple[list[str], str]
         if name.strip() not in listed:
             listed.append(name.strip())
     words = "; ".join(
-        f"{element}: {', '.join(listed[:6])}{' ...' if len(listed) > 6 else ''}"
+        f"{element or 'no atoms, left out'}: {', '.join(listed[:6])}{' ...' if len(listed) > 6 else ''}"
         for element, listed in sorted(of_elements.items())
     )
     return elements, words

@@ -8,6 +8,12 @@ __all__ = ["doubt_of_digits"]
 # Å; numbers of six digits have two decimals from here on.
 _FAR = 1000.0
 
+# Different coordinates of a small lattice.
+_FEW = 20
+
+# Å; beyond, single digits are not looked at.
+_WILD = 1e7
+
 #: Coordinates among which few decimals are no chance.
 _ENOUGH = 60
 
@@ -17,7 +23,7 @@ def doubt_of_digits(positions: NDArray[np.float64], *, only_far: bool = False) -
 
     With `only_far` only coordinates beyond 1000 count: nearer ones of a perfect lattice may have few decimals.
     """
-    values = positions[np.isfinite(positions)]
+    values = positions[np.abs(positions) < _WILD]
     far = values[np.abs(values) >= _FAR]
     for part in (far,) if only_far else (values, far):
         for decimals in (1, 2):
@@ -25,9 +31,9 @@ def doubt_of_digits(positions: NDArray[np.float64], *, only_far: bool = False) -
                 continue
             scaled = part * 10**decimals
             whole = np.round(scaled)
-            # thermal positions take most of the values there are, those of a perfect lattice few
+            # near is enough for single precision; thermal positions take many of the values, perfect lattices few
             most = min(len(part), np.ptp(whole))
-            if np.abs(scaled - whole).max() < 1e-5 and len(np.unique(whole)) > 0.25 * most:
+            if np.abs(scaled - whole).max() < 1e-2 and len(np.unique(whole)) > max(0.25 * most, _FEW):
                 why = ", as %g gives far from the origin" if part is far else ""
                 return (
                     f"positions have {decimals} decimal{'s' * (decimals > 1)}{why}: each atom is moved by up to "

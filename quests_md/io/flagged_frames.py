@@ -1,6 +1,5 @@
 """Flagged frames out: a copy of a frame that carries what a check found, appended to a file of extended XYZ."""
 
-import io
 import os
 from contextlib import suppress
 from pathlib import Path
@@ -9,11 +8,11 @@ from typing import Any
 import numpy as np
 from ase import Atoms
 from ase.calculators.singlepoint import SinglePointCalculator
-from ase.io import write
-from ase.io.extxyz import per_atom_properties, per_config_properties
 from numpy.typing import NDArray
 
 from quests_md.records import Check, Event
+
+from .xyz_text import extxyz_text, is_writable
 
 __all__ = ["append_frame", "is_finite", "labelled_copy"]
 
@@ -27,7 +26,7 @@ def labelled_copy(
     `delta_entropy` (the frame could not be judged) the copy has neither dH nor `above` nor local scores.
     """
     frame: Atoms = atoms.copy()
-    frame.info = {key: value for key, value in frame.info.items() if _is_writable(key, value)}
+    frame.info = {key: value for key, value in frame.info.items() if is_writable(key, value)}
     frame.info |= {"step": check.step, "event": event.id, "kind": event.kind, "reference": fingerprint}
     if check.alarms:
         frame.info["alarms"] = " ".join(check.alarms)
@@ -57,10 +56,9 @@ def is_finite(frame: Atoms) -> bool:
 
 def append_frame(path: Path, frame: Atoms) -> None:
     """Append a labelled copy to a file of extended XYZ, all of it or nothing; OSError if it cannot be written."""
-    text = io.StringIO()
-    write(text, _for_extxyz(frame), format="extxyz")
+    text = extxyz_text(frame)
     with path.open("ab", buffering=0) as out:  # one write, so that a kill leaves whole frames
-        end, data = out.seek(0, os.SEEK_END), text.getvalue().encode()
+        end, data = out.seek(0, os.SEEK_END), text.encode()
         try:
             while data:
                 data = data[out.write(data) :]
@@ -68,29 +66,3 @@ def append_frame(path: Path, frame: Atoms) -> None:
             with suppress(OSError):
                 out.truncate(end)  # a full disk may have taken half of the frame
             raise
-
-
-def _is_writable(key: Any, value: Any) -> bool:
-    """Whether an entry of `atoms.info` survives extended XYZ: empty texts and line breaks spoil the whole file."""
-    if not isinstance(key, str) or not key or not key.isprintable():
-        return False
-    if isinstance(value, str):
-        return bool(value) and value.isprintable()
-    return isinstance(value, bool | int | float | np.number | np.bool_)
-
-
-def _for_extxyz(atoms: Atoms) -> Atoms:
-    """A copy without what extended XYZ cannot hold, and without labels of another frame.
-
-    Numbers in info and arrays under the names of a calculator's results belong to whatever frame the run began with.
-    """
-    frame: Atoms = atoms.copy()
-    frame.calc = atoms.calc
-    for name, array in atoms.arrays.items():
-        if name in per_atom_properties or array.ndim > 2 or array.dtype.kind not in "biufU":
-            del frame.arrays[name]
-        elif array.dtype.kind == "u":
-            frame.arrays[name] = array.astype(np.int64)
-    for name in set(atoms.info) & set(per_config_properties):
-        del frame.info[name]
-    return frame

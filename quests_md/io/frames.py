@@ -26,6 +26,7 @@ from .gro import read_gro
 from .lammps_dump import check_types, is_lammps_dump, read_lammps_dump
 from .other_formats import file_kind, read_other
 from .pdb import read_pdb
+from .topologies import read_with_topology
 from .usable import require_usable
 from .vasprun import read_vasprun
 from .warned import warn
@@ -55,6 +56,7 @@ def iter_frames(
     incomplete: Literal["raise", "warn"] = "raise",
     types: Sequence[str] | None = None,
     bad: Callable[[FileFormatError], None] | None = None,
+    topology: PathSpec | None = None,
 ) -> Iterator[Frame]:
     """Yield frames one at a time, never holding a whole XYZ file, LAMMPS dump or ASE trajectory in memory.
 
@@ -72,6 +74,10 @@ def iter_frames(
     types
         A chemical symbol for each LAMMPS type, ``("Cu", "Zr")``, for LAMMPS dumps that do not name elements
         (`read_lammps_dump`), LAMMPS data files, and XYZ files whose labels are numbers; other files do not need them.
+    topology
+        A file that says of which elements the atoms are, for trajectories that do not (xtc, trr, dcd, AMBER's NetCDF),
+        which MDAnalysis then reads (``pip install 'quests_md[mdanalysis]'``). XYZ files, dumps and ASE trajectories do
+        not need it.
     bad
         Called with the error of a frame that is whole and cannot be read or is none, which is then left out; None
         raises it. A file that cannot be read beyond a place raises in any case.
@@ -99,7 +105,7 @@ def iter_frames(
     items = _expand(_items(frames_or_paths))
     if isinstance(frames_or_paths, (Atoms, str, os.PathLike, list, tuple)):
         items = iter(list(items))
-    return _iter_items(items, _How(incomplete, types, bad))
+    return _iter_items(items, _How(incomplete, types, bad, None if topology is None else os.fsdecode(topology)))
 
 
 def expand_sources(paths: PathSpec | Iterable[PathSpec]) -> list[str]:
@@ -184,6 +190,7 @@ class _How(NamedTuple):
     incomplete: str = "raise"
     types: Sequence[str] | None = None
     bad: Callable[[FileFormatError], None] | None = None
+    topology: str | None = None
 
 
 class _Source(NamedTuple):
@@ -276,7 +283,7 @@ def _iter_items(items: Iterator[Atoms | _Source], how: _How) -> Iterator[Frame]:
 
 def _iter_file(source: _Source, how: _How) -> Iterator[Frame]:
     name, suffix, selection = source
-    read = _reader(name, how.types)
+    read = _reader(name, how.types, how.topology)
     first, last, step = selection.start or 0, selection.stop, selection.step or 1
     if first < 0 or step < 0 or (last is not None and last < 0):
         n_frames, torn = _count(read, name)
@@ -351,7 +358,7 @@ def _empty(name: str) -> FileFormatError:
     return FileFormatError(f"{name}: the file holds no frames; did the run that writes it start?")
 
 
-def _reader(name: str, types: Sequence[str] | None = None) -> _Reader:
+def _reader(name: str, types: Sequence[str] | None = None, topology: str | None = None) -> _Reader:
     root, compression = get_compression(name)
     if Path(name).is_file() and Path(name).stat().st_size == 0:
         raise _empty(name)
@@ -360,6 +367,8 @@ def _reader(name: str, types: Sequence[str] | None = None) -> _Reader:
         return partial(read_xyz, types=types)
     if suffix == ".lammpstrj" or is_lammps_dump(name):
         return partial(read_lammps_dump, types=types)
+    if topology is not None and suffix != ".traj":
+        return partial(read_with_topology, topology=topology)
     if suffix in (".pdb", ".ent"):
         return read_pdb
     kind = "traj" if suffix == ".traj" else file_kind(name)

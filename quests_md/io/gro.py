@@ -95,6 +95,9 @@ def _atoms(rows: list[str]) -> tuple[Atoms, str]:
     data = np.array(numbers).reshape(len(rows), -1)
     names = [(row[10:15], row[5:10]) for row in rows]
     elements, words = elements_of_names(names)
+    real = np.array([bool(element) for element in elements], dtype=bool)
+    elements, data = [element for element in elements if element], data[real]
+    names = [pair for pair, is_real in zip(names, real, strict=True) if is_real]
     cell = np.diag(box[:3])
     if len(box) == 9:
         cell.flat[[1, 2, 3, 5, 6, 7]] = box[3:]
@@ -102,7 +105,7 @@ def _atoms(rows: list[str]) -> tuple[Atoms, str]:
     atoms = Atoms(elements, data[:, :3] * 10, cell=cell * 10, pbc=bool(np.any(box)))
     if data.shape[1] == 6:
         atoms.set_velocities(data[:, 3:] * 10 / (1000 * units.fs))
-    if rows:
+    if names:
         atoms.set_array("atomtypes", np.array([atom.strip() for atom, _ in names]))
         atoms.set_array("residuenames", np.array([residue.strip() for _, residue in names]))
     return atoms, words

@@ -23,7 +23,7 @@ __all__ = ["file_kind", "read_other"]
 
 _BY_TOPOLOGY = (
     "its atoms have no elements here: give a file that has them: score {name} --topology run.pdb (also .gro, .prmtop, "
-    ".tpr, .psf; iter_frames(..., topology=)), with pip install 'quests_md[mdanalysis]'"
+    ".tpr, .psf; score_trajectory(..., topology=)), with pip install 'quests_md[mdanalysis]'"
 )
 _BY_MDTRAJ = (
     "convert it to extended XYZ: mdtraj.load('{name}') gives topology, xyz (nm) and unitcell_vectors (nm); or to .xtc "
@@ -42,8 +42,8 @@ _WAYS_OUT = {
     ".tpr": "it is a topology: give the trajectory, and this file by --topology",
 }
 _ML_AB = (
-    "convert it to extended XYZ (mlab2extxyz scripts, or pymatgen and py4vasp for the vasprun.xml or vaspout.h5 of the "
-    "same run); each configuration has its elements, lattice vectors and positions in Å in plain text"
+    "convert it to extended XYZ (docs/inputs.md has the ten lines that do it); each configuration has its elements, "
+    "lattice vectors and positions in Å in plain text"
 )
 
 # Formats whose atoms ASE numbers by their type or leaves without elements.

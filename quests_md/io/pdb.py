@@ -82,7 +82,7 @@ def _atoms(cell: str, rows: list[str]) -> tuple[Atoms, str]:
         found, words = elements_of_names((rows[i][12:16], rows[i][17:21]) for i in missing)
         for i, element in zip(missing, found, strict=True):
             elements[i] = element
-    text = "\n".join(f"{row[:76]:<76}{element:>2}" for row, element in zip(rows, elements, strict=True))
+    text = "\n".join(f"{row[:76]:<76}{element:>2}" for row, element in zip(rows, elements, strict=True) if element)
     if cell and np.any(np.array([float(cell[i : i + 9]) for i in (6, 15, 24)]) > 1.001):
         text = f"{cell}\n{text}"
     atoms: Atoms = read_proteindatabank(io.StringIO(text + "\nEND\n"), 0)

@@ -31,9 +31,9 @@ def parse_comment(line: str) -> dict[str, Any]:
 
     Raises CommentError where columns of elements or positions are missing, or the frame holds no positions.
     """
-    match = _IPI.search(line)
+    match = _IPI.match(line.lstrip())
     if match is not None:
-        return _of_ipi(line, match)
+        return _of_ipi(line.lstrip(), match)
     info = _split(line)
     for key in ("Lattice", "Properties", "pbc"):
         if key not in info:

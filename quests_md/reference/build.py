@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from quests_md._arguments import check_bandwidth, check_choice
 from quests_md._progress import track
 from quests_md._threads import available_threads
+from quests_md._words import many
 from quests_md.engine import BANDWIDTH
 from quests_md.environments import (
     Descriptor,
@@ -26,7 +27,7 @@ from quests_md.environments import (
     is_neighbor,
     nearest_by_element,
 )
-from quests_md.errors import FrameError
+from quests_md.errors import FrameError, UnsuitableFrameError
 from quests_md.io import Frame, count_frames, frame_temperature_K, frame_time_ps, iter_frames
 
 from .contents import ARRAYS, PAIR_BIN, Contents, ReferenceArrays
@@ -37,6 +38,9 @@ from .same_frames import Placed, first_same, is_of_places
 
 __all__ = ["build", "finished", "provenance"]
 
+#: Bad frames that a warning names.
+MOST_NAMED = 20
+
 
 def build(
     frames_or_paths: Any,
@@ -46,6 +50,8 @@ def build(
     groups: str | Sequence[Any] | None,
     types: Sequence[str] | None,
     threads: int | None,
+    *,
+    skip_bad: bool = False,
 ) -> Contents:
     """Check the arguments, which are those of `Reference.from_frames`, and read and describe the frames.
 
@@ -71,8 +77,16 @@ def build(
     settings = {"descriptor": fingerprint, **of_rows, "bandwidth": h, "match": match}
     available_threads(threads)
     builder = _Builder(chosen, groups, threads)
-    for frame in track(iter_frames(frames_or_paths, types=types), "reading frames", count_frames(frames_or_paths)):
-        builder.add(frame)
+    frames = iter_frames(frames_or_paths, types=types, bad=builder.leave_out if skip_bad else None)
+    for frame in track(frames, "reading frames", count_frames(frames_or_paths)):
+        try:
+            builder.add(frame)
+        except UnsuitableFrameError:
+            raise
+        except FrameError as error:
+            if not skip_bad:
+                raise
+            builder.leave_out(error, is_read=True)
     return builder.finish(settings)
 
 
@@ -83,7 +97,6 @@ class _Builder:
         self.descriptor, self.threads = descriptor, threads
         self.groups = groups if groups is None or isinstance(groups, str) else label_list(groups)
         self.cutoff = float(getattr(descriptor, "cutoff", 5.0))
-        self.n_bins = math.ceil(self.cutoff / PAIR_BIN) + 1
         #: What the frames give to the arrays of atoms and frames, by the name of the array.
         names = [name for name, layout in ARRAYS.items() if layout.per in ("atoms", "frames")]
         # what comes later, and averaged rows where rows are averaged themselves or cannot be
@@ -96,6 +109,7 @@ class _Builder:
         self.sources: dict[str, int] = {}
         self.pairs: dict[tuple[int, int], tuple[float, NDArray[np.int64]]] = {}
         self.n_read = 0
+        self.bad: list[str] = []
         self.left_out = {"isolated atoms": 0, "no atoms": 0, "no centers": 0}
 
     def add(self, frame: Frame) -> None:
@@ -105,7 +119,7 @@ class _Builder:
         if len(atoms) == 0:
             self.left_out["no atoms"] += 1
             return
-        strange = (atoms.numbers < 0) | (atoms.numbers >= len(chemical_symbols))
+        strange = (atoms.numbers <= 0) | (atoms.numbers >= len(chemical_symbols))
         if strange.any():
             got = f"atomic number {atoms.numbers[strange][0]} for atom {int(np.flatnonzero(strange)[0])}"
             raise FrameError(f"{place}: expected chemical elements, got {got}")
@@ -137,6 +151,16 @@ class _Builder:
         if both.averaged is not None and "averaged" in self.pieces:
             self.pieces["averaged"].append(both.averaged[centers].astype(np.float32))
 
+    @property
+    def n_bins(self) -> int:
+        """Bins of the distances of a pair of elements."""
+        return math.ceil(self.cutoff / PAIR_BIN) + 1
+
+    def leave_out(self, error: Exception, *, is_read: bool = False) -> None:
+        """Note why a frame is left out as a bad one."""
+        self.n_read += not is_read
+        self.bad.append(str(error))
+
     def _keep(self, frame: Frame, rows: NDArray[np.float64], centers: NDArray[np.bool_]) -> None:
         atoms = frame.atoms
         self.labels.append(self._label(frame))
@@ -164,7 +188,7 @@ class _Builder:
 
     def _label(self, frame: Frame) -> Any:
         if isinstance(self.groups, list):
-            if len(self.labels) + sum(self.left_out.values()) >= len(self.groups):
+            if len(self.labels) + sum(self.left_out.values()) + len(self.bad) >= len(self.groups):
                 raise ValueError(f"groups: expected one label per frame, got {len(self.groups)} for more frames")
             return self.groups[self.n_read - 1]
         if self.groups is None or self.groups == "frame":
@@ -206,7 +230,7 @@ class _Builder:
         }
         frame_group, rule = self._frame_groups()
         built, copies = finished(arrays | {"frame_group": frame_group}, settings)
-        left_out = {why: n for why, n in self.left_out.items() if n}
+        left_out = {why: n for why, n in (self.left_out | {"bad, named when built": len(self.bad)}).items() if n}
         origin = provenance() | {"groups": rule + copies, "left_out": left_out}
         return Contents(built, self.descriptor, settings, list(self.sources), origin)
 
@@ -229,6 +253,10 @@ class _Builder:
 
     def _warn_left_out(self) -> None:
         n_isolated, n_empty, n_blind = self.left_out.values()
+        if self.bad:
+            some = "".join(f"\n  {text}" for text in self.bad[:MOST_NAMED])
+            more = f"\n  and {len(self.bad) - MOST_NAMED} more" if len(self.bad) > MOST_NAMED else ""
+            warnings.warn(f"left out {many(len(self.bad), 'bad frame')}:{some}{more}", stacklevel=5)
         for n, text in (
             (n_isolated, "of isolated atoms: their empty environments would make evaporated atoms look familiar"),
             (n_empty, "without atoms"),

@@ -55,6 +55,7 @@ class Reference(KnownRows):
         match: Literal["element", "any"] = "element",
         groups: str | Sequence[Any] | None = None,
         types: Sequence[str] | None = None,
+        skip_bad: bool = False,
         threads: int | None = None,
     ) -> Self:
         """Build a reference from frames or files, one frame in memory at a time.
@@ -80,19 +81,19 @@ class Reference(KnownRows):
             holds the label. A sequence: one label per frame. Labels that read alike, 1 and "1", are one.
         types
             Element of each LAMMPS atom type, ("Cu", "Zr") say, for dumps that do not name elements.
+        skip_bad
+            Leave out frames that are whole and cannot be read or described, with a warning that lists them.
         threads
             Threads to use; default the cores that the process may use, or QUESTS_MD_THREADS.
 
         Raises
         ------
-        FrameError
-            If a frame cannot be described; names file and frame.
-        FileFormatError, FileNotFoundError
-            If a file is torn, empty or missing.
+        FrameError, FileFormatError, FileNotFoundError
+            If a frame cannot be described, or a file is torn, empty or missing; names file and frame.
         ValueError
             If `bandwidth`, `match` or `groups` is not usable.
         """
-        reference = cls(build(frames_or_paths, descriptor, bandwidth, match, groups, types, threads))
+        reference = cls(build(frames_or_paths, descriptor, bandwidth, match, groups, types, threads, skip_bad=skip_bad))
         return reference.with_bandwidth("auto", threads=threads) if bandwidth == "auto" else reference
 
     def extend(self, frames_or_paths: Any, *, groups: str | Sequence[Any] | None = None) -> "Reference":

@@ -15,7 +15,7 @@ from ase.io import read
 from logs import EVENT, check
 from systems import copper
 
-from quests_md.io import append_frame, is_finite, labelled_copy
+from quests_md.io import append_frame, is_finite, iter_frames, labelled_copy
 
 
 def labelled(atoms, step=3, dh=None):
@@ -172,3 +172,73 @@ def test_a_full_disk_costs_no_frame_that_was_saved(tmp_path, monkeypatch):
     assert path.read_bytes() == whole
     append_frame(path, frame)
     assert len(read(path, ":")) == 2
+
+
+def odd(n=32):
+    """Atoms with what hosts and people put into them."""
+    atoms = with_forces(copper(rattle=0.1, temperature_K=300))
+    rng = np.random.default_rng(0)
+    atoms.set_array("mtt::aux::energy", rng.normal(size=n))
+    atoms.set_array("mtt aux energy", rng.normal(size=n))
+    atoms.set_array("a,b", rng.normal(size=(n, 2)) * 1e-12)
+    atoms.set_array("v", rng.normal(size=(n, 2)) * 1e12)
+    atoms.set_array("v0", rng.integers(0, 9, n))
+    atoms.set_array("Z", rng.integers(0, 9, n))
+    atoms.set_array("species", np.array(["He"] * n))
+    atoms.set_array("charge", rng.normal(size=n))
+    atoms.set_array("2nd", rng.integers(0, 2, n).astype(bool))
+    atoms.set_array("label", np.array([f"Cu{i}" for i in range(n)]))
+    atoms.set_array("blanks", np.array(["Cu 1"] * n))
+    atoms.set_array("empty", np.array([""] * n))
+    atoms.set_array("half", rng.normal(size=n).astype(np.float32))
+    kept = {"config_type": "300", "is": "T", "list": "1 2 3", "none": "", "lines": "a\nb", "x": 1e-300, "t": True}
+    kept |= {"q": '"', "b": "\\"}
+    atoms.info |= kept | {"a b": 1, "Lattice": 3, "pbc": "F F F", "properties": "species", "virial": 2.0, "a=b": 1}
+    return atoms
+
+
+def test_what_is_written_reads_back_equal(save, tmp_path):
+    atoms = odd()
+    frame = save(atoms)
+    found = next(iter_frames(tmp_path / "f.extxyz")).atoms
+    for back in (frame, found):
+        np.testing.assert_array_equal(back.positions, atoms.positions)
+        np.testing.assert_array_equal(back.cell.array, atoms.cell.array)
+        np.testing.assert_array_equal(back.numbers, atoms.numbers)
+        np.testing.assert_array_equal(back.get_momenta(), atoms.get_momenta())
+        np.testing.assert_array_equal(back.get_forces(), atoms.get_forces())
+        for name, written in {
+            "mtt::aux::energy": "mtt_aux_energy",
+            "mtt aux energy": "mtt_aux_energy_",
+            "a,b": "a_b",
+            "v": "v",
+            "v0": "v0_",
+            "Z": "array_Z",
+            "charge": "array_charge",
+            "2nd": "array_2nd",
+            "label": "label",
+            "half": "half",
+        }.items():
+            np.testing.assert_array_equal(back.arrays[written], atoms.arrays[name], err_msg=name)
+        assert not {"blanks", "empty"} & set(back.arrays)
+        kept = ("config_type", "is", "list", "none", "lines", "x", "q", "b", "t")
+        assert {key: back.info.get(key) for key in kept} == {key: atoms.info[key] for key in kept}
+        assert (back.arrays["delta_entropy"] == np.linspace(1, -3, 32)).all()
+
+
+def test_what_is_written_is_read_by_ovito(save, tmp_path):
+    ovito = pytest.importorskip("ovito.io", reason="OVITO is not installed")
+    atoms = odd()
+    save(atoms)
+    data = ovito.import_file(str(tmp_path / "f.extxyz")).compute()
+    np.testing.assert_allclose(np.asarray(data.particles["delta_entropy"]), np.linspace(1, -3, 32))
+    np.testing.assert_allclose(np.asarray(data.particles["mtt_aux_energy"]), atoms.arrays["mtt::aux::energy"])
+    np.testing.assert_allclose(np.asarray(data.particles.positions), atoms.positions, atol=1e-12)
+    np.testing.assert_allclose(np.asarray(data.cell)[:, :3], atoms.cell.array.T)
+    assert data.attributes["step"] == 3
+
+
+def test_results_of_another_number_of_atoms_are_not_written(save):
+    atoms = with_forces(copper(rattle=0.1))
+    atoms.calc.results["forces"] = np.zeros((5, 3))
+    assert "forces" not in save(atoms).calc.results

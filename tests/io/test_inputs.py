@@ -357,7 +357,6 @@ def test_gromacs_files_of_several_frames(tmp_path, digits):
         ("CL", "CL-", "Cl"),
         ("NA", "NA", "Na"),
         ("CA", "LIG", None),
-        ("MW", "SOL", None),
     ],
 )
 def test_elements_of_names(tmp_path, name, residue, element):
@@ -371,6 +370,14 @@ def test_elements_of_names(tmp_path, name, residue, element):
     else:
         with pytest.warns(UserWarning, match=f"{element}: {name}"):
             assert set(only(path).symbols) == {element}
+
+
+@FEW_DIGITS
+def test_virtual_sites_are_no_atoms(tmp_path):
+    path = tmp_path / "a.gro"
+    path.write_text(gro(crystal(), name="OW", residue="SOL").replace("OW    3", "MW    3"))
+    with pytest.warns(UserWarning, match="no atoms, left out: MW; O: OW"):
+        assert len(only(path)) == 31
 
 
 def vasprun(steps, end="</modeling>\n"):
