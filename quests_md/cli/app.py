@@ -2,9 +2,11 @@
 
 import functools
 import os
+import re
 import signal
 import sys
 import warnings
+from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any
@@ -118,4 +120,14 @@ def _one_line(exc: BaseException) -> str:
 
 
 def _show_warning(message: Warning | str, *_: Any, **__: Any) -> None:
-    tell(f"warning: {' '.join(str(message).split())}")
+    text = " ".join(str(message).split())
+    kind = re.sub(r"\d+", "", text.partition(": ")[2] or text)  # without the name of the file
+    _shown[kind] += 1
+    if _shown[kind] <= MOST_ALIKE:
+        more = "; more warnings of this kind are not shown" if _shown[kind] == MOST_ALIKE else ""
+        tell(f"warning: {text}{more}")
+
+
+#: Warnings that differ in numbers and names of files alone are shown so often.
+MOST_ALIKE = 3
+_shown: Counter[str] = Counter()

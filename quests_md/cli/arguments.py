@@ -11,7 +11,7 @@ from typing import Annotated, Any
 from typer import Argument, Option
 
 from quests_md._arguments import check_folder
-from quests_md.io import expand_sources
+from quests_md.io import count_frames, expand_sources
 from quests_md.reference import Reference
 
 __all__ = [
@@ -21,6 +21,7 @@ __all__ = [
     "ThreadsOption",
     "check_frames",
     "check_output",
+    "count_there",
     "default_of",
     "open_reference",
     "split_names",
@@ -69,6 +70,12 @@ def check_frames(files: list[str], advice: str) -> None:
     references = [file for file in found if file.endswith(REFERENCE_SUFFIX)]
     if references:
         raise ValueError(f"{', '.join(references)}: {advice}")
+
+
+def count_there(files: list[str]) -> int | None:
+    """The number of frames of all files, where slices take a part of them; None if all are taken or it is not known."""
+    names = [file.rpartition("@")[0] if "@" in file and not Path(file).exists() else file for file in files]
+    return None if names == files else count_frames(names)
 
 
 def open_reference(path: Path, threads: int | None) -> Reference:

@@ -50,6 +50,7 @@ from .arguments import (
     ThreadsOption,
     check_frames,
     check_output,
+    count_there,
     default_of,
     open_reference,
     split_names,
@@ -313,7 +314,7 @@ def score_frames(
         places = EventPlaces(monitor, seen)
         counts = _print_checks(places.follow(checks), trajectory, monitor.calibration.statistics)
         events = monitor.events
-    tell(fold(f"read: {seen.describe()}", sys.stderr, indent=6))
+    tell(fold(f"read: {seen.describe(count_there(trajectory))}", sys.stderr, indent=6))
     tell(f"{many(sum(counts.values()), 'frame')}: {run_summary(counts, events)}")
     for event in latest(events):
         tell(fold(event.describe(), sys.stderr, indent=11))

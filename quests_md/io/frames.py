@@ -151,10 +151,10 @@ def frame_time_ps(atoms: Atoms) -> float | None:
     """Simulated time of a frame in ps; None where there is none.
 
     It is ``info["time_ps"]`` or ``info["ps"]``, else ``info["time_fs"]`` or ``info["time_ns"]``, else
-    ``info["time"]`` in the unit that ``info["units"]["time"]`` names.
+    ``info["time"]`` in the unit that ``info["units"]["time"]`` or ``info["time_unit"]`` names.
     """
     said = atoms.info.get("units")
-    unit = said.get("time") if isinstance(said, dict) else None
+    unit = said.get("time") if isinstance(said, dict) else atoms.info.get("time_unit", atoms.info.get("time_units"))
     of_time = _TIMES_PS.get(unit.lower()) if isinstance(unit, str) else None
     for key, scale in (("time_ps", 1.0), ("ps", 1.0), ("time_fs", 1e-3), ("time_ns", 1e3), ("time", of_time)):
         value = atoms.info.get(key)

@@ -99,8 +99,11 @@ class FramesSeen:
         stretch = self._stretches[int(np.searchsorted(first, count, side="right")) - 1]
         return stretch.source, stretch.start + (count - stretch.first) * stretch.stride
 
-    def describe(self) -> str:
-        """What the frames are, in a line: number, files, atoms, elements, periodic directions, steps."""
+    def describe(self, n_there: int | None = None) -> str:
+        """What the frames are, in a line: number, files, atoms, elements, periodic directions, steps.
+
+        `n_there` is the number of frames that the files hold, where it is known.
+        """
         if not self.steps:
             return "no frames"
         sources = list(dict.fromkeys(stretch.source for stretch in self._stretches))
@@ -116,7 +119,10 @@ class FramesSeen:
         steps = f"steps {first} to {last}{by}"
         if self._times[1:]:
             steps += f", {float(f'{self._times[1] - self._times[0]:.6g}'):g} ps apart"
-        return f"{many(len(self.steps), 'frame')} of {where}: {sizes} of {symbols}, {pbc}, {steps}{empty}"
+        n = many(len(self.steps), "frame")
+        if n_there is not None and n_there != len(self.steps):
+            n = f"{len(self.steps)} of {many(n_there, 'frame')}"
+        return f"{n} of {where}: {sizes} of {symbols}, {pbc}, {steps}{empty}"
 
 
 def periodic_words(pbc: tuple[bool, ...] | Atoms) -> str:

@@ -35,9 +35,8 @@ def read_vasprun(name: str, wanted: range) -> Iterator[tuple[int, Atoms | FileFo
     Steps of calculations are read by ASE, with energy and forces; steps between them, of machine-learned forces, have
     positions and cell.
     """
-    steps, torn = _steps(name)
+    steps, species, torn = _steps(name)
     by_ase = iread(name, ":", format="vasp-xml", parallel=False, do_not_split_by_at_sign=True)
-    example: Atoms | None = None
     n_learned = sum(step is not None for step in steps)
     if n_learned:
         warn(
@@ -45,11 +44,10 @@ def read_vasprun(name: str, wanted: range) -> Iterator[tuple[int, Atoms | FileFo
         )
     for index, step in enumerate(steps):
         try:
-            if step is None or example is None:
+            if step is None:
                 atoms = next(by_ase)
-                example = atoms
-            if step is not None:
-                atoms = Atoms(example.numbers, cell=step.cell, scaled_positions=step.scaled, pbc=True)
+            else:
+                atoms = Atoms(species, cell=step.cell, scaled_positions=step.scaled, pbc=True)
         except Exception as error:
             what = f"expected an ionic step, but ASE's reader failed: {shown_error(error)}"
             raise FileFormatError(f"{name}: frame {index}: {what}") from error
@@ -58,9 +56,10 @@ def read_vasprun(name: str, wanted: range) -> Iterator[tuple[int, Atoms | FileFo
         raise IncompleteError(f"{name}: frame {len(steps)}: the file ends in the middle of a step ({torn})")
 
 
-def _steps(name: str) -> tuple[list[_Structure | None], ET.ParseError | None]:
-    """The complete ionic steps, None for those of calculations, and why the file ends before its end."""
+def _steps(name: str) -> tuple[list[_Structure | None], list[str], ET.ParseError | None]:
+    """The complete ionic steps (None: a calculation), the elements, and why the file ends before its end."""
     steps: list[_Structure | None] = []
+    species: list[str] = []
     depth = 0
     with open_with_compression(name, "rb") as fd:
         try:
@@ -68,7 +67,10 @@ def _steps(name: str) -> tuple[list[_Structure | None], ET.ParseError | None]:
                 depth += 1 if event == "start" else -1
                 if event == "start" or depth != 1:
                     continue
-                if element.tag == "calculation":
+                if element.tag == "atominfo":
+                    rows = element.findall("array[@name='atoms']/set/rc/c[1]")
+                    species = [(row.text or "").strip() for row in rows]
+                elif element.tag == "calculation":
                     steps.append(None)
                 elif element.tag == "structure" and element.get("name") not in _NO_STEPS:
                     cell, scaled = (
@@ -78,5 +80,5 @@ def _steps(name: str) -> tuple[list[_Structure | None], ET.ParseError | None]:
                     steps.append(_Structure(cell, scaled))
                 element.clear()
         except ET.ParseError as error:
-            return steps, error
-    return steps, None
+            return steps, species, error
+    return steps, species, None

@@ -63,12 +63,13 @@ def read_xyz(
                 yield index, error
                 continue
             comment = block[1].decode(errors="replace")
-            if not is_told and not atoms.cell.any() and (hint := hint_of_more(comment)) is not None:
+            if not is_told and (hint := hint_of_more(comment, has_cell=bool(atoms.cell.any()))) is not None:
                 is_told = True
+                taken = "in Å" if atoms.cell.any() else "not periodic and in Å"
                 warn(
-                    f"{name}: frame {index}, line {at + 1}: the comment says {hint!r}, but no cell or unit was read "
-                    f"from {shown(block[1])}: the frame is taken as not periodic and in Å; write the cell as "
-                    'Lattice="10.8 0 0 0 10.8 0 0 0 10.8" (Å)'
+                    f"{name}: frame {index}, line {at + 1}: the comment says {hint!r}, which is not understood; the "
+                    f"frame is taken as {taken}. Write the cell as "
+                    'Lattice="10.8 0 0 0 10.8 0 0 0 10.8" (Å), positions in Å'
                 )
             yield index, atoms
 

@@ -48,7 +48,7 @@ def parse_comment(line: str) -> dict[str, Any]:
         info["pbc"] = _pbc(info["pbc"])
     if (match := _CP2K.match(line)) is not None:
         info |= {"step": int(match[1]), "time_ps": float(match[2]) / 1000}
-    scale = _length_A(info.get("units"))
+    scale = _length_A(info)
     if scale != 1.0:
         info[LENGTH_A] = scale
         if "Lattice" in info:
@@ -56,16 +56,16 @@ def parse_comment(line: str) -> dict[str, Any]:
     return info
 
 
-def hint_of_more(line: str) -> str | None:
-    """A word in the comment of a frame without a cell that tells of a cell or of units other than Å; None: none."""
-    match = _HINT.search(line)
+def hint_of_more(line: str, *, has_cell: bool) -> str | None:
+    """A word in the comment of a frame that tells of units other than Å, or of a cell that it lacks; None: none."""
+    if _IPI.match(line.lstrip()) or _length_A(_split(line)) != 1.0:
+        return None
+    match = _UNIT.search(line) or (None if has_cell else _CELL.search(line))
     return None if match is None else match[0]
 
 
-_HINT = re.compile(
-    r"(?<![a-z])(?:unit[ _]?cell|cell|lattice|box|celldm|bohr|atomic[ _]units?|nanomet(?:er|re)s?)(?![a-z])",
-    re.IGNORECASE,
-)
+_UNIT = re.compile(r"(?<![a-z])(?:bohr|atomic[ _]units?|nanomet(?:er|re)s?)(?![a-z/^*])", re.IGNORECASE)
+_CELL = re.compile(r"(?<![a-z])(?:unit[ _]?cell|cell|lattice|box|celldm)(?![a-z])", re.IGNORECASE)
 
 # "# CELL(abcABC): 10.8 10.8 10.8 90 90 90 Step: 0 Bead: 0 positions{angstrom} cell{atomic_unit}"
 _NUMBER = r"[-+]?(?:\d+\.?\d*|\.\d+)(?:[eEdD][-+]?\d+)?"
@@ -113,13 +113,18 @@ def _known_length(name: str) -> float:
     return _LENGTHS[name.lower()]
 
 
-def _length_A(said: Any) -> float:
-    """The unit of lengths in Å that the entry "units" of a frame states; 1 where it states none."""
-    if not isinstance(said, dict):
-        return 1.0
-    for key in ("positions", "position", "pos", "length", "lengths", "distance"):
-        if isinstance(said.get(key), str):
-            return _known_length(said[key])
+def _length_A(info: dict[str, Any]) -> float:
+    """The unit of lengths in Å that the info of a frame states; 1 where it states none."""
+    for key, value in info.items():
+        name = key.lower()
+        if name in ("units", "unit") and isinstance(value, dict):
+            for of in ("positions", "position", "pos", "length", "lengths", "distance"):
+                if isinstance(value.get(of), str):
+                    return _known_length(value[of])
+        elif name in ("units", "unit") and isinstance(value, str) and value.lower() in ("bohr", "bohrs", "a0"):
+            return units.Bohr
+        elif re.fullmatch("(length|positions?|pos)_?units?|units?_?(length|positions?|pos)", name):
+            return _known_length(str(value))
     return 1.0
 
 

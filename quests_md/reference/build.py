@@ -28,7 +28,7 @@ from quests_md.environments import (
     nearest_by_element,
 )
 from quests_md.errors import FrameError, UnsuitableFrameError
-from quests_md.io import Frame, count_frames, frame_temperature_K, frame_time_ps, iter_frames
+from quests_md.io import Frame, count_frames, frame_temperature_K, frame_time_ps, iter_frames, periodic_words
 
 from .contents import ARRAYS, PAIR_BIN, Contents, ReferenceArrays
 from .groups import Measured, blocks_of_frames, join_copies
@@ -222,6 +222,7 @@ class _Builder:
         if isinstance(self.groups, list) and len(self.groups) != self.n_read:
             raise ValueError(f"groups: expected one label for each of {self.n_read} frames, got {len(self.groups)}")
         self._warn_left_out()
+        self._warn_of_boundaries()
         width, pairs = int(getattr(self.descriptor, "width", 0)), sorted(self.pairs)
         arrays = {name: _joined(name, pieces, width) for name, pieces in self.pieces.items()} | {
             "pair_elements": np.array(pairs, np.uint8).reshape(-1, 2),
@@ -250,6 +251,18 @@ class _Builder:
         names = {label: i for i, label in enumerate(dict.fromkeys(self.labels))}
         rule = f"by {self.groups!r}" if isinstance(self.groups, str) else "labels given"
         return np.array([names[label] for label in self.labels], dtype=np.int64), rule
+
+    def _warn_of_boundaries(self) -> None:
+        """Warn of files whose frames are periodic in different directions."""
+        of_files: dict[int, Counter[tuple[bool, ...]]] = {}
+        for source, pbc in zip(self.pieces["frame_source"], self.pieces["pbc"], strict=True):
+            of_files.setdefault(source, Counter())[tuple(map(bool, pbc))] += 1
+        names = list(self.sources)
+        for source, kinds in of_files.items():
+            if len(kinds) > 1 and names[source] != "memory":
+                words = ", ".join(f"{n} {periodic_words(pbc)}" for pbc, n in kinds.most_common())
+                what = "where a cell is missing, atoms at bare faces become known"
+                warnings.warn(f"{names[source]}: the boundaries of frames differ: {words}; {what}", stacklevel=5)
 
     def _warn_left_out(self) -> None:
         n_isolated, n_empty, n_blind = self.left_out.values()

@@ -145,3 +145,18 @@ def test_types_of_a_training_set(quests_md, folder, tmp_path):
     assert quests_md("reference", "build", tmp_path / "types.xyz", "-o", out)[0] == 2
     assert quests_md("reference", "build", tmp_path / "types.xyz", "-o", out, "--types", "Cu")[0] == 0
     assert Reference.load(out).elements == ("Cu",)
+
+
+def test_a_slice_is_told_of_how_many(quests_md, folder):
+    _, _, err = quests_md("score", "run.xyz@::3", "-r", "train.safetensors", "-c", "train.json")
+    assert "read: 4 of 12 frames of run.xyz: 32 atoms of Cu" in " ".join(err.split())
+
+
+def test_a_training_set_whose_boundaries_change(quests_md, folder, tmp_path):
+    frames = read(folder / "quiet.xyz", ":")
+    frames[2].pbc = False
+    write(tmp_path / "mixed.xyz", frames)
+    with pytest.warns(UserWarning, match="boundaries of frames differ: 5 periodic along a, b, c, 1 not periodic"):
+        code, said, _ = quests_md("reference", "build", tmp_path / "mixed.xyz", "-o", tmp_path / "mixed.safetensors")
+    assert code == 0
+    assert "32 atoms each, periodic along a, b, c (5); not periodic (1)" in " ".join(said.split())

@@ -230,9 +230,23 @@ def test_units_that_frames_state(tmp_path):
     assert frame_time_ps(atoms) == pytest.approx(0.25)
 
 
+@pytest.mark.parametrize("said", ["units=bohr", "unit=Bohr", 'length_unit="bohr"', "positions_unit=a0"])
+def test_units_of_length_by_name(tmp_path, said):
+    lattice = " ".join(str(x / units.Bohr) for x in CELL.ravel())
+    assert_crystal(only(xyz(tmp_path / "a.xyz", f'Lattice="{lattice}" {said}', scale=1 / units.Bohr)))
+
+
+def test_units_that_are_not_understood(tmp_path):
+    with pytest.warns(UserWarning, match="the comment says 'bohr'"):
+        only(xyz(tmp_path / "a.xyz", f'Lattice="{LATTICE}" remark="positions in bohr"'))
+    with pytest.raises(FileFormatError, match="a unit of length"):
+        only(xyz(tmp_path / "a.xyz", f'Lattice="{LATTICE}" length_unit=cubit'))
+
+
 @pytest.mark.parametrize(
     ("info", "expected"),
     [
+        ({"time": 250.0, "time_unit": "fs"}, 0.25),
         ({"time": 250.0, "units": {"time": "fs"}}, 0.25),
         ({"time": 2, "units": {"time": "ns"}}, 2000),
         ({"time_fs": 10.0}, 0.01),
@@ -415,6 +429,18 @@ def test_steps_of_machine_learned_forces(tmp_path):
     for i, frame in enumerate(frames):
         np.testing.assert_allclose(frame.atoms.positions, crystal(i).positions, atol=1e-6)
         assert (frame.atoms.calc is not None) == (steps[i] == "dft")
+
+
+@pytest.mark.parametrize("steps", [["ml", "dft", "ml"], ["ml", "ml"]])
+def test_runs_that_begin_with_machine_learned_forces(tmp_path, steps):
+    path = tmp_path / "vasprun.xml"
+    path.write_text(vasprun(steps))
+    with pytest.warns(UserWarning, match=f"{steps.count('ml')} of {len(steps)} ionic steps"):
+        frames = list(iter_frames(path))
+    for i, frame in enumerate(frames):
+        np.testing.assert_allclose(frame.atoms.positions, crystal(i).positions, atol=1e-6)
+        assert set(frame.atoms.symbols) == {"Cu"}
+    assert len(frames) == len(steps)
 
 
 def test_a_torn_vasprun(tmp_path):
