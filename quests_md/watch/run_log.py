@@ -64,7 +64,7 @@ class RunLog:
         """Write lines to the log, after what is owed to it. Returns whether it has all of them now, if there is one."""
         if self._log is None:
             if self._was_open:
-                self._say_once("the monitor is closed: checks go on, but they are no longer logged")
+                self._say_once("the monitor was closed by an action: the rest of this check is not logged")
             return True
         owed = list(self._owed)
         if self._lost_lines and lines:
