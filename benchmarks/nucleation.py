@@ -527,9 +527,9 @@ drift was changed (docs/design.md, "Baseline"), and the late runs were made. One
 melting aluminium was extended from 50 to 54 ps after al864_solid_T1100 had been seen to open too early, so that its
 row was not judged once.
 
-Of the freezing runs that the default sees late, lj864_T0.65_s1 and s10, PTM calls 5 to 7 % of the atoms crystalline
-for 10 tau and more before the crystal grows; their events open 5 and 2.5 tau after PTM's 10 %, 5 tau of which are
-patience (a frame per 2.5 tau). How soon the default sees freezing also depends on the early frames in the reference:
+In the freezing run that the default sees late, lj864_T0.65_s10, PTM calls 5 to 7 % of the atoms crystalline for 10 tau
+and more before the crystal grows; its event opens 2.5 tau after PTM's 10 %, 5 tau of which are patience (a frame per
+2.5 tau). How soon the default sees freezing also depends on the early frames in the reference:
 with those of another run than here, and one frame more or less, the event of cu864_T700_s51 opened between 3 and 16 ps
 after PTM's 5 %."""
 SUMMARY_HEAD = ["way", "runs", "in time", "behind PTM", "missed", "early", "events in controls"]

@@ -13,6 +13,9 @@ from .modes import Environments
 
 __all__ = ["BesideColder", "ColderCopies"]
 
+#: Single environments that may be unlike those of the copies, and share of a frame's: more keep their local scores.
+FEW_UNLIKE, UNLIKE = 3, 0.05
+
 
 @dataclass(frozen=True, slots=True, eq=False)
 class BesideColder:
@@ -64,6 +67,11 @@ class ColderCopies:
             level = self._calibration.landmarks.tail_level
             assert these.averaged is not None
             local = colder.local_scores(these.averaged, these.numbers, threads)
+            # neighbourhoods that are averaged look alike where single environments do not, as in twins at rest
+            here = np.flatnonzero(these.known)
+            unlike = here[~colder.has(these.rows[here], these.numbers[here], threads)]
+            if len(unlike) > FEW_UNLIKE + UNLIKE * len(here):
+                local[unlike] = np.fmax(local[unlike], found.local[unlike])
             local[~these.known] = np.nan
             beside = replace(beside, local=local, local_tail=~(local <= level))
             before, after = before | ~(found.local <= level), after | ~(local <= level)

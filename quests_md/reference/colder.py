@@ -45,6 +45,9 @@ ENVIRONMENTS, FEWEST_COPIES, MOST_COPIES, FEWEST_OF_EACH = 12_000, 40, 400, 12
 #: Linear strains of the mean structure that count as colder: crystals shrink when they cool, few grow.
 STRAINS = (-0.01, -0.0075, -0.005, -0.0025, 0.0, 0.0025, 0.005)
 
+#: Share of these strains that copies in motion have: with all of it compressed crystals were lost beside hot ones.
+MOVING = 0.5
+
 #: Largest share of the thermal displacement that displacements without any correlation have: with neighbours that move
 #: against each other a frame has more energy than with phonons of the same amplitude.
 LARGEST_RANDOM = 0.5
@@ -144,16 +147,18 @@ class _Structure:
         frames = np.linspace(0, len(self.moved) - 1, n).round().astype(int)
         noise = self.amplitude() / np.sqrt(3)
         for i, frame in enumerate(frames):
-            share = (i + 0.5) / n
+            share, strain = (i + 0.5) / n, STRAINS[i // 2 % len(STRAINS)]
             if i % 4 == 0:
                 yield self._copy(ideal_moved, mean_cell * (1 + STRAINS[i // 4 % len(STRAINS)]))
             elif i % 4 == 2:
-                copy = self._copy(ideal_moved, mean_cell)
+                copy = self._copy(ideal_moved, mean_cell * (1 + MOVING * STRAINS[i // 4 % len(STRAINS)]))
                 copy.positions += rng.normal(0.0, LARGEST_RANDOM * share * noise, (len(copy), 3))
                 yield copy
             else:
                 moved = ideal_moved + share * (self.moved[frame] - mean_moved)
-                yield self._copy(moved, mean_cell + share * (self.cells[frame] - mean_cell))
+                # crystals shrink about linearly with temperature, which goes as the square of displacements
+                cell = mean_cell * (1 + MOVING * strain * (1 - share**2))
+                yield self._copy(moved, cell + share * (self.cells[frame] - mean_cell))
 
     def _with_translations(self, mean_moved: Floats) -> Floats:
         """The mean displacements, averaged over all translations that map the mean structure upon itself.

@@ -96,7 +96,7 @@ def preflight_text(
         if check.state == "in" and check.confirm_excess is not None:
             verdict = "outside the reference, but called off by the second one (confirm)"
         if check.state == "in" and check.n_colder is not None:
-            verdict = "colder than the reference, which holds the same in motion: no alarm"
+            verdict = "colder than the reference or at rest, but in a structure that it holds in motion: no alarm"
         if check.state == "out":
             verdict = f"OUTSIDE the reference already ({', '.join(check.alarms)})"
         add(

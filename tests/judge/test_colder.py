@@ -4,7 +4,7 @@ import functools
 
 import numpy as np
 import pytest
-from ase.build import bulk
+from ase.build import bulk, fcc111
 from references import rattled_cells
 
 from quests_md import Reference, calibrate
@@ -57,11 +57,28 @@ def interstitial():
     return atoms
 
 
+def twin():
+    """Twelve close-packed layers, mirrored in the middle: two layers of atoms see an hcp stacking."""
+    d = A / 2**0.5
+    layers = fcc111("Cu", (3, 3, 12), a=A, orthogonal=False)
+    atoms, shift = layers.copy(), np.array([d / 2, d / (2 * 3**0.5), 0])
+    heights = np.unique(layers.positions[:, 2].round(6))
+    order = [0, 1, 2, 0, 1, 2, 0, 2, 1, 0, 2, 1]
+    for height, at in zip(heights, order, strict=True):
+        here = np.abs(layers.positions[:, 2] - height) < 1e-3
+        sheet = layers.positions[np.abs(layers.positions[:, 2] - heights[0]) < 1e-3]
+        atoms.positions[here] = sheet + at * shift + [0, 0, height - heights[0]]
+    atoms.set_cell([*layers.cell[:2], [0, 0, 12 * A / 3**0.5]])
+    atoms.pbc = True
+    return atoms
+
+
 STRANGE = {
     "bcc": bulk("Cu", "bcc", a=A / 2 ** (1 / 3), cubic=True) * 4,
     "hcp": bulk("Cu", "hcp", a=A / 2**0.5, c=A / 2**0.5 * (8 / 3) ** 0.5) * (4, 4, 3),
     "stretched": crystal(0.03),
     "compressed": crystal(-0.03),
+    "twin": twin(),
     "vacancy": vacancy(),
     "interstitial": interstitial(),
 }
@@ -80,6 +97,11 @@ def test_the_crystal_at_rest_is_in(how, strain):
 @pytest.mark.parametrize("noise", [0.01, 0.03, 0.05, 0.07])
 def test_colder_crystals_are_in(how, noise):
     assert [check(moved(crystal(), noise, 1000 + seed), *how).state for seed in range(3)] == ["in"] * 3
+
+
+@pytest.mark.parametrize("noise", [0.01, 0.03])
+def test_colder_crystals_are_in_in_their_own_smaller_cells(noise):
+    assert [check(moved(crystal(-0.004), noise, 1000 + seed)).state for seed in range(3)] == ["in"] * 3
 
 
 @pytest.mark.parametrize("how", WAYS)

@@ -53,12 +53,15 @@ def test_copies_lie_between_the_structure_at_rest_and_its_motion():
     assert (np.diff(motion[1::2]) > -0.2 * MOTION).all()  # ever less cold
 
 
-def test_cells_at_rest_are_a_little_strained_and_others_are_not():
+def test_cells_at_rest_are_a_little_strained_and_others_less_the_more_they_move():
     copies = copies_of(in_motion(crystal()))
     strains = np.array([copy.cell.lengths()[0] for copy in copies]) / crystal().cell.lengths()[0] - 1
     assert strains[::4].min() == pytest.approx(-0.01, rel=1e-4)
     assert strains[::4].max() == pytest.approx(0.005, rel=1e-4)
-    np.testing.assert_allclose(strains[1::2], 0, atol=1e-6)
+    warm = strains[1::2]
+    assert warm[: len(warm) // 4].min() < -0.004
+    assert np.abs(warm).max() <= 0.005 + 1e-9
+    assert np.abs(warm[-len(warm) // 10 :]).max() < 0.0015
 
 
 def test_drift_jumps_over_the_border_and_moving_cells_do_not_matter():
@@ -82,8 +85,11 @@ def test_each_structure_of_a_file_has_copies():
     frames = [frame for three in alternating for frame in three]
     copies = copies_of(frames)
     assert {len(copy) for copy in copies} == {31, 32}
-    volumes = {round(copy.get_volume() / len(copy), 1) for copy in copies[1::2]}
-    assert volumes == {round(a.get_volume() / len(a), 1) for a in (crystal(), strained, vacancy)}
+    volumes = np.array([copy.get_volume() / len(copy) for copy in copies])
+    wanted = np.array([a.get_volume() / len(a) for a in (crystal(), strained, vacancy)])
+    off = np.abs(volumes[:, None] / wanted - 1)
+    assert (off.min(axis=1) < 0.031).all()
+    assert set(off.argmin(axis=1)) == {0, 1, 2}
 
 
 @pytest.mark.parametrize("n", [9, 40])
