@@ -250,7 +250,8 @@ def _parse_xyz(name: str, index: int, at: int, block: list[bytes], types: Sequen
             raise IncompleteError(message) from error
         expected = "an extended XYZ comment" if bad == 1 else "an atom in the columns that the comment names"
         message = f"{name}: frame {index}, {where}: expected {expected}, got {got} ({what})"
-        raise FileFormatError(f"{message}; correct or cut out this frame") from error
+        advice = "correct or cut out this frame" if index else "correct this frame, and others that are written like it"
+        raise FileFormatError(f"{message}; {advice}") from error
 
 
 def _from_text(text: str, types: Sequence[str] | None = None) -> Atoms:

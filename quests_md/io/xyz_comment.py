@@ -65,7 +65,7 @@ def hint_of_more(line: str, *, has_cell: bool) -> str | None:
 
 
 _UNIT = re.compile(r"(?<![a-z])(?:bohr|atomic[ _]units?|nanomet(?:er|re)s?)(?![a-z/^*])", re.IGNORECASE)
-_CELL = re.compile(r"(?<![a-z])(?:unit[ _]?cell|cell|lattice|box|celldm)(?![a-z])", re.IGNORECASE)
+_CELL = re.compile(r"(?<![a-z])(?:unit[ _]?cell|cell|lattice|box|celldm|cryst1|(?<=[%#])pbc)(?![a-z])", re.IGNORECASE)
 
 # "# CELL(abcABC): 10.8 10.8 10.8 90 90 90 Step: 0 Bead: 0 positions{angstrom} cell{atomic_unit}"
 _NUMBER = r"[-+]?(?:\d+\.?\d*|\.\d+)(?:[eEdD][-+]?\d+)?"
@@ -90,12 +90,12 @@ def _of_ipi(line: str, match: re.Match[str]) -> dict[str, Any]:
     numbers = numbers[:needed]
     said = dict(re.findall(r"(\w+)\{(\w*)\}", line[match.end(2) :]))
     said |= dict.fromkeys(re.findall(r"Traj:\s*(\w+)(?![\w{])", line), "atomic_unit")
-    kinds = [key for key in said if key != "cell"]
+    kinds = [key for key in said if not key.startswith("cell")]
     wrong = [key for key in kinds if not key.startswith(("positions", "x_centroid"))]
     if wrong and len(wrong) == len(kinds):
         raise CommentError(f"expected positions, got a file of {wrong[0]} by i-PI; give the file of positions")
     # i-PI takes what names no unit in atomic units
-    of_cell = _known_length(said.get("cell") or "atomic_unit")
+    of_cell = _known_length(said.get("cell") or said.get("cell_units") or "atomic_unit")
     of_positions = _known_length((said[kinds[0]] if kinds else "") or "atomic_unit")
     cell = Cell.fromcellpar(numbers).array if needed == 6 else numbers.reshape(3, 3).T
     info: dict[str, Any] = {"Lattice": cell.T * of_cell, "pbc": [True, True, True]}

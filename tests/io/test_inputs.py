@@ -81,6 +81,7 @@ def test_a_tilted_cell_keeps_its_rows(tmp_path):
         ("Traj: positions{atomic_unit} Step: 7 Bead: 2 cell{angstrom}", 1, 1 / units.Bohr),
         ("Traj: positions Step: 7 Bead: 2", 1 / units.Bohr, 1 / units.Bohr),
         ("x_centroid{nanometer} cell{nanometer}", 0.1, 0.1),
+        ("positions{angstrom} cell_units{angstrom}", 1, 1),
     ],
 )
 def test_cells_of_ipi(tmp_path, said, of_cell, of_positions):
@@ -112,7 +113,9 @@ def test_steps_and_times_of_cp2k(tmp_path):
     assert not atoms.pbc.any()
 
 
-@pytest.mark.parametrize("comment", ["cell 7.2 7.2 7.2", "box: 7.2 7.2 7.2", "generated, unit cell 7.2", "in bohr"])
+@pytest.mark.parametrize(
+    "comment", ["cell 7.2 7.2 7.2", "%PBC 7.2 7.2 7.2", "box: 7.2 7.2 7.2", "generated, unit cell 7.2", "in bohr"]
+)
 def test_a_comment_that_says_more_than_is_read(tmp_path, comment):
     with pytest.warns(UserWarning, match="the comment says .*Lattice"):
         only(xyz(tmp_path / "a.xyz", comment))
