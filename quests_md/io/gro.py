@@ -36,6 +36,8 @@ def read_gro(name: str, wanted: range) -> Iterator[tuple[int, Atoms | FileFormat
             second = lines.read(1)
             try:
                 n_atoms = int(second[0]) if second else 0
+                if n_atoms < 0:
+                    raise ValueError
             except ValueError:
                 what = f"expected the number of atoms, got {shown(second[0])}; no Gromacs file?"
                 raise FileFormatError(f"{name}: frame {index}, line {at + 1}: {what}") from None

@@ -35,7 +35,11 @@ def read_vasprun(name: str, wanted: range) -> Iterator[tuple[int, Atoms | FileFo
     Steps of calculations are read by ASE, with energy and forces; steps between them, of machine-learned forces, have
     positions and cell.
     """
-    steps, species, torn = _steps(name)
+    try:
+        steps, species, torn = _steps(name)
+    except (ValueError, LookupError) as error:
+        what = f"expected ionic steps of VASP, got {shown_error(error)}; is the file whole?"
+        raise FileFormatError(f"{name}: {what}") from error
     by_ase = iread(name, ":", format="vasp-xml", parallel=False, do_not_split_by_at_sign=True)
     n_learned = sum(step is not None for step in steps)
     if n_learned:

@@ -389,6 +389,16 @@ def test_elements_of_names(tmp_path, name, residue, element):
             assert set(only(path).symbols) == {element}
 
 
+def test_damaged_numbers_are_errors_of_the_file(tmp_path):
+    path = tmp_path / "vasprun.xml"
+    path.write_text(vasprun(["ml", "ml"]).replace("<v> 0.", "<v> 0x.", 1).replace("7.22", "7.2x2"))
+    with pytest.raises(FileFormatError, match="expected ionic steps"):
+        list(iter_frames(path))
+    (tmp_path / "a.gro").write_text("title\n   -1\n1 1 1\n")
+    with pytest.raises(FileFormatError, match="expected the number of atoms"):
+        list(iter_frames(tmp_path / "a.gro"))
+
+
 @FEW_DIGITS
 def test_virtual_sites_are_no_atoms(tmp_path):
     path = tmp_path / "a.gro"
