@@ -107,8 +107,9 @@ class Check:
     `excesses` then show what is left."""
     n_colder: int | None = None
     """Atoms that count as strange beside the reference and not beside colder copies of its frames, such as those of a
-    crystal at rest: `alarms`, `excesses`, `n_above` and `largest_cluster` are without these. None: not asked, since
-    nothing is beyond its level, or since the reference holds no structure in motion."""
+    crystal at rest: `alarms`, `excesses`, `n_above` and `largest_cluster` are without these, other values of the frame
+    as they are. A number, 0 too, says that alarms were looked at once more; none that are left were called off. None:
+    not asked, since nothing is beyond its level, or since the reference holds no structure in motion."""
     delta_entropy: NDArray[np.float64] | None = field(default=None, repr=False, compare=False)
     """(n_atoms,) dH per atom, nats; in "proven" mode NaN where only "not above" was proven. Not in the log."""
     above: NDArray[np.bool_] | None = field(default=None, repr=False, compare=False)
