@@ -238,7 +238,7 @@ def test_a_count_that_larger_groups_can_exceed_keeps_its_share(of_whole_frames):
 @pytest.mark.parametrize(
     ("scores", "says"),
     [
-        (np.zeros(67), "local_cluster <= 0 atoms: extrapolated from 67 groups; about 0.01"),
+        (np.zeros(67), "local_cluster <= 1 atom: extrapolated from 67 groups; about 0.01"),
         (np.repeat([0, 1], [66, 1]), "local_cluster <= 1 atom: extrapolated from 67 groups"),
         (np.arange(1999) / 1000, "local_cluster <= 1 atom: conformal, 1999 groups; at most 0.01"),
     ],
