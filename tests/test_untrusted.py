@@ -782,7 +782,9 @@ def test_a_damaged_reference_is_refused_or_of_use(folder, whole, rng):
     loaded = unless_refused(path, lambda path: Reference.load(path, mmap=rng.random() < 0.5))
     if loaded is None:
         return
-    loaded.save(folder / "again.safetensors")
+    # arrays that stay in the file are checked when they are read
+    if unless_refused(path, lambda _: loaded.save(folder / "again.safetensors") or loaded) is None:
+        return
     again = Reference.load(folder / "again.safetensors")
     assert_same_arrays(again, loaded)
     for name in ("settings", "provenance", "sources", "fingerprint"):
