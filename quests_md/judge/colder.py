@@ -56,21 +56,19 @@ class ColderCopies:
             return BesideColder(found, excesses)
         if not any(value > 0 for value in excesses.values()) or (colder := self._copies(threads)) is None:
             return BesideColder(found, excesses)
-        beside, before, after = found, np.zeros(len(found.dh), bool), np.zeros(len(found.dh), bool)
+        like = these.known.copy()
+        like[like] = colder.has(these.rows[like], these.numbers[like], threads)
+        beside, before, after = found, np.zeros(len(like), bool), np.zeros(len(like), bool)
         if self._calibration.is_plain:
-            usual = usual_dh(self._calibration)
-            like = np.zeros(len(found.dh), dtype=bool)
-            like[these.known] = colder.has(these.rows[these.known], these.numbers[these.known], threads)
-            beside = _with_usual_dh(beside, these, like, usual)
-            before, after = before | _strange(found), after | _strange(beside)
+            beside = _with_usual_dh(beside, these, like, usual_dh(self._calibration))
+            before, after = _strange(found), _strange(beside)
         if found.local is not None and self._calibration.landmarks is not None:
             level = self._calibration.landmarks.tail_level
             assert these.averaged is not None
             local = colder.local_scores(these.averaged, these.numbers, threads)
             # neighbourhoods that are averaged look alike where single environments do not, as in twins at rest
-            here = np.flatnonzero(these.known)
-            unlike = here[~colder.has(these.rows[here], these.numbers[here], threads)]
-            if len(unlike) > FEW_UNLIKE + UNLIKE * len(here):
+            unlike = these.known & ~like
+            if unlike.sum() > FEW_UNLIKE + UNLIKE * these.known.sum():
                 local[unlike] = np.fmax(local[unlike], found.local[unlike])
             local[~these.known] = np.nan
             beside = replace(beside, local=local, local_tail=~(local <= level))
