@@ -171,7 +171,8 @@ class Calibration:
         z, counts = np.unique(np.asarray(numbers), return_counts=True)
         n_of = {chemical_symbols[int(a)]: int(n) for a, n in zip(z, counts, strict=True) if 0 <= a < 119}
         n_atoms, count = int(counts.sum()), self.looks(checks, check_ps)
-        of = {name: self._nulls_of(name, n_of, mode) for name in dict.fromkeys((*self.statistics, "dh_max"))}
+        foreign = self._groups_of_others(n_of)
+        of = {name: self._nulls_of(name, n_of, foreign, mode) for name in dict.fromkeys((*self.statistics, "dh_max"))}
 
         def levels_where(sharing_names: Sequence[str]) -> list[Level]:
             return sharing_levels(of, sharing_names, self.false_alarms, n_of, n_atoms, count, mode)
@@ -204,15 +205,17 @@ class Calibration:
             return f"since no frame that sets levels has {names}"
         return self.origin.why_unpromised(self.fingerprint)
 
-    def _nulls_of(self, name: str, n_of: Mapping[str, int], mode: Mode) -> list[NullScores]:
-        """The null distributions of a statistic for a frame with so many atoms of each element."""
+    def _nulls_of(self, name: str, n_of: Mapping[str, int], foreign: NDArray[np.int64], mode: Mode) -> list[NullScores]:
+        """The null distributions of a statistic for a frame with so many atoms of each element.
+
+        `foreign`: groups with an element that the frame does not have.
+        """
         nulls = [null for null in self.nulls if null.statistic == name and null.values in (mode, "both")]
         nulls = [
             pooled(null, nulls) if null.element is not None and len(null.scores) < FEWEST_OF_ELEMENT else null
             for null in nulls
             if null.element is None or null.element in n_of
         ]
-        foreign = self._groups_of_others(n_of)
         nulls = [without_groups(null, foreign) for null in nulls]
         if not nulls and (name == "dh_max" or STATISTICS[name].scale == "averaged"):  # then the level is a guess
             nulls = [NullScores(name, None, "above", "both", np.empty(0), np.empty(0, np.int64))]

@@ -125,7 +125,9 @@ def wrapped_positions(atoms: Atoms) -> tuple[NDArray[np.float64], NDArray[np.flo
 def _refuse_crowds(grid: FrameGrid, cutoff: float) -> None:
     """Raise FrameError if one bin holds a crowd that has collapsed."""
     bins = grid.bins
-    for first in np.flatnonzero(bins[CROWD:] == bins[:-CROWD])[:: CROWD // 2] if len(bins) > CROWD else ():
+    if len(bins) <= CROWD:
+        return
+    for first in np.flatnonzero(bins[CROWD:] == bins[:-CROWD])[:: CROWD // 2]:
         here = slice(*np.searchsorted(bins, [bins[first], bins[first] + 1]))
         sides = np.maximum([np.ptp(axis[here]) for axis in (grid.x, grid.y, grid.z)], cutoff)
         n = here.stop - here.start
@@ -152,8 +154,7 @@ def _with_images(
     first = np.ceil(low - reach - fractions)
     last = np.floor(high + reach - fractions)
     n_points = float(math.prod((last - first + 1).T).sum())
-    room = float(np.prod(np.ptp(positions, axis=0) + 2 * cutoff + np.abs(vectors).max(axis=0)))
-    if n_points > max(DENSEST * room, CROWD * len(positions)):
+    if n_points > CROWD * n_atoms and n_points > DENSEST * _room(positions, vectors, cutoff):
         raise FrameError(
             f"cell: {n_points:.3g} atoms and images lie within the cutoff of {cutoff} Å of an atom, more than "
             f"{DENSEST:g} in 1 Å^3; the cell has collapsed, or its lengths are not in Å: {vectors.tolist()}"
@@ -167,3 +168,8 @@ def _with_images(
     source = np.empty(int(n_points), np.int64)
     list_images(positions, vectors, first.astype(np.int64), last.astype(np.int64), points, source)
     return points, source
+
+
+def _room(positions: NDArray[np.float64], vectors: NDArray[np.float64], cutoff: float) -> float:
+    """Å^3 of the box that holds the atoms and the images that may be within the cutoff of one of them."""
+    return float(np.prod(np.ptp(positions, axis=0) + 2 * cutoff + np.abs(vectors).max(axis=0)))
