@@ -77,7 +77,6 @@ def _atoms(cell: str, rows: list[str]) -> tuple[Atoms, str]:
     given = [row[76:78].strip() for row in rows]
     elements = [symbol_of(text) if text else None for text in given]
     if None in elements:
-        elements, words = list(elements), ""
         missing = [i for i, element in enumerate(elements) if element is None]
         found, words = elements_of_names((rows[i][12:16], rows[i][17:21]) for i in missing)
         for i, element in zip(missing, found, strict=True):

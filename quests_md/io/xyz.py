@@ -9,11 +9,11 @@ import io
 import re
 import zlib
 from bisect import bisect_left
-from collections.abc import Iterator, Sequence
-from functools import partial
+from collections.abc import Callable, Iterator, Sequence
+from functools import lru_cache, partial
 from itertools import count, islice
 from lzma import LZMAError
-from typing import IO, Any
+from typing import IO, Any, TypeAlias
 
 from ase import Atoms
 from ase.data import atomic_masses, atomic_numbers
@@ -257,14 +257,19 @@ def _parse_xyz(name: str, index: int, at: int, block: list[bytes], types: Sequen
 def _from_text(text: str, types: Sequence[str] | None = None) -> Atoms:
     """The frame of a text, whose labels of atoms become chemical symbols."""
     lines = text.splitlines(keepends=True)
-    masses = _replace_labels(lines, types)
+    parsed = lru_cache(1)(parse_comment)  # asked for the columns, and by ASE
+
+    def parse(comment: str) -> dict[str, Any]:
+        return dict(parsed(comment))  # ASE takes entries out
+
+    masses = _replace_labels(lines, types, parse)
     try:
-        atoms = _by_ase("".join(lines))
+        atoms = _by_ase("".join(lines), parse)
     except ValueError:
         changed = [_FORTRAN.sub("e", line) for line in lines[2:]]
         if changed == lines[2:]:
             raise
-        atoms = _by_ase("".join(lines[:2] + changed))
+        atoms = _by_ase("".join(lines[:2] + changed), parse)
     scale = atoms.info.pop(LENGTH_A, 1.0)
     if scale != 1.0:
         atoms.positions *= scale
@@ -273,8 +278,12 @@ def _from_text(text: str, types: Sequence[str] | None = None) -> Atoms:
     return atoms
 
 
-def _by_ase(text: str) -> Atoms:
-    atoms: Atoms = next(ase_read_xyz(io.StringIO(text), 0, properties_parser=parse_comment))
+#: What a comment line says, see `parse_comment`.
+_Parse: TypeAlias = Callable[[str], dict[str, Any]]
+
+
+def _by_ase(text: str, parse: _Parse) -> Atoms:
+    atoms: Atoms = next(ase_read_xyz(io.StringIO(text), 0, properties_parser=parse))
     return atoms
 
 
@@ -282,13 +291,15 @@ def _by_ase(text: str) -> Atoms:
 _FORTRAN = re.compile(r"(?<=[\d.])[dD](?=[+-]?\d)")
 
 
-def _replace_labels(lines: list[str], types: Sequence[str] | None) -> list[float] | None:
+def _replace_labels(lines: list[str], types: Sequence[str] | None, parse: _Parse) -> list[float] | None:
     """Replace labels of atoms that ASE does not know by chemical symbols; masses of the atoms if isotopes are named."""
     n_atoms = int(lines[0])
     if n_atoms == 0 or len(lines) < 2 + n_atoms:
         return None
     comment = lines[1].strip()
-    columns = "species:S:1" if not comment or len(lines) > 2 + n_atoms else _columns_of(comment)
+    columns = "species:S:1"
+    if comment and len(lines) <= 2 + n_atoms:
+        columns = str(parse(comment).get("Properties", "species:S:1:pos:R:3"))
     names = columns.split(":")[::3]
     if {"Z", "numbers"} & set(names):
         return None
@@ -312,10 +323,6 @@ def _replace_labels(lines: list[str], types: Sequence[str] | None) -> list[float
     if not {label.upper() for label in strange} & ISOTOPE_MASSES.keys():
         return None
     return [ISOTOPE_MASSES.get(label.upper(), atomic_masses[atomic_numbers[symbols[label]]]) for label in labels]
-
-
-def _columns_of(comment: str) -> str:
-    return str(parse_comment(comment).get("Properties", "species:S:1:pos:R:3"))
 
 
 def _bad_line(block: list[bytes]) -> int | None:

@@ -58,10 +58,10 @@ def parse_comment(line: str) -> dict[str, Any]:
 
 def hint_of_more(line: str, *, has_cell: bool) -> str | None:
     """A word in the comment of a frame that tells of units other than Å, or of a cell that it lacks; None: none."""
-    if _IPI.match(line.lstrip()) or _length_A(_split(line)) != 1.0:
-        return None
     match = _UNIT.search(line) or (None if has_cell else _CELL.search(line))
-    return None if match is None else match[0]
+    if match is None or _IPI.match(line.lstrip()) or _length_A(_split(line)) != 1.0:
+        return None
+    return match[0]
 
 
 _UNIT = re.compile(r"(?<![a-z])(?:bohr|atomic[ _]units?|nanomet(?:er|re)s?)(?![a-z/^*])", re.IGNORECASE)
