@@ -1,11 +1,23 @@
-"""Files that are whole or absent."""
+"""Files that are whole or absent, and names that are no files: pipes and devices."""
 
+import errno
 import os
+import stat
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-__all__ = ["file_size", "replacing"]
+from .errors import FileFormatError
+
+__all__ = ["check_output_file", "file_size", "replacing", "require_regular"]
+
+#: What a name may stand for that is neither a file nor a folder.
+_SPECIAL = (
+    (stat.S_ISFIFO, "a pipe"),
+    (stat.S_ISCHR, "a device"),
+    (stat.S_ISBLK, "a device"),
+    (stat.S_ISSOCK, "a socket"),
+)
 
 
 @contextmanager
@@ -15,6 +27,7 @@ def replacing(path: str | os.PathLike[str]) -> Iterator[Path]:
     If anything fails, `path` is what it was before and the temporary file is gone.
     """
     target = Path(path)
+    check_output_file("", target)
     temporary = target.with_name(f".{target.name}.{os.getpid()}.tmp")
     try:
         temporary.touch()
@@ -32,6 +45,31 @@ def replacing(path: str | os.PathLike[str]) -> Iterator[Path]:
         with suppress(OSError):
             temporary.unlink()
         raise
+
+
+def require_regular(path: str | os.PathLike[str], advice: str) -> None:
+    """Raise FileFormatError if what is to be read is a pipe, a device or a socket; what is not there is let pass.
+
+    Opening a pipe waits until a program opens its other end, perhaps for ever. `advice`: what to do instead.
+    """
+    if what := _special(path):
+        raise FileFormatError(f"{os.fspath(path)}: expected a regular file, got {what}; {advice}")
+
+
+def check_output_file(argument: str, path: str | os.PathLike[str]) -> None:
+    """Raise OSError if what is to be written is a pipe, a device or a socket; `argument` may be empty."""
+    if what := _special(path):
+        named = f"{argument}: " if argument else ""
+        text = f"{named}expected the name of a regular file, got {what}; choose another name"
+        raise OSError(errno.EINVAL, text, os.fspath(path))
+
+
+def _special(path: str | os.PathLike[str]) -> str | None:
+    try:
+        mode = os.stat(path).st_mode  # noqa: PTH116  # names may be bytes
+    except (OSError, ValueError):
+        return None
+    return next((what for is_of, what in _SPECIAL if is_of(mode)), None)
 
 
 def file_size(name: str) -> int:

@@ -7,11 +7,11 @@ from typing import Any, NoReturn, Self
 
 from ase import Atoms
 
-from quests_md.calibration import Calibration
+from quests_md.calibration import Calibration, GivenCalibration
 from quests_md.hosts import AseAttachment
 from quests_md.judge import Judge, Phases, Values
 from quests_md.records import Check, Event
-from quests_md.reference import Reference
+from quests_md.reference import GivenReference, Reference
 from quests_md.watch import Action, GivenAction, OnError, Overhead, RunSettings, Trigger, Watch
 
 __all__ = ["Action", "Monitor", "Overhead"]
@@ -26,9 +26,9 @@ class Monitor:
     Parameters
     ----------
     reference
-        The environments that count as known.
+        The environments that count as known, or the name of their file.
     calibration
-        Levels; default `calibrate(reference)`, and the log says what that is worth.
+        Levels, or the name of their file; default `calibrate(reference)`, and the log says what that is worth.
     statistics
         Names of the statistics that raise alarms and share the rate of false alarms; default those of the calibration.
     baseline_ps
@@ -95,15 +95,15 @@ class Monitor:
 
     def __init__(
         self,
-        reference: Reference,
-        calibration: Calibration | None = None,
+        reference: GivenReference,
+        calibration: GivenCalibration | None = None,
         *,
         statistics: Sequence[str] | None = None,
         baseline_ps: float | None = None,
-        phases: Phases | Mapping[str, Reference] | None = None,
+        phases: Phases | Mapping[str, GivenReference] | None = None,
         max_temperature_K: float | None = None,
         trigger: Trigger | None = None,
-        confirm: Reference | tuple[Reference, Calibration] | None = None,
+        confirm: GivenReference | tuple[GivenReference, GivenCalibration] | None = None,
         log: str | os.PathLike[str] | None = "quests-md.jsonl",
         actions: Sequence[GivenAction] = (),
         values: Values = "auto",

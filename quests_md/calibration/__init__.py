@@ -11,6 +11,7 @@ from .labels import ExpectedErrors
 from .landmarks import LocalScorer
 from .levels import Kind, Level, Mode, NullScores, as_released, count_excess, kind_of, level_of, rate_of, rate_of_checks
 from .null_scores import TAIL_SHARE
+from .opening import GivenCalibration, opened_calibration
 from .statistics import (
     BASELINE_STATISTICS,
     SAMPLE_ATOMS,
@@ -36,6 +37,7 @@ __all__ = [
     "ErrorCalibration",
     "ExpectedErrors",
     "FrameNumbers",
+    "GivenCalibration",
     "Kind",
     "Level",
     "LocalScorer",
@@ -50,6 +52,7 @@ __all__ = [
     "frame_entropy",
     "kind_of",
     "level_of",
+    "opened_calibration",
     "power",
     "rate_of",
     "rate_of_checks",

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from quests_md._arguments import check_choice, check_share
-from quests_md.reference import Reference, built_like, frames_also_in, label_list
+from quests_md.reference import GivenReference, Reference, built_like, frames_also_in, label_list, opened_reference
 
 from .calibration import Calibration, TypicalFrame, check_checks
 from .landmarks import learn_landmarks
@@ -40,7 +40,7 @@ def default_statistics(reference: Reference) -> tuple[str, ...]:
 
 
 def calibrate(
-    reference: Reference,
+    reference: GivenReference,
     *,
     false_alarms: float = 1e-2,
     per: Per = "check",
@@ -60,7 +60,7 @@ def calibrate(
     Parameters
     ----------
     reference
-        The reference.
+        The reference, or the name of its file.
     false_alarms
         Asked rate of checks (nanoseconds, runs) of an in-distribution run in which any statistic is beyond its level.
     per
@@ -93,6 +93,7 @@ def calibrate(
     MismatchError
         If statistics of averaged rows are named, and the reference has none.
     """
+    reference = opened_reference(reference)
     rate = check_share("false_alarms", false_alarms, "rate between 0 and 1")
     per = check_choice("per", per, PERS)
     statistics = check_statistics(default_statistics(reference) if statistics is None else statistics)

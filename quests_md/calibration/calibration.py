@@ -12,7 +12,7 @@ from ase.data import atomic_numbers, chemical_symbols
 from numpy.typing import ArrayLike, NDArray
 
 from quests_md.errors import MismatchError
-from quests_md.reference import Reference
+from quests_md.reference import GivenReference, opened_reference
 
 from .carrying import carried
 from .file import read, write
@@ -297,7 +297,7 @@ class Calibration:
         typical = TypicalFrame(**{f.name: content.pop(f.name) for f in fields(TypicalFrame)})
         return WITH_LABELS.get("labels" if "labels" in content else "", Calibration)(**content, typical=typical)
 
-    def carried_to(self, reference: Reference, *, threads: int | None = None) -> Self:
+    def carried_to(self, reference: GivenReference, *, threads: int | None = None) -> Self:
         """Levels for a reference that `extend` and `merge` made from the one that this calibration is for.
 
         The groups of the old reference, as they were given to `calibrate`, are scored again, each as if it were not in
@@ -311,7 +311,7 @@ class Calibration:
         Parameters
         ----------
         reference
-            The new reference.
+            The new reference, or the name of its file.
         threads
             Threads to use; never changes the result.
 
@@ -321,12 +321,14 @@ class Calibration:
             If the new reference was not made from the old one by `extend` and `merge`, if its bandwidth is another, or
             if statistics in use would be left without levels.
         """
+        reference = opened_reference(reference)
         if self.fingerprint == reference.fingerprint:
             return self
         return replace(self, **carried(self, reference, threads))
 
-    def require(self, reference: Reference) -> None:
+    def require(self, reference: GivenReference) -> None:
         """Raise MismatchError unless this calibration was made for that reference."""
+        reference = opened_reference(reference)
         if self.fingerprint != reference.fingerprint:
             raise MismatchError(
                 f"calibration: made for reference {self.fingerprint}, got reference {reference.fingerprint}; "

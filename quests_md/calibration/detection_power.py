@@ -9,11 +9,12 @@ from ase import Atoms
 
 from quests_md._progress import track
 from quests_md.environments import Descriptor, describe_both
-from quests_md.reference import Reference, chemistry_advice, is_of_molecules
+from quests_md.reference import GivenReference, Reference, chemistry_advice, is_of_molecules, opened_reference
 
 from .calibration import Calibration
 from .landmarks import LocalScorer
 from .levels import Level
+from .opening import GivenCalibration, opened_calibration
 from .statistics import STATISTICS, FrameNumbers, frame_entropy
 
 __all__ = ["DISTURBANCES", "Power", "power", "sight"]
@@ -42,8 +43,8 @@ class Power:
 
 
 def power(
-    reference: Reference,
-    calibration: Calibration,
+    reference: GivenReference,
+    calibration: GivenCalibration,
     *,
     n_atoms: int | None = None,
     checks: int | None = None,
@@ -60,6 +61,7 @@ def power(
     `n_atoms`: size of the system whose levels are applied, default that of each frame; the frames keep their own size.
     `checks`: as in `Calibration.levels`. `rng` chooses the frames and disturbs them, `most_frames` at most.
     """
+    reference, calibration = opened_reference(reference), opened_calibration(calibration)
     generator = np.random.default_rng(rng)
     chosen = _frames(reference, generator)[:most_frames]
     if not chosen:
@@ -96,8 +98,9 @@ def power(
     return found
 
 
-def sight(found: Sequence[Power], reference: Reference) -> str:
+def sight(found: Sequence[Power], reference: GivenReference) -> str:
     """What would be caught and what would pass unseen, in a few lines; the first of `found` is undisturbed."""
+    reference = opened_reference(reference)
     lines = []
     for text, low, high in (
         ("caught", CAUGHT, np.inf),

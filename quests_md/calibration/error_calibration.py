@@ -15,7 +15,14 @@ from quests_md._arguments import check_positive, check_share
 from quests_md._words import many
 from quests_md.errors import MismatchError
 from quests_md.io import Frame, iter_frames
-from quests_md.reference import Reference, built_like, frames_also_in, whole_groups
+from quests_md.reference import (
+    GivenReference,
+    Reference,
+    built_like,
+    frames_also_in,
+    opened_reference,
+    whole_groups,
+)
 
 from .calibration import WITH_LABELS, Calibration, TypicalFrame, check_checks
 from .labels import FEWEST_GROUPS, ErrorLevel, ErrorLevels, ExpectedErrors, Labels, check_of_errors, percent
@@ -56,11 +63,12 @@ class ErrorCalibration(Calibration):
         """The same calibration with other statistics in use, "dh_max" (environments) or "dh_mean" (frames)."""
         return Calibration.with_statistics(self, check_of_errors(statistics))
 
-    def carried_to(self, reference: Reference, *, threads: int | None = None) -> Self:
+    def carried_to(self, reference: GivenReference, *, threads: int | None = None) -> Self:
         """The same calibration for its own reference; MismatchError for any other.
 
         In a reference with more frames dH falls, so that environments that err would fall below the level.
         """
+        reference = opened_reference(reference)
         if self.fingerprint != reference.fingerprint:
             raise MismatchError(
                 f"calibration: levels from labels are for reference {self.fingerprint} alone and cannot be carried to "
@@ -175,7 +183,7 @@ WITH_LABELS["labels"] = ErrorCalibration
 
 
 def calibrate_errors(
-    reference: Reference,
+    reference: GivenReference,
     frames: Any,
     tolerance: float = 0.1,
     *,
@@ -198,7 +206,7 @@ def calibrate_errors(
     Parameters
     ----------
     reference
-        The reference, usually the training set of the model.
+        The reference, usually the training set of the model, or the name of its file.
     frames
         Frames or files that are not in the reference (recognised as in `calibrate`), as `Reference.from_frames` takes
         them; they are read twice.
@@ -231,6 +239,7 @@ def calibrate_errors(
     A. N. Angelopoulos, S. Bates, A. Fisch, L. Lei, T. Schuster, Conformal risk control, arXiv:2208.02814;
     A. N. Angelopoulos, S. Bates, A gentle introduction to conformal prediction, arXiv:2107.07511.
     """
+    reference = opened_reference(reference)
     tolerance = check_positive("tolerance", tolerance, "force error, in eV/Å say")
     share = check_share("share", share, "share between 0 and 1")
     statistics = check_of_errors(statistics)

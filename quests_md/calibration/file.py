@@ -11,7 +11,8 @@ import numpy as np
 from ase.data import atomic_numbers, chemical_symbols
 
 from quests_md._arguments import check_choice, check_positive, check_share
-from quests_md._files import replacing
+from quests_md._file_kinds import CALIBRATION, mistaken_for
+from quests_md._files import replacing, require_regular
 from quests_md.errors import FileFormatError
 from quests_md.reference import shortened
 
@@ -80,8 +81,11 @@ def write(path: str | os.PathLike[str], fields: Mapping[str, Any]) -> None:
 def read(path: str | os.PathLike[str]) -> dict[str, Any]:
     """The fields of the calibration in a file, by name; errors as in `Calibration.load`."""
     file = Path(path)
+    require_regular(file, "save the calibration to a file first")
     if not file.is_file():
         raise FileNotFoundError(f"{path}: expected a calibration file, there is none; make it with Calibration.save")
+    if fault := mistaken_for(file, CALIBRATION):
+        raise FileFormatError(f"{path}: {fault}")
     try:
         return _fields(json.loads(file.read_text(encoding="utf-8")))
     except UnicodeDecodeError:

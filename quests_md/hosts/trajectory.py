@@ -13,12 +13,12 @@ from ase import Atoms
 
 from quests_md._arguments import check_positive_integer, is_integer
 from quests_md._threads import available_threads
-from quests_md.calibration import Calibration
+from quests_md.calibration import GivenCalibration
 from quests_md.errors import MismatchError
 from quests_md.io import Frame, FramesSeen, frame_time_ps, iter_frames
 from quests_md.judge import Judge, Judged, Values
 from quests_md.records import Check
-from quests_md.reference import Reference, differences
+from quests_md.reference import GivenReference, Reference, differences, opened_reference
 from quests_md.watch import GivenAction, RunSettings, Trigger, Watch
 
 __all__ = ["score_trajectory"]
@@ -32,8 +32,8 @@ class Watched(Protocol):
 
 def score_trajectory(
     path_or_frames: Any,
-    reference: Reference | None = None,
-    calibration: Calibration | None = None,
+    reference: GivenReference | None = None,
+    calibration: GivenCalibration | None = None,
     *,
     log: str | os.PathLike[str] | None = None,
     workers: int = 1,
@@ -122,16 +122,19 @@ def score_trajectory(
     return _checks(frames, watch, judge, workers, close=monitor is None)
 
 
-def _require_nothing_beside(watch: Watch, reference: Reference | None, settings: dict[str, Any]) -> None:
+def _require_nothing_beside(watch: Watch, given: GivenReference | None, settings: dict[str, Any]) -> None:
     """Refuse settings beside a monitor that has its own."""
-    given = [name for name, value in settings.items() if value is not None]
-    if given:
+    own = [name for name, value in settings.items() if value is not None]
+    if own:
         raise ValueError(
-            f"{given[0]}: expected no other settings beside a monitor, which has its own, got {settings[given[0]]!r}; "
-            f"give {given[0]} to the Monitor, or leave monitor out"
+            f"{own[0]}: expected no other settings beside a monitor, which has its own, got {settings[own[0]]!r}; "
+            f"give {own[0]} to the Monitor, or leave monitor out"
         )
     known = watch.settings.judge.reference
-    if reference is not None and reference is not known and reference.fingerprint != known.fingerprint:
+    if given is None or given is known:
+        return
+    reference = opened_reference(given)
+    if reference.fingerprint != known.fingerprint:
         raise MismatchError(
             f"reference: expected that of the monitor, {known.fingerprint}, got {reference.fingerprint}; leave it out"
         )

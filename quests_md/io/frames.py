@@ -18,6 +18,7 @@ from ase import Atoms
 from ase.io.formats import get_compression
 
 from quests_md._arguments import check_choice
+from quests_md._file_kinds import mistaken_for
 from quests_md.errors import FileFormatError
 
 from .ase_trajectory import read_ase_trajectory
@@ -362,6 +363,8 @@ def _reader(name: str, types: Sequence[str] | None = None, topology: str | None 
     root, compression = get_compression(name)
     if Path(name).is_file() and Path(name).stat().st_size == 0:
         raise _empty(name)
+    if fault := mistaken_for(name, None, "frames"):
+        raise FileFormatError(f"{name}: {fault}")
     suffix = Path(root).suffix.lower()
     if suffix in (".xyz", ".extxyz"):
         return partial(read_xyz, types=types)

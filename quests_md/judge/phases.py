@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from quests_md._arguments import check_share
 from quests_md.calibration import Level, level_of
 from quests_md.environments import bare, describe, largest_cluster
-from quests_md.reference import Reference, built_like, require_equal_settings
+from quests_md.reference import GivenReference, Reference, built_like, opened_reference, require_equal_settings
 
 from .phase_doubts import impurities, temperature_doubt, temperatures_of
 from .phase_rule import compare, confusion_of, learn, null_clusters, with_control
@@ -46,8 +46,8 @@ class Phases:
     Parameters
     ----------
     references
-        Name of each phase and its reference, at least two, made with the same settings. Each is thinned to as many
-        rows per element as the smallest has, and to 4096 at most.
+        Name of each phase and its reference (or the name of its file), at least two, made with the same settings. Each
+        is thinned to as many rows per element as the smallest has, and to 4096 at most.
     parent
         The phase that runs start in; default the first.
     rate
@@ -61,6 +61,8 @@ class Phases:
     ------
     ValueError
         If there are fewer than two phases, one is empty, or `parent` or `rate` is not usable.
+    TypeError
+        If something else than a reference or the name of its file is given for a phase.
     MismatchError
         If the settings of two references differ; names both values.
 
@@ -71,14 +73,15 @@ class Phases:
 
     def __init__(
         self,
-        references: Mapping[str, Reference],
+        references: Mapping[str, GivenReference],
         *,
         parent: str | None = None,
         rate: float = 0.01,
         control: Any = None,
         threads: int | None = None,
     ) -> None:
-        self.names = _checked(references)
+        references = _checked(references)
+        self.names = tuple(references)
         self.parent = self.names[0] if parent is None else parent
         if self.parent not in self.names:
             raise ValueError(f"parent: expected one of {', '.join(self.names)}, got {parent!r}")
@@ -234,25 +237,25 @@ class Phases:
         return replace(level, value=max(GROWTH * level.value, GROWN), interval=None)
 
 
-def _checked(references: Mapping[str, Reference]) -> tuple[str, ...]:
-    """Names of the phases, after a look at what was given."""
-    if not isinstance(references, Mapping) or len(references) < 2:
+def _checked(given: Mapping[str, GivenReference]) -> dict[str, Reference]:
+    """The references by the names of their phases, after a look at what was given."""
+    if not isinstance(given, Mapping) or len(given) < 2:
         raise ValueError(
             "phases: expected the references of at least two phases by name, such as {'liquid': a, 'fcc': b}, got "
-            f"{references!r}"
+            f"{given!r}"
         )
-    first = next(iter(references))
-    for name, reference in references.items():
+    references: dict[str, Reference] = {}
+    for name, reference_or_path in given.items():
         if not isinstance(name, str) or not name or name.split() != [name] or name == "none":
             raise ValueError(f"phases: expected names without spaces other than 'none', got {name!r}")
-        if not isinstance(reference, Reference):
-            raise ValueError(f"phases: expected a Reference for {name!r}, got {type(reference).__name__}")
+        reference = references[name] = opened_reference(reference_or_path, f"phases[{name!r}]")
         if not reference.n_environments:
             raise ValueError(f"phases: the reference of {name!r} is empty; build it from frames of that phase")
+        first = next(iter(references))
         require_equal_settings(references[first].settings, reference.settings, first, name)
         if len(np.unique(reference.arrays.frame_group)) < 2:
             raise ValueError(
                 f"phases: the reference of {name!r} has one group of frames, so that none can be held out; add "
                 "independent frames, or say with groups= which of them are independent"
             )
-    return tuple(references)
+    return references

@@ -10,6 +10,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from quests_md._file_kinds import LOG, mistaken_for
 from quests_md._json import dumps, loads
 from quests_md.errors import FileFormatError
 
@@ -58,6 +59,8 @@ class LogHistory:
     def __init__(self, path: str | os.PathLike[str], *, page: int = PAGE, block: int = BLOCK) -> None:
         self.path = Path(path)
         self._page, self._block = page, block
+        if fault := mistaken_for(self.path, LOG):
+            raise FileFormatError(f"{path}: {fault}")
         with self._opened() as file:
             size = file.size
             self.end = file.line_start(size, 0)

@@ -9,10 +9,20 @@ from .labels import label_list
 from .merge import require_equal_settings
 from .molecules import MOST_ATOMS, is_of_molecules
 from .query import Nearest
-from .reference import Reference, built_like, copies_of, frames_also_in, frames_of_ancestors, thinned
+from .reference import (
+    GivenReference,
+    Reference,
+    built_like,
+    copies_of,
+    frames_also_in,
+    frames_of_ancestors,
+    opened_reference,
+    thinned,
+)
 
 __all__ = [
     "MOST_ATOMS",
+    "GivenReference",
     "Nearest",
     "Reference",
     "built_like",
@@ -26,6 +36,7 @@ __all__ = [
     "is_of_molecules",
     "label_list",
     "near_largest",
+    "opened_reference",
     "require_equal_settings",
     "shortened",
     "thinned",

@@ -15,7 +15,8 @@ from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 
 from quests_md._arguments import check_bandwidth
-from quests_md._files import replacing
+from quests_md._file_kinds import REFERENCE, mistaken_for
+from quests_md._files import replacing, require_regular
 from quests_md.environments import Descriptor, DescriptorLike, averaged_over
 from quests_md.errors import FileFormatError, MismatchError
 
@@ -67,8 +68,7 @@ def read(path: Path, mmap: bool = False, descriptor: DescriptorLike | None = Non
 
     Raises as `Reference.load`.
     """
-    if not path.is_file():
-        raise FileNotFoundError(f"{path}: expected a reference file, there is none; make it with Reference.save")
+    _require_reference(path)
     header, arrays, places = _read_unchecked(path, apart=("rows", "averaged") if mmap else ("averaged",))
     if "averaged" in places:
         _require_type(path, "checksum of averaged", header["checksums"].get("averaged"), str)
@@ -93,6 +93,7 @@ def read(path: Path, mmap: bool = False, descriptor: DescriptorLike | None = Non
 
 def verify(path: Path) -> None:
     """Compare the content of a file with the checksums written into it; raise FileFormatError if they differ."""
+    _require_reference(path)
     header, arrays, _ = _read_unchecked(path)
     actual = {name: _checksum(array) for name, array in arrays.items()}
     damaged = [name for name in actual if actual[name] != header["checksums"].get(name)]
@@ -103,6 +104,15 @@ def verify(path: Path) -> None:
         got = shortened(header["fingerprint"])
         raise FileFormatError(f"{path}: its header says fingerprint {got}, its content gives {found}")
     _check_content(path, header, arrays)
+
+
+def _require_reference(path: Path) -> None:
+    """Refuse what is not there, what is no regular file, and other files of quests_md."""
+    require_regular(path, "save the reference to a file first")
+    if not path.is_file():
+        raise FileNotFoundError(f"{path}: expected a reference file, there is none; make it with Reference.save")
+    if fault := mistaken_for(path, REFERENCE):
+        raise FileFormatError(f"{path}: {fault}")
 
 
 def fingerprint(settings: Mapping[str, Any], arrays: ReferenceArrays) -> str:
@@ -162,7 +172,7 @@ def _read_unchecked(
     except (SafetensorError, OSError) as exc:
         raise FileFormatError(
             f"{path}: expected a reference file of {path.stat().st_size} bytes to be whole, got: "
-            f"{shortened(str(exc))}; it is torn or not a reference"
+            f"{shortened(str(exc))}; it is torn or not a reference (of frames, Reference.from_frames makes one)"
         ) from exc
     starts = _first_bytes(path, [name for name in names if name in apart])
     return header, arrays, {name: (start, layout[name][1]) for name, start in starts.items()}

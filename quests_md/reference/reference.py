@@ -5,7 +5,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Literal, Self
+from typing import Any, Literal, Self, TypeAlias
 
 import numpy as np
 from ase import Atoms
@@ -26,7 +26,16 @@ from .merge import merged
 from .query import KnownRows, Nearest
 from .same_frames import Placed, first_same, is_of_places
 
-__all__ = ["Reference", "built_like", "copies_of", "frames_also_in", "frames_of_ancestors", "thinned"]
+__all__ = [
+    "GivenReference",
+    "Reference",
+    "built_like",
+    "copies_of",
+    "frames_also_in",
+    "frames_of_ancestors",
+    "opened_reference",
+    "thinned",
+]
 
 #: Seed from which groups are drawn where rows are too many to hold all out.
 SEED = 0
@@ -101,10 +110,10 @@ class Reference(KnownRows):
         return _merged([self, built_like(self, frames_or_paths, groups=groups)])
 
     @staticmethod
-    def merge(references: Iterable["Reference"]) -> "Reference":
+    def merge(references: Iterable["GivenReference"]) -> "Reference":
         """A new reference with the environments of all given ones, whose groups stay apart unless frames repeat.
 
-        Where one of them lacks averaged rows (see `averaged_rows`), so does the new one, with a warning.
+        Names of files serve too. Where one lacks averaged rows (see `averaged_rows`), so does the new one: a warning.
 
         Raises
         ------
@@ -113,7 +122,7 @@ class Reference(KnownRows):
         MismatchError
             If their settings differ; names the setting and both values.
         """
-        return _merged(list(references))
+        return _merged([opened_reference(given, f"references[{i}]") for i, given in enumerate(references)])
 
     @classmethod
     def load(
@@ -335,6 +344,24 @@ class Reference(KnownRows):
         """Rows in the order of frames, and where each frame ends."""
         order = self.arrays.frame_order
         return order, np.searchsorted(self.arrays.atom_frame[order], np.arange(self.n_frames + 1))
+
+
+GivenReference: TypeAlias = Reference | str | os.PathLike[str]
+
+
+def opened_reference(given: GivenReference, argument: str = "reference") -> Reference:
+    """The reference, loaded if the name of its file is given.
+
+    Raises TypeError, which names the argument, for anything else, and what `Reference.load` raises.
+    """
+    if isinstance(given, Reference):
+        return given
+    if isinstance(given, str | os.PathLike):
+        return Reference.load(given)
+    raise TypeError(
+        f"{argument}: expected a Reference or the name of its file, got {type(given).__name__}; "
+        "make one with Reference.from_frames or Reference.load"
+    )
 
 
 def built_like(

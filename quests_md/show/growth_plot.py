@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from quests_md._words import many
-from quests_md.log import Log
+from quests_md.log import GivenLog, Log, opened_log
 from quests_md.records import Event
 
 from .figures import EVENT_COLOURS, FEW_CHECKS, Abscissa, Colour, dots, new_figure, phase_colours, put_title, tidy
@@ -30,13 +30,15 @@ OF_THE_TAIL = (
 )
 
 
-def cluster_growth(log: Log, title: str | None = None) -> "Figure":
+def cluster_growth(log: GivenLog, title: str | None = None) -> "Figure":
     """Draw how many atoms the events of a run have, on a logarithmic axis over time.
 
     Behind the events are the numbers of every check: the largest cluster of atoms in the tail, or above the local
     level, with its level where this is in use, and the largest clusters of the phases that grow. The title, unless one
-    is given, is a sentence on the largest event. A log in which no event has a size raises ValueError.
+    is given, is a sentence on the largest event. `log` is a log or the name of its file; a log in which no event has a
+    size raises ValueError.
     """
+    log = opened_log(log)
     found = [
         (event, span)
         for event, span in event_spans(log)

@@ -4,7 +4,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from quests_md.calibration import STATISTICS, Calibration, Level, kind_of
+from quests_md.calibration import STATISTICS, Calibration, GivenCalibration, Level, kind_of, opened_calibration
 
 from .figures import Colour, new_figure, tidy, write_at
 
@@ -15,12 +15,14 @@ if TYPE_CHECKING:  # importing matplotlib takes half a second, which a monitor n
 __all__ = ["null_distributions"]
 
 
-def null_distributions(calibration: Calibration, atoms: int | None = None) -> "Figure":
+def null_distributions(calibration: GivenCalibration, atoms: int | None = None) -> "Figure":
     """Draw where the numbers of frames in distribution lie, and the levels that they hardly ever exceed.
 
     One panel per level in use, for a system of so many atoms: each held-out group of frames counts once, with its most
-    extreme frame. A calibration whose levels rest on no held-out groups raises ValueError.
+    extreme frame. `calibration` is one or the name of its file; if its levels rest on no held-out groups, ValueError is
+    raised.
     """
+    calibration = opened_calibration(calibration)
     numbers = calibration.typical.numbers(atoms)
     levels = [level for level in calibration.alarm_levels(numbers) if np.isfinite(level.value) and level.n_groups]
     if not levels:

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from quests_md.calibration import STATISTICS
-from quests_md.log import Log
+from quests_md.log import GivenLog, Log, opened_log
 from quests_md.records import Event
 
 from .figures import EVENT_COLOURS, Abscissa, Colour, dots, new_figure, phase_colours, put_title, tidy, write_at
@@ -79,7 +79,7 @@ class Label(NamedTuple):
     colour: str
 
 
-def timeline(log: Log, title: str | None = None) -> "Figure":
+def timeline(log: GivenLog, title: str | None = None) -> "Figure":
     """Draw a run: how far from the reference, how many atoms, how hot, with its events shaded.
 
     The panels, from the top: local scores in deviations, where they are in use, and dH in nats, where the log has it,
@@ -89,8 +89,9 @@ def timeline(log: Log, title: str | None = None) -> "Figure":
     where it raises alarms. Over time if it is known, else over steps, or over checks where steps repeat.
 
     The title, unless one is given, says when the run left the reference. The figure belongs to no window:
-    ``figure.savefig("timeline.png")``. A log without checks raises ValueError.
+    ``figure.savefig("timeline.png")``. `log` is a log or the name of its file; one without checks raises ValueError.
     """
+    log = opened_log(log)
     if len(log) == 0:
         raise ValueError("log: expected at least one check, got none")
     over, events = Abscissa.of(log), event_spans(log)

@@ -24,8 +24,10 @@ from quests_md.calibration import (
     SKETCH_ROWS,
     Calibration,
     ErrorCalibration,
+    GivenCalibration,
     calibrate,
     kind_of,
+    opened_calibration,
     rate_of,
     rate_of_checks,
 )
@@ -33,7 +35,7 @@ from quests_md.environments import TimeAveraged
 from quests_md.errors import MismatchError
 from quests_md.judge import Judge, Phases, Values
 from quests_md.log import SCHEMA
-from quests_md.reference import Reference
+from quests_md.reference import GivenReference, Reference, opened_reference
 
 from .actions import Action, GivenAction, action_files, checked_actions
 from .baseline import Baseline
@@ -95,15 +97,15 @@ class RunSettings:
     @classmethod
     def resolve(
         cls,
-        reference: Reference,
-        calibration: Calibration | None = None,
+        reference: GivenReference,
+        calibration: GivenCalibration | None = None,
         *,
         statistics: Sequence[str] | None = None,
         baseline_ps: float | None = None,
-        phases: Phases | Mapping[str, Reference] | None = None,
+        phases: Phases | Mapping[str, GivenReference] | None = None,
         max_temperature_K: float | None = None,
         trigger: Trigger | None = None,
-        confirm: Reference | tuple[Reference, Calibration] | None = None,
+        confirm: GivenReference | tuple[GivenReference, GivenCalibration] | None = None,
         actions: Sequence[GivenAction] | Action = (),
         values: Values = "auto",
         budget: float | None = None,
@@ -114,7 +116,11 @@ class RunSettings:
 
         Calibrates where no calibration is given. `stacklevel` is that of warnings, 2 for the caller.
         """
-        _require_types(reference, calibration, trigger)
+        reference = opened_reference(reference)
+        if calibration is not None:
+            calibration = opened_calibration(calibration)
+        if trigger is not None and not isinstance(trigger, Trigger):
+            raise TypeError(f"trigger: expected a Trigger, got {type(trigger).__name__}")
         available_threads(threads)
         share = None if budget is None else Budget(budget).share
         chosen_actions = checked_actions(actions)
@@ -248,22 +254,6 @@ def _default_trigger(calibration: Calibration) -> Trigger:
     return Trigger(visits=None if rate is None else visits_for(rate))
 
 
-def _require_types(reference: object, calibration: object, trigger: object) -> None:
-    """Raise TypeError if one of them is not what it should be."""
-    if not isinstance(reference, Reference):
-        raise TypeError(
-            f"reference: expected a Reference, got {type(reference).__name__}; "
-            "make one with Reference.from_frames or Reference.load"
-        )
-    if calibration is not None and not isinstance(calibration, Calibration):
-        raise TypeError(
-            f"calibration: expected a Calibration, got {type(calibration).__name__}; "
-            "make one with calibrate or Calibration.load"
-        )
-    if trigger is not None and not isinstance(trigger, Trigger):
-        raise TypeError(f"trigger: expected a Trigger, got {type(trigger).__name__}")
-
-
 def _with_baseline(
     calibration: Calibration, duration_ps: float, is_chosen: bool, release: float
 ) -> tuple[Calibration, Baseline]:
@@ -282,7 +272,7 @@ def _with_baseline(
 
 
 def _second_judge(
-    confirm: Reference | tuple[Reference, Calibration],
+    confirm: GivenReference | tuple[GivenReference, GivenCalibration],
     first: Reference,
     values: Values,
     release: float,
@@ -290,9 +280,11 @@ def _second_judge(
     stacklevel: int,
 ) -> Judge:
     """The judge that is asked about alarms."""
-    reference, calibration = confirm if isinstance(confirm, tuple) and len(confirm) == 2 else (confirm, None)
-    if not isinstance(reference, Reference) or not isinstance(calibration, Calibration | None):
+    given, of_given = confirm if isinstance(confirm, tuple) and len(confirm) == 2 else (confirm, None)
+    if isinstance(given, tuple):
         raise TypeError(f"confirm: expected a Reference, or it and its Calibration, got {confirm!r}")
+    reference = opened_reference(given, "confirm")
+    calibration = None if of_given is None else opened_calibration(of_given, "confirm")
     for which, known in (("a reference", reference), ("a first reference", first)):
         if isinstance(known.descriptor, TimeAveraged):
             raise ValueError(f"confirm: expected {which} for single frames, got one of time averages")

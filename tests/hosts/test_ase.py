@@ -301,10 +301,14 @@ def test_a_calibration_of_another_reference_is_refused_and_leaves_no_log(tmp_pat
 @pytest.mark.parametrize(
     ("options", "kind", "message"),
     [
-        ({"reference": "train.xyz"}, TypeError, "reference: expected a Reference, got str; .*from_frames"),
+        (
+            {"reference": 3.0},
+            TypeError,
+            "reference: expected a Reference or the name of its file, got float; .*from_frames",
+        ),
         ({"reference": None}, TypeError, "reference: .*NoneType"),
-        ({"calibration": "level.json"}, TypeError, "calibration: expected a Calibration, got str; .*Calibration.load"),
-        ({"calibration": 3.0}, TypeError, "calibration: expected a Calibration, got float"),
+        ({"calibration": "level.json"}, FileNotFoundError, "level.json: expected a calibration file, there is none"),
+        ({"calibration": 3.0}, TypeError, "calibration: expected a Calibration or .*, got float; .*Calibration.load"),
         ({"trigger": 3}, TypeError, "trigger: expected a Trigger, got int"),
         ({"actions": ["stop"]}, TypeError, "actions: expected callables .* got 'stop'"),
         ({"actions": None}, TypeError, "actions: "),

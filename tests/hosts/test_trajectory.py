@@ -252,7 +252,7 @@ def test_wrong_workers(workers):
 def test_misuse_is_said_before_the_first_frame(tmp_path):
     with pytest.raises(FileNotFoundError, match="nowhere"):
         score_trajectory(tmp_path / "nowhere.traj", md_reference(), calibration())
-    with pytest.raises(TypeError, match="reference"):
+    with pytest.raises(FileNotFoundError, match=r"ref.safetensors: expected a reference file, there is none"):
         score_trajectory([inside(0)], "ref.safetensors")
     (tmp_path / "log.jsonl").write_text("something\n")
     with pytest.raises(LogExistsError):

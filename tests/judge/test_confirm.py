@@ -256,8 +256,8 @@ def test_without_a_calibration_it_is_calibrated_as_by_default():
 @pytest.mark.parametrize(
     ("confirm", "error", "text"),
     [
-        (lambda: "EMT", TypeError, "confirm: expected a Reference, or it and its Calibration, got 'EMT'"),
-        (lambda: (second()[0], 3), TypeError, "confirm: expected a Reference, or it and its Calibration"),
+        (lambda: "EMT", FileNotFoundError, "EMT: expected a reference file, there is none"),
+        (lambda: (second()[0], 3), TypeError, "confirm: expected a Calibration or the name of its file, got int"),
         (lambda: (second()[0], first()[1]), MismatchError, "calibrat"),
         (lambda: averages(), ValueError, "confirm: expected a reference for single frames, got one of time averages"),
     ],

@@ -216,7 +216,7 @@ def test_what_cannot_be_used_is_refused():
     for others, error, text in (
         ({}, ValueError, "phases: expected the references of at least two phases by name"),
         ({"none": cold_}, ValueError, "phases: expected names without spaces other than 'none', got 'none'"),
-        ({"cold": []}, ValueError, "phases: expected a Reference for 'cold', got list"),
+        ({"cold": []}, TypeError, r"phases\['cold'\]: expected a Reference or the name of its file, got list"),
         ({"cold": empty}, ValueError, "phases: the reference of 'cold' is empty"),
         ({"cold": cold_.with_bandwidth(0.02)}, MismatchError, "bandwidth: warm has 0.05, cold has 0.02"),
         ({"cold": single}, ValueError, "the reference of 'cold' has one group of frames"),
