@@ -33,7 +33,9 @@ class LogHistory:
     What follows the last newline, and a last line that is not JSON, is torn and does not belong to the log.
     A line ``{"type": "rewind", "frame": F, ...}`` supersedes the checks before it whose `frame` is F or more, and every
     line since the first of these checks, but for notes and other rewinds. The lines that no rewind has superseded are
-    the final history: in it `frame` grows from check to check, perhaps with gaps.
+    the final history: in it `frame` grows from check to check, perhaps with gaps. A rewind counts from the first check
+    after it: one that no check follows before the next rewind (the run that was taken up there ended before its first
+    check) supersedes nothing, and the lines up to the next rewind are no part of the history, but for notes.
 
     The file may grow meanwhile; lines that were appended after the object was made are not seen. `page` and `block` are
     the bytes read at a time: at first, where little may be enough, and at most.
@@ -160,31 +162,32 @@ class LogHistory:
     def _stretches(self) -> list[_Stretch]:
         """The final history, in order: each rewind cuts away what it supersedes and begins a stretch of its own."""
         stretches = [_Stretch(self.begin, self.end)]
-        known: list[tuple[_Stretch, Line]] = []  # the stretches that have checks, each with its first check
-        seen = self.begin
         with self._opened() as file:
-            for rewind in self.rewinds:
-                frame = self._frame(rewind)
-                stretch = stretches[-1]
-                stretch.end = rewind.start
-                if not known or known[-1][0] is not stretch:
-                    check = _next_check(file, max(seen, stretch.start), rewind.start)
-                    known += [] if check is None else [(stretch, check)]
-                seen = rewind.start
-                cut = None
-                while known and self._frame(known[-1][1]) >= frame:
-                    cut = known.pop()[1].start
-                if known:
-                    inside = self._bisect(file, *known[-1], frame)
-                    cut = cut if inside is None else inside
-                if cut is None:
-                    stretch.end = self.end
+            limits = [rewind.start for rewind in self.rewinds] + [self.end]
+            first = _next_check(file, self.begin, limits[0])
+            known = [] if first is None else [(stretches[0], first)]  # the stretches that have checks, with the first
+            for rewind, limit in zip(self.rewinds, limits[1:], strict=True):
+                stretches[-1].end = min(stretches[-1].end, rewind.start)
+                first = _next_check(file, rewind.end, limit)
+                if first is None:
                     continue
-                while stretches[-1].start > cut:
-                    stretches.pop()
-                stretches[-1].end = cut
+                self._cut(file, stretches, known, self._frame(rewind))
                 stretches.append(_Stretch(rewind.end, self.end))
+                known.append((stretches[-1], first))
         return stretches
+
+    def _cut(self, file: LineSearch, stretches: list[_Stretch], known: list[tuple[_Stretch, Line]], frame: int) -> None:
+        """Cut away the checks whose `frame` is a frame or more, and what follows the first of them."""
+        cut = None
+        while known and self._frame(known[-1][1]) >= frame:
+            cut = known.pop()[1].start
+        if known:
+            inside = self._bisect(file, *known[-1], frame)
+            cut = cut if inside is None else inside
+        if cut is not None:
+            while stretches[-1].start > cut:
+                stretches.pop()
+            stretches[-1].end = cut
 
     def _bisect(self, file: LineSearch, stretch: _Stretch, first: Line, frame: int) -> int | None:
         """Offset of the first check of a stretch whose `frame` is not below a frame, above that of its first check."""

@@ -2,6 +2,7 @@
 
 import json
 import os
+from itertools import pairwise
 
 import pytest
 from hypothesis import given, settings
@@ -21,14 +22,16 @@ def snapshot(frame):
 
 def naive_history(lines):
     """The lines that count, after the header: the rule as it is stated, on a list."""
-    kept = []
-    for line in lines:
-        if line["type"] == "rewind":
-            first = next((i for i, x in enumerate(kept) if x["type"] == "check" and x["frame"] >= line["frame"]), None)
-            if first is not None:
-                kept[first:] = [x for x in kept[first:] if x["type"] in ("note", "rewind")]
-        kept.append(line)
-    return [line for line in kept if line["type"] not in ("note", "rewind")]
+    starts = [i for i, line in enumerate(lines) if line["type"] == "rewind"]
+    kept = lines[: starts[0]] if starts else lines
+    for start, end in pairwise([*starts, len(lines)]):
+        after = lines[start + 1 : end]
+        if all(line["type"] != "check" for line in after):
+            continue
+        frame = lines[start]["frame"]
+        first = next((i for i, x in enumerate(kept) if x["type"] == "check" and x["frame"] >= frame), len(kept))
+        kept = kept[:first] + after
+    return [line for line in kept if line["type"] != "note"]
 
 
 @st.composite
@@ -113,11 +116,35 @@ def block_end(kept, check):
 
 def test_an_event_that_closed_after_the_point_of_return_is_open_again(path):
     opened, closed = event_line(1, last_step=10), event_line(1, last_step=20, is_open=False)
-    write(path, HEADER, check_line(0), check_line(1), opened, check_line(2), closed, event_line(2), rewind(2))
+    write(
+        path,
+        HEADER,
+        check_line(0),
+        check_line(1),
+        opened,
+        check_line(2),
+        closed,
+        event_line(2),
+        rewind(2),
+        check_line(2),
+    )
     (event,) = read_log(path).events
     assert event.is_open
     assert event.last_step == 10
-    assert read_log(path).frame.tolist() == [0, 1]
+    assert read_log(path).frame.tolist() == [0, 1, 2]
+
+
+def test_a_rewind_that_no_check_follows_supersedes_nothing(path):
+    begun = [rewind(1), {"type": "reference", "fingerprint": "other"}, note("resumed"), event_line(1, last_step=3)]
+    write(path, HEADER, check_line(0), check_line(1), check_line(2), *begun)
+    log = read_log(path)
+    assert log.frame.tolist() == [0, 1, 2]
+    assert (log.events, log.references) == ([], [])
+    assert [line["message"] for line in log.notes] == ["resumed"]
+    assert [line["frame"] for line in log.rewinds] == [1]
+    path.unlink()
+    write(path, HEADER, check_line(0), check_line(1), check_line(2), *begun, rewind(2), check_line(2, step=7))
+    assert read_log(path).step.tolist() == [0, 10, 7]
 
 
 def test_a_rewind_to_before_everything_and_to_after_everything(path):
