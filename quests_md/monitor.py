@@ -61,9 +61,10 @@ class Monitor:
     values
         "full", "proven" or "auto", see `Judge`.
     budget
-        Largest share of the wall time for checks, such as 0.02; default no limit. Where checks would take more, an
-        attached monitor checks less often than its interval and notes each change in the log. Which steps are checked
-        then depends on timing; ``quests-md score --at LOG`` checks exactly the steps of a log.
+        Largest share of the wall time for checks, such as 0.02; default no limit. Where checks would take more, the
+        monitor checks less often than its interval, or than `check` is called, and notes each change in the log. Which
+        steps are checked then depends on timing; ``quests-md score --at LOG`` checks exactly the steps of a log.
+        `score_trajectory` checks every frame.
     on_error
         What happens if the monitor itself fails: "log" says so once, marks the log and lets the simulation go on;
         "raise" raises.
@@ -164,6 +165,9 @@ class Monitor:
     def check(self, atoms: Atoms, step: int | None = None, time_ps: float | None = None) -> Check:
         """Check one frame in a loop of your own.
 
+        A monitor watches one system. Images of a path (NEB) and replicas need a monitor each, with a log of its own:
+        the frames of others, at the same step or by turns, are not checked but count as a failure of the monitor.
+
         Parameters
         ----------
         atoms
@@ -178,6 +182,7 @@ class Monitor:
         -------
         check
             What was found; a check of state "invalid" if the monitor itself failed, or is closed, and on_error="log".
+            With a `budget`, a call at which no check is due returns the last check again, at once: its `step` tells.
 
         Raises
         ------
@@ -195,7 +200,7 @@ class Monitor:
             return Check.invalid(step=step or 0, frame=self.n_checks, time_ps=time_ps, n_atoms=len(atoms))
         if time_ps is None and (needs_time := self.watch.settings.needs_time) is not None:
             raise ValueError(f"time_ps: expected a time in ps since {needs_time} is set, got None")
-        return self.watch.check_frame(atoms, None if step is None else int(step), time_ps)
+        return self.watch.check_given(atoms, None if step is None else int(step), time_ps)
 
     @property
     def reference(self) -> Reference:

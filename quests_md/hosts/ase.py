@@ -10,7 +10,7 @@ from ase import units as ase_units
 
 from quests_md._arguments import check_positive_integer
 from quests_md.environments import TimeAveraged, Window, frame_digest
-from quests_md.watch import Budget, Run, Watch
+from quests_md.watch import Run, Watch
 
 __all__ = ["AseAttachment", "AseHost"]
 
@@ -24,6 +24,8 @@ class AseHost:
         self.spacing = 1
         """Steps between two frames that a check averages."""
         self._step_offset, self._time_offset_ps = 0, 0.0
+        self.checked_at: int | None = None
+        """Its step, by its own count, when it was checked last."""
         self._checked: int | None = None  # a step at which a run was checked that this dynamics continues
         self._own_step, self._own_time_ps = 0, 0.0  # by its own count, when last looked at
         self.look()
@@ -63,6 +65,11 @@ class AseHost:
         return not every or (step - start) % every == 0
 
     @property
+    def name(self) -> str:
+        """What kind of dynamics it is."""
+        return str(self._dyn.__class__.__name__)  # that of the dynamics, not of its proxy
+
+    @property
     def own_step(self) -> int:
         """Its own count of steps, 0 for a new one."""
         self.look()
@@ -82,8 +89,9 @@ class AseHost:
         inner = getattr(atoms, "atoms", atoms)
         if not isinstance(inner, Atoms):
             raise TypeError(
-                f"dyn: expected a dynamics that moves Atoms, got one of {type(atoms).__name__}; "
-                "call monitor.check(atoms) for each frame in a function of your own and attach that"
+                f"dyn: expected a dynamics that moves Atoms, got one of {type(atoms).__name__}; make a Monitor with a "
+                "log of its own for each image, call monitor.check(image, step=...) of each in a function of your own, "
+                "and attach that"
             )
         return inner
 
@@ -120,13 +128,11 @@ class AseAttachment:
         self._watch = watch
         self._hosts: list[AseHost] = []
         self._current: AseHost | None = None  # the one that moved the atoms last
-        settings = watch.settings
-        self._budget = None if settings.budget is None else Budget(settings.budget)
-        self._last_end: float | None = None  # of the check that the budget knows
-        self._averaging = settings.averaging
+        self._averaging = watch.settings.averaging
         self._window = None if self._averaging is None else Window(self._averaging.samples)
         self._preflown: bytes | None = None  # elements of the system that has had its pre-flight
         self._is_observing = False
+        self._has_said_still = False
 
     def attach(self, dyn: Any, interval: int) -> None:
         """Become the first observer of a dynamics: see `Monitor.attach`."""
@@ -224,7 +230,7 @@ class AseAttachment:
             if self._current is not None:
                 host.take_over(self._current)
             self._current = host
-        atoms, step, budget = host.atoms(), host.step(), self._budget
+        atoms, step, budget = host.atoms(), host.step(), self._watch.budget
         averaged = None
         if self._averaging is None and not host.is_due(step):
             return
@@ -238,10 +244,22 @@ class AseAttachment:
         # a new dynamics on the same atoms shows its step 0, which was the last step of the one before
         if last is not None and last.step == step and last.digest == frame_digest(atoms):
             return
+        self._watch.require_one_system(atoms)
+        if host.checked_at == host.own_step:
+            self._say_that_steps_stand_still(host)
+        host.checked_at = host.own_step
         every = 1 if budget is None else budget.every
-        self._watch.check_frame(atoms, step, host.time_ps(), host.interval and host.interval * every, averaged)
-        if budget is not None:
-            self._keep_budget(budget, host)
+        check = self._watch.check_frame(atoms, step, host.time_ps(), host.interval and host.interval * every, averaged)
+        self._watch.took(atoms, None, check)
+        self._watch.keep_budget("steps", host.interval or 1)
+
+    def _say_that_steps_stand_still(self, host: AseHost) -> None:
+        if not self._has_said_still:
+            self._watch.log.warn(
+                f"{host.name} shows other atoms at the same step ({host.own_step}): checks cannot be told apart by "
+                "their steps, and no action can end it; watch its optimizer instead, see docs/runs.md"
+            )
+        self._has_said_still = True
 
     def _averaged(self, averaging: TimeAveraged, atoms: Atoms, host: AseHost) -> Atoms | None:
         """The mean of the last frames where a check is due, None elsewhere; takes the next frame."""
@@ -254,15 +272,6 @@ class AseAttachment:
         averaged = averaging.marked(window.mean(atoms))
         window.clear()  # checks that share frames would not be independent
         return averaged
-
-    def _keep_budget(self, budget: Budget, host: AseHost) -> None:
-        """Check more or less often from now on, so that checks take no more than their share of the run."""
-        cost = self._watch.cost
-        since_last = 0.0 if self._last_end is None else cost.last_start - self._last_end
-        self._last_end = cost.last_end
-        if budget.take(cost.last_end - cost.last_start, since_last):
-            steps = budget.every * (host.interval or 1)
-            self._watch.log.note("info", f"budget {budget.share:g}: a check every {steps} steps from here on")
 
 
 def _sampling_interval(averaging: TimeAveraged, host: AseHost, interval: int) -> int:

@@ -117,6 +117,9 @@ def score_trajectory(
         own |= {"values": None if values == "auto" else values, "on_error": None if on_error == "raise" else on_error}
         _require_nothing_beside(monitor.watch, reference, own)
         watch = monitor.watch
+        if watch.budget is not None:
+            message = "budget: every frame is checked, whatever it costs; give steps=, or fewer frames"
+            warnings.warn(message, stacklevel=2)
     frames = _looked_at(frames, watch.settings.judge.reference, FramesSeen() if seen is None else seen)
     judge = watch.settings.judge if threads is None else watch.settings.judge.with_threads(threads)
     return _checks(frames, watch, judge, workers, close=monitor is None)

@@ -1,7 +1,7 @@
 """Checks to events to actions: everything with a state."""
 
 from .actions import Action, GivenAction, save_frame, sentinel, stop
-from .budget import Budget, Overhead
+from .budget import Overhead
 from .cusum import Cusum
 from .run import Run, Watch
 from .run_log import OnError
@@ -10,7 +10,6 @@ from .trigger import Trigger
 
 __all__ = [
     "Action",
-    "Budget",
     "Cusum",
     "GivenAction",
     "OnError",

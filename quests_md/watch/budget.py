@@ -82,6 +82,7 @@ class Budget:
         self._n_taken = 0
         self._check_s = math.nan
         self._call_s = math.nan
+        self._last_end: float | None = None
 
     def is_due(self) -> bool:
         """Whether this call is to check; every call must ask."""
@@ -104,6 +105,12 @@ class Budget:
             return False
         changed, self.every = every != self.every, every
         return changed
+
+    def take_last(self, cost: Cost) -> bool:
+        """Take the last check that was measured; True if `every` has changed."""
+        since_last = 0.0 if self._last_end is None else cost.last_start - self._last_end
+        self._last_end = cost.last_end
+        return self.take(cost.last_end - cost.last_start, since_last)
 
 
 def _average(before: float, newest: float) -> float:

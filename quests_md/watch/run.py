@@ -23,10 +23,11 @@ from quests_md.log import require_new_log
 from quests_md.records import Check, Event
 
 from .actions import Action, action_files, flagged_frame
-from .budget import Cost
+from .budget import Budget, Cost
 from .event_follower import EventFollower
 from .explosion import Explosion
 from .frame_notes import FrameNotes
+from .one_system import OneSystem
 from .phase_watch import PhaseWatch
 from .preflight import preflight_text, warm_up
 from .resume import Host, Place, bring_back, continue_host, cut_files, find_place, header_at
@@ -108,6 +109,10 @@ class Run:
     def step_of(self, step: int | None) -> int:
         """The step of a frame in the log; None: the monitor counts."""
         return self.n_checks + self._own_offset if step is None else int(step) + self._given_offset
+
+    def skip_step(self) -> None:
+        """Count a step at which there is no check, where the monitor counts."""
+        self._own_offset += 1
 
     def resume(
         self, header: dict[str, Any], atoms: Atoms, host: Host | None, step: int | None, start: int | None
@@ -269,6 +274,9 @@ class Watch:
         """The run, once its first frame has been seen."""
         self.cost = Cost()
         """Wall time of the checks so far."""
+        self.budget = None if self.settings.budget is None else Budget(self.settings.budget)
+        """How often the run may be checked; None: as often as is asked."""
+        self._one_system = OneSystem()
         self._start_step = None if start_step is None else int(start_step)
         self._lock = threading.RLock()  # an action may close the monitor
         self.is_closed = False
@@ -332,6 +340,49 @@ class Watch:
                 return Check.invalid(step=step or 0, frame=0, time_ps=time_ps, n_atoms=len(atoms))
             at, frame = run.step_of(step), run.n_checks
             return Check.invalid(step=at, frame=frame, time_ps=time_ps, n_atoms=len(atoms))
+
+    def check_given(self, atoms: Atoms, step: int | None, time_ps: float | None) -> Check:
+        """Check a frame of a loop of the user's own, or return the last check where the budget has none due."""
+        if self.log.guarded(lambda: self.require_one_system(atoms, step)) is None:
+            n = 0 if self.run is None else self.run.n_checks
+            return Check.invalid(step=step or 0, frame=n, time_ps=time_ps, n_atoms=len(atoms))
+        if self.budget is not None and not self.budget.is_due() and self.run is not None and self.run.last_check:
+            self.run.skip_step()
+            return self.run.last_check
+        check = self.check_frame(atoms, step, time_ps)
+        self.took(atoms, step, check)
+        self.keep_budget("calls of check")
+        return check
+
+    def require_one_system(self, atoms: Atoms, step: int | None = None) -> bool:
+        """Make sure that these atoms are no image or replica beside others. `step`: what was given for them, if so.
+
+        Raises
+        ------
+        ValueError
+            If they are.
+        """
+        doubt = self._one_system.doubt(atoms, step)
+        if doubt:
+            raise ValueError(
+                f"atoms: expected those of one system, but {doubt}; images (NEB) and replicas need a Monitor each, "
+                "with a log of its own, since checks of one system in a row make an event"
+            )
+        return True
+
+    def took(self, atoms: Atoms, step: int | None, check: Check) -> None:
+        """Remember whose atoms were checked. `step`: what was given for them, if so."""
+        self._one_system.add(atoms, step, check.digest or frame_digest(atoms))
+
+    def keep_budget(self, unit: str, size: int = 1) -> None:
+        """Check more or less often from now on, so that checks take no more than their share of the run.
+
+        To be called after each check; a call of the host, or of a loop of the user's own, is `size` of `unit`.
+        """
+        budget = self.budget
+        if budget is not None and budget.take_last(self.cost):
+            every = f"{budget.every * size} {unit}"
+            self.log.note("info", f"budget {budget.share:g}: a check every {every} from here on")
 
     def accept(self, judged: Judged, atoms: Atoms) -> Check:
         """Take a frame judged elsewhere (by `settings.judge`, on another thread) as the next one of the run."""

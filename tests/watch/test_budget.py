@@ -1,5 +1,8 @@
 """The share of the run that checks take, in simulated time and in a real run."""
 
+import time
+import warnings
+
 import numpy as np
 import pytest
 from ase import units
@@ -88,3 +91,62 @@ def test_a_real_run_keeps_its_budget_notes_changes_and_can_be_replayed(tmp_path)
     assert [check.step for check in again] == list(seen.step)
     assert [check.digest for check in again] == list(seen.digest)
     assert [check.dh_max for check in again] == list(seen.dh_max)
+
+
+def dear(seconds):
+    """An action that makes checks dear while an event is open."""
+
+    def wait(event, frame):
+        time.sleep(seconds)
+
+    wait.repeats = True
+    return wait
+
+
+@pytest.mark.parametrize("given", [True, False], ids=["step", "no step"])
+def test_in_a_loop_of_ones_own_a_call_at_which_no_check_is_due_returns_the_last_check(given, tmp_path):
+    """Calls follow each other at once, so that a check takes far more than a tenth of any number of calls here."""
+    reference = Reference.from_frames([copper(seed=i) for i in range(4)])
+    log, checks = tmp_path / "run.jsonl", []
+    with Monitor(reference, level_at(reference, 5.0), log=log, budget=0.1) as monitor:
+        frames = [copper(seed=i, rattle=0.05) for i in range(40)]
+        for i, frame in enumerate(frames):
+            checks.append(monitor.check(frame, step=10 * i if given else None))
+        assert monitor.n_checks < 10
+    assert [check.frame for check in checks[:2]] == [0, 1]  # the first does not count
+    at = [i for i, check in enumerate(checks) if i == 0 or check is not checks[i - 1]]
+    assert len(at) == monitor.n_checks
+    assert [checks[i].step for i in at] == [10 * i if given else i for i in at]
+    seen = read_log(log)
+    assert list(seen.step) == [checks[i].step for i in at]
+    assert any("budget 0.1: a check every" in note["message"] and "calls" in note["message"] for note in seen.notes)
+
+
+def test_checks_that_take_no_share_to_speak_of_are_all_made():
+    reference = Reference.from_frames([copper(seed=i) for i in range(4)])
+    with Monitor(reference, level_at(reference, 5.0), log=None, budget=0.99) as monitor:
+        for i in range(5):
+            time.sleep(0.2)
+            monitor.check(copper(seed=i, rattle=0.05))
+        assert monitor.n_checks == 5
+
+
+def test_attached_in_the_way_of_ase_the_budget_holds_too():
+    reference = Reference.from_frames([copper(seed=i) for i in range(4)])
+    atoms = copper(seed=0, rattle=0.05, temperature_K=300, calc=EMT())
+    with Monitor(reference, level_at(reference, -50.0), log=None, budget=0.01, actions=[dear(0.2)]) as monitor:
+        dyn = VelocityVerlet(atoms, 2 * units.fs)
+        dyn.attach(monitor, 1, dyn)
+        dyn.run(60)
+        assert monitor.n_checks < 30
+
+
+def test_a_trajectory_is_checked_whole_and_says_so():
+    reference = Reference.from_frames([copper(seed=i) for i in range(4)])
+    frames = [copper(seed=i, rattle=0.05) for i in range(30)]
+    with Monitor(reference, level_at(reference, 5.0), log=None, budget=0.01) as monitor:
+        with pytest.warns(UserWarning, match="budget: every frame is checked"):
+            checks = score_trajectory(frames, monitor=monitor)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            assert len(list(checks)) == 30
