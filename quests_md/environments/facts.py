@@ -3,6 +3,7 @@
 import hashlib
 import math
 from collections.abc import Mapping
+from contextlib import suppress
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -10,7 +11,7 @@ from ase import Atoms, units
 from ase.data import chemical_symbols
 from numpy.typing import NDArray
 
-__all__ = ["FrameFacts", "element_symbol", "frame_digest", "frame_facts", "hashed", "identities"]
+__all__ = ["FrameFacts", "element_symbol", "frame_digest", "frame_facts", "hashed", "identities", "results_at_hand"]
 
 
 class FrameFacts(NamedTuple):
@@ -34,7 +35,7 @@ class FrameFacts(NamedTuple):
 
 def frame_facts(atoms: Atoms) -> FrameFacts:
     """The facts of a frame, which is not changed; no calculation is started."""
-    results = _cached_results(atoms)
+    results = results_at_hand(atoms)
     at, what = _not_finite(atoms, results)
     is_warm = atoms.has("momenta") and atoms.get_number_of_degrees_of_freedom() > 0
     is_bulk = len(atoms) > 0 and atoms.pbc.all() and np.isfinite(atoms.cell.array).all()
@@ -88,15 +89,26 @@ def _fastest_K(atoms: Atoms) -> float:
         return float(kinetic.max()) / (1.5 * units.kB)
 
 
-def _cached_results(atoms: Atoms) -> dict[str, Any]:
-    """What the calculator has computed for exactly this frame; never starts a calculation."""
+def results_at_hand(atoms: Atoms) -> Mapping[str, Any]:
+    """What the calculator has computed for exactly this frame; starts no calculation.
+
+    A calculator without `results` (such as those of asap3) is asked for energy and forces, where it says that it has
+    them.
+    """
     results = getattr(atoms.calc, "results", None)
-    try:
-        if not isinstance(results, dict) or atoms.calc.calculation_required(atoms, ["energy"]):
-            return {}
-    except Exception:  # a foreign calculator that cannot answer must not stop a run
-        return {}
-    return results
+    names = ["energy"] if isinstance(results, dict) else [] if atoms.calc is None else list(_GETTERS)
+    found = {}
+    for name in names:
+        with suppress(Exception):  # a foreign calculator that cannot answer must not stop a run
+            if not atoms.calc.calculation_required(atoms, [name]):
+                if isinstance(results, dict):
+                    return results
+                found[name] = getattr(atoms.calc, _GETTERS[name])(atoms)
+    return found
+
+
+#: How calculators without `results` are asked.
+_GETTERS = {"energy": "get_potential_energy", "forces": "get_forces"}
 
 
 def _energy_per_atom(energy: Any, n_atoms: int) -> float | None:

@@ -18,12 +18,18 @@ __all__ = ["append_frame", "is_finite", "labelled_copy"]
 
 
 def labelled_copy(
-    atoms: Atoms, check: Check, event: Event, delta_entropy: NDArray[np.float64] | None, fingerprint: str
+    atoms: Atoms,
+    check: Check,
+    event: Event,
+    delta_entropy: NDArray[np.float64] | None,
+    fingerprint: str,
+    forces: NDArray[np.float64] | None = None,
 ) -> Atoms:
     """A copy of a frame with the numbers of its check, dH per atom, and the energy and forces that it has already.
 
-    `event` is the one that is open, `delta_entropy` (n_atoms,) in nats, `fingerprint` that of the reference. Without
-    `delta_entropy` (the frame could not be judged) the copy has neither dH nor `above` nor local scores.
+    `event` is the one that is open, `delta_entropy` (n_atoms,) in nats, `fingerprint` that of the reference, `forces`
+    (n_atoms, 3) are in eV/Å. Without `delta_entropy` (the frame could not be judged) the copy has neither dH nor
+    `above` nor local scores.
     """
     frame: Atoms = atoms.copy()
     frame.info = {key: value for key, value in frame.info.items() if is_writable(key, value)}
@@ -38,11 +44,12 @@ def labelled_copy(
         frame.set_array("above", np.asarray(check.above))
         if check.local_score is not None:
             frame.set_array("local_score", np.asarray(check.local_score))
-    if check.energy_per_atom is not None:  # then the calculator has the results of exactly this frame
-        found: dict[str, Any] = {"energy": check.energy_per_atom * len(atoms)}
-        forces = getattr(atoms.calc, "results", {}).get("forces")
-        if forces is not None and np.shape(forces) == (len(atoms), 3):
-            found["forces"] = np.array(forces)
+    found: dict[str, Any] = {}
+    if check.energy_per_atom is not None:
+        found["energy"] = check.energy_per_atom * len(atoms)
+    if forces is not None and np.shape(forces) == (len(atoms), 3):
+        found["forces"] = np.array(forces)
+    if found:
         frame.calc = SinglePointCalculator(frame, **found)
     return frame
 

@@ -13,6 +13,7 @@ from ase import Atoms
 from quests_md._arguments import check_folder
 from quests_md._files import replacing
 from quests_md._json import dumps, loads
+from quests_md.environments import results_at_hand
 from quests_md.errors import StopRun
 from quests_md.io import append_frame, is_finite, labelled_copy
 from quests_md.judge import Judge, Judged
@@ -72,7 +73,8 @@ def flagged_frame(judge: Judge, judged: Judged, atoms: Atoms, event: Event) -> A
     dh = judged.check.delta_entropy
     if judged.rows is not None and (dh is None or np.isnan(dh).any()):
         dh = judge.delta_entropy(judged.rows, atoms)
-    return labelled_copy(atoms, judged.check, event, dh, judge.reference.fingerprint)
+    forces = results_at_hand(atoms).get("forces")
+    return labelled_copy(atoms, judged.check, event, dh, judge.reference.fingerprint, forces)
 
 
 @dataclass(frozen=True, slots=True)

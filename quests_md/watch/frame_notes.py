@@ -14,7 +14,7 @@ class FrameNotes:
         self.n_atoms = 0
         self._said: set[str] = set()
 
-    def of(self, check: Check, elements: Sequence[str]) -> Iterator[tuple[str, bool]]:
+    def of(self, check: Check, calculator: object, elements: Sequence[str]) -> Iterator[tuple[str, bool]]:
         """What to note of a check, and whether it is to be known at once; `elements` are those of the reference."""
         if check.n_atoms == 0:
             text = (
@@ -27,6 +27,9 @@ class FrameNotes:
             text = f"the number of atoms changed from {self.n_atoms} to {check.n_atoms}"
             yield from self._once("atoms", f"{text}; the levels follow the size")
         self.n_atoms = check.n_atoms
+        if calculator is not None and not hasattr(calculator, "results") and check.energy_per_atom is None:
+            text = f"the calculator ({type(calculator).__name__}) has no energy without a new calculation"
+            yield from self._once("energy", f"{text}: where this is so, log and flagged frames have none")
         if check.n_unknown:
             text = f"{check.n_unknown} atoms of elements that the reference has never seen score +inf"
             yield from self._once("unknown", f"{text}; it has {', '.join(elements) or 'none'}")

@@ -211,7 +211,7 @@ class Run:
                 log.warn(text)
             else:
                 log.note(level, text)
-        for text, is_loud in self._frame_notes.of(check, self.follower.reference.elements):
+        for text, is_loud in self._frame_notes.of(check, atoms.calc, self.follower.reference.elements):
             if is_loud:
                 log.warn(text)
             else:

@@ -23,7 +23,8 @@ def labelled(atoms, step=3, dh=None):
     n = len(atoms)
     energy = None if atoms.calc is None else atoms.calc.results["energy"] / n
     found = check(0, step=step, energy_per_atom=energy, above=np.arange(n) < 2, alarms=("dh_max", "dh_mean"))
-    return labelled_copy(atoms, found, EVENT, np.linspace(1, -3, n) if dh is None else dh, "abc123")
+    forces = None if atoms.calc is None else atoms.calc.results.get("forces")
+    return labelled_copy(atoms, found, EVENT, np.linspace(1, -3, n) if dh is None else dh, "abc123", forces)
 
 
 @pytest.fixture
