@@ -9,7 +9,10 @@ from pathlib import Path
 
 from .errors import FileFormatError
 
-__all__ = ["check_output_file", "file_size", "replacing", "require_regular"]
+__all__ = ["NO_PIPES", "check_output_file", "file_size", "replacing", "require_regular"]
+
+#: What to do where a pipe is given for a file of frames.
+NO_PIPES = "write what comes out of it to a file first; a file that still grows is read as far as it is whole"
 
 #: What a name may stand for that is neither a file nor a folder.
 _SPECIAL = (

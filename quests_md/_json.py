@@ -44,10 +44,11 @@ def plain(value: Any) -> Any:
 def dumps(value: Any) -> str:
     """The value as one line of strict JSON.
 
-    The name of a file that is not UTF-8 holds lone surrogates, which no file of text can: they are escaped.
+    What would steer a terminal that shows the line is escaped, and so are lone surrogates (in the name of a file that
+    is not UTF-8), which no file of text can hold.
     """
     text = json.dumps(plain(value), ensure_ascii=False, allow_nan=False)
-    return text.encode(errors="backslashreplace").decode()
+    return text if text.isprintable() else "".join(c if c.isprintable() else json.dumps(c)[1:-1] for c in text)
 
 
 def _refuse(constant: str) -> Any:

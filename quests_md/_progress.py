@@ -7,6 +7,8 @@ from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from typing import TypeVar
 
+from ._words import printable
+
 __all__ = ["say", "track"]
 
 T = TypeVar("T")
@@ -44,4 +46,4 @@ def track(items: Iterable[T], what: str, total: int | None = None) -> Iterator[T
 def say(text: str) -> None:
     """Print on stderr; a failure to print (stderr closed, a full disk) is passed over."""
     with suppress(OSError, ValueError, AttributeError):
-        print(text, file=sys.stderr, flush=True)
+        print(printable(text), file=sys.stderr, flush=True)

@@ -1,4 +1,4 @@
-"""Words that several rooms print: numbers of things, and an event told in a paragraph."""
+"""Words that several rooms print: numbers of things, texts out of files, and an event told in a paragraph."""
 
 import math
 import textwrap
@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from .records import Environment, Event, NearestEnvironment
 
-__all__ = ["describe_event", "many"]
+__all__ = ["LONGEST_LINE", "describe_event", "many", "one_line", "printable"]
 
 #: What is said of a transition without a phase; the reason may say it already.
 UNKNOWN_PHASE = "; which phase is not known"
@@ -15,10 +15,39 @@ UNKNOWN_PHASE = "; which phase is not known"
 #: Letters of a line of words, and atoms of an explosion that are named.
 WIDTH, MOST_NAMED = 80, 8
 
+#: Environments that are described: an event of a log may have any number of them.
+MOST_ENVIRONMENTS = 3
+
+#: Letters of a line that is printed, and of a text within a line: a file may hold megabytes of it.
+LONGEST_LINE, LONGEST_TEXT = 4000, 300
+
 
 def many(count: int, noun: str) -> str:
     """A number of things: "1 frame", "2 frames"."""
     return f"{count} {noun}{'' if count == 1 else 's'}"
+
+
+def printable(text: str, most: int = LONGEST_LINE) -> str:
+    """A text, perhaps out of a file, as a terminal can show it: lines and tabs are kept, long lines are cut.
+
+    "?" stands for what would steer the terminal or hide what is written: escape and other control characters, marks
+    that turn the direction of writing, separators of other alphabets, halves of characters.
+    """
+    if text.isprintable() and len(text) <= most:
+        return text
+    cut = (line if len(line) <= most else f"{line[:most]} ..." for line in text.split("\n"))
+    return "\n".join(_visible(line, kept="\t") for line in cut)
+
+
+def one_line(text: str, most: int = LONGEST_TEXT) -> str:
+    """A text, perhaps out of a file, as a part of a line: any white space is one blank, and it is cut where long."""
+    short = " ".join(text[: 2 * most].split())
+    is_cut = len(short) > most or len(text) > 2 * most
+    return _visible(f"{short[: most - 3]}..." if is_cut else short)
+
+
+def _visible(line: str, kept: str = "") -> str:
+    return line if line.isprintable() else "".join(c if c.isprintable() or c in kept else "?" for c in line)
 
 
 def describe_event(event: "Event") -> str:
@@ -27,11 +56,10 @@ def describe_event(event: "Event") -> str:
     steps = f"step {first}" if first == last else f"steps {first} to {last}"
     lines = [f"event {event.id}: {event.kind}, {steps}{', still open' if event.is_open else ''}"]
     for name, text in _facts(event):
-        lines += textwrap.wrap(" ".join(text.split()), WIDTH, initial_indent=f"  {name:<9}", subsequent_indent=" " * 11)
+        lines += textwrap.wrap(one_line(text, 1000), WIDTH, initial_indent=f"  {name:<9}", subsequent_indent=" " * 11)
     if event.kind != "exploded":
         lines += _worst_atoms(event)
-    # a terminal can show every line, whatever a file or a phase is called
-    return "\n".join("".join(c if c.isprintable() else "?" for c in line[:WIDTH]) for line in lines)
+    return "\n".join(_visible(line[:WIDTH]) for line in lines)
 
 
 def _facts(event: "Event") -> list[tuple[str, str]]:
@@ -46,7 +74,7 @@ def _facts(event: "Event") -> list[tuple[str, str]]:
     if event.kind == "exploded":
         if event.atoms:
             named = ", ".join(map(str, event.atoms[:MOST_NAMED])) + (", ..." if event.n_atoms > MOST_NAMED else "")
-            which = "" if event.worst_atom is None else f"; the worst is {event.worst_atom} ({event.worst_element})"
+            which = "" if event.worst_atom is None else f"; the worst is {event.worst_atom} ({_element(event)})"
             facts.append(("atoms", f"{event.n_atoms}: {named}{which}"))
         return facts
     if event.alarms:
@@ -104,13 +132,19 @@ def _which_atoms(event: "Event") -> tuple[str, str]:
 
 def _worst_atoms(event: "Event") -> list[str]:
     """A line or two for each of the worst atoms: what it is, and which known environment is nearest."""
-    atoms = [(f"atom {e.atom} ({e.element}): {_numbers(e)}", e.nearest) for e in event.environments]
+    worst = event.environments[:MOST_ENVIRONMENTS]
+    atoms = [(f"atom {e.atom} ({one_line(e.element, 20)}): {_numbers(e)}", e.nearest) for e in worst]
     if not atoms and event.worst_atom is not None:
-        atoms = [(f"atom {event.worst_atom} ({event.worst_element})", event.nearest)]
+        atoms = [(f"atom {event.worst_atom} ({_element(event)})", event.nearest)]
     lines = []
     for i, (atom, near) in enumerate(atoms):
         lines += _with_nearest(f"{'' if i else '  worst':<11}{atom}; ", near)
     return lines
+
+
+def _element(event: "Event") -> str:
+    """The element of the worst atom, which a file may call anything."""
+    return one_line(str(event.worst_element), 20)
 
 
 def _numbers(environment: "Environment") -> str:

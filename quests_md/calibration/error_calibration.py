@@ -12,7 +12,7 @@ from ase.data import chemical_symbols
 from numpy.typing import ArrayLike, NDArray
 
 from quests_md._arguments import check_positive, check_share
-from quests_md._words import many
+from quests_md._words import LONGEST_LINE, many, one_line
 from quests_md.errors import MismatchError
 from quests_md.io import Frame, iter_frames
 from quests_md.reference import (
@@ -175,7 +175,10 @@ class ErrorCalibration(Calibration):
         if not all(level is not None and level.kind == "conformal" for _, _, level in of):
             lines[0] += "; for levels without enough groups there is no promise"
         lines += [f"  {_level_line(name, z, level)}" for name, z, level in of]
-        lines += [f"from {self.how}", "valid for this model, and for new groups of frames like these"]
+        lines += [
+            f"from {one_line(self.how, LONGEST_LINE)}",
+            "valid for this model, and for new groups of frames like these",
+        ]
         return "\n".join(lines)
 
 

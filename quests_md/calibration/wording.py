@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from ase.data import chemical_symbols
 from numpy.typing import NDArray
 
-from quests_md._words import many
+from quests_md._words import LONGEST_LINE, many, one_line
 from quests_md.reference import MOST_ATOMS
 
 from .frame_levels import is_never_out, is_of_smaller_cells
@@ -59,7 +59,7 @@ def lines_of(
         lines.append(_local_line(landmarks, n_groups))
         if landmarks.n_alone:
             lines.append(_alone_line(landmarks.n_alone, n_groups))
-    lines.append(f"from {calibration.how}")
+    lines.append(f"from {one_line(calibration.how, LONGEST_LINE)}")
     lines.append("valid for new groups of frames like these, not for another temperature, phase or composition")
     return lines
 

@@ -8,14 +8,20 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
-from typer import Argument, Option
+from typer import Argument, Option, echo
 
 from quests_md._arguments import check_folder
+from quests_md._file_kinds import REFERENCE, kind_of_file, mistaken_for
+from quests_md._files import NO_PIPES, check_output_file, require_regular
+from quests_md._words import LONGEST_LINE, printable
+from quests_md.errors import FileFormatError
 from quests_md.io import count_frames, expand_sources
 from quests_md.reference import Reference
+from quests_md.show import fold
 
 __all__ = [
     "REFERENCE_SUFFIX",
+    "ForceOption",
     "FramesArgument",
     "GroupsOption",
     "ThreadsOption",
@@ -24,6 +30,7 @@ __all__ = [
     "count_there",
     "default_of",
     "open_reference",
+    "put",
     "split_names",
     "tell",
 ]
@@ -31,6 +38,7 @@ __all__ = [
 #: How the name of a reference file ends.
 REFERENCE_SUFFIX = ".safetensors"
 
+ForceOption = Annotated[bool, Option("--force", help="Replace an output file that is there already.")]
 GroupsOption = Annotated[
     str | None, Option(help="Independent groups: 'frame', 'file' or a key of info; default: blocks.")
 ]
@@ -46,30 +54,47 @@ def default_of(function: Callable[..., Any], argument: str) -> Any:
 
 
 def tell(text: str) -> None:
-    """Print a message on stderr; stdout is for data."""
-    print(text, file=sys.stderr, flush=True)
+    """Print a message on stderr; stdout is for data. A terminal obeys none of the texts of files that are in it."""
+    print(fold(text, sys.stderr), file=sys.stderr, flush=True)
 
 
-def check_output(option: str, path: Path | None, suffixes: Sequence[str] = ()) -> None:
-    """Refuse a name at the start of the work if no file of that name could be written at its end."""
+def put(text: str, most: int = LONGEST_LINE) -> None:
+    """Print data on stdout, lines up to `most` letters; as in `tell`, a terminal obeys none of it."""
+    echo(printable(text, most))
+
+
+def check_output(option: str, path: Path | None, suffixes: Sequence[str] = (), *, force: bool = True) -> None:
+    """Refuse a name at the start of the work if no file of that name could be written at its end.
+
+    Without `force` a file that is there is refused too.
+    """
     if path is None:
         return
     if suffixes and path.suffix.lower() not in suffixes:
         raise ValueError(f"{option}: expected a name that ends in {', '.join(suffixes)}, got {path}")
     if path.is_dir():
         raise IsADirectoryError(f"{option}: {path} is a folder; name a file in it")
+    check_output_file(option, path)
+    if not force and path.exists():
+        kind = kind_of_file(path)
+        what = f"is there already{f', {kind.name}' if kind else ''}"
+        raise FileExistsError(f"{option}: {path} {what}; give --force to replace it, or another name")
     check_folder(option, path)
     if not os.access(path if path.exists() else path.parent, os.W_OK):
         raise PermissionError(f"{option}: {path} cannot be written (no permission); choose another name")
 
 
 def check_frames(files: list[str], advice: str) -> None:
-    """Refuse reference files in the place of frames, with advice, and files that do not exist."""
+    """Refuse other files of quests_md in the place of frames, references with advice, and files that do not exist."""
     with warnings.catch_warnings(action="ignore"):  # the same warnings come when the frames are read
-        found = expand_sources(files)
-    references = [file for file in found if file.endswith(REFERENCE_SUFFIX)]
+        found = [file if Path(file).exists() else file.rpartition("@")[0] for file in expand_sources(files)]
+    kinds = {file: kind_of_file(file) for file in found}
+    references = [file for file, kind in kinds.items() if kind == REFERENCE or file.endswith(REFERENCE_SUFFIX)]
     if references:
         raise ValueError(f"{', '.join(references)}: {advice}")
+    for file in found:
+        if fault := mistaken_for(file, None, "frames"):
+            raise FileFormatError(f"{file}: {fault}")
 
 
 def count_there(files: list[str]) -> int | None:
@@ -80,8 +105,9 @@ def count_there(files: list[str]) -> int | None:
 
 def open_reference(path: Path, threads: int | None) -> Reference:
     """Load a reference file, or build a reference from a file of frames."""
-    if path.suffix == REFERENCE_SUFFIX:
+    if path.suffix == REFERENCE_SUFFIX or kind_of_file(path) is not None:  # a file of another kind is named there
         return Reference.load(path)
+    require_regular(path, NO_PIPES)
     tell(f"building a reference from {path}; `quests-md reference build` keeps it")
     return Reference.from_frames(str(path), threads=threads)
 

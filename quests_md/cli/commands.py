@@ -6,12 +6,12 @@ from enum import IntEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
-from typer import Argument, Exit, Option, echo
+from typer import Argument, Exit, Option
 
 from quests_md._arguments import check_bandwidth, check_integer
 from quests_md._json import dumps
 from quests_md._progress import track
-from quests_md._words import many
+from quests_md._words import many, one_line
 from quests_md.calibration import (
     DEFAULT_STATISTICS,
     STATISTICS,
@@ -45,6 +45,7 @@ from quests_md.watch import Trigger, save_frame, sentinel
 
 from .arguments import (
     REFERENCE_SUFFIX,
+    ForceOption,
     FramesArgument,
     GroupsOption,
     ThreadsOption,
@@ -53,6 +54,7 @@ from .arguments import (
     count_there,
     default_of,
     open_reference,
+    put,
     split_names,
     tell,
 )
@@ -86,6 +88,9 @@ class ExitCode(IntEnum):
     INTERRUPTED = 130
 
 
+#: Warnings of a log that are shown, and letters of each.
+MOST_NOTES, LONGEST_NOTE = 20, 1000
+
 #: Bandwidth in 1/Å unless one is given, in words.
 DEFAULT_BANDWIDTHS = f"{Descriptor().bandwidth}, of averaged rows {Descriptor(average=12).bandwidth}"
 
@@ -116,10 +121,11 @@ def build(
     skip_bad: Annotated[
         bool, Option("--skip-bad", help="Leave out frames that cannot be used, and list them.")
     ] = False,
+    force: ForceOption = False,
     threads: ThreadsOption = None,
 ) -> None:
     """Build a reference from frames. Environments are held out to set levels; both go to one file."""
-    check_output("--output", output, (REFERENCE_SUFFIX,))
+    check_output("--output", output, (REFERENCE_SUFFIX,), force=force)
     check_frames(frames, "expected frames; references are merged by `quests-md reference merge`")
     names = {"elements": split_names(elements), "centers": split_names(centers), "neighbors": split_names(neighbors)}
     reference = Reference.from_frames(
@@ -146,9 +152,9 @@ def info(
     print_reference(reference)
     auto = reference.auto_bandwidth()
     found = f"{auto} 1/Å" if auto else "none between 0.003 and 0.3 1/Å, as is usual for crystals"
-    echo(fold(f"likeliest h {found} (--bandwidth auto)", sys.stdout, indent=12))
+    put(fold(f"likeliest h {found} (--bandwidth auto)", sys.stdout, indent=12))
     if verify:
-        echo("content     equals the checksums written at save")
+        put("content     equals the checksums written at save")
 
 
 def set_levels(
@@ -167,11 +173,12 @@ def set_levels(
     ] = None,
     atoms: Annotated[int | None, Option(help="Size of the system to state the level for.")] = None,
     plot: Annotated[Path | None, Option(help="Draw the null distributions and levels to this file.")] = None,
+    force: ForceOption = False,
     seed: Annotated[int, Option(help="Chooses groups where there are very many.")] = 0,
     threads: ThreadsOption = None,
 ) -> None:
     """Set the levels for a rate of false alarms. Says what they promise, what not, and what they would catch."""
-    check_output("--output", output)
+    check_output("--output", output, force=force)
     check_output("--plot", plot, PICTURE_SUFFIXES)
     check_integer("--seed", seed, 0)
     for option, value in {"--checks": checks, "--atoms": atoms, "--threads": threads}.items():
@@ -190,8 +197,8 @@ def set_levels(
         threads=threads,
     )
     found = power(known, calibration, n_atoms=atoms, rng=seed, threads=threads)
-    echo(fold(f"{sight(found, known)}\n{calibration.describe(atoms)}", sys.stdout))
-    echo("\n" + "\n".join(power_rows(calibration, found, atoms)))
+    put(fold(f"{sight(found, known)}\n{calibration.describe(atoms)}", sys.stdout))
+    put("\n" + "\n".join(power_rows(calibration, found, atoms)))
     if output is not None:
         calibration.save(output)
         tell(f"wrote {output}")
@@ -275,12 +282,11 @@ def score_frames(
         require_new_log(log)
     steps = None if at is None else read_log(at).step.tolist()
     phase_files = _files_by_name("--phase", phase or [])
+    given_levels = None if calibration is None else Calibration.load(calibration)
     known = open_reference(reference, threads)
     phases = {name: open_reference(file, threads) for name, file in phase_files.items()}
-    if calibration is not None:
-        levels = Calibration.load(calibration)
-    else:
-        levels = calibrate(known, false_alarms=FALSE_ALARMS if false_alarms is None else false_alarms, threads=threads)
+    rate = FALSE_ALARMS if false_alarms is None else false_alarms
+    levels = given_levels or calibrate(known, false_alarms=rate, threads=threads)
     actions = [] if save is None else [save_frame(save)]
     with Monitor(
         known,
@@ -354,7 +360,7 @@ def list_events(
     content = read_log(log)
     events = [event for event in content.events if event.kind in kinds]
     if as_json:
-        echo("[" + ",\n ".join(map(dumps, events)) + "]")
+        put("[" + ",\n ".join(map(dumps, events)) + "]", sys.maxsize)
     else:
         _print_events(content, events, details)
     if plot is not None:
@@ -399,7 +405,7 @@ def _print_checks(checks: Iterator[Check], trajectory: list[str], statistics: Se
     for row, check in check_rows(checks, width, statistics):
         if check is not None:
             counts[check.state] += 1
-        echo(row)
+        put(row)
     return counts
 
 
@@ -408,19 +414,23 @@ def _print_events(log: Log, events: Sequence[Event], details: bool) -> None:
     tell(fold(log_summary(log), sys.stderr))
     width = terminal_width(sys.stdout)
     if events or width is None:
-        echo("\n".join(event_rows(events, width)))
+        put("\n".join(event_rows(events, width)))
     for event in events if details else latest(events) if width is not None else ():
-        echo("\n" + fold(event.describe(), sys.stdout, indent=11))
-    for note in log.notes:
-        if note.get("level") in ("warning", "error"):
-            at = "" if note.get("step") is None else f" at step {note['step']}"
-            tell(f"{note['level']}{at}: {str(note.get('message')).partition(chr(10))[0]}")
+        put("\n" + fold(event.describe(), sys.stdout, indent=11))
+    grave = [note for note in log.notes if note.get("level") in ("warning", "error")]
+    for note in grave[:MOST_NOTES]:
+        at = "" if note.get("step") is None else f" at step {note['step']}"
+        text = str(note.get("message")).partition("\n")[0]
+        tell(fold(f"{note['level']}{at}: {one_line(text, LONGEST_NOTE)}", sys.stderr))
+    if (n_more := len(grave) - MOST_NOTES) > 0:
+        tell(f"and {many(n_more, 'warning')} more: read_log(...).notes has all")
 
 
 def _save_picture(figure: "Figure", path: Path) -> None:
-    """Write a picture and say so."""
+    """Write a picture and say so; it is drawn again from what is kept, so that an older one may be replaced."""
+    again = " again" if path.exists() else ""
     figure.savefig(path, dpi=130)
-    tell(f"wrote {path}")
+    tell(f"wrote {path}{again}")
 
 
 def _exit_after(events: Sequence[Event], fail_on_event: bool) -> None:

@@ -12,7 +12,7 @@ from ase.build import bulk
 from ase.calculators.emt import EMT
 from ase.md.nvtberendsen import NVTBerendsen
 from numpy.typing import NDArray
-from typer import Option, echo
+from typer import Option
 
 from quests_md._progress import track
 from quests_md.log import read_log
@@ -21,6 +21,8 @@ from quests_md.records import Event
 from quests_md.reference import Reference
 from quests_md.show import timeline
 from quests_md.watch import save_frame
+
+from .arguments import put
 
 __all__ = ["INTERVAL", "TIME_STEP_FS", "Plan", "copper", "heat_bath", "run_demo", "share_off_site", "show_demo"]
 
@@ -66,7 +68,7 @@ def show_demo(
     while free.exists():
         count += 1
         free = folder.with_name(f"{folder.name}-{count}")
-    run_demo(free, echo)
+    run_demo(free, put)
 
 
 def run_demo(folder: Path, say: Callable[[str], None], plan: Plan | None = None) -> list[Event]:

@@ -4,13 +4,14 @@ import sys
 from pathlib import Path
 from typing import Annotated
 
-from typer import Argument, Option, echo
+from typer import Argument, Option
 
 from quests_md._arguments import check_integer
 from quests_md.calibration import calibrate_errors
 from quests_md.show import fold
 
 from .arguments import (
+    ForceOption,
     FramesArgument,
     GroupsOption,
     ThreadsOption,
@@ -18,6 +19,7 @@ from .arguments import (
     check_output,
     default_of,
     open_reference,
+    put,
     split_names,
     tell,
 )
@@ -45,6 +47,7 @@ def set_error_levels(
         str, Option(help="'dh_max': environments; 'dh_mean': frames, by their RMS error; or both.")
     ] = ",".join(default_of(calibrate_errors, "statistics")),
     groups: GroupsOption = None,
+    force: ForceOption = False,
     seed: Annotated[int, Option(help="Chooses groups where there are very many.")] = 0,
     threads: ThreadsOption = None,
 ) -> None:
@@ -53,7 +56,7 @@ def set_error_levels(
     Finds the dH above which forces err, from frames with the forces of the model and the true ones that are not in the
     reference. Says what the level promises, and what it gave out of sample.
     """
-    check_output("--output", output)
+    check_output("--output", output, force=force)
     check_integer("--seed", seed, 0)
     if threads is not None:
         check_integer("--threads", threads, 1)
@@ -70,7 +73,7 @@ def set_error_levels(
         rng=seed,
         threads=threads,
     )
-    echo(fold(calibration.describe(), sys.stdout))
+    put(fold(calibration.describe(), sys.stdout))
     if output is not None:
         calibration.save(output)
         tell(f"wrote {output}")

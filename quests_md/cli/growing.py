@@ -4,13 +4,23 @@ import sys
 from pathlib import Path
 from typing import Annotated
 
-from typer import Argument, Option, echo
+from typer import Argument, Option
 
 from quests_md.calibration import calibrate
 from quests_md.reference import Reference
 from quests_md.show import fold, moved_levels, reference_lines
 
-from .arguments import REFERENCE_SUFFIX, FramesArgument, GroupsOption, ThreadsOption, check_frames, check_output, tell
+from .arguments import (
+    REFERENCE_SUFFIX,
+    ForceOption,
+    FramesArgument,
+    GroupsOption,
+    ThreadsOption,
+    check_frames,
+    check_output,
+    put,
+    tell,
+)
 
 __all__ = ["extend", "merge", "print_reference", "save_with_scores"]
 
@@ -20,10 +30,11 @@ def extend(
     frames: FramesArgument,
     output: Annotated[Path, Option("--output", "-o", help="Reference file to write.")],
     groups: GroupsOption = None,
+    force: ForceOption = False,
     threads: ThreadsOption = None,
 ) -> None:
     """Add frames to a reference, in a new file. Says which levels that moved."""
-    check_output("--output", output, (REFERENCE_SUFFIX,))
+    check_output("--output", output, (REFERENCE_SUFFIX,), force=force)
     check_frames(frames, "expected frames; references are merged by `quests-md reference merge`")
     known = Reference.load(file)
     _save_grown(known, known.extend(frames, groups=groups), output, threads)
@@ -32,9 +43,10 @@ def extend(
 def merge(
     files: Annotated[list[Path], Argument(metavar="FILES", help="Reference files with equal settings.")],
     output: Annotated[Path, Option("--output", "-o", help="Reference file to write.")],
+    force: ForceOption = False,
 ) -> None:
     """Merge reference files into a new one. Says which levels of the first that moved."""
-    check_output("--output", output, (REFERENCE_SUFFIX,))
+    check_output("--output", output, (REFERENCE_SUFFIX,), force=force)
     references = [Reference.load(file) for file in files]
     _save_grown(references[0], Reference.merge(references), output)
 
@@ -51,11 +63,11 @@ def save_with_scores(reference: Reference, output: Path, threads: int | None = N
 def print_reference(reference: Reference) -> None:
     """Print what a reference holds and what level it supports."""
     for line in reference_lines(reference, calibrate(reference)):
-        echo(fold(line, sys.stdout, indent=12))
+        put(fold(line, sys.stdout, indent=12))
 
 
 def _save_grown(before: Reference, after: Reference, output: Path, threads: int | None = None) -> None:
     after = save_with_scores(after, output, threads)
     lines = moved_levels(calibrate(before, threads=threads), calibrate(after, threads=threads))
     for i, line in enumerate(lines):
-        echo(fold(f"{'' if i else 'moved':<12}{line}", sys.stdout, indent=12))
+        put(fold(f"{'' if i else 'moved':<12}{line}", sys.stdout, indent=12))

@@ -10,6 +10,7 @@ from ase import Atoms
 from ase.calculators.singlepoint import SinglePointCalculator
 from numpy.typing import NDArray
 
+from quests_md._files import check_output_file
 from quests_md.records import Check, Event
 
 from .xyz_text import extxyz_text, is_writable
@@ -64,6 +65,7 @@ def is_finite(frame: Atoms) -> bool:
 def append_frame(path: Path, frame: Atoms) -> None:
     """Append a labelled copy to a file of extended XYZ, all of it or nothing; OSError if it cannot be written."""
     text = extxyz_text(frame)
+    check_output_file("", path)  # a pipe would wait for someone to read it, and the simulation with it
     with path.open("ab", buffering=0) as out:  # one write, so that a kill leaves whole frames
         end, data = out.seek(0, os.SEEK_END), text.encode()
         try:

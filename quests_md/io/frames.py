@@ -19,6 +19,7 @@ from ase.io.formats import get_compression
 
 from quests_md._arguments import check_choice
 from quests_md._file_kinds import mistaken_for
+from quests_md._files import NO_PIPES, require_regular
 from quests_md.errors import FileFormatError
 
 from .ase_trajectory import read_ase_trajectory
@@ -103,6 +104,8 @@ def iter_frames(
     check_choice("`incomplete`", incomplete, ("raise", "warn"))
     if types is not None:
         types = check_types(types)
+    if topology is not None:
+        require_regular(topology, NO_PIPES)
     items = _expand(_items(frames_or_paths))
     if isinstance(frames_or_paths, (Atoms, str, os.PathLike, list, tuple)):
         items = iter(list(items))
@@ -257,13 +260,18 @@ def _find(path: str) -> list[_Source]:
     if Path(name).is_dir():
         raise IsADirectoryError(f"{name}: expected a file, got a folder; name its files, for example {name}/*.xyz")
     if Path(name).exists():
+        require_regular(name, NO_PIPES)
         return [_Source(name, suffix, selection)]
+    if name == "-":
+        raise FileNotFoundError("-: standard input is not read; write it to a file first, and name the file")
     if not glob.has_magic(name):
         raise FileNotFoundError(f"{name}: no such file")
     # Path.glob takes neither absolute patterns nor patterns with a leading folder
     found = sorted({file for file in glob.glob(name, recursive=True) if not Path(file).is_dir()}, key=_natural)  # noqa: PTH207  # Path.glob refuses absolute patterns
     if not found:
         raise FileNotFoundError(f"{name}: no file matches this pattern")
+    for file in found:
+        require_regular(file, NO_PIPES)
     return [_Source(file, suffix, selection) for file in found]
 
 

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from quests_md._file_kinds import LOG, mistaken_for
+from quests_md._files import require_regular
 from quests_md._json import dumps, loads
 from quests_md.errors import FileFormatError
 
@@ -61,6 +62,7 @@ class LogHistory:
     def __init__(self, path: str | os.PathLike[str], *, page: int = PAGE, block: int = BLOCK) -> None:
         self.path = Path(path)
         self._page, self._block = page, block
+        require_regular(self.path, "a log is read from its file")
         if fault := mistaken_for(self.path, LOG):
             raise FileFormatError(f"{path}: {fault}")
         with self._opened() as file:

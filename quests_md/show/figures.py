@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from quests_md._words import one_line
 from quests_md.log import Log
 
 if TYPE_CHECKING:  # importing matplotlib takes half a second, which a monitor need not spend
@@ -20,9 +21,11 @@ __all__ = [
     "Abscissa",
     "Colour",
     "dots",
+    "finished",
     "new_figure",
     "phase_colours",
     "put_title",
+    "short_name",
     "tidy",
     "write_at",
 ]
@@ -32,6 +35,9 @@ PICTURE_SUFFIXES = (".png", ".pdf", ".svg", ".jpg")
 
 #: Checks up to which each is marked with a dot.
 FEW_CHECKS = 60
+
+#: Letters of a text in a picture (a sentence has some 150), and of a name.
+LONGEST_TEXT, LONGEST_NAME = 400, 40
 
 #: Letters of a title in the largest size that fit into a line.
 LINE = 72
@@ -98,6 +104,23 @@ def put_title(figure: "Figure", text: str) -> None:
     """Write a title in one line, smaller where it is long."""
     size = min(13.0, 13.0 * LINE / max(len(text), 1))
     figure.suptitle(text, x=0.01, ha="left", fontsize=size, fontweight="bold")
+
+
+def finished(figure: "Figure") -> "Figure":
+    """The figure, whose texts are shown as they are, and not whole megabytes: names out of a log may be anything."""
+    from matplotlib.text import Text
+
+    for text in (found for found in figure.findobj(Text) if isinstance(found, Text)):
+        text.set_parse_math(False)  # a name with a dollar is no formula
+        lines = text.get_text().split("\n")
+        if not all(line.isprintable() and len(line) <= LONGEST_TEXT for line in lines):
+            text.set_text("\n".join(one_line(line, LONGEST_TEXT) for line in lines))
+    return figure
+
+
+def short_name(name: str) -> str:
+    """The name of a phase or a statistic, which a log may call anything, for a legend."""
+    return one_line(name, LONGEST_NAME)
 
 
 def tidy(axis: "Axes") -> None:

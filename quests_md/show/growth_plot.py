@@ -10,7 +10,19 @@ from quests_md._words import many
 from quests_md.log import GivenLog, Log, opened_log
 from quests_md.records import Event
 
-from .figures import EVENT_COLOURS, FEW_CHECKS, Abscissa, Colour, dots, new_figure, phase_colours, put_title, tidy
+from .figures import (
+    EVENT_COLOURS,
+    FEW_CHECKS,
+    Abscissa,
+    Colour,
+    dots,
+    finished,
+    new_figure,
+    phase_colours,
+    put_title,
+    short_name,
+    tidy,
+)
 from .log_facts import Span, event_spans, levels_of, statistics_in_use
 from .words import growth_sentence
 
@@ -58,14 +70,19 @@ def cluster_growth(log: GivenLog, title: str | None = None) -> "Figure":
     axis.legend(loc="lower left", bbox_to_anchor=(-0.01, 1.0), ncols=3, fontsize=9, frameon=False)
     _name(axis, tops)
     put_title(figure, title or growth_sentence(events))
-    return figure
+    return finished(figure)
 
 
 def _draw_clusters(axis: "Axes", over: Abscissa, log: Log, phases: set[str | None]) -> None:
     """Draw the largest clusters at every check, of atoms in the tail and of the phases that grow, with their levels."""
     phase_levels = (log.header.get("phases") or {}).get("levels", {})
     clusters: list[tuple[str, NDArray[Any], str, list[float]]] = [
-        (f"of {name}", log.phase_clusters[name], colour, [float(phase_levels.get(name, {}).get("value", np.nan))])
+        (
+            f"of {short_name(name)}",
+            log.phase_clusters[name],
+            colour,
+            [float(phase_levels.get(name, {}).get("value", np.nan))],
+        )
         for name, colour in phase_colours(log).items()
         if name in phases and name in log.phase_clusters
     ]
@@ -116,7 +133,7 @@ def _name(axis: "Axes", tops: Sequence[tuple[float, float, Event]]) -> None:
     to_panel = (axis.transScale + axis.transLimits).transform
     taken: list[tuple[float, float]] = []
     for size, x, event in sorted(tops, key=lambda top: -top[0])[:MOST_NAMED]:
-        text = f"event {event.id}{f': {event.phase}' if event.phase else ''}, {many(round(size), 'atom')}"
+        text = f"event {event.id}{f': {short_name(event.phase)}' if event.phase else ''}, {many(round(size), 'atom')}"
         left, height = (float(v) for v in to_panel((x, size)))
         is_left = left > 0.8
         left -= 0.19 if is_left else 0.0

@@ -6,7 +6,7 @@ import numpy as np
 
 from quests_md.calibration import STATISTICS, Calibration, GivenCalibration, Level, kind_of, opened_calibration
 
-from .figures import Colour, new_figure, tidy, write_at
+from .figures import Colour, finished, new_figure, tidy, write_at
 
 if TYPE_CHECKING:  # importing matplotlib takes half a second, which a monitor need not spend
     from matplotlib.axes import Axes
@@ -40,7 +40,7 @@ def null_distributions(calibration: GivenCalibration, atoms: int | None = None) 
     promise = promises.get(kind_of(levels), f"the asked {rate} cannot be promised")
     text = f"Frames in distribution and levels for {len(numbers)} atoms: {promise}"
     figure.suptitle(text, x=0.01, ha="left", fontsize=11, fontweight="bold")
-    return figure
+    return finished(figure)
 
 
 def _draw_null(axis: "Axes", calibration: Calibration, level: Level, n_atoms: int) -> None:

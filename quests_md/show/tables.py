@@ -1,15 +1,16 @@
 """Text for a terminal: tables of checks, events, levels and references, and lines folded to its width."""
 
 import math
-import shutil
+import os
 import textwrap
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import suppress
 from typing import Any, TextIO
 
 import numpy as np
 from ase.data import chemical_symbols
 
-from quests_md._words import many
+from quests_md._words import LONGEST_LINE, many, one_line, printable
 from quests_md.calibration import STATISTICS, Calibration, Power, bandwidth_advice, kind_of, rate_of
 from quests_md.records import Check, Event
 from quests_md.reference import Reference, frames_words
@@ -69,6 +70,12 @@ WORDS = ("kind", "phase", "state", "alarms")
 #: Letters of a phase in a terminal, and the least room for alarms.
 PHASE_WIDTH, ALARMS_WIDTH = 12, 11
 
+#: Letters in a line of a terminal that does not say how many it has.
+USUAL_WIDTH = 80
+
+#: Letters of a text in a table that is not in a terminal.
+LONGEST_CELL = 1000
+
 #: How many of the latest events are described in full besides the open ones.
 LATEST = 2
 
@@ -76,6 +83,7 @@ LATEST = 2
 def fold(text: str, stream: TextIO, indent: int = 2) -> str:
     """Wrap lines at the width of the terminal; what goes elsewhere keeps its lines whole."""
     width = terminal_width(stream)
+    text = printable(text)
     if width is None:
         return text
     wrapper = textwrap.TextWrapper(
@@ -86,7 +94,14 @@ def fold(text: str, stream: TextIO, indent: int = 2) -> str:
 
 def terminal_width(stream: TextIO) -> int | None:
     """Letters in a line of the terminal; None where the stream goes elsewhere."""
-    return shutil.get_terminal_size().columns if stream.isatty() else None
+    if not stream.isatty():
+        return None
+    asked = os.environ.get("COLUMNS", "")
+    if asked.isdecimal() and int(asked) > 0:
+        return int(asked)
+    with suppress(OSError, ValueError):
+        return os.get_terminal_size(stream.fileno()).columns or USUAL_WIDTH
+    return USUAL_WIDTH
 
 
 def check_rows(
@@ -174,7 +189,7 @@ def reference_lines(reference: Reference, calibration: Calibration) -> list[str]
         "elements": ", ".join(f"{chemical_symbols[z]} {count}" for z, count in elements),
         "settings": ", ".join(f"{key} = {value}" for key, value in settings.items()),
         "averaged": f"rows averaged over neighbours: {reference.averaged_words}",
-        "sources": ", ".join(reference.sources[:5]) + (" ..." if len(reference.sources) > 5 else ""),
+        "sources": ", ".join(map(one_line, reference.sources[:5])) + (" ..." if len(reference.sources) > 5 else ""),
         "groups": origin.get("groups"),
         "left out": ", ".join(f"{many(n, 'frame')}: {why}" for why, n in left_out.items()) or "nothing",
         "nearest": ", ".join(
@@ -185,12 +200,12 @@ def reference_lines(reference: Reference, calibration: Calibration) -> list[str]
     }
     if origin.get("parents"):
         lines["parents"] = ", ".join(origin["parents"])
-    lines["levels"], *rest = calibration.describe().split("\n")
-    found = [*lines.items(), *(("", line) for line in rest)]
+    found = [(name, one_line(str(value), LONGEST_LINE)) for name, value in lines.items()]
+    found += [("" if i else "levels", line) for i, line in enumerate(calibration.describe().split("\n"))]
     advice = bandwidth_advice(reference, calibration)
     if advice is not None:
         found += zip(("bandwidth", ""), advice.split("\n"), strict=True)
-    return [f"{name:<11} {value}" for name, value in found]
+    return [f"{name:<11} {printable(line)}" for name, line in found]
 
 
 def _check_columns(width: int | None, statistics: Sequence[str], *, has_dh: bool) -> dict[str, int]:
@@ -226,14 +241,13 @@ def _event_cell(event: Event, name: str, *, exact: bool) -> str:
     if value is None:
         return ""
     if name == "alarms":
-        return " ".join(value)
+        return one_line(" ".join(value), LONGEST_CELL)
     if isinstance(value, float):
         if exact:
             return f"{value:.4f}".rstrip("0").rstrip(".")
         digits = 2 if name == "onset_time_ps" else 1
         return f"{value:.1e}" if 1e6 <= abs(value) < math.inf else f"{value:.{digits}f}"
-    text = " ".join(str(value).split())  # a phase may be called anything
-    return text if exact or len(text) <= PHASE_WIDTH or name != "phase" else f"{text[: PHASE_WIDTH - 3]}..."
+    return one_line(str(value), PHASE_WIDTH if name == "phase" and not exact else LONGEST_CELL)
 
 
 def _fitting(cells: dict[str, list[str]], alarms: Sequence[Sequence[str]], width: int) -> dict[str, list[str]]:

@@ -11,7 +11,19 @@ from quests_md.calibration import STATISTICS
 from quests_md.log import GivenLog, Log, opened_log
 from quests_md.records import Event
 
-from .figures import EVENT_COLOURS, Abscissa, Colour, dots, new_figure, phase_colours, put_title, tidy, write_at
+from .figures import (
+    EVENT_COLOURS,
+    Abscissa,
+    Colour,
+    dots,
+    finished,
+    new_figure,
+    phase_colours,
+    put_title,
+    short_name,
+    tidy,
+    write_at,
+)
 from .log_facts import Span, event_spans, level_of_largest, levels_of, statistics_in_use
 from .words import reference_and_level, run_sentence
 
@@ -115,7 +127,7 @@ def timeline(log: GivenLog, title: str | None = None) -> "Figure":
     known = reference_and_level(log.header)
     size = min(9.0, 9.0 * LINE / max(map(len, known.split("\n"))))
     axes[0].set_title(known, loc="left", fontsize=size, color="0.35", pad=8 + 16 * rows)
-    return figure
+    return finished(figure)
 
 
 def _panels(log: Log, lanes: int) -> list[tuple[float, Callable[["Axes", Abscissa, Log], None]]]:
@@ -174,7 +186,7 @@ def _labels(events: Sequence[tuple[Event, Span]], over: Abscissa) -> list[Label]
         left, right = float(over.x[span.first]), float(over.edges[span.last + 1])
         text = f"event {event.id}"
         if right - left > 0.3 * width or event.kind != "novel":
-            what = {"novel": "outside the reference", "transition": event.phase or "transition"}
+            what = {"novel": "outside the reference", "transition": short_name(event.phase or "transition")}
             text += f": {what.get(event.kind, 'exploded')}"
         room = 0.011 * len(text) * width  # a letter of this size in a panel of this width takes 0.011 of it
         is_left = left + room > over.edges[-1]
@@ -293,7 +305,7 @@ def _draw_alarms(axis: "Axes", over: Abscissa, _log: Log, alarms: Mapping[str, N
         change = np.flatnonzero(np.diff(np.concatenate([[False], is_out, [False]]).astype(np.int8)))
         bars = [(float(edges[i]), float(edges[j] - edges[i])) for i, j in zip(change[::2], change[1::2], strict=True)]
         axis.broken_barh(bars, (row - 0.25, 0.5), color="0.2", lw=0.8, zorder=4)
-    axis.set_yticks(range(len(alarms)), list(alarms), fontsize=8)
+    axis.set_yticks(range(len(alarms)), list(map(short_name, alarms)), fontsize=8)
     axis.set_ylim(len(alarms) - 0.4, -0.6)
     axis.set_title("alarms by", loc="left", fontsize=8, pad=4)
 
@@ -315,10 +327,10 @@ def _draw_phases(axis: "Axes", over: Abscissa, log: Log) -> None:
     shares = {name: np.where(counts >= 0, 100 * counts / n_atoms, np.nan) for name, counts in log.phases.items()}
     parent = (log.header.get("phases") or {}).get("parent")
     for name, colour in phase_colours(log).items():
-        axis.plot(over.x, shares[name], color=colour, lw=1.4, marker=dots(log), label=name)
+        axis.plot(over.x, shares[name], color=colour, lw=1.4, marker=dots(log), label=short_name(name))
         cluster = 100 * log.phase_clusters.get(name, np.zeros(len(log))) / n_atoms
         if name != parent and cluster.max() >= LEAST_CLUSTER:
-            drawn, text = np.where(cluster >= 0, cluster, np.nan), f"{name}, largest cluster"
+            drawn, text = np.where(cluster >= 0, cluster, np.nan), f"{short_name(name)}, largest cluster"
             axis.plot(over.x, drawn, color=colour, lw=1.4, ls=":", label=text)
     axis.set_ylabel("atoms in\nphases (%)")
     axis.set_ylim(0, 105)

@@ -11,10 +11,11 @@ import numpy as np
 from ase import Atoms
 
 from quests_md._arguments import check_folder
-from quests_md._files import replacing
+from quests_md._file_kinds import mistaken_for
+from quests_md._files import check_output_file, replacing, require_regular
 from quests_md._json import dumps, loads
 from quests_md.environments import results_at_hand
-from quests_md.errors import StopRun
+from quests_md.errors import FileFormatError, StopRun
 from quests_md.io import append_frame, is_finite, labelled_copy
 from quests_md.judge import Judge, Judged
 from quests_md.records import KINDS, Event, EventKind
@@ -109,7 +110,12 @@ def save_frame(path: str | os.PathLike[str] = FLAGGED) -> SaveFrame:
     ------
     FileNotFoundError
         If the folder does not exist.
+    OSError, FileFormatError
+        If there is a pipe or a device of that name, or another file of quests_md.
     """
+    check_output_file("path", path)
+    if fault := mistaken_for(path, None, "a file of flagged frames"):
+        raise FileFormatError(f"path: {os.fspath(path)}: {fault}; choose another name")
     return SaveFrame(check_folder("path", path))
 
 
@@ -128,6 +134,7 @@ class Sentinel:
         gravity = KINDS.index(event.kind)
         if self._gravest < 0 and self.file.exists():  # of the same run, before it was taken up again
             with suppress(OSError, ValueError, KeyError, TypeError):
+                require_regular(self.file, "")
                 self._gravest = KINDS.index(loads(self.file.read_bytes())["kind"])
         if event.kind not in self.kinds or gravity < self._gravest:
             return
@@ -154,6 +161,8 @@ def sentinel(path: str | os.PathLike[str] = "quests-md.event", kinds: Sequence[s
     ------
     FileNotFoundError
         If the folder does not exist.
+    OSError
+        If there is a pipe or a device of that name.
     ValueError, TypeError
         If a kind does not exist.
     """
@@ -163,6 +172,7 @@ def sentinel(path: str | os.PathLike[str] = "quests-md.event", kinds: Sequence[s
     if unknown or not kinds:
         got = repr(unknown[0]) if unknown else "none"
         raise ValueError(f"kinds: expected some of {', '.join(KINDS)}, got {got}")
+    check_output_file("path", path)
     return Sentinel(check_folder("path", path), frozenset(kind for kind in KINDS if kind in kinds))
 
 

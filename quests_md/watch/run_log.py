@@ -6,6 +6,7 @@ import traceback
 from collections.abc import Callable
 from typing import Any, Literal, TypeVar
 
+from quests_md._words import printable
 from quests_md.log import LogWriter
 
 __all__ = ["NoteLevel", "OnError", "RunLog"]
@@ -107,7 +108,7 @@ class RunLog:
 
     def warn(self, message: str) -> None:
         """Say through the logger, and note, what is to be known now."""
-        _logger.warning("quests_md: %s", message)
+        _logger.warning("quests_md: %s", printable(message))
         self.note("warning", message)
 
     def close(self) -> None:
@@ -120,5 +121,5 @@ class RunLog:
         if message in self._said or len(self._said) >= 100:
             return False
         self._said.add(message)
-        _logger.error("quests_md: %s; %s, said once", message, then)
+        _logger.error("quests_md: %s; %s, said once", printable(message), then)
         return True

@@ -51,7 +51,7 @@ def test_info_says_whether_there_are_averaged_rows(quests_md, tmp_path):
         ((), "kept beside the rows, h = 0.006 1/Å"),
         (("--average", 12), "the rows themselves"),
     ):
-        quests_md("reference", "build", "train.xyz@:3", "-o", tmp_path / "new.safetensors", *options)
+        quests_md("reference", "build", "train.xyz@:3", "-o", tmp_path / "new.safetensors", "--force", *options)
         _, out, _ = quests_md("reference", "info", tmp_path / "new.safetensors")
         assert f"averaged    rows averaged over neighbours: {words}" in out
     code, out, err = quests_md("reference", "info", old)

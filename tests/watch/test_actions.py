@@ -4,6 +4,7 @@ import errno
 import json
 import math
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -248,7 +249,11 @@ def broken(event, frame):
 
 def test_a_failing_action_and_a_full_disk_do_not_keep_the_others_from_theirs(tmp_path, caplog):
     done, path = [], tmp_path / "run.jsonl"
-    actions = broken, save_frame("/dev/full"), lambda event, frame: done.append(event.id)
+
+    def write_to_a_full_disk(event, frame):
+        Path("/dev/full").write_text("a frame", encoding="utf-8")
+
+    actions = broken, write_to_a_full_disk, lambda event, frame: done.append(event.id)
     with monitored(*actions, on_error="log", log=path) as monitor:
         for step, what in enumerate("oioio"):
             monitor.check(outside(step) if what == "o" else inside(step), step=step)

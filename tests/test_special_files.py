@@ -1,0 +1,147 @@
+"""Pipes and devices in the place of files: each is refused at once, and no simulation waits for the other end."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from ase.build import bulk
+from ase.io import write
+from processes import ROOT
+from references import rattled_cells
+
+from quests_md import (
+    Calibration,
+    FileFormatError,
+    Monitor,
+    Reference,
+    calibrate,
+    read_log,
+    save_frame,
+    sentinel,
+)
+from quests_md.io import iter_frames
+from quests_md.records import Event
+
+
+@pytest.fixture
+def pipe(tmp_path):
+    os.mkfifo(tmp_path / "pipe.xyz")
+    return tmp_path / "pipe.xyz"
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("regular")
+    write(folder / "run.xyz", rattled_cells(3))
+    Reference.from_frames(rattled_cells(12), groups="frame").save(folder / "train.safetensors")
+    return folder
+
+
+@pytest.mark.parametrize(
+    "read",
+    [
+        Reference.load,
+        Reference.verify,
+        Calibration.load,
+        read_log,
+        Reference.from_frames,
+        lambda path: list(iter_frames(path)),
+        lambda path: list(iter_frames(f"{path}@:2")),
+        lambda path: list(iter_frames(f"{path.parent}/*.xyz")),
+        lambda path: list(iter_frames("x.xtc", topology=path)),
+    ],
+)
+def test_a_pipe_is_not_read(read, pipe):
+    with pytest.raises(FileFormatError, match=r"pipe\.xyz: expected .*regular file"):
+        read(pipe)
+    with pytest.raises((FileFormatError, FileNotFoundError), match=r"null: expected .*regular file|no file matches"):
+        read(type(pipe)("/dev/null"))
+
+
+@pytest.mark.parametrize(
+    "written",
+    [
+        save_frame,
+        sentinel,
+        lambda path: Reference.from_frames(rattled_cells(2)).save(path),
+        lambda path: calibrate(Reference.from_frames(rattled_cells(12), groups="frame")).save(path),
+        lambda path: Monitor(Reference.from_frames(rattled_cells(12), groups="frame"), log=path),
+    ],
+)
+@pytest.mark.filterwarnings("ignore:.*held out")
+def test_a_pipe_is_not_written_and_stays(written, pipe):
+    with pytest.raises(OSError, match=r"expected .*regular file"):
+        written(pipe)
+    assert pipe.is_fifo()
+    with pytest.raises(OSError, match=r"expected .*regular file"):
+        written("/dev/null")
+    assert Path("/dev/null").is_char_device()
+
+
+def test_flagged_frames_and_sentinels_that_become_pipes_do_not_halt_the_run(tmp_path):
+    actions = [save_frame(tmp_path / "a.xyz"), sentinel(tmp_path / "b")]
+    os.mkfifo(tmp_path / "a.xyz")
+    os.mkfifo(tmp_path / "b")
+    event = Event(1, "novel", 0, 0, 0, None, None, 1.0, 0, 1, (), (), None, None, None, None, 1, True)
+    for action in actions:
+        with pytest.raises(OSError, match="expected the name of a regular file, got a pipe"):
+            action(event, bulk("Cu"))
+
+
+def test_flagged_frames_do_not_go_into_other_files_of_quests_md(folder):
+    with pytest.raises(FileFormatError, match="expected a file of flagged frames, got a reference"):
+        save_frame(folder / "train.safetensors")
+
+
+def command(folder, *arguments, **options):
+    env = os.environ | {"PYTHONPATH": str(ROOT)}
+    words = [sys.executable, "-m", "quests_md", *map(str, arguments)]
+    return subprocess.run(
+        words, cwd=folder, env=env, capture_output=True, text=True, timeout=120, check=False, **options
+    )
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("score", "{}", "-r", "train.safetensors"),
+        ("score", "run.xyz", "-r", "{}"),
+        ("score", "run.xyz", "-r", "train.safetensors", "-c", "{}"),
+        ("score", "run.xyz", "-r", "train.safetensors", "--at", "{}"),
+        ("score", "run.xyz", "-r", "train.safetensors", "--log", "{}"),
+        ("score", "run.xyz", "-r", "train.safetensors", "--save", "{}"),
+        ("score", "run.xyz", "-r", "train.safetensors", "--sentinel", "{}"),
+        ("score", "run.xyz", "-r", "train.safetensors", "--topology", "{}"),
+        ("score", "run.xyz", "-r", "train.safetensors", "--phase", "a={}", "--phase", "b=train.safetensors"),
+        ("score", "run.xyz", "-r", "train.safetensors", "--log", "x.jsonl", "--plot", "{}"),
+        ("events", "{}"),
+        ("reference", "build", "run.xyz", "-o", "{}"),
+        ("reference", "build", "{}"),
+        ("reference", "info", "{}"),
+        ("reference", "info", "{}", "--verify"),
+        ("reference", "merge", "{}", "-o", "x.safetensors"),
+        ("calibrate", "{}"),
+        ("calibrate", "train.safetensors", "-o", "{}", "--force"),
+        ("calibrate", "train.safetensors", "--frames", "{}"),
+        ("calibrate-errors", "train.safetensors", "{}"),
+    ],
+    ids=" ".join,
+)
+def test_no_command_waits_for_a_pipe(folder, tmp_path, arguments):
+    name = tmp_path / f"pipe{'.png' if '--plot' in arguments else '.safetensors' if '-o' in arguments else ''}"
+    os.mkfifo(name)
+    done = command(folder, *(text.format(name) for text in arguments))
+    assert done.returncode == 2
+    assert "regular file, got a pipe" in done.stderr.splitlines()[-1]
+    assert name.is_fifo()
+
+
+def test_standard_input_is_not_read_and_the_message_says_what_to_do(folder):
+    done = command(folder, "score", "-", "-r", "train.safetensors", input="x")
+    assert (done.returncode, done.stdout) == (2, "")
+    assert "-: standard input is not read; write it to a file first" in done.stderr
+    done = command(folder, "score", "/dev/stdin", "-r", "train.safetensors", input="x")
+    assert (done.returncode, done.stdout) == (2, "")
+    assert "/dev/stdin: expected a regular file, got a pipe; write what comes out of it to a file" in done.stderr
