@@ -57,6 +57,8 @@ def describe_event(event: "Event") -> str:
     lines = [f"event {event.id}: {event.kind}, {steps}{', still open' if event.is_open else ''}"]
     for name, text in _facts(event):
         lines += textwrap.wrap(one_line(text, 1000), WIDTH, initial_indent=f"  {name:<9}", subsequent_indent=" " * 11)
+        if name == "began":
+            lines += _places(event)
     if event.kind != "exploded":
         lines += _worst_atoms(event)
     return "\n".join(_visible(line[:WIDTH]) for line in lines)
@@ -87,6 +89,32 @@ def _facts(event: "Event") -> list[tuple[str, str]]:
         onset = f"{many(sizes[0], 'atom')} {sized_atoms} at the onset"
         facts.append(("size", f"{onset}, at most {max(sizes)}, {sizes[-1]} at last"))
     return facts
+
+
+def _places(event: "Event") -> list[str]:
+    """Which frames of which files the event is of, in a line for each file; none where frames came from no files."""
+    first, peak, last = event.onset_place, event.peak_place, event.last_place
+    if first is None or last is None:
+        return []
+    lines = [_in_file("  where    ", f"frame {first.frame} of ", first.source)]
+    if last.source != first.source:
+        lines.append(_in_file(" " * 11, f"to frame {last.frame} of ", last.source))
+    elif last.frame != first.frame:
+        lines = [_in_file("  where    ", f"frames {first.frame} to {last.frame} of ", first.source)]
+    if peak is not None and peak not in (first, last):
+        same = peak.source in (first.source, last.source) and first.source == last.source
+        lines.append(
+            f"{'':<11}worst in frame {peak.frame}"
+            if same
+            else _in_file(" " * 11, f"worst in frame {peak.frame} of ", peak.source)
+        )
+    return lines
+
+
+def _in_file(start: str, frame: str, source: str) -> str:
+    """A line that ends in the name of a file, whose beginning is cut where there is no room for it."""
+    room = WIDTH - len(start) - len(frame)
+    return f"{start}{frame}{source if len(source) <= room else '...' + source[3 - room :]}"
 
 
 def _meaning(event: "Event") -> str:

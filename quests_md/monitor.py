@@ -63,7 +63,7 @@ class Monitor:
     budget
         Largest share of the wall time for checks, such as 0.02; default no limit. Where checks would take more, the
         monitor checks less often than its interval, or than `check` is called, and notes each change in the log. Which
-        steps are checked then depends on timing; ``quests-md score --at LOG`` checks exactly the steps of a log.
+        steps are checked then depends on timing; ``quests-md score --at LOG`` checks exactly the frames of a log.
         `score_trajectory` checks every frame.
     on_error
         What happens if the monitor itself fails: "log" says so once, marks the log and lets the simulation go on;

@@ -18,6 +18,7 @@ __all__ = [
     "Environment",
     "Event",
     "EventKind",
+    "FramePlace",
     "NearestEnvironment",
     "complete_line",
     "has_cluster_alarm",
@@ -28,6 +29,19 @@ EventKind = Literal["novel", "transition", "exploded"]
 
 #: The kinds of events, the gravest last.
 KINDS: tuple[EventKind, ...] = get_args(EventKind)
+
+
+@dataclass(frozen=True, slots=True)
+class FramePlace:
+    """Where a frame stands in the files of a run."""
+
+    source: str
+    """File of the frame."""
+    frame: int
+    """Number of the frame in that file, from 0."""
+
+    def __str__(self) -> str:
+        return f"frame {self.frame} of {self.source}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,11 +133,15 @@ class Check:
     use is of local scores. Not in the log."""
     further: Mapping[str, float] = field(default_factory=dict)
     """Statistics in use that have no field of their own, by name."""
+    place: FramePlace | None = field(default=None, compare=False)
+    """The file and frame that was checked; None in live runs and for frames in memory, whose log lines do not have
+    it."""
 
     def to_line(self) -> dict[str, Any]:
         """The record as a log line."""
         line = {"type": "check"} | {name: getattr(self, name) for name in CHECK_FIELDS}
-        return line | ({"further": dict(self.further)} if self.further else {})
+        line |= {"further": dict(self.further)} if self.further else {}
+        return line | ({} if self.place is None else {"place": to_mapping(self.place)})
 
     @classmethod
     def from_line(cls, line: Mapping[str, Any]) -> "Check":
@@ -133,8 +151,8 @@ class Check:
         what its annotation says.
         """
         line = complete_line(line)
-        further = {"further": line["further"]} if "further" in line else {}
-        return from_mapping(cls, {name: line[name] for name in CHECK_FIELDS} | further)
+        rest = {name: line[name] for name in _RARE if name in line}
+        return from_mapping(cls, {name: line[name] for name in CHECK_FIELDS} | rest)
 
     def statistic(self, name: str) -> float | None:
         """The value of a statistic; None where the frame has none."""
@@ -159,8 +177,11 @@ class Check:
 #: Fields per atom, which no log has.
 _NOT_LOGGED = ("delta_entropy", "above", "local_score")
 
-#: The fields that every check line of a log has; `further` is there only if it holds something.
-CHECK_FIELDS = tuple(f.name for f in fields(Check) if f.name not in (*_NOT_LOGGED, "further"))
+#: Fields that a check line of a log has only if they hold something.
+_RARE = ("further", "place")
+
+#: The fields that every check line of a log has.
+CHECK_FIELDS = tuple(f.name for f in fields(Check) if f.name not in (*_NOT_LOGGED, *_RARE))
 
 #: The fields that earlier versions did not write, with what stands for them in a log that lacks them.
 _DEFAULTS = {f.name: f.default for f in fields(Check) if f.default is not MISSING} | {"excesses": {}}
@@ -251,6 +272,13 @@ class Event:
     """Atoms of the followed cluster at the last check out."""
     environments: tuple[Environment, ...] = ()
     """Up to three of the worst atoms at the peak, each with the nearest environment that the reference knows."""
+    onset_place: FramePlace | None = field(default=None, compare=False)
+    """File and frame of the onset, where frames came from files; two frames of a run may have the same step. Log lines
+    of live runs have none of the three places."""
+    peak_place: FramePlace | None = field(default=None, compare=False)
+    """File and frame of the peak."""
+    last_place: FramePlace | None = field(default=None, compare=False)
+    """File and frame of the last check out so far."""
 
     @property
     def is_cluster(self) -> bool:
@@ -263,7 +291,8 @@ class Event:
 
     def to_line(self) -> dict[str, Any]:
         """The record as a log line."""
-        return {"type": "event"} | to_mapping(self)
+        line = {"type": "event"} | to_mapping(self)
+        return {name: value for name, value in line.items() if value is not None or not name.endswith("_place")}
 
     @classmethod
     def from_line(cls, line: Mapping[str, Any]) -> "Event":

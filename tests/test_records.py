@@ -9,6 +9,7 @@ from logs import CHECK as QUIET
 from logs import EVENT
 
 from quests_md import Check, Event
+from quests_md.records import FramePlace
 
 CHECK = replace(QUIET, n_tail=3, tail_cluster=2, alarms=("dh_max", "dh_mean"), trigger_excess=0.5)
 
@@ -17,8 +18,37 @@ def test_arrays_of_a_check_stay_out_of_the_log_and_of_comparison():
     check = replace(CHECK, delta_entropy=np.zeros(64), above=np.zeros(64, bool))
     assert check == CHECK
     assert set(check.to_line()) == {"type"} | {f.name for f in fields(Check)} - {
-        *("further", "delta_entropy", "above", "local_score")
+        *("further", "place", "delta_entropy", "above", "local_score")
     }
+
+
+def test_places_in_files_are_in_the_lines_of_runs_that_have_them():
+    place = FramePlace("run.xyz", 7)
+    check = replace(CHECK, place=place)
+    assert check.to_line()["place"] == {"source": "run.xyz", "frame": 7}
+    assert Check.from_line(check.to_line()).place == place
+    assert not any("place" in name for name in EVENT.to_line())
+    event = replace(EVENT, onset_place=place, peak_place=place, last_place=place)
+    assert Event.from_line(event.to_line()).last_place == place
+    assert (check, event) == (CHECK, EVENT)  # the same as live
+
+
+@pytest.mark.parametrize(
+    ("places", "said"),
+    [
+        ([("run.xyz", 3)] * 3, ["where    frame 3 of run.xyz"]),
+        ([("run.xyz", 3), ("run.xyz", 5), ("run.xyz", 9)], ["where    frames 3 to 9 of run.xyz", "worst in frame 5"]),
+        ([("a", 3), ("b", 5), ("c", 0)], ["where    frame 3 of a", "to frame 0 of c", "worst in frame 5 of b"]),
+        ([("x" * 90, 3)] * 3, [f"where    frame 3 of ...{'x' * 55}"]),
+        ([None, None, None], []),
+    ],
+)
+def test_an_event_says_in_which_frames_of_which_files_it_was(places, said):
+    onset, peak, last = (place and FramePlace(*place) for place in places)
+    event = replace(EVENT, onset_place=onset, peak_place=peak, last_place=last)
+    lines = [line.strip() for line in event.describe().split("\n")]
+    start = next((i for i, line in enumerate(lines) if line.startswith("where")), 0)
+    assert lines[start : start + len(said)] == said
 
 
 def test_a_check_of_a_frame_that_could_not_be_judged_holds_what_is_known():

@@ -59,7 +59,6 @@ from .arguments import (
     tell,
 )
 from .growing import print_reference, save_with_scores
-from .places import EventPlaces
 
 if TYPE_CHECKING:  # importing matplotlib takes half a second
     from matplotlib.figure import Figure
@@ -254,7 +253,7 @@ def score_frames(
     values: Annotated[
         str, Option(help="'full': dH of every atom; 'proven': who is above, faster; 'auto': by size.")
     ] = default_of(Monitor, "values"),
-    at: Annotated[Path | None, Option(help="Check only the steps of this log: what the monitor saw live.")] = None,
+    at: Annotated[Path | None, Option(help="Check only the frames of this log: what the monitor saw live.")] = None,
     workers: Annotated[int, Option(help="Frames judged at the same time.")] = default_of(score_trajectory, "workers"),
     threads: ThreadsOption = None,
     fail_on_event: FailOption = False,
@@ -280,7 +279,7 @@ def score_frames(
     check_frames(trajectory, "expected frames; a reference is given by --reference")
     if log is not None:
         require_new_log(log)
-    steps = None if at is None else read_log(at).step.tolist()
+    steps = None if at is None else read_log(at)
     phase_files = _files_by_name("--phase", phase or [])
     given_levels = None if calibration is None else Calibration.load(calibration)
     known = open_reference(reference, threads)
@@ -317,15 +316,12 @@ def score_frames(
             seen=seen,
             topology=topology,
         )
-        places = EventPlaces(monitor, seen)
-        counts = _print_checks(places.follow(checks), trajectory, monitor.calibration.statistics)
+        counts = _print_checks(checks, trajectory, monitor.calibration.statistics)
         events = monitor.events
     tell(fold(f"read: {seen.describe(count_there(trajectory))}", sys.stderr, indent=6))
     tell(f"{many(sum(counts.values()), 'frame')}: {run_summary(counts, events)}")
     for event in latest(events):
         tell(fold(event.describe(), sys.stderr, indent=11))
-        if (where := places.words(event)) is not None:
-            tell(fold(f"  where    {where}", sys.stderr, indent=11))
     if n_more := len(events) - len(latest(events)):
         tell(f"and {many(n_more, 'event')} before: `quests-md events` lists all of a log")
     if plot is not None and log is not None:

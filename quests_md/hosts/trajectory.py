@@ -14,12 +14,15 @@ from ase import Atoms
 from quests_md._arguments import check_positive_integer, is_integer
 from quests_md._threads import available_threads
 from quests_md.calibration import GivenCalibration
-from quests_md.errors import MismatchError
+from quests_md.errors import FrameError, MismatchError
 from quests_md.io import Frame, FramesSeen, frame_time_ps, iter_frames
 from quests_md.judge import Judge, Judged, Values
-from quests_md.records import Check
+from quests_md.log import Log
+from quests_md.records import Check, FramePlace
 from quests_md.reference import GivenReference, Reference, differences, opened_reference
 from quests_md.watch import GivenAction, RunSettings, Trigger, Watch
+
+from .frames_of_log import frames_of_log, with_step
 
 __all__ = ["score_trajectory"]
 
@@ -42,7 +45,7 @@ def score_trajectory(
     values: Values = "auto",
     on_error: Literal["log", "raise"] = "raise",
     threads: int | None = None,
-    steps: Collection[int] | None = None,
+    steps: Collection[int] | Log | None = None,
     types: Sequence[str] | None = None,
     monitor: Watched | None = None,
     seen: FramesSeen | None = None,
@@ -69,7 +72,9 @@ def score_trajectory(
     threads
         Threads per frame; default the cores that the process may use, shared among the workers.
     steps
-        Check only frames of these steps, those of a log say (``read_log("run.jsonl").step``): what was seen live.
+        Check only frames of these steps, where a frame that tells none has its count; or the log of a live run
+        (``read_log("run.jsonl")``), and the frames that it has checked are: found by their steps, or, where they tell
+        none, by their checksums.
     types
         A chemical symbol for each LAMMPS type, for dumps that do not name elements.
     topology
@@ -78,7 +83,7 @@ def score_trajectory(
         A `Monitor` of your own, whose `events` you can then read, in the place of `reference`, `calibration`, `log`,
         `trigger`, `actions`, `values` and `on_error`, which are the monitor's.
     seen
-        Takes what the frames are and where each one stands (`quests_md.io.FramesSeen`), to be asked afterwards.
+        Takes what the frames are (`quests_md.io.FramesSeen`), to be asked afterwards.
 
     Warnings before the first check tell how the boundaries of the run differ from those of the reference; later ones
     tell of boundaries that change and steps that go back. Frames of files that hold no atoms are left out.
@@ -102,7 +107,7 @@ def score_trajectory(
         threads = max(1, available_threads(threads) // workers)
     frames = iter_frames(path_or_frames, incomplete="warn", types=types, topology=topology)
     if steps is not None:
-        frames = _at(frames, frozenset(int(step) for step in steps))
+        frames = frames_of_log(frames, steps) if isinstance(steps, Log) else _at(frames, frozenset(map(int, steps)))
     if monitor is None:
         if reference is None:
             raise TypeError(
@@ -166,8 +171,8 @@ def _looked_at(frames: Iterator[Frame], reference: Reference, seen: FramesSeen) 
                 _warn(f"{frame.source}, frame {frame.index} holds no atoms; such frames are left out")
             seen.empty += 1
             continue
-        doubts = [] if seen.steps else differences(reference, frame.atoms)
-        for doubt in doubts + seen.add(frame, _step(frame.atoms, len(seen.steps))):
+        doubts = [] if seen.n_frames else differences(reference, frame.atoms)
+        for doubt in doubts + seen.add(frame, _step(frame.atoms, seen.n_frames)):
             _warn(doubt)
         yield frame
 
@@ -181,12 +186,7 @@ def _at(frames: Iterator[Frame], steps: frozenset[int]) -> Iterator[Frame]:
     for count, frame in enumerate(frames):
         step = _step(frame.atoms, count)
         if step in steps:
-            if "step" not in frame.atoms.info:
-                atoms = frame.atoms.copy()
-                atoms.calc = frame.atoms.calc
-                atoms.info["step"] = step
-                frame = replace(frame, atoms=atoms)
-            yield frame
+            yield frame if "step" in frame.atoms.info else with_step(frame, step)
 
 
 def _judged(frames: Iterator[Frame], judge: Judge, workers: int) -> Iterator[tuple[Judged | Exception, Atoms]]:
@@ -195,9 +195,14 @@ def _judged(frames: Iterator[Frame], judge: Judge, workers: int) -> Iterator[tup
     def judged(count: int, frame: Frame) -> Judged | Exception:
         atoms = frame.atoms
         try:
-            return judge.judge(atoms, step=_step(atoms, count), frame=count, time_ps=frame_time_ps(atoms))
+            found = judge.judge(atoms, step=_step(atoms, count), frame=count, time_ps=frame_time_ps(atoms))
+            return (
+                found
+                if frame.source == "memory"
+                else replace(found, check=replace(found.check, place=FramePlace(frame.source, frame.index)))
+            )
         except Exception as exc:  # the monitor knows whether to raise it
-            return exc
+            return exc if frame.source == "memory" else _told(exc, f"{frame.source}, frame {frame.index}")
 
     if workers == 1:
         for count, frame in enumerate(frames):
@@ -218,6 +223,14 @@ def _judged(frames: Iterator[Frame], judge: Judge, workers: int) -> Iterator[tup
             yield future.result(), atoms
         if damage is not None:
             raise damage
+
+
+def _told(error: Exception, place: str) -> Exception:
+    """The error with the place of the frame that it is of."""
+    if isinstance(error, FrameError):
+        return type(error)(f"{place}: {error}")
+    error.add_note(f"at {place}")
+    return error
 
 
 def _step(atoms: Atoms, count: int) -> int:

@@ -39,6 +39,9 @@ def labelled_copy(
         frame.info["alarms"] = " ".join(check.alarms)
     numbers = {"time_ps": check.time_ps, "dh_mean": check.dh_mean, "excess": check.excess, "n_above": check.n_above}
     frame.info |= {key: value for key, value in numbers.items() if value is not None}
+    if check.place is not None:
+        place = {"from_file": check.place.source, "from_frame": check.place.frame}
+        frame.info |= {key: value for key, value in place.items() if is_writable(key, value)}
     if delta_entropy is not None:
         frame.info["dh_max"] = float(delta_entropy.max())
         frame.set_array("delta_entropy", np.asarray(delta_entropy))

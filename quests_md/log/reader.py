@@ -11,8 +11,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from quests_md._json import number
-from quests_md.records import CHECK_FIELDS, Event, complete_line
+from quests_md._json import from_mapping, number
+from quests_md.records import CHECK_FIELDS, Event, FramePlace, complete_line
 
 from .history import LogHistory
 from .lines import SCHEMA, Line
@@ -30,11 +30,12 @@ HELD_LINES, HELD_BYTES = 100, 4_000_000
 # All fields that are named in neither of these hold a number, NaN where there is none.
 _TEXTS = {"state", "digest", "worst_element", "explosion"}
 _INTEGERS = {"step", "frame", "n_atoms", "n_above", "n_tail", "worst_atom", "n_unknown", "phases", "phase_clusters"}
+_INTEGERS |= {"source", "source_frame"}
 # Mappings, and what stands where there is no number.
 _MAPPINGS = {"excesses": math.nan, "phases": -1, "phase_clusters": -1, "further": math.nan}
 
-# The fields of a line in the order of a row; every line has all but the last.
-_FIELDS = (*CHECK_FIELDS, "further")
+# The fields of a line in the order of a row; every line has all but the last three.
+_FIELDS = (*CHECK_FIELDS, "further", "source", "source_frame")
 _every_field = itemgetter(*CHECK_FIELDS)
 
 # What the conversion of damaged lines raises.
@@ -48,7 +49,8 @@ class Log:
     Checks and events are those of the final history: checks that were made again after the run was taken up at an
     earlier step are left out. `frame` grows, perhaps with gaps. `alarms` holds the names of the statistics with a space
     between them; texts are cut at 200 characters; `excesses` and `further` hold an array per statistic, `phases` and
-    `phase_clusters` one per phase.
+    `phase_clusters` one per phase. Where frames came from files, a check is of frame `source_frame` of the file
+    ``sources[source]``.
     """
 
     header: dict[str, Any]
@@ -61,6 +63,8 @@ class Log:
     """All rewinds: checks from `frame` on that stood before such a line were superseded."""
     references: list[dict[str, Any]]
     """Changes of the reference."""
+    sources: list[str]
+    """Files whose frames were checked; none in logs of live runs."""
     step: NDArray[np.int64]
     frame: NDArray[np.int64]
     time_ps: NDArray[np.float64]
@@ -93,6 +97,8 @@ class Log:
     state: NDArray[np.str_]
     digest: NDArray[np.str_]
     elapsed_us: NDArray[np.float64]
+    source: NDArray[np.int64]
+    source_frame: NDArray[np.int64]
 
     def __len__(self) -> int:
         return len(self.step)
@@ -148,6 +154,7 @@ def read_log(path: str | os.PathLike[str]) -> Log:
         notes=notes,
         rewinds=[line.content for line in history.rewinds],
         references=references,
+        sources=list(columns.sources),
         **arrays,
     )
 
@@ -199,6 +206,8 @@ class _CheckColumns:
     """
 
     def __init__(self) -> None:
+        self.sources: dict[str, int] = {}
+        """Files of the checks, with their count."""
         self._held: list[tuple[Line, tuple[Any, ...]]] = []  # with the fields of the line
         self._n_checks = 0
         self._columns: dict[str, dict[str, _Column]] = {field: {} for field in _FIELDS}
@@ -210,7 +219,8 @@ class _CheckColumns:
                 row = _fields(line.content)
             except KeyError:
                 row = _fields(complete_line(line.content))
-        except KeyError as exc:
+            row = (*row, *self._place(line.content.get("place")))
+        except (KeyError, TypeError) as exc:
             raise _BadLineError(line, exc) from exc
         self._held.append((line, row))
         if len(self._held) == HELD_LINES or line.start - self._held[0][0].start > HELD_BYTES:
@@ -238,6 +248,12 @@ class _CheckColumns:
             raise _BadLineError(self._held[-1][0], fault) from fault
         self._n_checks += len(rows)
         self._held = []
+
+    def _place(self, content: Any) -> tuple[int | None, int | None]:
+        if content is None:
+            return None, None
+        place = from_mapping(FramePlace, content)
+        return self.sources.setdefault(place.source, len(self.sources)), place.frame
 
     def _extend(self, field: str, pieces: dict[str, NDArray[Any]]) -> None:
         known = self._columns[field]

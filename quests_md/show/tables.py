@@ -61,6 +61,9 @@ EVENT_COLUMNS = {
     "alarms": "alarms",
 }
 
+#: Columns of checks and of events that only programs get: descriptions tell people the places of events.
+CHECK_PLACES, EVENT_PLACES = ("place",), ("onset_place", "peak_place", "last_place")
+
 #: Columns that a narrow terminal does without, the first to go first.
 DISPENSABLE = ("confirmed_step", "cluster", "onset_time_ps", "last_step")
 
@@ -118,7 +121,7 @@ def check_rows(
         if isinstance(value, tuple):
             return " ".join(value)
         if not isinstance(value, float):
-            return "" if value is None else str(value)
+            return "" if value is None else one_line(str(value), 1000)
         if width is None:
             return f"{value:.4f}".rstrip("0").rstrip(".")
         return f"{value:.3f}" if abs(value) < 1e5 else f"{value:.1e}"
@@ -140,7 +143,8 @@ def event_rows(events: Sequence[Event], width: int | None) -> list[str]:
 
     In a terminal columns without content are left out, then DISPENSABLE ones, and as many alarms are named as fit.
     """
-    cells = {name: [_event_cell(event, name, exact=width is None) for event in events] for name in EVENT_COLUMNS}
+    names = (*EVENT_COLUMNS, *(EVENT_PLACES if width is None else ()))
+    cells = {name: [_event_cell(event, name, exact=width is None) for event in events] for name in names}
     if width is None:
         return ["\t".join(row) for row in zip(*([name, *column] for name, column in cells.items()), strict=True)]
     fitting = _fitting(cells, [event.alarms for event in events], width)
@@ -218,8 +222,10 @@ def _check_columns(width: int | None, statistics: Sequence[str], *, has_dh: bool
     if statistics and not any(STATISTICS[name].scale == "plain" for name in statistics):
         unknown = ("frame_entropy",) if has_dh else ("frame_entropy", "dh_mean", "dh_max")
         columns = {name: room for name, room in columns.items() if name not in unknown}
+    if width is None:
+        return columns | dict.fromkeys(CHECK_PLACES, 0)
     for name in NOT_NEEDED:
-        if width is None or sum(columns.values()) + len(columns) - 1 <= width:
+        if sum(columns.values()) + len(columns) - 1 <= width:
             break
         if name not in statistics:
             columns.pop(name, None)

@@ -2,13 +2,13 @@
 
 from collections import deque
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from quests_md._json import from_mapping, number, to_mapping
-from quests_md.records import Check, Event, EventKind, has_cluster_alarm
+from quests_md.records import Check, Event, EventKind, FramePlace, has_cluster_alarm
 
 from .cluster_tracker import ClusterTracker
 from .findings import Findings, Peak
@@ -33,12 +33,14 @@ MOST_PART = 0.5
 
 @dataclass(slots=True)
 class _History:
-    """The sizes of an event by step, thinned by half whenever they are too many."""
+    """The sizes of an event by step, thinned by half whenever they are too many, and where it was in files."""
 
     entries: list[tuple[int, int, int]]
     """(step, size, atoms of the followed cluster)"""
     every: int = 1
     """Checks from one entry to the next."""
+    places: dict[str, FramePlace] = field(default_factory=dict)
+    """Where the frames of its peak and of its last check out stand, in runs of files."""
 
     def add(self, n_before: int, step: int, size: int, cluster: int) -> None:
         """Take the sizes of a check before which the event had `n_before` checks."""
@@ -48,6 +50,11 @@ class _History:
         if len(self.entries) > MOST_HISTORY:
             self.entries = self.entries[::2]
             self.every *= 2
+
+    def note(self, name: str, check: Check) -> None:
+        """Remember where the frame of a check stands."""
+        if check.place is not None:
+            self.places[name] = check.place
 
 
 class _Growth:
@@ -112,11 +119,12 @@ class Onset(NamedTuple):
     step: int
     time_ps: float | None
     temperature_K: float | None
+    place: FramePlace | None = None
 
     @classmethod
     def of(cls, check: Check) -> "Onset":
         """The onset of an event that begins with this check."""
-        return cls(check.step, check.time_ps, check.temperature_K)
+        return cls(check.step, check.time_ps, check.temperature_K, check.place)
 
 
 class _Opening(NamedTuple):
@@ -179,9 +187,11 @@ class EventCourse:
         self.n_checks += 1
         if check.state != "in":
             self.last_step = check.step
+            self._history.note("last", check)
         self._alarms |= dict.fromkeys(alarms)
         if self._peak is None or excess > self._peak.peak_excess:
             self._peak = findings.peak(self.channel, excess)
+            self._history.note("peak", check)
 
     def confirm(self, event_id: int, check: Check, findings: Findings, of_visits: str = "") -> None:
         """Patience is spent, or visits are enough (`of_visits` says how many): the event is open."""
@@ -228,19 +238,24 @@ class EventCourse:
             reason=self.reason,
             phase=self.phase,
             cluster=self._growth.size,
+            onset_place=self._onset.place,
+            peak_place=self._history.places.get("peak"),
+            last_place=self._history.places.get("last"),
             **{f.name: getattr(peak, f.name) for f in fields(peak)},
         )
 
     def state(self) -> dict[str, Any]:
         """All there is to know, in plain types."""
-        growth = self._growth
+        growth, onset, places = self._growth, self._onset, self._history.places
         return {
             "channel": self.channel,
             "kind": self.kind,
             "event_id": self.event_id,
             "phase": self.phase,
             "reason": self.reason,
-            **{f"onset_{name}": value for name, value in self._onset._asdict().items()},
+            "onset_step": onset.step,
+            "onset_time_ps": onset.time_ps,
+            "onset_temperature_K": onset.temperature_K,
             "confirmed_step": None if self._opening is None else self._opening.step,
             "last_step": self.last_step,
             "n_checks": self.n_checks,
@@ -256,20 +271,29 @@ class EventCourse:
             "recent": list(growth.recent),
             "stayed": [list(numbers) for numbers in growth.stayed],
             "is_compact": growth.is_compact,
-        }
+        } | (
+            {}
+            if onset.place is None
+            else {"onset_place": to_mapping(onset.place)} | {"places": {n: to_mapping(p) for n, p in places.items()}}
+        )
 
     @classmethod
     def from_state(cls, state: Mapping[str, Any]) -> "EventCourse":
         """The course of which `state` was taken."""
         time_ps, temperature_K = (number(state[f"onset_{name}"]) for name in ("time_ps", "temperature_K"))
-        course = cls(state["channel"], Onset(state["onset_step"], time_ps, temperature_K))
+        place = from_mapping(FramePlace, state["onset_place"]) if "onset_place" in state else None
+        course = cls(state["channel"], Onset(state["onset_step"], time_ps, temperature_K, place))
         for name in ("kind", "phase", "reason", "last_step", "n_checks"):
             setattr(course, name, state[name])
         if state["confirmed_step"] is not None:
             n_before = state["n_checks"] - state["n_open_checks"]
             course._opening = _Opening(state["event_id"], state["confirmed_step"], n_before)
         entries = [(int(step), int(sizes[0]), int(sizes[-1])) for step, *sizes in state["history"]]
-        course._history = _History(entries, state["every"])
+        course._history = _History(
+            entries,
+            state["every"],
+            {name: from_mapping(FramePlace, place) for name, place in state.get("places", {}).items()},
+        )
         course._growth.restore(state)
         course._alarms = dict.fromkeys(state["alarms"])
         course._peak = None if state["peak"] is None else from_mapping(Peak, state["peak"])

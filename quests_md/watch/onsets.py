@@ -4,7 +4,8 @@ from collections import deque
 from collections.abc import Sequence
 from typing import Any
 
-from quests_md._json import number
+from quests_md._json import from_mapping, number, to_mapping
+from quests_md.records import FramePlace
 
 from .event_course import Onset
 
@@ -29,8 +30,14 @@ class Onsets:
 
     def state(self) -> list[list[Any]]:
         """All of it, in plain types."""
-        return [[frame, *onset] for frame, onset in self._known]
+        return [
+            [frame, *onset[:3], *([] if onset.place is None else [to_mapping(onset.place)])]
+            for frame, onset in self._known
+        ]
 
     def restore(self, state: Sequence[Sequence[Any]]) -> None:
         """Continue where `state` was taken, also where a log has turned NaN into a text."""
-        self._known = deque((frame, Onset(step, number(ps), number(kelvin))) for frame, step, ps, kelvin in state)
+        self._known = deque(
+            (frame, Onset(step, number(ps), number(kelvin), *(from_mapping(FramePlace, one) for one in place)))
+            for frame, step, ps, kelvin, *place in state
+        )

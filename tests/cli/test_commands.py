@@ -7,12 +7,12 @@ import pytest
 from ase.io import read, write
 from systems import copper
 
-from quests_md import Calibration, Event, Reference, calibrate, read_log
+from quests_md import Calibration, Event, Monitor, Reference, calibrate, read_log
 from quests_md.show import moved_levels
 
 #: Statistics of plain rows, which frames quieter than those of the reference do not leave.
 KNOWN = ("-r", "train.safetensors", "--statistics", "dh_max,tail_cluster,dh_mean")
-FIRST, LAST = ["step", "time_ps", "n_atoms", "dh_mean", "dh_max"], ["excess", "state", "alarms"]
+FIRST, LAST = ["step", "time_ps", "n_atoms", "dh_mean", "dh_max"], ["excess", "state", "alarms", "place"]
 COLUMNS = [*FIRST, "tail_cluster", "n_above", "frame_entropy", *LAST]
 SUMMARY = "11 checks, last at step 100: 6 in, 5 out, 0 invalid; 1 event: 1 novel, 1 still open\n"
 
@@ -343,7 +343,7 @@ def test_visits_that_could_never_open_an_event_are_refused(quests_md):
 def test_invalid_frames_are_counted(quests_md):
     code, out, err = quests_md("score", "broken.traj", *KNOWN)
     assert code == 0
-    assert table(out)[-1] | {"time_ps": ""} == dict.fromkeys(COLUMNS, "") | {
+    assert table(out)[-1] | {"time_ps": "", "place": ""} == dict.fromkeys(COLUMNS, "") | {
         "step": "40", "n_atoms": "32", "n_above": "0", "excess": "nan", "state": "invalid"
     }  # fmt: skip
     assert "5 frames: 4 in, 0 out, 1 invalid; 1 event: 1 exploded, 1 still open\nevent 1: exploded, step 40, " in err
@@ -424,12 +424,62 @@ def test_score_says_what_was_read_and_where_events_are(quests_md, folder, tmp_pa
     run = read(folder / "run.xyz", ":")
     write(tmp_path / "stage1.xyz", run[:6])
     write(tmp_path / "stage2.xyz", run)
-    code, _, err = quests_md("score", tmp_path / "stage1.xyz", tmp_path / "stage2.xyz", *KNOWN)
+    log = tmp_path / "log"
+    code, out, err = quests_md("score", tmp_path / "stage1.xyz", tmp_path / "stage2.xyz", *KNOWN, "--log", log)
     said = " ".join(err.split())
     assert code == 0
     assert f"read: 18 frames of 2 files, {tmp_path}/stage1.xyz to {tmp_path}/stage2.xyz: 32 atoms of Cu" in said
     assert "periodic along a, b, c, steps 0 to 110, 0.05 ps apart" in said
-    assert f"where frames 7 to 11 of {tmp_path}/stage2.xyz" in said
+    assert re.search(r"where frames 7 to 11 of \S*/stage2.xyz", said)
+    places = [f"frame {i} of {tmp_path}/stage{stage}.xyz" for stage, n in ((1, 6), (2, 12)) for i in range(n)]
+    assert [row["place"] for row in table(out)] == places
+    found = read_log(log)
+    assert [f"frame {i} of {found.sources[s]}" for s, i in zip(found.source, found.source_frame, strict=True)] == places
+    _, out, _ = quests_md("events", log)
+    header, row = (line.split("\t") for line in out.splitlines())
+    event = dict(zip(header, row, strict=True))
+    assert (event["onset_place"], event["last_place"]) == (places[13], places[17])
+    with pytest.warns(UserWarning, match="12 checks of the 18 in the log have no frame"):  # by file and frame
+        code, _, err = quests_md("score", tmp_path / "stage1.xyz", *KNOWN, "--at", log)
+    assert (code, "read: 6 frames" in err) == (0, True)
+
+
+def test_score_at_a_log_of_a_live_run_finds_frames_without_steps(quests_md, folder, tmp_path):
+    run = read(folder / "run.xyz", ":")
+    with Monitor(Reference.load(folder / "train.safetensors"), log=tmp_path / "live.jsonl") as monitor:
+        for i, atoms in enumerate(run):
+            if i % 2 == 0:
+                monitor.check(atoms, step=10 * i)
+    for atoms in run:
+        atoms.info = {}
+    write(tmp_path / "run.traj", run)
+    code, out, _ = quests_md("score", tmp_path / "run.traj", *KNOWN, "--at", tmp_path / "live.jsonl")
+    assert code == 0
+    assert [row["step"] for row in table(out)] == [str(10 * i) for i in range(0, 12, 2)]
+    assert [row["place"].split()[1] for row in table(out)] == [str(i) for i in range(0, 12, 2)]
+    with pytest.warns(UserWarning, match="5 checks of the 6 in the log have no frame"):
+        quests_md("score", f"{tmp_path}/run.traj@:2", *KNOWN, "--at", tmp_path / "live.jsonl")
+    run[0].rattle(0.01)
+    write(tmp_path / "strange.traj", run[0])
+    code, _, err = quests_md("score", tmp_path / "strange.traj", *KNOWN, "--at", tmp_path / "live.jsonl")
+    assert (code, "got none of its 6 checks" in err) == (2, True)
+
+
+@pytest.mark.filterwarnings("ignore:.*the step goes back")
+def test_score_at_a_log_whose_steps_stand_twice_in_the_trajectory(quests_md, folder, tmp_path):
+    run = read(folder / "run.xyz", ":")
+    with Monitor(Reference.load(folder / "train.safetensors"), log=tmp_path / "live.jsonl") as monitor:
+        for atoms in run:
+            monitor.check(atoms, step=atoms.info["step"])
+    write(tmp_path / "same.xyz", [*run, *read(folder / "train.xyz", ":")])
+    code, out, _ = quests_md("score", f"{tmp_path}/same.xyz", *KNOWN, "--at", tmp_path / "live.jsonl")
+    assert [int(row["place"].split()[1]) for row in table(out)] == list(range(12))  # the very frames of the run
+    for atoms in run:
+        atoms.positions += 1e-5
+    write(tmp_path / "twice.xyz", [*run, *run])
+    code, _, err = quests_md("score", f"{tmp_path}/twice.xyz", *KNOWN, "--at", tmp_path / "live.jsonl")
+    assert code == 2
+    assert re.search("got step 0 at frame 0 of .* and at frame 12 of", " ".join(err.split()))
 
 
 def test_boundaries_that_differ_are_told_before_the_first_check(quests_md, folder, tmp_path):

@@ -4,6 +4,7 @@ import logs
 import pytest
 from logs import INF
 
+from quests_md.records import FramePlace
 from quests_md.show.tables import EVENT_COLUMNS, check_rows, event_rows, latest
 
 STEPS = {"onset_step": 100, "onset_time_ps": 0.05, "confirmed_step": 120, "last_step": 150}
@@ -26,17 +27,19 @@ LONG = replace(
 
 
 def test_in_a_pipe_every_column_is_there_with_all_it_holds():
+    placed = replace(EVENT, onset_place=FramePlace("a.xyz", 3), last_place=FramePlace("b.xyz", 0))
     header, first, second, third = (
-        row.split("\t") for row in event_rows([EVENT, LONG, replace(EVENT, phase="a\tb\nc")], None)
+        row.split("\t") for row in event_rows([placed, LONG, replace(EVENT, phase="a\tb\nc")], None)
     )
-    assert header == list(EVENT_COLUMNS)
-    assert first == ["1", "novel", "", "100", "0.05", "120", "150", "2.5", "3", "", "closed", "dh_max dh_mean"]
+    assert header == [*EVENT_COLUMNS, "onset_place", "peak_place", "last_place"]
+    assert first[-3:] == ["frame 3 of a.xyz", "", "frame 0 of b.xyz"]
+    assert first[:-3] == ["1", "novel", "", "100", "0.05", "120", "150", "2.5", "3", "", "closed", "dh_max dh_mean"]
     found = dict(zip(header, second, strict=True))
     assert found["phase"] == "a phase of a long name"
     assert found["alarms"] == " ".join(LONG.alarms)
     assert found["state"] == "open"
     assert third[2] == "a b c"  # a phase cannot break a row
-    assert event_rows([], None) == ["\t".join(EVENT_COLUMNS)]
+    assert event_rows([], None) == ["\t".join(header)]
 
 
 @pytest.mark.parametrize("width", [80, 100, 120, 200])
