@@ -121,7 +121,7 @@ def check_rows(
         if isinstance(value, tuple):
             return " ".join(value)
         if not isinstance(value, float):
-            return "" if value is None else one_line(str(value), 1000)
+            return "" if value is None else one_line(str(value), LONGEST_CELL)
         if width is None:
             return f"{value:.4f}".rstrip("0").rstrip(".")
         return f"{value:.3f}" if abs(value) < 1e5 else f"{value:.1e}"
