@@ -80,7 +80,7 @@ def to_mapping(record: Any) -> dict[str, Any]:
 def from_mapping(record: Callable[..., Record], mapping: Mapping[str, Any]) -> Record:
     """The dataclass whose fields `to_mapping` or a line of JSON holds; fields with a default may be missing.
 
-    Integers must fit into 64 bits, a float may be an integer, and a Literal any text: later versions may know more.
+    Integers must fit into 64 bits, and a float may be an integer. Fields that the record lacks are left alone.
     Raises KeyError if a field without a default is missing, TypeError, which names the field, if a field does not hold
     what its annotation says.
     """
@@ -117,7 +117,7 @@ def _decoded(value: Any, hint: Any) -> Any:
         if _is_integer(value):
             return value
     elif origin is Literal:
-        if isinstance(value, str):
+        if isinstance(value, str) and value in args:
             return value
     elif origin is tuple:
         if isinstance(value, list | tuple):

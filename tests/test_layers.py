@@ -19,6 +19,8 @@ MODULE_LINES, CLASS_LINES, ATTRIBUTES = 500, 300, 12
 LARGER = {
     "records.Check": "its fields are the columns of a log",
     "records.Event": "its fields are those of an event line in a log",
+    "log.line_types._Header": "its fields are those of the first line of a log",
+    "log.line_types._Calibration": "its fields are those of a part of that line",
     "log.reader.Log": "its columns are the fields of Check",
     "reference.contents.ReferenceArrays": "its fields are the arrays of a reference file",
     "calibration.statistics.Statistic": "its fields are the columns of the registry of statistics",

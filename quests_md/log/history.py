@@ -3,6 +3,7 @@
 import json
 import os
 import reprlib
+import shlex
 from collections.abc import Iterator
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
@@ -15,6 +16,7 @@ from quests_md._files import require_regular
 from quests_md._json import dumps, loads
 from quests_md.errors import FileFormatError
 
+from .line_types import check_line_types
 from .lines import BLOCK, MAX_LINE_BYTES, PAGE, SCHEMA, Line, LineSearch
 
 __all__ = ["LogHistory"]
@@ -71,21 +73,23 @@ class LogHistory:
             if self.end == 0:
                 raise FileFormatError(f"{path}: expected a quests_md log, got a file without a complete line")
             self.begin = file.line_end(0, self.end)
-            self.header = _checked_header(self.path, file.parse(0, file.read(0, self.begin)))
+            self.header = _checked_header(file, file.parse(0, file.read(0, self.begin)))
             last = file.line_start(self.end - 1, 0)
             if last > 0 and _is_torn(file.read(last, self.end)):
                 self.end = last
             self.is_torn = self.end < size
+            for line in file.forward(b'"header"', self.begin, self.end):
+                _require_no_header(file, line)
 
     def lines(self, start: int = 0, end: int | None = None) -> Iterator[Line]:
         """Lines of the final history after the header that begin at offset `start` or later and before `end`."""
         with self._opened() as file:
             for stretch in self._stretches:
                 first, last = max(stretch.start, start), stretch.end if end is None else min(stretch.end, end)
-                yield from file.lines(first, last)
+                yield from map(self._checked, file.lines(first, last))
 
     def every_line(self) -> Iterator[tuple[Line, bool]]:
-        """Every line after the header, and whether it belongs to the final history."""
+        """Every line after the header, and whether it is of the final history; fields of checks are not looked at."""
         stretches = iter(self._stretches)
         stretch = next(stretches, _Stretch(self.end, self.end))
         rewinds = {line.start for line in self.rewinds}
@@ -95,20 +99,21 @@ class LogHistory:
                     stretch = next(stretches, _Stretch(self.end, self.end))
                 if line.content["type"] == "rewind" and line.start not in rewinds:
                     raise file.error(line.start, "is a rewind in an unknown form")
-                yield line, line.start >= stretch.start
+                _require_no_header(file, line)
+                yield line if line.content["type"] == "check" else self._checked(line), line.start >= stretch.start
 
     def find(self, name: str, value: str | int) -> Iterator[Line]:
         """Checks of the final history whose field `name` has this value, latest first."""
         needle = f'"{name}": {dumps(value)},'.encode()
         for line in self._find_in_history(needle):
             if line.content["type"] == "check" and line.content.get(name) == value:
-                yield line
+                yield self._checked(line)
 
     def of_type(self, kind: str, *, before: int | None = None) -> Iterator[Line]:
         """Lines of the final history of one type that begin before an offset, latest first."""
         for line in self._find_in_history(f'"{kind}"'.encode(), before):
             if line.content["type"] == kind:
-                yield line
+                yield self._checked(line)
 
     def end_after(self, check: Line | None) -> int:
         """Offset of the next check of the final history (None: of its first check); of the end, if there is none."""
@@ -135,7 +140,7 @@ class LogHistory:
         end = self.end_after(check)
         for line in self._find_in_history(b'"snapshot"', end):
             if line.content["type"] == "state" and "snapshot" in line.content:
-                return line, self.lines(line.end, end)
+                return self._checked(line), self.lines(line.end, end)
         return None, self.lines(0, end)
 
     @property
@@ -158,11 +163,13 @@ class LogHistory:
         """All rewind lines, also those before another one."""
         with self._opened() as file:
             found = file.forward(b'"rewind"', self.begin, self.end)
-            return [line for line in found if line.content["type"] == "rewind"]
+            return [self._checked(line) for line in found if line.content["type"] == "rewind"]
 
     @cached_property
     def _stretches(self) -> list[_Stretch]:
         """The final history, in order: each rewind cuts away what it supersedes and begins a stretch of its own."""
+        if 4 * self._page * len(self.rewinds) > self.end - self.begin:
+            return self._stretches_line_by_line()
         stretches = [_Stretch(self.begin, self.end)]
         with self._opened() as file:
             limits = [rewind.start for rewind in self.rewinds] + [self.end]
@@ -176,6 +183,30 @@ class LogHistory:
                 self._cut(file, stretches, known, self._frame(rewind))
                 stretches.append(_Stretch(rewind.end, self.end))
                 known.append((stretches[-1], first))
+        return stretches
+
+    def _stretches_line_by_line(self) -> list[_Stretch]:
+        """The same where rewinds are many: every line is looked at once, and a check is cut away once."""
+        stretches = [_Stretch(self.begin, self.end)]
+        kept: list[tuple[int, int]] = []  # frame and offset of the checks that count so far
+        rewind: Line | None = None  # one that no check has followed yet
+        with self._opened() as file:
+            for line in file.lines(self.begin, self.end):
+                if line.content["type"] == "rewind":
+                    stretches[-1].end = min(stretches[-1].end, line.start)
+                    rewind = line
+                if line.content["type"] != "check":
+                    continue
+                if rewind is not None:
+                    cut, frame = None, self._frame(rewind)
+                    while kept and kept[-1][0] >= frame:
+                        cut = kept.pop()[1]
+                    while cut is not None and stretches[-1].start > cut:
+                        stretches.pop()
+                    stretches[-1].end = stretches[-1].end if cut is None else cut
+                    stretches.append(_Stretch(rewind.end, self.end))
+                    rewind = None
+                kept.append((self._frame(line), line.start))
         return stretches
 
     def _cut(self, file: LineSearch, stretches: list[_Stretch], known: list[tuple[_Stretch, Line]], frame: int) -> None:
@@ -210,6 +241,14 @@ class LogHistory:
             for stretch in reversed(self._stretches):
                 yield from file.backward(needle, stretch.start, stretch.end if end is None else min(stretch.end, end))
 
+    def _checked(self, line: Line) -> Line:
+        """The line, whose fields are what they should be."""
+        try:
+            check_line_types(line.content)
+        except ValueError as exc:
+            raise self.error(line.start, f"is not a log line of schema {SCHEMA}: {exc}") from exc
+        return line
+
     def _frame(self, line: Line) -> int:
         frame = line.content.get("frame")
         if type(frame) is not int:
@@ -225,14 +264,29 @@ def _next_check(file: LineSearch, start: int, end: int) -> Line | None:
     return next((line for line in found if line.content["type"] == "check"), None)
 
 
-def _checked_header(path: Path, line: dict[str, Any]) -> dict[str, Any]:
+def _checked_header(file: LineSearch, line: dict[str, Any]) -> dict[str, Any]:
+    path = file.path
     if line["type"] != "header":
         raise FileFormatError(f"{path}: expected a header in line 1, got a line of type {reprlib.repr(line['type'])}")
     schema = line.get("schema")
     if type(schema) is not int or not 1 <= schema <= SCHEMA:
         said = reprlib.repr(schema)
         raise FileFormatError(f"{path}: log schema {said}, this version reads up to {SCHEMA}; update quests_md")
+    try:
+        check_line_types(line)
+    except ValueError as exc:
+        raise file.error(0, f"is not the header of a log of schema {SCHEMA}: {exc}") from exc
     return line
+
+
+def _require_no_header(file: LineSearch, line: Line) -> None:
+    """Refuse a second log in the same file."""
+    if line.content["type"] == "header":
+        number, name = file.number(line.start), shlex.quote(str(file.path))
+        raise FileFormatError(
+            f"{file.path}: line {number} begins another log: a file holds one run; part them with "
+            f"`head -n {number - 1} {name} > first.jsonl` and `tail -n +{number} {name} > second.jsonl`"
+        )
 
 
 def _is_torn(raw: bytes) -> bool:

@@ -175,15 +175,21 @@ class LineSearch:
         try:
             return parse_line(raw)
         except ValueError as exc:
-            raise self.error(start, f"{exc}; is this a quests_md log?") from exc
+            glued = b'{"type": "header"' in raw[1:]
+            what = "does another log begin in it? A file holds one run" if glued else "is this a quests_md log?"
+            raise self.error(start, f"{exc}; {what}") from exc
 
     def error(self, start: int, fault: str) -> FileFormatError:
         """The error that names the line which begins at an offset."""
+        return FileFormatError(f"{self.path}: line {self.number(start)} {fault}")
+
+    def number(self, start: int) -> int:
+        """The number of the line that begins at an offset, from 1."""
         number, position = 1, 0
         while position < start and (block := os.pread(self._fd, min(self._block, start - position), position)):
             number += block.count(b"\n")
             position += len(block)
-        return FileFormatError(f"{self.path}: line {number} {fault}")
+        return number
 
     def _line_around(self, offset: int, low: int, high: int) -> Line:
         start, end = self.line_start(offset, low), self.line_end(offset, high)

@@ -6,13 +6,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from operator import itemgetter
 from types import NoneType
-from typing import Any
+from typing import Any, get_args, get_type_hints
 
 import numpy as np
 from numpy.typing import NDArray
 
 from quests_md._json import from_mapping, number
-from quests_md.records import CHECK_FIELDS, Event, FramePlace, complete_line
+from quests_md.records import CHECK_FIELDS, Check, Event, FramePlace, complete_line
 
 from .history import LogHistory
 from .lines import SCHEMA, Line
@@ -27,12 +27,17 @@ MAX_NAMES, MAX_TEXT = 100, 200
 #: file that the held lines may span.
 HELD_LINES, HELD_BYTES = 100, 4_000_000
 
-# All fields that are named in neither of these hold a number, NaN where there is none.
-_TEXTS = {"state", "digest", "worst_element", "explosion"}
+# Columns of integers; of the other columns those of numbers hold NaN where there is none.
 _INTEGERS = {"step", "frame", "n_atoms", "n_above", "n_tail", "worst_atom", "n_unknown", "phases", "phase_clusters"}
 _INTEGERS |= {"source", "source_frame"}
 # Mappings, and what stands where there is no number.
 _MAPPINGS = {"excesses": math.nan, "phases": -1, "phase_clusters": -1, "further": math.nan}
+# What each field of a check may hold, and what a field of integers, numbers or texts holds.
+_HINTS = get_type_hints(Check)
+_STATES = get_args(_HINTS["state"])
+_MAY_LACK = {name for name, hint in _HINTS.items() if NoneType in get_args(hint)} | {"source", "source_frame"}
+_BASES = {name: next((kind for kind in (int, float, str) if kind in (hint, *get_args(hint))), None) for name, hint in
+          _HINTS.items()}  # fmt: skip
 
 # The fields of a line in the order of a row; every line has all but the last three.
 _FIELDS = (*CHECK_FIELDS, "further", "source", "source_frame")
@@ -276,26 +281,41 @@ def _pieces(field: str, values: Sequence[Any]) -> dict[str, NDArray[Any]]:
     """Values of a field as arrays by name, see `_CheckColumns`; one of `_FAULTS` if the field cannot hold a value."""
     if field not in _MAPPINGS:
         return {"": _array(field, values)}
-    mappings = [{} if value is None and field != "excesses" else value for value in values]
-    names = dict.fromkeys(name for mapping in mappings for name in mapping.keys())  # noqa: SIM118  # not of a list
+    kinds: set[type] = {dict} if field == "excesses" else {dict, NoneType}
+    _require_types(field, values, kinds, "numbers by name")
+    mappings = [value or {} for value in values]
+    names = dict.fromkeys(name for mapping in mappings for name in mapping)
     _require_few(field, len(names))
-    return {name: _array(field, [mapping.get(name) for mapping in mappings]) for name in names}
+    return {name: _array(field, [mapping.get(name, _MAPPINGS[field]) for mapping in mappings]) for name in names}
 
 
 def _array(field: str, values: Sequence[Any]) -> NDArray[Any]:
+    """Values of a field, or of one name in a field of mappings, as an array."""
+    may_lack = {NoneType} if field in _MAY_LACK and field not in _MAPPINGS else set()
     if field == "alarms":
+        if not set(map(type, values)) <= {list, tuple}:
+            raise TypeError("alarms: expected a list of texts")
         return _texts(field, [" ".join(value) for value in values])
-    if field in _TEXTS:
+    if field == "state" and not set(values) <= set(_STATES):
+        raise ValueError(f"state: expected one of {', '.join(_STATES)}")
+    if _BASES.get(field) is str or field == "state":
+        _require_types(field, values, {str} | may_lack, "a text")
         return _texts(field, ["" if value is None else value for value in values])
-    if field in _INTEGERS:
-        if not set(map(type, values)) <= {int, NoneType}:
-            raise TypeError(f"{field}: expected integers")
-        return np.array([-1 if value is None else value for value in values], dtype=np.int64)
+    if _BASES.get(field) is int or field in _INTEGERS:
+        _require_types(field, values, {int} | may_lack, "integers")
+        integers = np.array([-1 if value is None else value for value in values], dtype=np.int64)
+        if field in _INTEGERS:
+            return integers
+        return np.where([value is None for value in values], np.nan, integers)
     if str in set(map(type, values)):
         values = list(map(number, values))
-    if not set(map(type, values)) <= {float, int, NoneType}:
-        raise TypeError(f"{field}: expected numbers")
+    _require_types(field, values, {int, float} | may_lack, "numbers")
     return np.array(values, dtype=np.float64)  # None becomes NaN
+
+
+def _require_types(field: str, values: Sequence[Any], kinds: set[type], expected: str) -> None:
+    if not set(map(type, values)) <= kinds:
+        raise TypeError(f"{field}: expected {expected}")
 
 
 def _require_few(field: str, n_names: int) -> None:
@@ -304,8 +324,6 @@ def _require_few(field: str, n_names: int) -> None:
 
 
 def _texts(field: str, values: Sequence[Any]) -> NDArray[np.str_]:
-    if not set(map(type, values)) <= {str}:
-        raise TypeError(f"{field}: expected a text")
     if max(map(len, values), default=0) > MAX_TEXT:
         values = [value[:MAX_TEXT] for value in values]
     return np.array(values, dtype=np.str_)

@@ -136,7 +136,10 @@ def bring_back(follower: EventFollower, history: LogHistory, place: Place) -> tu
 def _replayed(follower: EventFollower, history: LogHistory, last: Line) -> Check:
     snapshot, lines = history.since_snapshot(last)
     if snapshot is not None:
-        follower.restore(snapshot.content["snapshot"])
+        try:
+            follower.restore(snapshot.content["snapshot"])
+        except (TypeError, ValueError, AttributeError, IndexError, OverflowError) as exc:
+            raise history.error(snapshot.start, f"holds no state of a run: {exc}"[:300]) from exc
         events = (Event.from_line(line.content) for line in history.of_type("event", before=snapshot.start))
         closed = islice((event for event in events if not event.is_open), follower.closed.maxlen)
         follower.closed.extend(reversed(list(closed)))

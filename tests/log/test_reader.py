@@ -4,6 +4,7 @@ import json
 import math
 import os
 from dataclasses import replace
+from functools import partial
 
 import numpy as np
 import pytest
@@ -13,7 +14,7 @@ from logs import CHECK, EVENT, HEADER, check_line, event_line, note, records, st
 
 from quests_md import Check, Event, read_log
 from quests_md.errors import FileFormatError
-from quests_md.log import SCHEMA, LogWriter
+from quests_md.log import SCHEMA, LogHistory, LogWriter
 from quests_md.log.lines import MAX_LINE_BYTES
 from quests_md.records import CHECK_FIELDS
 
@@ -149,6 +150,24 @@ def as_bytes(line):
         *(as_bytes(event_line(1) | {name: None}) for name in ("id", "kind", "atoms", "alarms", "size_history")),
         *(as_bytes(event_line(1) | {name: [[1]]}) for name in ("id", "atoms", "size_history", "nearest", "is_open")),
         as_bytes(event_line(1) | {"size_history": [[1e400, 2]]}),
+        *(as_bytes(event_line(1) | {name: "dh_max"}) for name in ("alarms", "kind", "is_open", "centroid")),
+        *(as_bytes(check_line(0) | {name: "dh_max"}) for name in ("alarms", "state", "further", "interval")),
+        *(
+            as_bytes(check_line(0) | {name: 1.5})
+            for name in ("largest_cluster", "n_colder", "tail_cluster", "interval")
+        ),
+        *(
+            as_bytes(check_line(0) | {name: None})
+            for name in ("frame", "n_atoms", "n_above", "excess", "state", "digest")
+        ),
+        *(as_bytes(note("a") | {name: [3]}) for name in ("level", "step", "message")),
+        *(as_bytes({"type": "state"} | {name: "x"}) for name in ("files", "snapshot", "resumed", "frame", "step")),
+        as_bytes({"type": "state", "files": {"a.xyz": "much"}}),
+        as_bytes({"type": "state", "resumed": {"pid": "x"}}),
+        *(as_bytes({"type": "reference"} | {name: "x"}) for name in ("chain", "reference", "calibration", "phases")),
+        *(as_bytes({"type": "rewind", "frame": frame}) for frame in (None, "3", 1.0, True, 10**30)),
+        as_bytes({"type": "rewind", "step": 3}),
+        b'{"type": "rewind", "frame": -' + b"9" * 4000 + b"}",
         as_bytes(event_line(1) | {"atoms": "abc"}),
         as_bytes(event_line(1) | {"environments": [{"atom": 1}]}),
         as_bytes(event_line(1) | {"nearest": {"distance": "far", "source": "a", "frame": 0, "atom": 0}}),
@@ -177,9 +196,11 @@ def test_a_line_that_lies_is_named_and_does_no_harm(path, line):
         b'{"type": "a kind of later versions", "frame": "x"}',
         b' {"type":"note"}\t\r',
         as_bytes(check_line(0, phases={"\ud800\x1b[31m": 2**62})),
-        as_bytes(check_line(0, state="\ud800" * 100_000, digest="\x1b[31m" * 1000, alarms=["x" * 1000] * 1000)),
-        b'{"type": "rewind", "frame": -' + b"9" * 4000 + b"}",
-        as_bytes(event_line(1) | {"onset_time_ps": "inf", "centroid": ["nan", 1, 2.5], "kind": "of later versions"}),
+        as_bytes(check_line(0, explosion="\ud800" * 100_000, digest="\x1b[31m" * 1000, alarms=["x" * 1000] * 1000)),
+        as_bytes(event_line(1) | {"onset_time_ps": "inf", "centroid": ["nan", 1, 2.5], "of later versions": [3]}),
+        as_bytes(check_line(0, of_later_versions=[3])),
+        as_bytes(note("b") | {"level": "of later versions", "of later versions": {}}),
+        b'{"type": "rewind", "frame": -99999, "of later versions": 3}',
     ],
     ids=lambda line: f"{line[:40]!r}{len(line)}",
 )
@@ -210,3 +231,62 @@ def test_a_phase_that_appears_late_and_one_that_goes(path):
         "b": [*[-1] * 151, *[2] * 100, -1, 4],
     }
     assert log.phase_clusters == {}
+
+
+@pytest.mark.parametrize(
+    "field",
+    [
+        {"version": 3},
+        {"host": None},
+        {"pid": "x"},
+        {"reference": "abc123"},
+        {"reference": {"elements": "Cu"}},
+        {"reference": {"elements": [1]}},
+        {"reference": {"n_environments": "many"}},
+        {"reference": {"bandwidth": "wide"}},
+        {"reference": {"fingerprint": 7}},
+        {"calibration": []},
+        {"calibration": {"level": "high"}},
+        {"calibration": {"statistics": "dh_max"}},
+        {"calibration": {"statistics": 3}},
+        {"calibration": {"levels": {"dh_max": 3}}},
+        {"calibration": {"levels": [{"statistic": "dh_max", "value": "x"}]}},
+        {"calibration": {"rate": "often"}},
+        {"calibration": {"per": 3}},
+        {"calibration": {"tolerance": "large"}},
+        {"calibration": {"n_groups": 1.5}},
+        {"phases": "fcc"},
+        {"phases": {"parent": 3}},
+        {"phases": {"levels": {"fcc": 3}}},
+        {"phases": {"levels": {"fcc": {"value": "x"}}}},
+        {"baseline_ps": "long"},
+        {"trigger": "never"},
+        {"files": {"a.xyz": None}},
+        {"values": 3},
+    ],
+    ids=str,
+)
+def test_a_header_of_wrong_types_is_refused_by_all_readers(path, field):
+    path.write_bytes(as_bytes(HEADER | field) + b"\n" + as_bytes(check_line(0)) + b"\n")
+    for read in (read_log, LogHistory, partial(LogWriter, resume=True)):
+        with pytest.raises(FileFormatError, match=r"line 1 is not the header of a log of schema 1: \w+") as error:
+            read(path)
+        assert next(iter(field)) in str(error.value)
+
+
+def test_two_logs_in_one_file_are_refused_with_what_to_do(path):
+    write(path, HEADER, check_line(0), check_line(1))
+    two = path.with_name("two logs.jsonl")
+    two.write_bytes(2 * path.read_bytes())
+    for read in (read_log, LogHistory, partial(LogWriter, resume=True)):
+        with pytest.raises(FileFormatError, match="line 4 begins another log") as error:
+            read(two)
+        assert f"`tail -n +4 '{two}' > second.jsonl`" in str(error.value)
+    two.write_bytes(path.read_bytes()[:-20] + path.read_bytes())
+    with pytest.raises(FileFormatError, match=r"line 3 .* does another log begin in it\? A file holds one run"):
+        read_log(two)
+    first, second = path.with_name("first.jsonl"), path.with_name("second.jsonl")
+    lines = (2 * path.read_bytes()).splitlines(keepends=True)
+    first.write_bytes(b"".join(lines[:3]))
+    second.write_bytes(b"".join(lines[3:]))
+    assert len(read_log(first)) == len(read_log(second)) == 2
