@@ -75,6 +75,9 @@ class Monitor:
         checks of the log are superseded and made again; frames that `save_frame` wrote after that check are removed.
     start_step
         Step of the first frame, where its digest cannot tell: a checkpoint between two checks or with fewer digits.
+    verbose
+        Whether to print on stderr: the pre-flight block of each system that it is attached to, and a line when an event
+        opens, when it has grown twofold, and when it closes. Warnings come in any case.
 
     Raises
     ------
@@ -113,6 +116,7 @@ class Monitor:
         threads: int | None = None,
         resume: bool = False,
         start_step: int | None = None,
+        verbose: bool = True,
     ) -> None:
         resolve = partial(
             RunSettings.resolve,
@@ -130,14 +134,15 @@ class Monitor:
             threads=threads,
             stacklevel=4,
         )
-        self.watch = Watch(resolve, log=log, on_error=on_error, resume=resume, start_step=start_step)
+        self.watch = Watch(resolve, log=log, on_error=on_error, resume=resume, start_step=start_step, verbose=verbose)
         self._attachment = AseAttachment(self.watch)
 
     def attach(self, dyn: Any, interval: int = 10) -> None:
         """Attach to an ASE dynamics or optimizer and print the pre-flight block for its atoms on stderr.
 
         The monitor becomes the first observer, so that it sees a step before any writer does. It checks every
-        `interval` steps, from step 0.
+        `interval` steps, from step 0. The block is printed once for each system: atoms of other elements, boundaries or
+        cell.
 
         Raises
         ------
@@ -155,10 +160,10 @@ class Monitor:
         self._attachment.observe_first(dyn, self)
 
     def preflight(self, atoms: Atoms) -> str:
-        """Compile what is needed, judge a start structure, and print what to know before step 1 on stderr.
+        """Compile what is needed, judge a start structure, and return what to know before step 1: the pre-flight block.
 
-        Called by `attach`; call it yourself before a loop of your own. Also writes the header of the log. Returns the
-        text that was printed.
+        `attach` prints it; before a loop of your own, use ``print(monitor.preflight(atoms))``. It also begins the log,
+        where the text is noted.
         """
         return self.watch.preflight(atoms)
 

@@ -40,5 +40,5 @@ def test_a_frame_passes_few_modules_and_seldom_turns_back(values, tmp_path):
         atoms = inside(1)
         way = modules_that_get(atoms, lambda: monitor.check(atoms))
     assert way[0] == "monitor.py"
-    assert len(set(way)) <= 9, way
-    assert len(way) - len(set(way)) <= 4, way
+    assert len(set(way)) <= 10, way
+    assert len(way) - len(set(way)) <= 5, way

@@ -302,6 +302,7 @@ def score_frames(
         values=values,  # type: ignore[arg-type]  # checked there
         on_error="raise",
         threads=threads,
+        verbose=False,  # events are told below
     ) as monitor:
         tell(fold(monitor.calibration.describe(), sys.stderr))
         elements = split_names(types)

@@ -116,6 +116,14 @@ class AseHost:
         dt = getattr(self._dyn, "dt", None)
         return None if dt is None or not self.knows_time() else float(dt) / (1000 * ase_units.fs)
 
+    def pace(self) -> str:
+        """Its time step, and how often it is checked, in words."""
+        step_ps, often = self.step_length_ps(), "" if not self.interval else f"a check every {self.interval} steps"
+        if step_ps is None:
+            return often
+        apart = f" ({step_ps * self.interval:.6g} ps)" if self.interval else ""
+        return f"time step {1000 * step_ps:.6g} fs, {often}{apart}".rstrip(", ")
+
     def stop(self) -> None:
         """End the run after this step: later observers still run, `run()` returns, a later `run(n)` continues."""
         self._dyn.max_steps = self._dyn.nsteps
@@ -130,7 +138,6 @@ class AseAttachment:
         self._current: AseHost | None = None  # the one that moved the atoms last
         self._averaging = watch.settings.averaging
         self._window = None if self._averaging is None else Window(self._averaging.samples)
-        self._preflown: bytes | None = None  # elements of the system that has had its pre-flight
         self._is_observing = False
         self._has_said_still = False
 
@@ -143,7 +150,7 @@ class AseAttachment:
         if self._averaging is not None:
             every = host.spacing = _sampling_interval(self._averaging, host, every)
         self._begin(host)
-        self._preflight_once(host.atoms())
+        self._watch.introduce(host.atoms(), host.pace())
         if not host.is_due(host.step() - host.own_step, every):
             every = 1  # a run taken up between two checks is checked at the same steps as before
         dyn.insert_observer(self.observe, 0, every, host)
@@ -189,7 +196,7 @@ class AseAttachment:
         self._begin(host)
         if place is not None and not host.is_due(host.step() - host.own_step):
             dyn.observers[place] = (observer, 1, *dyn.observers[place][2:])  # taken up between two checks
-        self._watch.log.guarded(lambda: self._preflight_once(host.atoms()))
+        self._watch.log.guarded(lambda: self._watch.introduce(host.atoms(), host.pace()))
         return host
 
     def _new_host(self, dyn: Any, interval: int | None) -> AseHost:
@@ -218,13 +225,6 @@ class AseAttachment:
             self._watch.check_frame(host.atoms(), place.step, host.time_ps(), host.interval)
         return run
 
-    def _preflight_once(self, atoms: Atoms) -> None:
-        """Pre-flight, unless this system has had it: loops that make a new dynamics each time shall stay quiet."""
-        system = atoms.numbers.tobytes()
-        if system != self._preflown:
-            self._watch.preflight(atoms)
-            self._preflown = system
-
     def _check_if_due(self, host: AseHost) -> None:
         if self._current is not host:
             if self._current is not None:
@@ -250,7 +250,7 @@ class AseAttachment:
         host.checked_at = host.own_step
         every = 1 if budget is None else budget.every
         check = self._watch.check_frame(atoms, step, host.time_ps(), host.interval and host.interval * every, averaged)
-        self._watch.took(atoms, None, check)
+        self._watch.took(check)
         self._watch.keep_budget("steps", host.interval or 1)
 
     def _say_that_steps_stand_still(self, host: AseHost) -> None:

@@ -41,9 +41,12 @@ class _History:
     """Checks from one entry to the next."""
     places: dict[str, FramePlace] = field(default_factory=dict)
     """Where the frames of its peak and of its last check out stand, in runs of files."""
+    last: tuple[int, int] = (0, 0)
+    """Size, and atoms of the followed cluster, at the last check."""
 
     def add(self, n_before: int, step: int, size: int, cluster: int) -> None:
         """Take the sizes of a check before which the event had `n_before` checks."""
+        self.last = size, cluster
         if n_before % self.every:
             return
         self.entries.append((step, size, cluster))
@@ -173,6 +176,16 @@ class EventCourse:
         """Checks since it was confirmed, the confirming one included."""
         return 0 if self._opening is None else self.n_checks - self._opening.n_before
 
+    @property
+    def size(self) -> int:
+        """Atoms of the event at its last check, of those that its `Event.size_history` counts."""
+        return self._history.last[self._is_by_cluster]
+
+    @property
+    def _is_by_cluster(self) -> bool:
+        """Whether the atoms of the followed cluster are its size."""
+        return self.channel == "novel" and has_cluster_alarm(self._alarms)
+
     def add(self, check: Check, excess: float, findings: Findings, alarms: Sequence[str] = ()) -> None:
         """Take the next check of the event, with the alarms that concern the event."""
         size, of_all = findings.size(self.channel)
@@ -221,7 +234,7 @@ class EventCourse:
         """The event as it stands."""
         peak = self._peak
         assert peak is not None
-        by_cluster = self.channel == "novel" and has_cluster_alarm(self._alarms)
+        by_cluster = self._is_by_cluster
         sizes = ((step, cluster if by_cluster else size) for step, size, cluster in self._history.entries)
         return Event(
             id=self.event_id,
@@ -293,6 +306,7 @@ class EventCourse:
             entries,
             state["every"],
             {name: from_mapping(FramePlace, place) for name, place in state.get("places", {}).items()},
+            entries[-1][1:] if entries else (0, 0),
         )
         course._growth.restore(state)
         course._alarms = dict.fromkeys(state["alarms"])

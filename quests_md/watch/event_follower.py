@@ -99,16 +99,19 @@ class EventFollower:
         self._snapshot_every = snapshot_every
 
     @property
+    def courses(self) -> list[EventCourse]:
+        """Courses of the events that are open, in order of id."""
+        return sorted((course for course in self._courses.values() if course.is_confirmed), key=lambda c: c.event_id)
+
+    @property
     def open_events(self) -> list[Event]:
         """Events that are open, in order of id."""
-        courses = [course for course in self._courses.values() if course.is_confirmed]
-        return sorted((course.record(is_open=True) for course in courses), key=lambda event: event.id)
+        return [course.record(is_open=True) for course in self.courses]
 
     @property
     def settled(self) -> int:
         """Id of the first event that may still change: all before it are closed."""
-        courses = (course.event_id for course in self._courses.values() if course.is_confirmed)
-        return min(courses, default=self.n_events + 1)
+        return min((course.event_id for course in self.courses), default=self.n_events + 1)
 
     def events_from(self, event_id: int) -> list[Event]:
         """Events from this id on; of the closed ones the last 1000 at most."""

@@ -2,7 +2,6 @@
 
 import gc
 import weakref
-from typing import NamedTuple
 
 from ase import Atoms
 
@@ -14,11 +13,12 @@ __all__ = ["OneSystem"]
 MOST_REMEMBERED = 256
 
 
-class _Seen(NamedTuple):
+class _Seen:
     """Atoms that were checked, and how they were then."""
 
-    atoms: weakref.ref[Atoms]
-    digest: str
+    def __init__(self, atoms: Atoms) -> None:
+        self.atoms = weakref.ref(atoms)
+        self.digest = ""  # not known yet
 
 
 class OneSystem:
@@ -36,36 +36,39 @@ class OneSystem:
         self._is_sure = False  # whether there are images or replicas
 
     def doubt(self, atoms: Atoms, step: int | None) -> str:
-        """Why these atoms cannot be of the run, in words; empty: they can. `step` is what was given for them, if so."""
-        key = id(atoms)
-        if self._last is None or key == self._last:
-            return ""
-        if step is not None and step == self._step and frame_digest(atoms) != self._seen[self._last].digest:
-            if self._is_alive(self._last):
-                return "this step has been checked already, with other atoms"
-        elif self._has_moved(atoms):
-            if any(self._is_alive(other) for other in self._have_returned - {key}):
-                return "these atoms and others, checked before, move by turns"
-            self._have_returned.add(key)
-        return ""
+        """Why these atoms, which are to be checked, cannot be of the run, in words; empty: they can.
 
-    def add(self, atoms: Atoms, step: int | None, digest: str) -> None:
-        """Take atoms that were checked."""
+        `step` is what was given for them, if so. After the check, call `took`.
+        """
         key = id(atoms)
+        if self._last is not None and key != self._last:
+            if step is not None and step == self._step and frame_digest(atoms) != self._seen[self._last].digest:
+                if self._is_alive(self._last):
+                    return "this step has been checked already, with other atoms"
+            elif self._has_moved(atoms):
+                if any(self._is_alive(other) for other in self._have_returned - {key}):
+                    return "these atoms and others, checked before, move by turns"
+                self._have_returned.add(key)
         self._seen.pop(key, None)  # the last ones are remembered
-        self._seen[key] = _Seen(weakref.ref(atoms), digest)
+        self._seen[key] = _Seen(atoms)
         while len(self._seen) > MOST_REMEMBERED:
             gone = next(iter(self._seen))
             del self._seen[gone]
             self._have_returned.discard(gone)
         self._last, self._step = key, step
+        return ""
+
+    def took(self, digest: str) -> None:
+        """Take the checksum of the atoms that were checked last."""
+        if self._last is not None:
+            self._seen[self._last].digest = digest
 
     def _has_moved(self, atoms: Atoms) -> bool:
         seen = self._seen.get(id(atoms))
         if seen is None or seen.atoms() is not atoms:
             self._have_returned.discard(id(atoms))  # of other atoms, which were there before
             return False
-        return seen.digest != frame_digest(atoms)
+        return seen.digest not in ("", frame_digest(atoms))
 
     def _is_alive(self, key: int) -> bool:
         """Whether somebody still holds these atoms."""

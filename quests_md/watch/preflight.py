@@ -49,9 +49,9 @@ def warm_up(judge: Judge) -> None:
 
 
 def preflight_text(
-    judge: Judge, start: Judged, atoms: Atoms, trigger: Trigger, baseline: Baseline | None = None
+    judge: Judge, start: Judged, atoms: Atoms, trigger: Trigger, baseline: Baseline | None = None, pace: str = ""
 ) -> str:
-    """The pre-flight block for a start structure."""
+    """The pre-flight block for a start structure; `pace`: its time step and how often it is checked, in words."""
     reference = judge.reference
     lines = [f"quests_md {__version__}: pre-flight"]
 
@@ -107,7 +107,7 @@ def preflight_text(
         if check.n_atoms > 1 and reference.n_environments and covered < 0.5 * check.n_atoms:
             add("", "most atoms are outside: is this the reference for this material, phase and temperature?")
     add("elements", _elements_text(judge, atoms))
-    add("frames", f"{many(len(atoms), 'atom')}, {periodic_words(atoms)}; the reference: {frames_words(reference)}")
+    add("frames", f"{_frame_text(atoms)}{pace and '; '}{pace}\nthe reference: {frames_words(reference)}")
     for doubt in differences(reference, atoms):
         add("", f"WARNING: {doubt}")
     advice = chemistry_advice(reference)
@@ -211,6 +211,13 @@ def _evaluation_text(judge: Judge, n_atoms: int) -> str:
     if judge.calibration.is_plain:
         return f'"{mode}" values for {n_atoms} atoms'
     return f"local scores of {many(n_atoms, 'atom')}{', and dH, which raises no alarm' if mode == 'full' else ''}"
+
+
+def _frame_text(atoms: Atoms) -> str:
+    """Elements, number of atoms and periodic directions of a frame."""
+    symbols, counts = np.unique(atoms.get_chemical_symbols(), return_counts=True)
+    named = " ".join(f"{symbol}{count}" for symbol, count in zip(symbols, counts, strict=True))
+    return f"{many(len(atoms), 'atom')} ({named}), {periodic_words(atoms)}"
 
 
 def _elements_text(judge: Judge, atoms: Atoms) -> str:

@@ -13,7 +13,6 @@ from ase import Atoms
 from quests_md._arguments import check_choice, is_integer
 from quests_md._files import file_size
 from quests_md._json import plain
-from quests_md._progress import say
 from quests_md.engine import announce_compilation, are_kernels_cached
 from quests_md.environments import frame_digest
 from quests_md.errors import StopRun
@@ -21,6 +20,7 @@ from quests_md.io import frame_temperature_K
 from quests_md.judge import Judged
 from quests_md.log import require_new_log
 from quests_md.records import Check, Event
+from quests_md.reference import differences
 
 from .actions import Action, action_files, flagged_frame
 from .budget import Budget, Cost
@@ -33,6 +33,7 @@ from .preflight import preflight_text, warm_up
 from .resume import Host, Place, bring_back, continue_host, cut_files, find_place, header_at
 from .run_log import OnError, RunLog
 from .settings import CHANGING, NO_VISITS, RunSettings
+from .voice import Voice
 
 __all__ = ["Run", "Watch"]
 
@@ -258,6 +259,7 @@ class Watch:
         on_error: OnError = "log",
         resume: bool = False,
         start_step: int | None = None,
+        verbose: bool = False,
     ) -> None:
         check_choice("on_error", on_error, ("log", "raise"))
         if log is not None and not isinstance(log, str | os.PathLike):
@@ -277,6 +279,7 @@ class Watch:
         self.budget = None if self.settings.budget is None else Budget(self.settings.budget)
         """How often the run may be checked; None: as often as is asked."""
         self._one_system = OneSystem()
+        self._voice = Voice(log, is_quiet=not verbose)
         self._start_step = None if start_step is None else int(start_step)
         self._lock = threading.RLock()  # an action may close the monitor
         self.is_closed = False
@@ -311,6 +314,7 @@ class Watch:
                     self.log.begin(header)
                 else:
                     run.resume(header, atoms, host, step, self._start_step)
+                    self._voice.know(run.follower)
                 self.run = run
             return self.run
 
@@ -334,7 +338,8 @@ class Watch:
             # a log of another run is the user's mistake, which is raised whatever on_error says
             run = begin() if self.log.history is not None else self.log.guarded(begin)
             check = None if run is None else run.check_next(atoms, step, time_ps, interval, averaged)
-            if check is not None:
+            if check is not None and run is not None:
+                self._voice.follow(check, run.follower)
                 return check
             if run is None:
                 return Check.invalid(step=step or 0, frame=0, time_ps=time_ps, n_atoms=len(atoms))
@@ -349,8 +354,11 @@ class Watch:
         if self.budget is not None and not self.budget.is_due() and self.run is not None and self.run.last_check:
             self.run.skip_step()
             return self.run.last_check
+        if self.last_check is None and self._voice.is_new(atoms):
+            for doubt in differences(self.settings.judge.reference, atoms):
+                self.log.warn(doubt)
         check = self.check_frame(atoms, step, time_ps)
-        self.took(atoms, step, check)
+        self.took(check)
         self.keep_budget("calls of check")
         return check
 
@@ -370,9 +378,9 @@ class Watch:
             )
         return True
 
-    def took(self, atoms: Atoms, step: int | None, check: Check) -> None:
-        """Remember whose atoms were checked. `step`: what was given for them, if so."""
-        self._one_system.add(atoms, step, check.digest or frame_digest(atoms))
+    def took(self, check: Check) -> None:
+        """Remember what the atoms, of which `require_one_system` made sure, were like."""
+        self._one_system.took(check.digest)
 
     def keep_budget(self, unit: str, size: int = 1) -> None:
         """Check more or less often from now on, so that checks take no more than their share of the run.
@@ -387,7 +395,10 @@ class Watch:
     def accept(self, judged: Judged, atoms: Atoms) -> Check:
         """Take a frame judged elsewhere (by `settings.judge`, on another thread) as the next one of the run."""
         with self._lock, self.cost.measured(judged.check.elapsed_us * 1e-6):
-            return self.begin(atoms, step=judged.check.step).accept_next(judged, atoms)
+            run = self.begin(atoms, step=judged.check.step)
+            check = run.accept_next(judged, atoms)
+            self._voice.follow(check, run.follower)
+            return check
 
     def accept_failure(
         self, failure: Exception, atoms: Atoms, *, step: int, frame: int, time_ps: float | None
@@ -398,8 +409,16 @@ class Watch:
             self.log.fail(failure)
         return Check.invalid(step=step, frame=frame, time_ps=time_ps, n_atoms=len(atoms))
 
-    def preflight(self, atoms: Atoms) -> str:
-        """Compile what is needed, judge a start structure, and say on stderr what to know before step 1."""
+    def introduce(self, atoms: Atoms, pace: str) -> None:
+        """Print the pre-flight block on stderr, unless it was printed for this system already.
+
+        `pace`: the time step of the dynamics, and how often it is checked, in words.
+        """
+        if self._voice.is_new(atoms):
+            self._voice.say(self.preflight(atoms, pace))
+
+    def preflight(self, atoms: Atoms, pace: str = "") -> str:
+        """Compile what is needed, judge a start structure, and return what to know before step 1, which is noted."""
         if not isinstance(atoms, Atoms):
             raise TypeError(f"atoms: expected ase.Atoms, got {type(atoms).__name__}")
         self.begin(atoms)
@@ -413,9 +432,8 @@ class Watch:
         judged = judge.judge(atoms, step=0, frame=0, averaged=averaged)
         if judge.confirm is not None and judged.check.confirm_excess is None:
             judge.confirm.judge(atoms, step=0, frame=0)  # what is wrong with its calculator is to be known now
-        text = preflight_text(judge, judged, atoms, self.settings.trigger, self.settings.baseline)
+        text = preflight_text(judge, judged, atoms, self.settings.trigger, self.settings.baseline, pace)
         text += f"\n  {'kernels':<10} {'loaded' if cached else 'compiled'} in {time.perf_counter() - start:.1f} s"
-        say(text)
         self.log.note("info", text)
         return text
 
