@@ -32,6 +32,7 @@ from .topologies import read_with_topology
 from .usable import require_usable
 from .vasprun import read_vasprun
 from .warned import warn
+from .xdatcar import read_xdatcar
 from .xyz import IncompleteError, read_xyz
 
 __all__ = ["Frame", "count_frames", "expand_sources", "frame_time_ps", "iter_frames"]
@@ -392,7 +393,12 @@ def _reader(name: str, types: Sequence[str] | None = None, topology: str | None 
     return _BY_KIND.get(kind) or partial(read_other, types=types)
 
 
-_BY_KIND: dict[str, _Reader] = {"proteindatabank": read_pdb, "gromacs": read_gro, "vasp-xml": read_vasprun}
+_BY_KIND: dict[str, _Reader] = {
+    "proteindatabank": read_pdb,
+    "gromacs": read_gro,
+    "vasp-xml": read_vasprun,
+    "vasp-xdatcar": read_xdatcar,
+}
 
 #: Readers of files that are scanned without parsing.
 _QUICK = (read_xyz, read_lammps_dump, read_ase_trajectory)

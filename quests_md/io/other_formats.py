@@ -1,9 +1,10 @@
 """Files of other formats by ASE's readers, and what to do with those that no reader here takes."""
 
+import io
 import re
 import zlib
-from collections.abc import Iterator, Sequence
-from itertools import count
+from collections.abc import Generator, Iterator, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from lzma import LZMAError
 from pathlib import Path
 from typing import Any
@@ -50,11 +51,24 @@ _ML_AB = (
 _BLIND = {
     "cp2k-dcd": _BY_TOPOLOGY,
     "netcdftrajectory": _BY_TOPOLOGY,
+    "nwchem-in": "it is an input of NWChem; convert it to extended XYZ (ase convert)",
     "lammps-dump-binary": "dump text: dump 1 all custom 100 run.lammpstrj id type element x y z",
 }
 
-#: Lines that each step of a run begins with, by format: ASE leaves steps out where it does not understand them.
-_STEPS = {"vasp-out": rb"^ *POSITION +TOTAL-FORCE", "vasp-xdatcar": rb"^ *Direct configuration"}
+# Lines of which each step of a run has so many, by format: ASE leaves steps out where it does not understand them.
+_STEPS = {
+    "vasp-out": (rb" *POSITION +TOTAL-FORCE", 1),
+    "castep-md": (rb".*<-- +h\s*$", 3),
+    "castep-geom": (rb".*<-- +h\s*$", 3),
+    "dlp-history": (rb"\s*timestep\s", 1),
+}
+
+#: Lines that files of one structure end with, by format: ASE takes fewer atoms where they are torn.
+_ENDS = {"gromos": rb"END\s*$", "res": rb"END\s*$"}
+
+
+#: Times that a reader may ask for a line at the end of a file.
+MOST_ENDS = 10_000
 
 
 def file_kind(name: str) -> str:
@@ -114,14 +128,34 @@ def read_other(
     options: dict[str, Any] = {}
     if kind == "lammps-data" and types is not None:
         options["Z_of_type"] = {i: atomic_numbers[symbol] for i, symbol in enumerate(types, 1)}
-    n_steps = _count_lines(name, _STEPS[kind]) if kind in _STEPS else None
+    n_steps = _count_steps(name, *_STEPS[kind]) if kind in _STEPS else None
+    if kind in _ENDS and not _ends_so(name, _ENDS[kind]):
+        raise IncompleteError(f"{name}: frame 0: the file ends before the end of its {kind} data")
     # parallel=False: under MPI each rank reads for itself instead of waiting for the others
-    frames = iread(name, ":", format=kind, parallel=False, do_not_split_by_at_sign=True, **options)
-    for index in count():
+    with _opened(name, kind) as source:
+        frames = iread(source, ":", format=kind, parallel=False, do_not_split_by_at_sign=True, **options)
+        n_read = yield from _read_frames(name, kind, frames, wanted, types)
+    if n_read == 0 and not n_steps:
+        raise FileFormatError(
+            f"{name}: read as {kind!r} by ASE, it holds no frames; has the first step of the run ended? If it is "
+            "of another program, convert it to extended XYZ"
+        )
+    if n_steps is not None and n_steps > n_read:
+        if n_steps == n_read + 1:
+            raise IncompleteError(f"{name}: frame {n_read}: the file ends in the middle of step {n_steps}")
+        warn(f"{name}: {n_read} of {n_steps} ionic steps were read; ASE's reader of {kind!r} left the others out")
+
+
+def _read_frames(
+    name: str, kind: str, frames: Iterator[Atoms], wanted: range, types: Sequence[str] | None
+) -> Generator[tuple[int, Atoms | None], None, int]:
+    """Yield what ASE reads; return the number of frames."""
+    index = 0
+    while True:
         try:
             atoms = next(frames)
         except StopIteration:
-            break
+            return index
         except (ImportError, MemoryError):
             raise
         except Exception as error:
@@ -131,16 +165,50 @@ def read_other(
         if kind == "lammps-data" and types is None:
             _require_clear_masses(name, atoms)
         yield index, atoms if index in wanted else None
-    if n_steps is not None and n_steps > index:
-        if n_steps == index + 1:
-            raise IncompleteError(f"{name}: frame {index}: the file ends in the middle of step {n_steps}")
-        warn(f"{name}: {index} of {n_steps} ionic steps were read; ASE's reader of {kind!r} left the others out")
+        index += 1
 
 
-def _count_lines(name: str, start: bytes) -> int:
-    pattern = re.compile(start)
+class _Text(io.TextIOWrapper):
+    """A text that ends with an error for readers that wait for a line which a torn file does not have."""
+
+    n_ends = 0
+
+    def readline(self, *size: int) -> str:  # type: ignore[override]  # positional in the base class
+        line = super().readline(*size)
+        self.n_ends = 0 if line else self.n_ends + 1
+        if self.n_ends > MOST_ENDS:
+            raise EOFError("the file ends too early")
+        return line
+
+    def __next__(self) -> str:  # type: ignore[override]  # of bytes in the base class of all streams
+        line = self.readline()  # unlike that of the base class it leaves `tell` usable, which some readers ask
+        if not line:
+            raise StopIteration
+        return line
+
+
+def _opened(name: str, kind: str) -> AbstractContextManager[Any]:
+    """What ASE's reader of a format takes: an open text, whatever letters it holds, or the name."""
+    form = ioformats[kind]
+    if not form.acceptsfd or form.isbinary or form.encoding:
+        return nullcontext(name)
+    return _Text(open_with_compression(name, "rb"), encoding="utf-8-sig", errors="replace")
+
+
+def _count_steps(name: str, text: bytes, n_lines: int) -> int:
+    """Steps in the file, a last one that has begun included."""
+    pattern = re.compile(text)
     with open_with_compression(name, "rb") as fd:
-        return sum(pattern.match(line) is not None for line in fd)
+        return -(-sum(pattern.match(line) is not None for line in fd) // n_lines)
+
+
+def _ends_so(name: str, text: bytes) -> bool:
+    """Whether the last line that is not blank is of this form."""
+    last = b""
+    with open_with_compression(name, "rb") as fd:
+        for line in fd:
+            last = line if line.strip() else last
+    return re.match(text, last) is not None
 
 
 def _require_clear_masses(name: str, atoms: Atoms) -> None:

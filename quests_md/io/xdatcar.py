@@ -1,0 +1,112 @@
+"""VASP's XDATCAR step by step: torn ones, those of growing runs, and those whose cell changes.
+
+ASE's reader loses all steps where the last one is torn, and reads the whole file first.
+"""
+
+import re
+from collections.abc import Iterator
+from itertools import count
+from typing import NamedTuple
+
+import numpy as np
+from ase import Atoms
+from ase.io.formats import open_with_compression
+from numpy.typing import NDArray
+
+from quests_md.errors import FileFormatError
+
+from .elements import LabelError, symbols_of_labels
+from .xyz import IncompleteError, Lines, shown
+
+__all__ = ["read_xdatcar"]
+
+_STEP = re.compile(rb"\s*Direct configuration\s*=\s*(\d+)")
+
+
+class _Head(NamedTuple):
+    cell: NDArray[np.float64]
+    symbols: list[str]
+
+
+def read_xdatcar(name: str, wanted: range) -> Iterator[tuple[int, Atoms | FileFormatError | None]]:
+    """Yield (index, atoms) for every step in order; atoms is None where the index is not wanted.
+
+    The number of a step is ``info["step"]``. A cell holds until the next one. The system is periodic.
+    """
+    head = None
+    with open_with_compression(name, "rb") as fd:
+        lines = Lines(name, fd)
+        for index in count():
+            line = lines.read(1)
+            if line and not _STEP.match(line[0]):
+                line += lines.read(6)
+                if not b"".join(line).strip():
+                    break
+                place = f"{name}: frame {index}, line {lines.number - len(line) + 1}"
+                if len(line) < 7 or not line[6].endswith(b"\n"):
+                    raise _torn(lines, index)
+                head = _head(place, line)
+                line = lines.read(1)
+                if line and not _STEP.match(line[0]):
+                    raise FileFormatError(
+                        f"{place}: expected 'Direct configuration=' after the head of an XDATCAR of VASP 5 or later, "
+                        f"got {shown(line[0])}"
+                    )
+                if not line:
+                    raise _torn(lines, index)
+            if not line:
+                break
+            if head is None:
+                raise FileFormatError(f"{name}: expected an XDATCAR, got {shown(line[0])} without cell and elements")
+            step, rows = _STEP.match(line[0]), lines.read(len(head.symbols))
+            while rows and len(rows) < len(head.symbols) and (portion := lines.read(len(head.symbols) - len(rows))):
+                rows += portion
+            is_cut = rows and not rows[-1].endswith(b"\n") and len(rows[-1].rstrip()) < len(rows[0].rstrip())
+            if len(rows) < len(head.symbols) or is_cut or step is None:
+                raise _torn(lines, index)
+            if index not in wanted:
+                yield index, None
+                continue
+            try:
+                scaled = np.array([[float(word) for word in row.split()[:3]] for row in rows]).reshape(-1, 3)
+            except ValueError as error:
+                at = lines.number - len(rows) + 1
+                yield index, FileFormatError(f"{name}: frame {index}, lines {at} to {lines.number}: {error}")
+                continue
+            atoms = Atoms(head.symbols, cell=head.cell, scaled_positions=scaled, pbc=True)
+            atoms.info["step"] = int(step[1])
+            yield index, atoms
+        lines.raise_failure(index)
+
+
+def _torn(lines: Lines, index: int) -> FileFormatError:
+    lines.raise_failure(index)
+    return IncompleteError(
+        f"{lines.name}: frame {index}: the file ends in the middle of the step, at line {lines.number}"
+    )
+
+
+def _head(place: str, lines: list[bytes]) -> _Head:
+    try:
+        scale = float(lines[1])
+        cell = np.array([[float(word) for word in line.split()[:3]] for line in lines[2:5]]).reshape(3, 3)
+        counts = [int(word) for word in lines[6].split()]
+        labels = lines[5].decode().split()
+        if scale == 0 or len(labels) != len(counts) or min(counts, default=0) < 1 or all(map(str.isdigit, labels)):
+            raise ValueError
+    except ValueError:
+        what = "expected a comment, a scale, three cell vectors, elements and their numbers, as VASP 5 and later write"
+        raise FileFormatError(f"{place}: {what}, got {shown(b' '.join(lines[:7]))}") from None
+    if sum(counts) > MOST_ATOMS:
+        raise FileFormatError(f"{place}: expected at most {MOST_ATOMS} atoms, got {sum(counts)}")
+    try:
+        symbols = symbols_of_labels(labels)
+    except LabelError as error:
+        raise FileFormatError(f"{place}: {error}") from error
+    # a negative scale is the volume
+    factor = scale if scale > 0 else (-scale / abs(np.linalg.det(cell))) ** (1 / 3)
+    return _Head(cell * factor, [symbols[label] for label, n in zip(labels, counts, strict=True) for _ in range(n)])
+
+
+#: Atoms that the head of a step may announce.
+MOST_ATOMS = 50_000_000
