@@ -631,19 +631,6 @@ def test_frames_seen(tmp_path):
     assert [len(found) for found in doubts] == [0, 0, 0, 1, 1, 0]
     assert "frame 3: the step goes back: 5 after 20 of frame 2 of" in doubts[3][0]
     assert "frame 4: not periodic, but the frames before are periodic along a, b, c" in doubts[4][0]
-    assert [seen.place(i) for i in (0, 2, 5)] == [f"frame {i} of {path}" for i in (0, 2, 5)]
     said = seen.describe()
     assert said.startswith(f"6 frames of {path}: 32 atoms of Cu, periodic along a, b, c or not periodic, steps 0 to 5")
     assert said.endswith(", 0.01 ps apart")
-
-
-def test_places_in_slices_and_files(tmp_path):
-    seen = FramesSeen()
-    for name in ("a.xyz", "b.xyz"):
-        ase.io.write(tmp_path / name, [crystal()] * 10)
-    sources = [f"{tmp_path}/a.xyz@1::3", f"{tmp_path}/b.xyz@-2:"]
-    frames = list(iter_frames(sources))
-    for count, frame in enumerate(frames):
-        assert not seen.add(frame, count)
-    for count, frame in enumerate(frames):
-        assert seen.place(count) == f"frame {frame.index} of {frame.source}"
