@@ -216,13 +216,14 @@ class AseAttachment:
         return host
 
     def _begin(self, host: AseHost) -> Run:
-        """The run. Where it is taken up at a frame that its log has as checked, that frame is checked again."""
+        """The run. Where it is taken up at a frame whose check the log lacks, that frame is checked."""
         is_first = self._watch.run is None
         run = self._watch.begin(host.atoms(), host=host)
         place = run.resumed_at if is_first else None
-        if place is not None and place.is_checked and host.own_step and self._window is None:
-            # the dynamics itself shows only the next frame
-            self._watch.check_frame(host.atoms(), place.step, host.time_ps(), host.interval)
+        if place is not None and host.own_step and self._window is None and host.is_due(place.step):
+            is_known = place.last is not None and place.last.content["step"] == place.step
+            if not is_known:  # the dynamics itself shows only the next frame
+                self._watch.check_frame(host.atoms(), place.step, host.time_ps(), host.interval)
         return run
 
     def _check_if_due(self, host: AseHost) -> None:

@@ -74,7 +74,7 @@ def append_frame(path: Path, frame: Atoms) -> None:
         try:
             while data:
                 data = data[out.write(data) :]
-        except OSError:
+        except BaseException:  # a full disk, or an interrupt, may have left half of the frame
             with suppress(OSError):
-                out.truncate(end)  # a full disk may have taken half of the frame
+                out.truncate(end)
             raise

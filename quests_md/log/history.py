@@ -109,10 +109,10 @@ class LogHistory:
             if line.content["type"] == "check" and line.content.get(name) == value:
                 yield self._checked(line)
 
-    def of_type(self, kind: str, *, before: int | None = None) -> Iterator[Line]:
-        """Lines of the final history of one type that begin before an offset, latest first."""
-        for line in self._find_in_history(f'"{kind}"'.encode(), before):
-            if line.content["type"] == kind:
+    def of_type(self, kind: str, *, holding: str | None = None, before: int | None = None) -> Iterator[Line]:
+        """Lines of the final history of one type that begin before an offset, latest first; only those with a field."""
+        for line in self._find_in_history(f'"{holding or kind}"'.encode(), before):
+            if line.content["type"] == kind and (holding is None or holding in line.content):
                 yield self._checked(line)
 
     def end_after(self, check: Line | None) -> int:
@@ -138,10 +138,8 @@ class LogHistory:
         the lines of the final history from this snapshot (or the header) to the next check.
         """
         end = self.end_after(check)
-        for line in self._find_in_history(b'"snapshot"', end):
-            if line.content["type"] == "state" and "snapshot" in line.content:
-                return self._checked(line), self.lines(line.end, end)
-        return None, self.lines(0, end)
+        latest = next(self.of_type("state", holding="snapshot", before=end), None)
+        return latest, self.lines(0 if latest is None else latest.end, end)
 
     @property
     def owner(self) -> dict[str, Any]:

@@ -35,9 +35,10 @@ __all__ = [
 class Action(Protocol):
     """Something to be done about an event: a function, or any object that can be called.
 
-    It may have two attributes: with ``repeats = True`` it is called again at the 2nd, 4th, 8th, ... check while the
-    event is open; `path` names a file to which it appends, which is cut back when a run is taken up again at an
-    earlier step.
+    It may have attributes: with ``repeats = True`` it is called again at the 2nd, 4th, 8th, ... check while the event
+    is open; `path` names a file to which it appends, which is cut back when a run is taken up again at an earlier step;
+    a method ``taken_up(events, step)`` is called when a run is taken up again, with the events that are kept and the
+    step at which the run goes on.
     """
 
     def __call__(self, event: Event, frame: Atoms, /) -> Any:
@@ -138,9 +139,23 @@ class Sentinel:
                 self._gravest = KINDS.index(loads(self.file.read_bytes())["kind"])
         if event.kind not in self.kinds or gravity < self._gravest:
             return
+        self._write(event)
+
+    def taken_up(self, events: Sequence[Event], step: int) -> None:
+        """Let a file that is there hold the latest of the gravest events that are kept; none: no file."""
+        self._gravest = -1
+        kept = [event for event in events if event.kind in self.kinds]
+        with suppress(OSError, ValueError, KeyError, TypeError):  # there is no file, or it holds something else
+            confirmed_step = loads(self.file.read_bytes())["confirmed_step"]
+            if kept:
+                self._write(max(kept, key=lambda event: (KINDS.index(event.kind), event.id)))
+            elif confirmed_step >= step:  # as the run goes on, that event has not happened
+                self.file.unlink()
+
+    def _write(self, event: Event) -> None:
         with replacing(self.file) as temporary:
             temporary.write_text(dumps(event) + "\n", encoding="utf-8")
-        self._gravest = gravity
+        self._gravest = KINDS.index(event.kind)
 
 
 def sentinel(path: str | os.PathLike[str] = "quests-md.event", kinds: Sequence[str] = KINDS) -> Sentinel:
@@ -148,7 +163,7 @@ def sentinel(path: str | os.PathLike[str] = "quests-md.event", kinds: Sequence[s
 
     The file holds one line of JSON, the event as in the log, and is whole or absent. Of several events it is the latest
     of the gravest kind (novel, transition, exploded), as it was at the 1st, 2nd, 4th, 8th, ... check since it opened.
-    It is never removed: a new run should begin without it.
+    It is removed only when a run is taken up again at a step before the event; a new run should begin without it.
 
     Parameters
     ----------

@@ -15,7 +15,10 @@ from .actions import action_files
 from .event_follower import EventFollower
 from .settings import CHANGING
 
-__all__ = ["Host", "Place", "bring_back", "continue_host", "cut_files", "find_place", "header_at"]
+__all__ = ["Host", "Place", "bring_back", "continue_host", "find_place", "header_at", "let_files_follow", "missing"]
+
+#: What state lines hold that are not about what a check found: whether actions are due, or done, and resumptions.
+_ABOUT_THE_RUN = {"actions", "files", "resumed"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,12 +61,14 @@ def find_place(
     own_step: int | None,
     start_step: int | None,
     is_kept: bool = False,
+    is_repeatable: bool = True,
 ) -> Place:
     """Find the frame that a run begins with, by the step that host or user give, else by its digest.
 
     `own_step` is None for a host that cannot know its step: a new dynamics begins at 0 wherever its atoms are from.
-    With `is_kept` a check of this frame is kept, since it cannot be repeated: the host will not show the frame again,
-    and its energy is not known yet, or the check took earlier frames too.
+    With `is_kept` a check of this frame is kept: the host will not show the frame again, and its energy is not known
+    yet. Only if the log does not say that the actions of the check were done, the check is made again all the same;
+    not so without `is_repeatable`: the check took earlier frames too.
 
     Raises
     ------
@@ -73,7 +78,7 @@ def find_place(
     """
     step = own_step if start_step is None else start_step
     if step is None:
-        return _place_by_digest(history, digest, is_kept)
+        return _place_by_digest(history, digest, is_kept, is_repeatable)
     for check in history.of_type("check"):
         content = check.content
         if content["step"] > step:
@@ -89,7 +94,7 @@ def find_place(
                     f"{digest}); is it the log of another run? Choose another, or give start_step= if it is this run"
                 )
             note = f"resumed at step {step} with {difference} in the log: a checkpoint with fewer digits?"
-        return _place_at(history, check, is_kept, note)
+        return _place_at(history, check, is_kept, is_repeatable, note)
     return Place(step, None, None, 0, is_checked=False)
 
 
@@ -151,7 +156,7 @@ def _replayed(follower: EventFollower, history: LogHistory, last: Line) -> Check
             if check is not None:
                 follower.replay(check, found)
             check, found = Check.from_line(content), {}
-        elif content["type"] == "state":
+        elif content["type"] == "state" and not _ABOUT_THE_RUN & content.keys():
             found |= content
     if check is None:  # the snapshot was taken after it
         return Check.from_line(last.content)
@@ -159,13 +164,40 @@ def _replayed(follower: EventFollower, history: LogHistory, last: Line) -> Check
     return check
 
 
-def cut_files(history: LogHistory, place: Place, actions: Sequence[Any]) -> list[str]:
-    """Cut the files of actions back to what they were before the first superseded check; returns what went wrong."""
+def missing(history: LogHistory, place: Place) -> list[str]:
+    """What the log, or the files of actions, will lack where the run goes on from a place, in words."""
+    if place.last is None:
+        return []
+    texts, last = [], place.last.content
+    if _is_unfinished(history, place.last):
+        texts.append(
+            f"the run ended before the actions of the check at step {last['step']} were done: frames of its events may "
+            "be missing from the files of flagged frames"
+        )
+    before = _before(history, place.last)
+    spacing = last.get("interval") or (None if before is None else last["step"] - before.content["step"])
+    if spacing is not None and place.step - last["step"] > max(spacing, 1):
+        texts.append(
+            f"the log has no checks between step {last['step']}, its last one, and step {place.step}, where the run is "
+            "taken up: events and flagged frames of the steps between are missing"
+        )
+    return texts
+
+
+def let_files_follow(history: LogHistory, place: Place, actions: Sequence[Any], events: Sequence[Event]) -> list[str]:
+    """Bring the files of actions back to where the log stands; returns what went wrong.
+
+    Files to which actions append are cut back to what they were before the first superseded check; actions with a
+    method `taken_up` are told of the events that are kept, and of the step at which the run goes on.
+    """
+    for action in actions:
+        if hasattr(action, "taken_up"):
+            action.taken_up(events, place.step)
     names = action_files(actions)
     if not names:
         return []
     end = history.end_after(place.last)
-    written = (line.content["files"] for line in history.of_type("state", before=end) if "files" in line.content)
+    written = (line.content["files"] for line in history.of_type("state", holding="files", before=end))
     sizes = next(written, history.header.get("files")) or {}
     warnings = []
     for name in names:
@@ -194,7 +226,7 @@ def continue_host(host: Host, place: Place, last: Check | None) -> None:
     host.continue_at(place.step, time_ps, checked=place.step if place.is_checked or last is None else last.step)
 
 
-def _place_by_digest(history: LogHistory, digest: str, is_kept: bool) -> Place:
+def _place_by_digest(history: LogHistory, digest: str, is_kept: bool, is_repeatable: bool) -> Place:
     found = list(islice(history.find("digest", digest), 3))
     if not found:
         if history.last is None:
@@ -209,15 +241,25 @@ def _place_by_digest(history: LogHistory, digest: str, is_kept: bool) -> Place:
             f"resume: {history.path} holds the frame that this run begins with more than once (steps {steps}); give "
             "start_step=, the step of that frame"
         )
-    return _place_at(history, found[0], is_kept)
+    return _place_at(history, found[0], is_kept, is_repeatable)
 
 
-def _place_at(history: LogHistory, check: Line, is_kept: bool, note: str = "") -> Place:
+def _place_at(history: LogHistory, check: Line, is_kept: bool, is_repeatable: bool, note: str = "") -> Place:
     """The place of a run that begins with the frame of a check."""
     step, time_ps, frame = (check.content[name] for name in ("step", "time_ps", "frame"))
+    if is_kept and is_repeatable and _is_unfinished(history, check):
+        is_kept = False
+        note = note or f"the check at step {step} is made again, without energies: its actions were not done"
     if is_kept:
         return Place(step, time_ps, check, frame + 1, is_checked=False, note=note)
     return Place(step, time_ps, _before(history, check), frame, is_checked=True, note=note)
+
+
+def _is_unfinished(history: LogHistory, check: Line) -> bool:
+    """Whether the log says that actions were due after a check, and does not say that they were done."""
+    lines = history.lines(check.end, history.end_after(check))
+    marks = [line.content for line in lines if line.content["type"] == "state"]
+    return any("actions" in mark for mark in marks) and not any("files" in mark for mark in marks)
 
 
 def _before(history: LogHistory, check: Line) -> Line | None:

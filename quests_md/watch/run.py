@@ -4,7 +4,7 @@ import os
 import threading
 import time
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
@@ -12,30 +12,43 @@ from ase import Atoms
 
 from quests_md._arguments import check_choice, is_integer
 from quests_md._files import file_size
+from quests_md._interrupts import uninterrupted
 from quests_md._json import plain
 from quests_md.engine import announce_compilation, are_kernels_cached
-from quests_md.environments import frame_digest
+from quests_md.environments import Minimised, frame_digest
 from quests_md.errors import StopRun
 from quests_md.io import frame_temperature_K
-from quests_md.judge import Judged
+from quests_md.judge import Judge, Judged
 from quests_md.log import require_new_log
 from quests_md.records import Check, Event
 from quests_md.reference import differences
 
 from .actions import Action, action_files, flagged_frame
 from .budget import Budget, Cost
-from .event_follower import EventFollower
+from .event_follower import EventFollower, Followed
 from .explosion import Explosion
 from .frame_notes import FrameNotes
 from .one_system import OneSystem
 from .phase_watch import PhaseWatch
 from .preflight import preflight_text, warm_up
-from .resume import Host, Place, bring_back, continue_host, cut_files, find_place, header_at
+from .resume import Host, Place, bring_back, continue_host, find_place, header_at, let_files_follow, missing
 from .run_log import OnError, RunLog
 from .settings import CHANGING, NO_VISITS, RunSettings
 from .voice import Voice
 
 __all__ = ["Run", "Watch"]
+
+
+@dataclass(frozen=True, slots=True)
+class Taken:
+    """A check that the log has, and what is still to be done about it."""
+
+    followed: Followed
+    atoms: Atoms
+    is_due: bool
+    """Whether the log says that actions are due."""
+    is_written: bool
+    """Whether the log has all lines of the check."""
 
 
 class Run:
@@ -61,7 +74,8 @@ class Run:
         """Whether the last check has: a run may go on after a stop."""
         self.resumed_at: Place | None = None
         """Where the run stood in its log when it was taken up; None for a new run."""
-        self._own_offset = self._given_offset = 0  # of steps that the monitor counts, and of steps it is given
+        self._owed_files: Callable[[], list[str]] | None = None  # lets the files of actions follow the log
+        self._offsets = (0, 0)  # of steps that the monitor counts, and of steps it is given
         self._frame_notes = FrameNotes()
         self._phase_watch = None if judge.phases is None else PhaseWatch(judge.phases)
         self.change_settings(settings)
@@ -88,14 +102,21 @@ class Run:
     ) -> Check | None:
         """Check a frame, arguments as in `Judge.judge`, but `step` as the host counts; None if the check has failed."""
         frame, self.stop_now = self.n_checks, False
+        judge = self._settings.judge
 
-        def work() -> None:
-            judged = self._settings.judge.judge(
+        def judged_and_taken() -> Taken:
+            judged = judge.judge(
                 atoms, step=self.step_of(step), frame=frame, time_ps=time_ps, interval=interval, averaged=averaged
             )
-            self._commit(judged, atoms)
+            return self._take(judged, atoms)
 
-        self.log.guarded(work)
+        def work() -> Taken | None:
+            return self.log.guarded(judged_and_taken)
+
+        if _calculates(judge):  # a calculation of the user's own may take long, and belongs to this thread
+            self._finish(work())
+        else:
+            uninterrupted(work, self._finish)
         return self.last_check if self.last_check is not None and self.last_check.frame == frame else None
 
     def accept_next(self, judged: Judged, atoms: Atoms) -> Check:
@@ -103,17 +124,19 @@ class Run:
         self.stop_now = False
         if judged.check.frame != self.n_checks:  # the log counts on
             judged = replace(judged, check=replace(judged.check, frame=self.n_checks))
-        self.log.guarded(lambda: self._commit(judged, atoms))
+        uninterrupted(lambda: self.log.guarded(lambda: self._take(judged, atoms)), self._finish)
         last = self.last_check
         return last if last is not None and last.frame == judged.check.frame else judged.check
 
     def step_of(self, step: int | None) -> int:
         """The step of a frame in the log; None: the monitor counts."""
-        return self.n_checks + self._own_offset if step is None else int(step) + self._given_offset
+        own, given = self._offsets
+        return self.n_checks + own if step is None else int(step) + given
 
     def skip_step(self) -> None:
         """Count a step at which there is no check, where the monitor counts."""
-        self._own_offset += 1
+        own, given = self._offsets
+        self._offsets = (own + 1, given)
 
     def resume(
         self, header: dict[str, Any], atoms: Atoms, host: Host | None, step: int | None, start: int | None
@@ -140,6 +163,7 @@ class Run:
             own_step=step if host is None else host.own_step or None,
             start_step=start,
             is_kept=settings.averaging is not None or (host is not None and host.own_step > 0),
+            is_repeatable=settings.averaging is None,
         )
         before = header_at(history, place)
         chain = settings.require_same(before, plain(header), str(history.path))
@@ -150,8 +174,7 @@ class Run:
         self.follower.n_checks = place.frame
         self.log.settled = self.follower.settled
         if host is None:
-            self._own_offset = place.step - place.frame
-            self._given_offset = 0 if step is None else place.step - step
+            self._offsets = (place.step - place.frame, 0 if step is None else place.step - step)
         lines: list[dict[str, Any]] = []
         if history.last is not None and history.last.content["frame"] >= place.frame:
             lines.append({"type": "rewind", "step": place.step, "frame": place.frame})
@@ -162,8 +185,12 @@ class Run:
             lines.append({"type": "reference", "step": place.step, "chain": chain} | changed)
         self.log.begin(*lines)
         self.log.note("info", f"resumed at step {place.step}: {place.frame} checks before it are kept")
-        for text in [*([place.note] if place.note else []), *cut_files(history, place, settings.actions)]:
-            self.log.note("warning", text)
+        if place.note:
+            self.log.note("warning", place.note)
+        for text in missing(history, place):
+            self.log.warn(text)
+        kept = self.follower.events_from(0)
+        self._owed_files = partial(let_files_follow, history, place, settings.actions, kept)
         if host is not None:
             continue_host(host, place, self.last_check)
         self.resumed_at = place
@@ -189,25 +216,28 @@ class Run:
                 "event",
             )
 
-    def _commit(self, judged: Judged, atoms: Atoms) -> None:
-        """Ask the triggers, follow events, log, act."""
-        log, actions = self.log, self._settings.actions
-        # until all of this check is in the log: a failure, an interrupt, a full disk may come in between
+    def _take(self, judged: Judged, atoms: Atoms) -> Taken:
+        """Ask the triggers, follow events, log."""
+        log = self.log
+        # until all of this check is in the log: a failure, a full disk may come in between
         was_behind, log.is_behind = log.is_behind, True
-        taken = self.follower.follow(judged, atoms)
-        check = taken.judged.check
+        followed = self.follower.follow(judged, atoms)
+        check = followed.judged.check
         self.last_check = check
         log.step = check.step
         self.cost.n_atoms += check.n_atoms
-        lines = list(taken.lines)
+        lines = list(followed.lines)
         if self._phase_watch is not None:
             for text in self._phase_watch.update(check, frame_temperature_K(atoms)):
                 log.warn(text)
         if was_behind:
             lines += [event.to_line() for event in self.follower.events_from(log.settled)]
             lines.append(self.follower.snapshot(check))
+        is_due = bool(self._settings.actions and (followed.events or was_behind))
+        if is_due:
+            lines.append({"type": "state", "step": check.step, "frame": check.frame, "actions": "due"})
         is_written = log.write(*lines)
-        for level, text in taken.notes:
+        for level, text in followed.notes:
             if level == "warning":
                 log.warn(text)
             else:
@@ -217,31 +247,55 @@ class Run:
                 log.warn(text)
             else:
                 log.note("warning", text)
-        if taken.judged.unanswered:
-            message = f"the second reference (confirm) could not answer: {taken.judged.unanswered}"
+        if followed.judged.unanswered:
+            message = f"the second reference (confirm) could not answer: {followed.judged.unanswered}"
             log.alert(message, "alarms stand where this happens")
-        for event, is_new in taken.events:
-            for action in actions:
+        return Taken(followed, atoms, is_due, is_written)
+
+    def _finish(self, taken: Taken | None) -> None:
+        """Act on the events of a check, where there are any, and note that it is done; None: the check has failed."""
+        if taken is None:
+            return
+        log, followed = self.log, taken.followed
+        check, is_written = followed.judged.check, taken.is_written
+        if self._owed_files is not None:
+            follow, self._owed_files = self._owed_files, None
+            for text in follow():
+                log.warn(text)
+        for event, is_new in followed.events:
+            for action in self._settings.actions:
                 if is_new or getattr(action, "repeats", False):
-                    log.guarded(partial(self._act, action, event, taken.judged, atoms))
-        if (taken.events or was_behind) and (files := action_files(actions)):
-            sizes = {name: file_size(name) for name in files}
-            line = {"type": "state", "step": check.step, "frame": check.frame, "files": sizes}
+                    self._act(action, event, followed.judged, taken.atoms)
+        if taken.is_due:
+            files = {name: file_size(name) for name in action_files(self._settings.actions)}
+            line = {"type": "state", "step": check.step, "frame": check.frame, "files": files}
             is_written = log.write(line) and is_written
         log.is_behind = not is_written
         if is_written:
             log.settled = self.follower.settled
-        if taken.stop:
+        if followed.stop:
             self._stop()
 
     def _act(self, action: Action, event: Event, judged: Judged, atoms: Atoms) -> None:
+        """Call an action; whether it failed is said once, and noted each time."""
+        judge = self._settings.judge
         try:
-            action(event, flagged_frame(self._settings.judge, judged, atoms, event))
+            frame = uninterrupted(lambda: flagged_frame(judge, judged, atoms, event))
+            action(event, frame)
         except StopRun:
             self._stop()
+        except Exception as failure:
+            name = getattr(action, "__name__", type(action).__name__)
+            self.log.fail_action(failure, f"the action {name} failed for event {event.id}")
 
     def _stop(self) -> None:
         self.stopped = self.stop_now = True
+
+
+def _calculates(judge: Judge) -> bool:
+    """Whether a judgement takes calculations of a calculator that the user has given."""
+    judges = [judge] if judge.confirm is None else [judge, judge.confirm]
+    return any(isinstance(each.reference.descriptor, Minimised) for each in judges)
 
 
 class Watch:

@@ -6,6 +6,7 @@ import traceback
 from collections.abc import Callable
 from typing import Any, Literal, TypeVar
 
+from quests_md._interrupts import interrupt_behind
 from quests_md._words import printable
 from quests_md.log import LogWriter
 
@@ -17,6 +18,9 @@ NoteLevel = Literal["info", "warning", "error"]
 
 T = TypeVar("T")
 
+#: Warnings and errors that are kept until the log can be written again.
+MOST_OWED = 100
+
 _logger = logging.getLogger("quests_md")
 
 
@@ -25,7 +29,8 @@ class RunLog:
 
     With on_error="log" a failure is said once through the logger ``quests_md`` (on stderr unless told otherwise) and
     noted in the log; with "raise" it is raised. Where the first lines of a log or of a resumed run could not be
-    written, they are owed: they come before any others. Other lost lines are counted, and noted when writing works.
+    written, they are owed: they come before any others. So are notes of warnings and errors, a hundred at most. Other
+    lost lines are counted, and noted when writing works.
     """
 
     def __init__(self, path: str | os.PathLike[str] | None, on_error: OnError, *, resume: bool = False) -> None:
@@ -42,6 +47,7 @@ class RunLog:
         self.history = None if self._log is None else self._log.history
         """What the log held before; None for a new one."""
         self._owed: list[dict[str, Any]] = []  # what must come before anything else
+        self._owed_notes: list[dict[str, Any]] = []  # warnings and errors that could not be written
         self._lost_lines = 0
         self._said: set[str] = set()
 
@@ -67,19 +73,22 @@ class RunLog:
             if self._was_open:
                 self._say_once("the monitor was closed by an action: the rest of this check is not logged")
             return True
-        owed = list(self._owed)
+        owed = [*self._owed, *self._owed_notes]
         if self._lost_lines and lines:
             lost = f"{self._lost_lines} lines before this one could not be written"
             owed.append({"type": "note", "level": "error", "step": self.step, "message": lost})
         try:
             self._log.write(*owed, *lines)
         except OSError as exc:
-            self._lost_lines += len(lines)
+            notes = [line for line in lines if line["type"] == "note" and line["level"] != "info"]
+            kept = notes[: MOST_OWED - len(self._owed_notes)]
+            self._owed_notes += kept
+            self._lost_lines += len(lines) - len(kept)
             if self.on_error == "raise":
                 raise
             self._say_once(f"the log {self._log.path} cannot be written ({exc.strerror or exc})")
             return False
-        self._owed = []
+        self._owed, self._owed_notes = [], []
         if lines:
             self._lost_lines = 0
         return True
@@ -94,12 +103,19 @@ class RunLog:
 
     def fail(self, failure: Exception) -> None:
         """Say once that the monitor has failed, mark the log, and let the simulation go on; or raise, if asked to."""
+        if (interrupt := interrupt_behind(failure)) is not None:  # compiled code makes other exceptions of interrupts
+            raise interrupt
         if self.on_error == "raise":
             raise failure
         message = f"{type(failure).__name__}: {failure}"
         if self._say_once(message):
             trace = "".join(traceback.format_exception(failure, limit=-3))
             self.note("error", f"the monitor failed: {message}\n{trace}")
+
+    def fail_action(self, failure: Exception, what: str) -> None:
+        """Say once, and note each time, that an action has failed: what it was to leave is missing; or raise."""
+        self.fail(failure)
+        self.note("error", f"{what}: {type(failure).__name__}: {failure}; what it was to leave is missing")
 
     def alert(self, message: str, then: str) -> None:
         """Say and note once that a part of the monitor has failed, and what follows from that."""

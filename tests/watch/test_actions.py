@@ -3,6 +3,7 @@
 import errno
 import json
 import math
+import re
 from dataclasses import replace
 from pathlib import Path
 
@@ -262,7 +263,9 @@ def test_a_failing_action_and_a_full_disk_do_not_keep_the_others_from_theirs(tmp
     assert len(log) == 5
     for failure in ("no network", "No space left"):
         assert caplog.text.count(failure) == 1
-        assert len([note for note in log.notes if failure in note["message"]]) == 1
+        noted = [note["message"] for note in log.notes if failure in note["message"]]
+        assert noted[0].startswith("the monitor failed")
+        assert [re.search(r"for event (\d)", text)[1] for text in noted[1:]] == ["1", "2", "3"]
 
 
 def test_a_failing_action_raises_if_asked_to():

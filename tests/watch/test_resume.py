@@ -504,6 +504,112 @@ def test_a_sentinel_stands_after_the_run_was_taken_up(folder):
     assert (left / "event.json").read_text() == (whole / "event.json").read_text()
 
 
+def test_a_sentinel_of_an_event_that_never_happened_is_removed(folder):
+    options = {"actions": [sentinel("event.json")]}
+    first = read_log(finished(folder, 0, **options)[0] / "run.jsonl").events[0]
+    assert (folder / "event.json").exists()
+    left = killed(folder, 0, first.confirmed_step - INTERVAL, **options)
+    assert not (left / "event.json").exists()
+    (left / "event.json").write_text("of somebody else")
+    left = killed(left, 0, first.confirmed_step - INTERVAL, **options)
+    assert (left / "event.json").read_text() == "of somebody else"
+
+
+# jobs that end at the worst moment
+
+
+@pytest.mark.parametrize("how", ["new", "own", "nsteps", "loop"])
+def test_a_job_that_ends_before_its_first_check_blocks_no_other(whole, folder, how):
+    left = killed(folder, 0, 90, how)
+    flagged = (left / "flagged.extxyz").read_bytes()
+    for begin in (42, 42, 60, 42):
+        with contextlib.chdir(left), monitor_of() as monitor:
+            dyn = VelocityVerlet(atoms_at(begin), 3 * FS)
+            if how == "nsteps":
+                dyn.nsteps = begin
+            monitor.attach(dyn, INTERVAL)
+            assert monitor.n_checks == begin // INTERVAL + (how == "nsteps")
+        assert (left / "flagged.extxyz").read_bytes() == flagged
+        assert read_log(left / "run.jsonl").step[-1] == 90
+    again, _ = finished(left, 42, how)
+    assert_same(again, whole(how))
+
+
+def test_a_job_that_ends_with_an_extended_reference_before_its_first_check_binds_nobody(whole, folder):
+    left = killed(folder, 0, 60)
+    with contextlib.chdir(left), monitor_of(extended()) as monitor:
+        monitor.attach(VelocityVerlet(atoms_at(42), 3 * FS), INTERVAL)
+    again, _ = finished(left, 42)
+    assert_same(again, whole())
+
+
+def killed_in_action(folder, n_calls, how, **options):
+    """What a kill leaves that comes when an action has been called so often, and the next has not; the step it was."""
+    calls = []
+
+    class Killing:
+        repeats = True
+
+        def __call__(self, event, frame):
+            calls.append(frame.info["step"])
+            if len(calls) == n_calls:
+                shutil.copytree(folder, folder.with_name("left"))
+
+    actions = [Killing(), save_frame("flagged.extxyz")]
+    finished(folder, 0, how, actions=actions, **options)
+    return folder.with_name("left"), calls[n_calls - 1]
+
+
+def flagged_steps(folder):
+    return re.findall(r"\bstep=(\d+)", (folder / "flagged.extxyz").read_text())
+
+
+@pytest.mark.parametrize("n_calls", [1, 3])
+def test_a_kill_inside_an_action_is_made_up_for_where_the_frame_is_shown_again(whole, folder, n_calls):
+    left, step = killed_in_action(folder, n_calls, "new")
+    assert str(step) not in flagged_steps(left) if n_calls > 1 else not (left / "flagged.extxyz").exists()
+    again, _ = finished(left, step, "new")
+    assert_same(again, whole("new"))
+
+
+@pytest.mark.parametrize("n_calls", [1, 3])
+def test_a_kill_inside_an_action_is_made_up_for_where_the_host_counts_on(whole, folder, n_calls):
+    """A writer that saw the step before the monitor has left a checkpoint of it."""
+    left, step = killed_in_action(folder, n_calls, "nsteps")
+    again, _ = finished(left, step, "nsteps")
+    assert flagged_steps(again) == flagged_steps(whole("nsteps"))
+    log = read_log(again / "run.jsonl")
+    np.testing.assert_array_equal(log.step, read_log(whole("nsteps") / "run.jsonl").step)
+    np.testing.assert_array_equal(log.dh_max, read_log(whole("nsteps") / "run.jsonl").dh_max)
+    assert any(f"the check at step {step} is made again, without energies" in note["message"] for note in log.notes)
+
+
+@pytest.mark.parametrize("how", ["nsteps", "own"])
+def test_what_a_kill_inside_an_action_has_cost_is_said(folder, caplog, how):
+    left, step = killed_in_action(folder, 3, how)
+    finished(left, step + INTERVAL - 1, how, start_step=step + INTERVAL - 1)
+    wanted = f"the run ended before the actions of the check at step {step} were done"
+    assert wanted in caplog.text
+    assert any(wanted in note["message"] for note in read_log(left / "run.jsonl").notes)
+
+
+def test_a_frame_that_is_due_and_that_the_log_lacks_is_checked(whole, folder):
+    """A writer that saw the step before the monitor has left a checkpoint of it, and then the run was killed."""
+    left = killed(folder, 0, 41, "nsteps")
+    again, _ = finished(left, 42, "nsteps")
+    log = read_log(again / "run.jsonl")
+    np.testing.assert_array_equal(log.step, read_log(whole("nsteps") / "run.jsonl").step)
+    assert flagged_steps(again) == flagged_steps(whole("nsteps"))
+    assert not any("no checks between" in note["message"] for note in log.notes)
+
+
+@pytest.mark.parametrize("how", ["nsteps", "new", "loop", "own"])
+def test_checks_that_the_log_lacks_are_said(folder, caplog, how):
+    left = killed(folder, 0, 30, how)
+    finished(left, 60, how, start_step=60)
+    assert "no checks between step 30, its last one, and step 60" in caplog.text
+
+
 def test_averaged_frames_cannot_be_repeated_so_their_check_is_kept(tmp_path):
     descriptor = TimeAveraged(samples=3, spacing_ps=0.006)  # every second step
     frames = [descriptor.marked(copper(rattle=0.1, seed=seed)) for seed in range(8)]

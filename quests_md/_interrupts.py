@@ -1,0 +1,127 @@
+"""Work that no interrupt tears: it is done on a thread of its own, since signal handlers run in the main thread alone.
+
+An interrupt in the middle of compiled code may come out as another exception (a SystemError of numba, a TypeError of
+numpy) that nobody takes for an interrupt, or leave half of the work done.
+"""
+
+import os
+import threading
+from collections.abc import Callable
+from queue import SimpleQueue
+from typing import Any, TypeVar
+
+__all__ = ["interrupt_behind", "uninterrupted"]
+
+T = TypeVar("T")
+
+
+class _Job:
+    """A piece of work, and what came of it."""
+
+    def __init__(self, work: Callable[[], Any]) -> None:
+        self.taken = threading.Lock()
+        """Held by whoever comes first: the thread that does the work, or the one that calls it off."""
+        self.done = threading.Lock()
+        self.done.acquire()
+        self._work = work
+        self._result: Any = None
+        self._failure: BaseException | None = None
+
+    def do(self) -> None:
+        """Do the work, unless it was called off."""
+        if not self.taken.acquire(blocking=False):
+            return
+        try:
+            self._result = self._work()
+        except BaseException as exc:
+            self._failure = exc
+        self.done.release()
+
+    def result(self) -> Any:
+        """What the work returned; raises what it raised."""
+        failure, self._failure = self._failure, None
+        if failure is not None:
+            raise failure
+        return self._result
+
+
+class _Worker:
+    """A thread that does one job after the other for as long as the process lives."""
+
+    def __init__(self) -> None:
+        self._jobs: SimpleQueue[_Job] = SimpleQueue()
+        threading.Thread(target=self._run, name="quests_md checks", daemon=True).start()
+
+    def give(self, job: _Job) -> None:
+        """Have a job done after those given before."""
+        self._jobs.put(job)
+
+    def _run(self) -> None:
+        while True:
+            self._jobs.get().do()
+
+
+_worker: _Worker | None = None
+
+
+def uninterrupted(work: Callable[[], T], then: Callable[[T], None] | None = None) -> T:
+    """Do the work and return its result; what a signal handler raises meanwhile is raised when the work is done.
+
+    An interrupt before the work has begun calls the work off. `then` is called with the result, in the calling thread,
+    where it can be interrupted, and before an interrupt is raised that came during the work. Other threads than the
+    main one never run signal handlers, so there the work is done in place.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        result = work()
+        if then is not None:
+            then(result)
+        return result
+    job, interrupt = _Job(work), None
+    try:
+        _started_worker().give(job)
+        job.done.acquire()
+    except BaseException as exc:
+        interrupt = exc
+        if job.taken.acquire(blocking=False):
+            raise
+        while not _has_ended(job):
+            pass
+    try:
+        result = job.result()
+        if then is not None:
+            then(result)
+    finally:
+        if interrupt is not None:
+            raise interrupt
+    return result
+
+
+def interrupt_behind(failure: BaseException | None) -> BaseException | None:
+    """The interrupt, or another exception that ends programs, of which a failure was made; None if there is none."""
+    while failure is not None and isinstance(failure, Exception):
+        failure = failure.__cause__ or failure.__context__
+    return failure
+
+
+def _has_ended(job: _Job) -> bool:
+    """Wait for the end of a job that has begun; False if another interrupt came meanwhile."""
+    try:
+        return job.done.acquire()
+    except BaseException:
+        return False
+
+
+def _started_worker() -> _Worker:
+    global _worker
+    if _worker is None:
+        _worker = _Worker()
+    return _worker
+
+
+def _forget_worker() -> None:
+    """A forked child has none of the threads of its parent."""
+    global _worker
+    _worker = None
+
+
+os.register_at_fork(after_in_child=_forget_worker)
