@@ -23,7 +23,7 @@ class _Job:
         """Held by whoever comes first: the thread that does the work, or the one that calls it off."""
         self.done = threading.Lock()
         self.done.acquire()
-        self._work = work
+        self._work: Callable[[], Any] | None = work
         self._result: Any = None
         self._failure: BaseException | None = None
 
@@ -31,18 +31,22 @@ class _Job:
         """Do the work, unless it was called off."""
         if not self.taken.acquire(blocking=False):
             return
+        work, self._work = self._work, None
+        assert work is not None
         try:
-            self._result = self._work()
+            self._result = work()
         except BaseException as exc:
             self._failure = exc
+        del work  # nothing of a run is kept alive by the thread
         self.done.release()
 
     def result(self) -> Any:
         """What the work returned; raises what it raised."""
-        failure, self._failure = self._failure, None
+        failure, result = self._failure, self._result
+        self._failure = self._result = None
         if failure is not None:
             raise failure
-        return self._result
+        return result
 
 
 class _Worker:
