@@ -3,10 +3,11 @@
 from .actions import Action, GivenAction, save_frame, sentinel, stop
 from .budget import Overhead
 from .cusum import Cusum
-from .run import Run, Watch
+from .run import Run
 from .run_log import OnError
 from .settings import RunSettings
 from .trigger import Trigger
+from .watching import Watch
 
 __all__ = [
     "Action",
