@@ -4,13 +4,14 @@ import os
 import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from functools import cache
 from typing import Any
 
 import threadpoolctl
 
 from ._arguments import check_positive_integer
 
-__all__ = ["available_threads", "for_ranges", "one_blas_thread"]
+__all__ = ["available_threads", "for_ranges", "has_openblas_alone", "one_blas_thread"]
 
 #: Makes this thread the one that sets limits: from threadpoolctl 3.8 on, limits that other threads set do nothing.
 CLEAR: Callable[..., None] | None = getattr(threadpoolctl.OpenBLASController, "clear_controlling_thread", None)
@@ -69,12 +70,13 @@ class _OneBlasThread:
             self._n_calls += 1
             if self._n_calls == 1:
                 self._before = [library.num_threads for library in self._libraries]
-                self._set([1] * len(self._libraries))
+                if any(n > 1 for n in self._before):
+                    self._set([1] * len(self._libraries))
 
     def __exit__(self, *_: object) -> None:
         with self._lock:
             self._n_calls -= 1
-            if self._n_calls == 0:
+            if self._n_calls == 0 and any(n > 1 for n in self._before):
                 self._set(self._before)
 
     def _set(self, threads: list[int]) -> None:
@@ -87,6 +89,13 @@ class _OneBlasThread:
 #: Inside, a product of matrices uses the thread that asks for it; afterwards the settings from before come back.
 #: `for_ranges` shares the work among threads already: a library that starts more slows all of them down.
 one_blas_thread = _OneBlasThread()
+
+
+@cache
+def has_openblas_alone() -> bool:
+    """Whether every BLAS library of the process is OpenBLAS; looking for libraries takes a while, once."""
+    found = threadpoolctl.ThreadpoolController().select(user_api="blas").lib_controllers
+    return bool(found) and all(library.internal_api == "openblas" for library in found)
 
 
 def _cores() -> int:

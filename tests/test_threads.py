@@ -2,9 +2,11 @@ import threading
 
 import numpy as np
 import pytest
-from threadpoolctl import ThreadpoolController
+from systems import inside, level_at, md_reference
+from threadpoolctl import ThreadpoolController, threadpool_limits
 
-from quests_md._threads import available_threads, for_ranges, one_blas_thread
+from quests_md import Monitor, Reference
+from quests_md._threads import available_threads, for_ranges, has_openblas_alone, one_blas_thread
 
 
 def test_pieces_cover_every_item_once():
@@ -63,3 +65,29 @@ def test_any_thread_can_ask_for_one_blas_thread_and_gives_back_the_rest():
     ask()
     before = found[0]
     assert found == [before, {1}, {1}, {1}, before] * 3
+
+
+@pytest.mark.skipif(not has_openblas_alone(), reason="numpy is not built with OpenBLAS")
+def test_a_check_leaves_the_threads_of_blas_alone_all_along():
+    """Another thread may set a limit during a check: it would restore what the check has set for a moment."""
+    libraries = ThreadpoolController().select(user_api="blas").lib_controllers
+    seen, is_over, has_begun = set(), threading.Event(), threading.Event()
+
+    def look():
+        while not is_over.is_set():
+            seen.add(tuple(library.num_threads for library in libraries))
+            has_begun.set()
+
+    reference = md_reference()
+    with threadpool_limits(2, user_api="blas"):
+        looking = threading.Thread(target=look)
+        looking.start()
+        has_begun.wait()
+        rebuilt = Reference.from_frames([inside(i) for i in range(30)], bandwidth=reference.bandwidth)
+        for known in (reference, rebuilt):
+            with Monitor(known, level_at(known, -6.0), log=None, values="full") as monitor:
+                for i in range(10):
+                    monitor.check(inside(i))
+        is_over.set()
+        looking.join()
+    assert seen == {(2,) * len(libraries)}

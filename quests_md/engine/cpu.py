@@ -14,9 +14,10 @@ from quests_md._kernels.jit import Floats, Floats32, Integers
 from quests_md._kernels.leaves import FARTHEST, decide
 from quests_md._kernels.sums import NO_GROUP
 from quests_md._kernels.tiles import PANEL, multiply
-from quests_md._threads import for_ranges, one_blas_thread
+from quests_md._threads import for_ranges
 
 from .index import Sums
+from .products import multiply_panels, product, steady_blas
 from .tree import Block, lay_out, principal_axes
 
 __all__ = ["BlasIndex", "CpuIndex", "TileIndex"]
@@ -64,7 +65,7 @@ class CpuIndex(ABC):
         self.rows = rows
         self.bandwidth = bandwidth
         # with several threads a product has other bits
-        with one_blas_thread, np.errstate(all="ignore"):
+        with steady_blas(rows.shape[1]), np.errstate(all="ignore"):
             self.axes = principal_axes(rows, bandwidth)
             self.layout = lay_out(rows, self.axes)
         self.longest = max(len(block.norms) for block in self.layout.blocks)
@@ -160,7 +161,7 @@ class CpuIndex(ABC):
             with np.errstate(all="ignore"):
                 work(order[start:stop])
 
-        with one_blas_thread:
+        with steady_blas(queries.shape[1]):
             for_ranges(quietly, len(queries), BATCH, threads)
 
     def _sorted(self, queries: Floats) -> Integers:
@@ -171,11 +172,11 @@ class CpuIndex(ABC):
         half_norm2 = 0.5 * np.einsum("ij,ij->j", middles, middles)
         main_axes = self.axes.directions[:, -len(middles) :] / self.bandwidth
         nearest = np.empty(len(queries), np.int64)
-        with one_blas_thread, np.errstate(all="ignore"):
+        with steady_blas(queries.shape[1]), np.errstate(all="ignore"):
             for start in range(0, len(queries), SORTED_TOGETHER):
                 piece = slice(start, start + SORTED_TOGETHER)
-                main = (queries[piece] @ main_axes - self.axes.mean @ main_axes).astype(np.float32)
-                nearest[piece] = (half_norm2 - main @ middles).argmin(axis=1)
+                main = (product(queries[piece], main_axes) - self.axes.mean @ main_axes).astype(np.float32)
+                nearest[piece] = (half_norm2 - product(main, middles)).argmin(axis=1)
         return np.argsort(nearest, kind="stable")
 
 
@@ -200,7 +201,7 @@ class BlasIndex(CpuIndex):
     def multiply(self, queries: Floats32, panels: Floats32, products: Floats32) -> None:
         """See `CpuIndex.multiply`."""
         out = products.reshape(len(queries), -1, PANEL).transpose(1, 0, 2)
-        np.matmul(queries, panels, out=out)
+        multiply_panels(queries, panels, out)
 
 
 class Batch:
@@ -261,7 +262,7 @@ class Batch:
         centred = (self.queries[here] - block.centre) / self.index.bandwidth
         norm2 = np.einsum("ij,ij->i", centred, centred)
         rows2 = np.einsum("ij,ij->i", rows, rows)
-        products = centred @ rows.T
+        products = product(centred, rows.T)
         products -= 0.5 * rows2
         if self.own is not None and self.groups is not None:
             products[self.own[here][:, None] == self.groups[block.places][: len(rows)]] = -np.inf

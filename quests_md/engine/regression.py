@@ -19,8 +19,9 @@ from quests_md._kernels.weighted import (
     to_points,
     weighted_sums,
 )
-from quests_md._threads import for_ranges, one_blas_thread
+from quests_md._threads import for_ranges
 
+from .products import steady_blas
 from .tree import SPLIT, principal_axes
 
 __all__ = ["KernelRegression", "Regressed"]
@@ -75,7 +76,7 @@ class KernelRegression:
 
     def __init__(self, rows: Floats, bandwidth: float, values: Floats, groups: Integers | None = None) -> None:
         # with several threads principal axes have other bits
-        with one_blas_thread, np.errstate(all="ignore"):
+        with steady_blas(rows.shape[1]), np.errstate(all="ignore"):
             self._order, self._rows = _lay_out(rows, bandwidth)
         self._carry(values)
         self._groups = None

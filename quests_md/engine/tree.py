@@ -10,6 +10,8 @@ from quests_md._kernels.jit import Floats, Floats32, Integers
 from quests_md._kernels.leaves import Leaves
 from quests_md._kernels.tiles import PANEL
 
+from .products import product
+
 __all__ = ["BLOCK_ROWS", "LEAF_ROWS", "SPLIT", "Axes", "Block", "Layout", "lay_out", "principal_axes"]
 
 #: Most rows of a leaf, and of a block: what a product of matrices and the caches like.
@@ -44,7 +46,7 @@ class Axes(NamedTuple):
 
     def rotate(self, rows: Floats) -> Floats:
         """Coordinates of rows (n, width) in 1/Å."""
-        return ((rows - self.mean) / self.bandwidth) @ self.directions
+        return product((rows - self.mean) / self.bandwidth, self.directions)
 
 
 class Block(NamedTuple):
@@ -103,7 +105,7 @@ def lay_out(rows: Floats, axes: Axes) -> Layout:
         block = rows[numbers]
         # the median: a few rows far away leave it where the others are
         centre = np.median(block, axis=0)
-        rotated = ((block - centre) / axes.bandwidth) @ axes.directions
+        rotated = product((block - centre) / axes.bandwidth, axes.directions)
         its_centre = axes.rotate(centre[None])[0]
         low[b], high[b] = rotated.min(axis=0) + its_centre, rotated.max(axis=0) + its_centre
         its_panels = slice(start // PANEL, -(-stop // PANEL))
