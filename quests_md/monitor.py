@@ -207,6 +207,32 @@ class Monitor:
             raise ValueError(f"time_ps: expected a time in ps since {needs_time} is set, got None")
         return self.watch.check_given(atoms, None if step is None else int(step), time_ps)
 
+    def update(self, reference: GivenReference, calibration: GivenCalibration | None = None) -> None:
+        """Go on with another reference, as after frames of an event were added to the training set.
+
+        Events that are open stay open and are judged by the new levels. A baseline begins anew, since its averages were
+        by the old reference. A line of type "reference" in the log says what holds from here on: to resume the run at a
+        later step, give the new reference. May be called by an action.
+
+        Parameters
+        ----------
+        reference
+            A reference with the same settings, or its file: made by `Reference.extend`, `Reference.merge`, or anew.
+        calibration
+            Its levels or their file, for the same rate of false alarms. Default: those so far, carried to the new
+            reference where it was made by `extend` or `merge`; else `calibrate` at the same rate.
+
+        Raises
+        ------
+        MismatchError
+            If the reference has other settings, or the calibration is of another reference.
+        ValueError
+            If the calibration has another rate, or the monitor is closed.
+        """
+        if self.watch.is_closed:
+            raise _closed()
+        self.watch.update(reference, calibration)
+
     @property
     def reference(self) -> Reference:
         """The environments that count as known."""

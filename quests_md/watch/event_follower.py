@@ -123,6 +123,12 @@ class EventFollower:
         for trigger in self.triggers.values():
             trigger.visits, trigger.window = visits, window
 
+    def take_reference(self, reference: Reference) -> None:
+        """Judge by another reference from here on; a baseline begins anew, since its averages were by the old one."""
+        self.reference = reference
+        if self.baseline is not None:
+            self.baseline = self.baseline.fresh()
+
     def follow(self, judged: Judged, atoms: Atoms) -> Followed:
         """Take the next check of the run with its frame."""
         notes: list[tuple[NoteLevel, str]] = []

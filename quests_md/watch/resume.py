@@ -148,20 +148,26 @@ def _replayed(follower: EventFollower, history: LogHistory, last: Line) -> Check
         events = (Event.from_line(line.content) for line in history.of_type("event", before=snapshot.start))
         closed = islice((event for event in events if not event.is_open), follower.closed.maxlen)
         follower.closed.extend(reversed(list(closed)))
-    check: Check | None = None
+    latest: Check | None = None
+    waiting: Check | None = None  # for what its state lines say
     found: dict[str, Any] = {}
     for line in lines:
         content = line.content
+        if content["type"] in ("check", "reference"):
+            if waiting is not None:
+                follower.replay(waiting, found)
+            waiting, found = None, {}
         if content["type"] == "check":
-            if check is not None:
-                follower.replay(check, found)
-            check, found = Check.from_line(content), {}
+            latest = waiting = Check.from_line(content)
+        elif content["type"] == "reference":
+            follower.take_reference(follower.reference)
         elif content["type"] == "state" and not _ABOUT_THE_RUN & content.keys():
             found |= content
-    if check is None:  # the snapshot was taken after it
+    if latest is None:  # the snapshot was taken after it
         return Check.from_line(last.content)
-    follower.replay(check, found)
-    return check
+    if waiting is not None:
+        follower.replay(waiting, found)
+    return latest
 
 
 def missing(history: LogHistory, place: Place) -> list[str]:

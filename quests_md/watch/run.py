@@ -82,6 +82,20 @@ class Run:
         if baseline is not None:
             baseline.n_checks = judge.calibration.n_sharing(judge.checks)
 
+    def take_reference(self, settings: RunSettings, header: dict[str, Any]) -> None:
+        """Go on with another reference, which settings hold; `header`: that of a log with these settings."""
+        before, after = self._settings.judge.reference, settings.judge.reference
+        baseline = settings.baseline
+        anew = "" if baseline is None else f"; the baseline of {baseline.duration_ps:g} ps begins anew"
+        self.follower.take_reference(after)
+        self.change_settings(settings)
+        self.log.announce(_reference_line(self.log.step, [before.fingerprint, after.fingerprint], header))
+        self.log.note(
+            "info",
+            f"from here on the reference is {after.fingerprint} with {after.n_environments} environments, before "
+            f"{before.fingerprint} with {before.n_environments}{anew}",
+        )
+
     def check_next(
         self,
         atoms: Atoms,
@@ -166,13 +180,13 @@ class Run:
         if host is None:
             self._offsets = (place.step - place.frame, 0 if step is None else place.step - step)
         lines: list[dict[str, Any]] = []
-        if history.last is not None and history.last.content["frame"] >= place.frame:
+        if chain or (history.last is not None and history.last.content["frame"] >= place.frame):
             lines.append({"type": "rewind", "step": place.step, "frame": place.frame})
         who = {name: header[name] for name in ("version", "started", "host", "pid")}
         lines.append({"type": "state", "step": place.step, "resumed": who})
         if chain:
-            changed = {name: header[name] for name in CHANGING}
-            lines.append({"type": "reference", "step": place.step, "chain": chain} | changed)
+            self.follower.take_reference(settings.judge.reference)
+            lines.append(_reference_line(place.step, chain, header))
         self.log.begin(*lines)
         self.log.note("info", f"resumed at step {place.step}: {place.frame} checks before it are kept")
         if place.note:
@@ -248,16 +262,18 @@ class Run:
             return
         log, followed = self.log, taken.followed
         check, is_written = followed.judged.check, taken.is_written
+        settings = self._settings  # an action may change them
         if self._owed_files is not None:
             follow, self._owed_files = self._owed_files, None
             for text in follow():
                 log.warn(text)
         for event, is_new in followed.events:
-            for action in self._settings.actions:
+            for action in settings.actions:
                 if is_new or getattr(action, "repeats", False):
-                    self._act(action, event, followed.judged, taken.atoms)
+                    flagged = partial(flagged_frame, settings.judge, followed.judged, taken.atoms, event)
+                    self._act(action, event, flagged)
         if taken.is_due:
-            files = {name: file_size(name) for name in action_files(self._settings.actions)}
+            files = {name: file_size(name) for name in action_files(settings.actions)}
             line = {"type": "state", "step": check.step, "frame": check.frame, "files": files}
             is_written = log.write(line) and is_written
         log.is_behind = not is_written
@@ -266,12 +282,10 @@ class Run:
         if followed.stop:
             self._stop()
 
-    def _act(self, action: Action, event: Event, judged: Judged, atoms: Atoms) -> None:
-        """Call an action; whether it failed is said once, and noted each time."""
-        judge = self._settings.judge
+    def _act(self, action: Action, event: Event, flagged: Callable[[], Atoms]) -> None:
+        """Call an action with a flagged frame; that it failed is said once, and noted each time."""
         try:
-            frame = uninterrupted(lambda: flagged_frame(judge, judged, atoms, event))
-            action(event, frame)
+            action(event, uninterrupted(flagged))
         except StopRun:
             self._stop()
         except Exception as failure:
@@ -280,6 +294,10 @@ class Run:
 
     def _stop(self) -> None:
         self.stopped = self.stop_now = True
+
+
+def _reference_line(step: int | None, chain: list[str], header: dict[str, Any]) -> dict[str, Any]:
+    return {"type": "reference", "step": step, "chain": chain} | {name: header[name] for name in CHANGING}
 
 
 def _calculates(judge: Judge) -> bool:

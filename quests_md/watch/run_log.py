@@ -59,7 +59,11 @@ class RunLog:
     def begin(self, *lines: dict[str, Any]) -> None:
         """Write what must come first: the header, or in a log that has one what is said when it is taken up again."""
         self._has_begun = True
-        self._owed = list(lines)
+        self.announce(*lines)
+
+    def announce(self, *lines: dict[str, Any]) -> None:
+        """Write what must come before all that follows, also if it cannot be written now."""
+        self._owed += lines
         self.write()
 
     def note(self, level: NoteLevel, message: str) -> None:

@@ -35,7 +35,7 @@ from quests_md.environments import TimeAveraged
 from quests_md.errors import MismatchError
 from quests_md.judge import Judge, Phases, Values
 from quests_md.log import SCHEMA
-from quests_md.reference import GivenReference, Reference, opened_reference
+from quests_md.reference import GivenReference, Reference, opened_reference, require_equal_settings
 
 from .actions import Action, GivenAction, action_files, checked_actions
 from .baseline import Baseline
@@ -167,6 +167,45 @@ class RunSettings:
     def at_interval(self, check_ps: float) -> Self:
         """The same settings where checks are so many ps apart."""
         return replace(self, judge=self.judge.for_interval(check_ps))
+
+    def with_reference(self, reference: GivenReference, calibration: GivenCalibration | None = None) -> Self:
+        """The same settings with another reference, arguments and errors as in `Monitor.update`."""
+        before, own = self.judge, self.judge.calibration
+        reference = opened_reference(reference)
+        require_equal_settings(before.reference.settings, reference.settings, "the reference of the run", "the new one")
+        if calibration is not None:
+            calibration = _of_ancestor(opened_calibration(calibration), reference, before.threads)
+        elif own.fingerprint in (reference.fingerprint, *reference.ancestors):
+            calibration = own.carried_to(reference, threads=before.threads)
+        elif isinstance(own, ErrorCalibration):
+            raise ValueError("calibration: expected one for the new reference, since the levels so far are of labels")
+        else:
+            calibration = calibrate(
+                reference,
+                false_alarms=own.false_alarms,
+                per=own.per,
+                checks=own.checks,
+                threads=before.threads,
+            )
+        for name in ("false_alarms", "per"):
+            if getattr(calibration, name) != getattr(own, name):
+                raise ValueError(
+                    f"calibration: expected {name} = {getattr(own, name)}, as in the run so far, got "
+                    f"{getattr(calibration, name)}; another rate needs a monitor and a log of its own"
+                )
+        judge = Judge(
+            reference,
+            calibration.with_statistics(own.statistics),
+            values=before.values,
+            release=before.release,
+            phases=before.phases,
+            checks=before.checks,
+            check_ps=before.check_ps,
+            threads=before.threads,
+            confirm=before.confirm,
+            not_confirmed=before.not_confirmed,
+        )
+        return replace(self, judge=judge)
 
     def header(self, atoms: Atoms) -> dict[str, Any]:
         """The header of the log of a run that begins with this frame."""

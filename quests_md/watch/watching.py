@@ -9,11 +9,12 @@ from functools import partial
 from ase import Atoms
 
 from quests_md._arguments import check_choice, is_integer
+from quests_md.calibration import GivenCalibration
 from quests_md.engine import announce_compilation, are_kernels_cached
 from quests_md.judge import Judged
 from quests_md.log import require_new_log
 from quests_md.records import Check, Event
-from quests_md.reference import differences
+from quests_md.reference import GivenReference, differences
 
 from .budget import Budget, Cost
 from .one_system import OneSystem
@@ -62,6 +63,7 @@ class Watch:
         self.budget = None if self.settings.budget is None else Budget(self.settings.budget)
         """How often the run may be checked; None: as often as is asked."""
         self._one_system = OneSystem()
+        self._first: Atoms | None = None
         self._voice = Voice(log, is_quiet=not verbose)
         self._start_step = None if start_step is None else int(start_step)
         self._lock = threading.RLock()  # an action may close the monitor
@@ -98,8 +100,16 @@ class Watch:
                 else:
                     run.resume(header, atoms, host, step, self._start_step)
                     self._voice.know(run.follower)
-                self.run = run
+                self.run, self._first = run, Atoms(atoms.numbers)  # of which header lines tell
             return self.run
+
+    def update(self, reference: GivenReference, calibration: GivenCalibration | None = None) -> None:
+        """Go on with another reference, arguments and errors as in `Monitor.update`."""
+        with self._lock:
+            settings = self.settings.with_reference(reference, calibration)
+            if self.run is not None and self._first is not None:
+                self.run.take_reference(settings, settings.header(self._first))
+            self.settings = settings
 
     def set_interval(self, check_ps: float) -> None:
         """Say how many ps are between checks, for calibrations whose rate counts nanoseconds or runs."""

@@ -20,7 +20,7 @@ from ase.calculators.calculator import Calculator, all_changes
 from ase.md.verlet import VelocityVerlet
 from systems import FS, H, copper, level_at, null_of
 
-from quests_md import FileFormatError, MismatchError, Monitor, Reference, Trigger, read_log, save_frame
+from quests_md import FileFormatError, MismatchError, Monitor, Reference, Trigger, calibrate, read_log, save_frame
 from quests_md.environments.time_averaged import TimeAveraged
 from quests_md.judge.phases import Phases
 from quests_md.records import CHECK_FIELDS, Event
@@ -77,14 +77,17 @@ def atoms_at(step):
     return atoms
 
 
+def nulls():
+    entropies = np.linspace(3, 5, 200)
+    others = [null_of(np.linspace(-7, -4.5, 200), statistic="dh_mean")]
+    return others + [null_of(entropies, 32, "frame_entropy", side=side) for side in ("above", "below")]
+
+
 def monitor_of(known=None, level=LEVEL, **options):
     known = known or reference()
     given = {"trigger": Trigger(patience=2, release=0.2), "log": "run.jsonl", "on_error": "raise", "resume": True}
     given |= {"actions": [save_frame("flagged.extxyz")], "threads": 1}
-    entropies = np.linspace(3, 5, 200)
-    others = [null_of(np.linspace(-7, -4.5, 200), statistic="dh_mean")]
-    others += [null_of(entropies, 32, "frame_entropy", side=side) for side in ("above", "below")]
-    calibration = level_at(known, level, *others)
+    calibration = level_at(known, level, *nulls())
     snapshot_every, fewest = options.pop("snapshot_every", 1000), options.pop("fewest", 10)
     monitor = Monitor(known, options.pop("calibration", calibration), **given | options)
     settings = replace(monitor.watch.settings, snapshot_every=snapshot_every)
@@ -608,6 +611,82 @@ def test_checks_that_the_log_lacks_are_said(folder, caplog, how):
     left = killed(folder, 0, 30, how)
     finished(left, 60, how, start_step=60)
     assert "no checks between step 30, its last one, and step 60" in caplog.text
+
+
+# another reference in the middle of a run
+
+
+def updated_at(step, end=END, begin=0, **options):
+    """A loop of one's own in which the monitor takes over an extended reference after the check at a step."""
+    with monitor_of(**options) as monitor:
+        for at in range(begin, end + 1, INTERVAL):
+            frame = atoms_at(at)
+            frame.get_potential_energy()
+            monitor.check(frame, step=at, time_ps=at * 0.003)
+            if at == step:
+                monitor.update(extended(), level_at(extended(), LEVEL, *nulls()))
+        return monitor
+
+
+@pytest.mark.parametrize("died", [48, 90])
+def test_a_monitor_takes_over_a_new_reference_and_a_resumed_one_knows_it(folder, died):
+    options = {"baseline_ps": 0.12, "statistics": ["dh_max", "dh_mean"], "fewest": 4}
+    whole = folder.with_name("all")
+    whole.mkdir()
+    with contextlib.chdir(whole):
+        monitor = updated_at(48, **options)
+    log = read_log(whole / "run.jsonl")
+    assert monitor.reference is extended()
+    (line,) = log.references
+    assert line["chain"] == [reference().fingerprint, extended().fingerprint]
+    assert line["step"] == 48
+    assert any("the baseline of 0.12 ps begins anew" in note["message"] for note in log.notes)
+    assert sum("baseline" in note["message"] and "anew" not in note["message"] for note in log.notes) >= 2
+    with contextlib.chdir(folder):
+        updated_at(48, end=died, **options)
+        # behind the update with the new reference, before it with the one of before
+        updated_at(None, begin=died - 9 if died > 60 else 48 + 3, known=extended(), **options)
+    log = read_log(folder / "run.jsonl")
+    assert_same(folder, whole)
+    assert [line["chain"][-1] for line in log.references] == [extended().fingerprint]
+    with contextlib.chdir(folder):
+        with pytest.raises(MismatchError, match=extended().fingerprint):
+            updated_at(None, begin=90, **options)
+        updated_at(48, begin=30, **options)
+    assert_same(folder, whole)
+
+
+def test_an_action_may_let_the_monitor_take_over_a_new_reference(folder):
+    seen = []
+
+    def learn(event, frame):
+        seen.append(frame.arrays["delta_entropy"].max())
+        monitor.update(reference().extend([frame]))
+
+    with contextlib.chdir(folder), monitor_of(actions=[learn, save_frame("flagged.extxyz")]) as monitor:
+        drive(monitor, 0, 60, "loop")
+    log = read_log(folder / "run.jsonl")
+    assert len(log.references) == len(log.events) == len(seen) >= 1
+    assert log.references[0]["step"] == log.events[0].confirmed_step
+    text = (folder / "flagged.extxyz").read_text()
+    assert float(re.search(r"dh_max=(\S+)", text)[1]) == pytest.approx(seen[0])  # by the reference that judged it
+
+
+def test_what_a_monitor_cannot_take_over_is_refused_and_changes_nothing(folder):
+    other = Reference.from_frames([copper(seed=i, rattle=0.12) for i in range(12)], bandwidth=2 * H, groups="frame")
+    with contextlib.chdir(folder), monitor_of() as monitor:
+        drive(monitor, 0, 12, "loop")
+        with pytest.raises(MismatchError, match="bandwidth"):
+            monitor.update(other)
+        with pytest.raises(ValueError, match="false_alarms"):
+            monitor.update(extended(), calibrate(extended(), false_alarms=0.2))
+        with pytest.raises(MismatchError):
+            monitor.update(extended(), calibrate(other))
+        assert monitor.reference is reference()
+        drive(monitor, 15, 30, "loop")
+    assert read_log(folder / "run.jsonl").references == []
+    with pytest.raises(ValueError, match="closed"):
+        monitor.update(extended())
 
 
 def test_averaged_frames_cannot_be_repeated_so_their_check_is_kept(tmp_path):
