@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 from typer import Argument, Exit, Option
 
 from quests_md._arguments import check_bandwidth, check_integer
+from quests_md._files import file_size
 from quests_md._json import dumps
 from quests_md._progress import track
 from quests_md._words import many, one_line
@@ -86,6 +87,13 @@ class ExitCode(IntEnum):
     EXPLODED = 4
     INTERRUPTED = 130
 
+
+#: Why a frame has no largest dH, and what the numbers beside alarms are.
+NO_LARGEST = {
+    True: "of such frames it is found who is above the level, and no dH of those that are not",
+    False: "local scores raise the alarms, and dH of frames of this size is not computed beside them",
+}
+OUT_BY = "how far beyond its level, in nats or deviations as the level; of counts of atoms, the log of the ratio"
 
 #: Warnings of a log that are shown, and letters of each.
 MOST_NOTES, LONGEST_NOTE = 20, 1000
@@ -237,6 +245,9 @@ def score_frames(
         Path | None, Option(help="File with the elements, for xtc, trr, dcd and NetCDF; needs MDAnalysis.")
     ] = None,
     log: Annotated[Path | None, Option(help="Log to write (JSON lines); must not hold a run yet.")] = None,
+    resume: Annotated[
+        bool, Option("--resume", help="Go on with the run in the log: frames that it has are not checked again.")
+    ] = False,
     save: Annotated[Path | None, Option(help="Append flagged frames to this extended XYZ file.")] = None,
     sentinel_file: Annotated[
         Path | None,
@@ -266,19 +277,22 @@ def score_frames(
     """
     if plot is not None and log is None:
         raise ValueError("--plot: needs the log; give --log run.jsonl too")
+    if resume and log is None:
+        raise ValueError("--resume: needs the log of the run; give --log run.jsonl too")
     if calibration is not None and false_alarms is not None:
         raise ValueError("--false-alarms: the calibration file states its own rate; give one of the two")
     check_output("--log", log)
     check_output("--save", save)
     check_output("--sentinel", sentinel_file)
-    if sentinel_file is not None and sentinel_file.exists():
+    if sentinel_file is not None and sentinel_file.exists() and not resume:
         raise FileExistsError(f"--sentinel: {sentinel_file} is there from an earlier run; remove it")
     check_output("--plot", plot, PICTURE_SUFFIXES)
     if threads is not None:
         check_integer("--threads", threads, 1)
     check_frames(trajectory, "expected frames; a reference is given by --reference")
-    if log is not None:
+    if log is not None and not resume:
         require_new_log(log)
+    saved_before = 0 if save is None else file_size(str(save))
     steps = None if at is None else read_log(at)
     phase_files = _files_by_name("--phase", phase or [])
     given_levels = None if calibration is None else Calibration.load(calibration)
@@ -302,6 +316,7 @@ def score_frames(
         values=values,  # type: ignore[arg-type]  # checked there
         on_error="raise",
         threads=threads,
+        resume=resume,
         verbose=False,  # events are told below
     ) as monitor:
         tell(fold(monitor.calibration.describe(), sys.stderr))
@@ -320,7 +335,12 @@ def score_frames(
         counts = _print_checks(checks, trajectory, monitor.calibration.statistics)
         events = monitor.events
     tell(fold(f"read: {seen.describe(count_there(trajectory))}", sys.stderr, indent=6))
-    tell(f"{many(sum(counts.values()), 'frame')}: {run_summary(counts, events)}")
+    tell(f"{many(sum(counts.values()), 'frame')}{' checked now' if resume else ''}: {run_summary(counts, events)}")
+    if resume and log is not None:
+        tell(f"{log}: {log_summary(read_log(log))}")
+    if save is not None and file_size(str(save)) == saved_before:
+        why = "frames of explosions are not saved" if events and not resume else "no event"
+        tell(f"--save: {why}, {save} was {'left as it is' if save.exists() else 'not written'}")
     for event in latest(events):
         tell(fold(event.describe(), sys.stderr, indent=11))
     if n_more := len(events) - len(latest(events)):
@@ -395,14 +415,20 @@ def _files_by_name(option: str, texts: Sequence[str]) -> dict[str, Path]:
 
 def _print_checks(checks: Iterator[Check], trajectory: list[str], statistics: Sequence[str]) -> dict[str, int]:
     """Print the checks as they come: in columns on a terminal, else tab-separated; count their states."""
-    counts = {"in": 0, "out": 0, "invalid": 0}
+    counts, has_blank = {"in": 0, "out": 0, "invalid": 0}, False
     width = terminal_width(sys.stdout)
     if width is None and sys.stderr.isatty():  # in a terminal the lines themselves show how far it is
         checks = track(checks, "scoring frames", count_frames(trajectory))
     for row, check in check_rows(checks, width, statistics):
         if check is not None:
             counts[check.state] += 1
+            has_blank |= check.dh_max is None and check.state != "invalid"
         put(row)
+    if has_blank:
+        is_plain = any(STATISTICS[name].scale == "plain" for name in statistics)
+        tell(f"no dh_max: {NO_LARGEST[is_plain]}; --values full gives it")
+    if counts["out"] and width is not None:
+        tell(f"out by: {OUT_BY}")
     return counts
 
 

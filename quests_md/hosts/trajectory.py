@@ -14,7 +14,8 @@ from ase import Atoms
 from quests_md._arguments import check_positive_integer, is_integer
 from quests_md._threads import available_threads
 from quests_md.calibration import GivenCalibration
-from quests_md.errors import FrameError, MismatchError
+from quests_md.environments import frame_digest
+from quests_md.errors import FileFormatError, FrameError, MismatchError
 from quests_md.io import Frame, FramesSeen, frame_time_ps, iter_frames
 from quests_md.judge import Judge, Judged, Values
 from quests_md.log import Log
@@ -81,7 +82,8 @@ def score_trajectory(
         A file with the elements of the atoms, for trajectories without (xtc, trr, dcd, NetCDF); needs MDAnalysis.
     monitor
         A `Monitor` of your own, whose `events` you can then read, in the place of `reference`, `calibration`, `log`,
-        `trigger`, `actions`, `values` and `on_error`, which are the monitor's.
+        `trigger`, `actions`, `values` and `on_error`, which are the monitor's. With ``resume=True`` it goes on with its
+        log: frames that the log has already are read but not checked again, except for the last of them.
     seen
         Takes what the frames are (`quests_md.io.FramesSeen`), to be asked afterwards.
 
@@ -126,8 +128,11 @@ def score_trajectory(
             message = "budget: every frame is checked, whatever it costs; give steps=, or fewer frames"
             warnings.warn(message, stacklevel=2)
     frames = _looked_at(frames, watch.settings.judge.reference, FramesSeen() if seen is None else seen)
+    if steps is None:
+        frames = _at_least_one(frames, path_or_frames)
     judge = watch.settings.judge if threads is None else watch.settings.judge.with_threads(threads)
-    return _checks(frames, watch, judge, workers, close=monitor is None)
+    frames, first = _not_in_log(frames, watch)
+    return _checks(frames, first, watch, judge, workers, close=monitor is None)
 
 
 def _require_nothing_beside(watch: Watch, given: GivenReference | None, settings: dict[str, Any]) -> None:
@@ -148,9 +153,37 @@ def _require_nothing_beside(watch: Watch, given: GivenReference | None, settings
         )
 
 
-def _checks(frames: Iterator[Frame], watch: Watch, judge: Judge, workers: int, *, close: bool) -> Iterator[Check]:
+def _not_in_log(frames: Iterator[Frame], watch: Watch) -> tuple[Iterator[Frame], int]:
+    """The frames, and the count of the first: of a run that goes on with its log, from the last one in the log on."""
+    history = watch.log.history
+    last = None if history is None or watch.run is not None else history.last
+    if history is None or last is None:
+        return frames, 0
+    first = int(last.content["frame"]) + (watch.settings.averaging is not None)  # else the last one is checked again
+    return _from_the_last(frames, first, last.content, str(history.path)), first
+
+
+def _from_the_last(frames: Iterator[Frame], first: int, last: dict[str, Any], log: str) -> Iterator[Frame]:
+    known, count = int(last["frame"]), -1
+    for count, frame in enumerate(frames):
+        if count == known and (_step(frame.atoms, count), frame_digest(frame.atoms)) != (last["step"], last["digest"]):
+            raise MismatchError(
+                f"resume: the last check of {log}, number {known + 1}, is of another frame (step {last['step']}) than "
+                f"frame {frame.index} of {frame.source}; give the frames of that run, or another log"
+            )
+        if count >= first:
+            yield frame
+    if count < known:
+        raise MismatchError(
+            f"resume: {log} has {known + 1} checks, but there are {count + 1} frames; give the frames of that run"
+        )
+
+
+def _checks(
+    frames: Iterator[Frame], first: int, watch: Watch, judge: Judge, workers: int, *, close: bool
+) -> Iterator[Check]:
     try:
-        for count, (judged, atoms) in enumerate(_judged(frames, judge, workers)):
+        for count, (judged, atoms) in enumerate(_judged(frames, first, judge, workers), first):
             if isinstance(judged, Exception):
                 step, time_ps = _step(atoms, count), frame_time_ps(atoms)
                 yield watch.accept_failure(judged, atoms, step=step, frame=count, time_ps=time_ps)
@@ -177,6 +210,18 @@ def _looked_at(frames: Iterator[Frame], reference: Reference, seen: FramesSeen) 
         yield frame
 
 
+def _at_least_one(frames: Iterator[Frame], given: Any) -> Iterator[Frame]:
+    """The frames; FileFormatError at the end if files hold none that can be read. What is wrong with each was said."""
+    n = 0
+    for frame in frames:
+        n += 1
+        yield frame
+    names = [given] if isinstance(given, str | os.PathLike) else given if isinstance(given, list | tuple) else []
+    files = [os.fsdecode(name) for name in names if isinstance(name, str | os.PathLike)]
+    if files and not n:
+        raise FileFormatError(f"{', '.join(files)}: no frame can be read")
+
+
 def _warn(message: str) -> None:
     warnings.warn(message, stacklevel=2)
 
@@ -189,7 +234,9 @@ def _at(frames: Iterator[Frame], steps: frozenset[int]) -> Iterator[Frame]:
             yield frame if "step" in frame.atoms.info else with_step(frame, step)
 
 
-def _judged(frames: Iterator[Frame], judge: Judge, workers: int) -> Iterator[tuple[Judged | Exception, Atoms]]:
+def _judged(
+    frames: Iterator[Frame], first: int, judge: Judge, workers: int
+) -> Iterator[tuple[Judged | Exception, Atoms]]:
     """Frames with their judgement or why there is none, in order; at most two frames per worker are held."""
 
     def judged(count: int, frame: Frame) -> Judged | Exception:
@@ -205,14 +252,14 @@ def _judged(frames: Iterator[Frame], judge: Judge, workers: int) -> Iterator[tup
             return exc if frame.source == "memory" else _told(exc, f"{frame.source}, frame {frame.index}")
 
     if workers == 1:
-        for count, frame in enumerate(frames):
+        for count, frame in enumerate(frames, first):
             yield judged(count, frame), frame.atoms
         return
     waiting: deque[tuple[Future[Judged | Exception], Atoms]] = deque()
     with ThreadPoolExecutor(workers) as pool:
         damage: Exception | None = None
         try:
-            for count, frame in enumerate(frames):
+            for count, frame in enumerate(frames, first):
                 waiting.append((pool.submit(judged, count, frame), frame.atoms))
                 if len(waiting) >= 2 * workers:
                     future, atoms = waiting.popleft()

@@ -37,7 +37,7 @@ def read_ase_trajectory(name: str, wanted: range) -> Iterator[tuple[int, Atoms |
                 _check_arrays(fd, offsets, index)
                 atoms = trajectory[index]
             except Exception as error:
-                kind = IncompleteError if _is_torn_at_end(fd, offsets, trajectory) else FileFormatError
+                kind = IncompleteError if _is_torn_from(index, fd, offsets, trajectory) else FileFormatError
                 raise kind(f"{name}: frame {index}: the data are torn ({shown_error(error)})") from error
             yield index, atoms
 
@@ -67,11 +67,13 @@ def _check_arrays(fd: IO[bytes], offsets: NDArray[np.int64], index: int) -> None
     json.loads(item.get("constraints", "[]"), object_hook=count)
 
 
-def _is_torn_at_end(fd: IO[bytes], offsets: NDArray[np.int64], trajectory: Any) -> bool:
-    """Whether the last frame cannot be read."""
-    try:
-        _check_arrays(fd, offsets, len(trajectory) - 1)
-        trajectory[-1]
-    except Exception:
-        return True
-    return False
+def _is_torn_from(first: int, fd: IO[bytes], offsets: NDArray[np.int64], trajectory: Any) -> bool:
+    """Whether no frame from this one on can be read: then the end is missing, else the frame itself is damaged."""
+    for index in range(first, len(trajectory)):
+        try:
+            _check_arrays(fd, offsets, index)
+            trajectory[index]
+        except Exception:  # ASE raises whatever
+            continue
+        return False
+    return True

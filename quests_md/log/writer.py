@@ -123,7 +123,8 @@ def _held_content(path: Path) -> str:
         at = "" if last is None else f", last at step {_said(step)}"
         started = _said(history.header.get("started"))
         what = f"a run of {n_checks} checks{at} against reference {_said(fingerprint)}, started {started}"
-    return f"log: {path} already holds {what}; move it away, choose another name, or resume it"
+    advice = "move it away, choose another name, or resume it (resume=True, score --resume)"
+    return f"log: {path} already holds {what}; {advice}"
 
 
 def _said(value: Any) -> str:

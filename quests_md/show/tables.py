@@ -38,12 +38,14 @@ CHECK_COLUMNS = {
     "frame_entropy": 13,
     "excess": 8,
     "state": 7,
-    "alarms": 27,
+    "alarms": 20,
 }
 
-#: Columns of `score` that a narrow terminal does without, unless they are judged; the first to go first. The log has
-#: the alarms, and events name theirs.
-NOT_NEEDED = ("alarms", "frame_entropy", "dh_mean", "dh_max", "excess", "n_atoms", "time_ps")
+#: Columns of `score` that a narrow terminal does without, unless they are judged; the first to go first.
+NOT_NEEDED = ("frame_entropy", "dh_mean", "dh_max", "excess", "n_atoms", "n_above", "time_ps", "alarms")
+
+#: Name of the column of alarms in a terminal, where it also says how far beyond its level each statistic is.
+OUT_BY = "out by"
 
 #: Fields of an event that `events` prints, and their names in a terminal.
 EVENT_COLUMNS = {
@@ -113,7 +115,8 @@ def check_rows(
     """The names of the columns, then a row of text for each check as it comes, with the check.
 
     Rows are columns for a terminal of that width, or tab-separated where the width is None. `statistics` in use have
-    a column each.
+    a column each. A terminal shows beside the alarms how far beyond its level each is, in the unit of the level (of
+    counts, the log of the ratio).
     """
     columns: dict[str, int] = {}
 
@@ -129,13 +132,20 @@ def check_rows(
     def row(cells: Iterable[str]) -> str:
         if width is None:
             return "\t".join(cells)
-        return " ".join(f"{text:>{room}}" for text, room in zip(cells, columns.values(), strict=True))
+        aligned = (
+            f" {text}" if name == "alarms" else f"{text:>{room}}"
+            for text, (name, room) in zip(cells, columns.items(), strict=True)
+        )
+        return " ".join(aligned).rstrip()
+
+    def shown(check: Check, name: str) -> str:
+        return _out_by(check, columns[name]) if name == "alarms" and width is not None else cell(_value(check, name))
 
     for i, check in enumerate(checks):
         if i == 0:  # not before the first frame could be read
             columns = _check_columns(width, statistics, has_dh=check.dh_mean is not None or check.state == "invalid")
-            yield row(columns), None
-        yield row(cell(_value(check, name)) for name in columns), check
+            yield row(OUT_BY if name == "alarms" and width is not None else name for name in columns), None
+        yield row(shown(check, name) for name in columns), check
 
 
 def event_rows(events: Sequence[Event], width: int | None) -> list[str]:
@@ -225,11 +235,27 @@ def _check_columns(width: int | None, statistics: Sequence[str], *, has_dh: bool
     if width is None:
         return columns | dict.fromkeys(CHECK_PLACES, 0)
     for name in NOT_NEEDED:
-        if sum(columns.values()) + len(columns) - 1 <= width:
+        if sum(columns.values()) + len(columns) <= width:
             break
         if name not in statistics:
             columns.pop(name, None)
+    if "alarms" in columns:
+        columns["alarms"] += width - sum(columns.values()) - len(columns)  # a blank more stands before the words
     return columns
+
+
+def _out_by(check: Check, room: int) -> str:
+    """The alarms of a check with how far beyond its level each is, as many as there is room for."""
+    names = ["exploded"] if check.explosion or check.state == "invalid" else []
+    names += [
+        f"{name} +{check.excesses[name]:.3g}" if math.isfinite(check.excesses.get(name, math.nan)) else name
+        for name in check.alarms
+    ]
+    for n in range(len(names), 0, -1):
+        text = ", ".join(names[:n]) + (", ..." if n < len(names) else "")
+        if len(text) <= room:
+            return text
+    return names[0][:room] if names else ""
 
 
 def _value(check: Check, name: str) -> Any:

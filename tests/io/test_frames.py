@@ -1,9 +1,7 @@
 import bz2
 import gzip
 import lzma
-import os
 import re
-import threading
 import tracemalloc
 import warnings
 from pathlib import Path
@@ -436,28 +434,6 @@ def test_memory_does_not_grow_with_the_file(tmp_path):
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
     assert peak < 1e6
-
-
-@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="needs named pipes")
-def test_frames_come_before_the_end_of_the_file(tmp_path):
-    path = tmp_path / "pipe.xyz"
-    os.mkfifo(path)
-    done = threading.Event()
-
-    def write():
-        with path.open("w") as fd:
-            fd.write(GOOD + "2\n")
-            fd.flush()
-            done.wait(30)
-
-    writer = threading.Thread(target=write)
-    writer.start()
-    frames = iter_frames(path)
-    assert len(next(frames).atoms) == 2
-    frames.close()
-    done.set()
-    writer.join()
-    assert count_frames(path) is None
 
 
 @pytest.mark.parametrize("text", ["", "@::2"])
