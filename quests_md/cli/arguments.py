@@ -25,6 +25,7 @@ __all__ = [
     "FramesArgument",
     "GroupsOption",
     "ThreadsOption",
+    "TopologyOption",
     "check_frames",
     "check_output",
     "count_there",
@@ -43,6 +44,9 @@ GroupsOption = Annotated[
     str | None, Option(help="Independent groups: 'frame', 'file' or a key of info; default: blocks.")
 ]
 ThreadsOption = Annotated[int | None, Option(help="Threads; default: the cores there are.")]
+TopologyOption = Annotated[
+    Path | None, Option(help="File with the elements, for xtc, trr, dcd and NetCDF; needs MDAnalysis.")
+]
 FramesArgument = Annotated[
     list[str], Argument(metavar="FRAMES", help="Files ASE can read, globs, slices: train.xyz 'run*.traj@::10'.")
 ]
@@ -103,13 +107,13 @@ def count_there(files: list[str]) -> int | None:
     return None if names == files else count_frames(names)
 
 
-def open_reference(path: Path, threads: int | None) -> Reference:
-    """Load a reference file, or build a reference from a file of frames."""
+def open_reference(path: Path, threads: int | None, **reading: Any) -> Reference:
+    """Load a reference file, or build one from a file of frames, for which `reading` is as in `from_frames`."""
     if path.suffix == REFERENCE_SUFFIX or kind_of_file(path) is not None:  # a file of another kind is named there
         return Reference.load(path)
     require_regular(path, NO_PIPES)
     tell(f"building a reference from {path}; `quests-md reference build` keeps it")
-    return Reference.from_frames(str(path), threads=threads)
+    return Reference.from_frames(str(path), threads=threads, **reading)
 
 
 def split_names(text: str | None) -> tuple[str, ...] | None:

@@ -50,6 +50,7 @@ from .arguments import (
     FramesArgument,
     GroupsOption,
     ThreadsOption,
+    TopologyOption,
     check_frames,
     check_output,
     count_there,
@@ -128,6 +129,7 @@ def build(
     skip_bad: Annotated[
         bool, Option("--skip-bad", help="Leave out frames that cannot be used, and list them.")
     ] = False,
+    topology: TopologyOption = None,
     force: ForceOption = False,
     threads: ThreadsOption = None,
 ) -> None:
@@ -143,6 +145,7 @@ def build(
         groups=groups,
         types=split_names(types),
         skip_bad=skip_bad,
+        topology=topology,
         threads=threads,
     )
     save_with_scores(reference, output, threads)
@@ -241,9 +244,7 @@ def score_frames(
     types: Annotated[
         str | None, Option(help="Elements of the types of a LAMMPS dump that does not name them: Cu,Zr.")
     ] = None,
-    topology: Annotated[
-        Path | None, Option(help="File with the elements, for xtc, trr, dcd and NetCDF; needs MDAnalysis.")
-    ] = None,
+    topology: TopologyOption = None,
     log: Annotated[Path | None, Option(help="Log to write (JSON lines); must not hold a run yet.")] = None,
     resume: Annotated[
         bool, Option("--resume", help="Go on with the run in the log: frames that it has are not checked again.")
@@ -296,7 +297,7 @@ def score_frames(
     steps = None if at is None else read_log(at)
     phase_files = _files_by_name("--phase", phase or [])
     given_levels = None if calibration is None else Calibration.load(calibration)
-    known = open_reference(reference, threads)
+    known = open_reference(reference, threads, types=split_names(types), topology=topology)
     phases = {name: open_reference(file, threads) for name, file in phase_files.items()}
     rate = FALSE_ALARMS if false_alarms is None else false_alarms
     levels = given_levels or calibrate(known, false_alarms=rate, threads=threads)

@@ -12,9 +12,17 @@ from numpy.typing import NDArray
 
 from quests_md._kernels.jit import Floats, Integers
 from quests_md._kernels.neighbors import bin_points, extent, link_pairs, list_images, nearest_of_species
-from quests_md.errors import FrameError
+from quests_md.errors import FrameError, UnsuitableFrameError
 
-__all__ = ["FrameGrid", "PairDistances", "frame_grid", "linked_pairs", "nearest_by_element", "wrapped_positions"]
+__all__ = [
+    "FrameGrid",
+    "PairDistances",
+    "frame_grid",
+    "linked_pairs",
+    "nearest_by_element",
+    "require_cell",
+    "wrapped_positions",
+]
 
 #: (smallest, median) distance in Å of nearest neighbours in a reference, by pair of atomic numbers (a <= b).
 PairDistances: TypeAlias = Mapping[tuple[int, int], tuple[float, float]]
@@ -173,3 +181,17 @@ def _with_images(
 def _room(positions: NDArray[np.float64], vectors: NDArray[np.float64], cutoff: float) -> float:
     """Å^3 of the box that holds the atoms and the images that may be within the cutoff of one of them."""
     return float(np.prod(np.ptp(positions, axis=0) + 2 * cutoff + np.abs(vectors).max(axis=0)))
+
+
+def require_cell(atoms: Atoms) -> None:
+    """Raise UnsuitableFrameError for atoms that say they are periodic and have no cell: nothing has exploded yet.
+
+    Numbers that are not finite are left to the judge.
+    """
+    vectors = atoms.cell.array[atoms.pbc]
+    if len(atoms) and np.isfinite(vectors).all() and np.linalg.matrix_rank(vectors) < len(vectors):
+        pbc = " ".join("FT"[int(p)] for p in atoms.pbc)
+        raise UnsuitableFrameError(
+            f"atoms: expected a cell along the periodic directions (pbc = {pbc}), got {atoms.cell.array.tolist()}; "
+            "call atoms.set_cell(...), or set atoms.pbc = False if there is none"
+        )

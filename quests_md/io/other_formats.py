@@ -18,7 +18,7 @@ from ase.io.formats import UnknownFileTypeError, filetype, get_compression, iofo
 from quests_md.errors import FileFormatError
 
 from .warned import warn
-from .xyz import IncompleteError, reraise_system_error, shown_error
+from .xyz import IncompleteError, reraise_system_error, shown, shown_error
 
 __all__ = ["file_kind", "read_other"]
 
@@ -131,6 +131,8 @@ def read_other(
     n_steps = _count_steps(name, *_STEPS[kind]) if kind in _STEPS else None
     if kind in _ENDS and not _ends_so(name, _ENDS[kind]):
         raise IncompleteError(f"{name}: frame 0: the file ends before the end of its {kind} data")
+    if kind == "vasp":
+        _require_possible_counts(name)
     # parallel=False: under MPI each rank reads for itself instead of waiting for the others
     with _opened(name, kind) as source:
         frames = iread(source, ":", format=kind, parallel=False, do_not_split_by_at_sign=True, **options)
@@ -144,6 +146,19 @@ def read_other(
         if n_steps == n_read + 1:
             raise IncompleteError(f"{name}: frame {n_read}: the file ends in the middle of step {n_steps}")
         warn(f"{name}: {n_read} of {n_steps} ionic steps were read; ASE's reader of {kind!r} left the others out")
+
+
+def _require_possible_counts(name: str) -> None:
+    """Raise FileFormatError for a POSCAR that announces more atoms than its bytes can hold: ASE makes room for them."""
+    with open_with_compression(name, "rb") as fd:
+        start = fd.read(2**20)
+        size = len(start)
+        for line in start.splitlines()[5:7]:
+            n_atoms = sum(int(word) for word in line.split() if word.isdigit() and len(word) < 100)
+            while n_atoms > size and (portion := fd.read(2**20)):
+                size += len(portion)
+            if n_atoms > size:
+                raise FileFormatError(f"{name}: expected at most {size} atoms in so many bytes, got {shown(line)}")
 
 
 def _read_frames(

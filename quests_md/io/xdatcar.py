@@ -3,6 +3,7 @@
 ASE's reader loses all steps where the last one is torn, and reads the whole file first.
 """
 
+import math
 import re
 from collections.abc import Iterator
 from itertools import count
@@ -16,7 +17,7 @@ from numpy.typing import NDArray
 from quests_md.errors import FileFormatError
 
 from .elements import LabelError, symbols_of_labels
-from .xyz import IncompleteError, Lines, shown
+from .xyz import PORTION, IncompleteError, Lines, shown
 
 __all__ = ["read_xdatcar"]
 
@@ -26,6 +27,12 @@ _STEP = re.compile(rb"\s*Direct configuration\s*=\s*(\d+)")
 class _Head(NamedTuple):
     cell: NDArray[np.float64]
     symbols: list[str]
+    counts: list[int]
+
+    @property
+    def n_atoms(self) -> int:
+        """Atoms of each step that follows."""
+        return sum(self.counts)
 
 
 def read_xdatcar(name: str, wanted: range) -> Iterator[tuple[int, Atoms | FileFormatError | None]]:
@@ -58,11 +65,11 @@ def read_xdatcar(name: str, wanted: range) -> Iterator[tuple[int, Atoms | FileFo
                 break
             if head is None:
                 raise FileFormatError(f"{name}: expected an XDATCAR, got {shown(line[0])} without cell and elements")
-            step, rows = _STEP.match(line[0]), lines.read(len(head.symbols))
-            while rows and len(rows) < len(head.symbols) and (portion := lines.read(len(head.symbols) - len(rows))):
+            step, rows = _STEP.match(line[0]), lines.read(min(head.n_atoms, PORTION))
+            while rows and len(rows) < head.n_atoms and (portion := lines.read(min(head.n_atoms - len(rows), PORTION))):
                 rows += portion
             is_cut = rows and not rows[-1].endswith(b"\n") and len(rows[-1].rstrip()) < len(rows[0].rstrip())
-            if len(rows) < len(head.symbols) or is_cut or step is None:
+            if len(rows) < head.n_atoms or is_cut or step is None:
                 raise _torn(lines, index)
             if index not in wanted:
                 yield index, None
@@ -73,7 +80,8 @@ def read_xdatcar(name: str, wanted: range) -> Iterator[tuple[int, Atoms | FileFo
                 at = lines.number - len(rows) + 1
                 yield index, FileFormatError(f"{name}: frame {index}, lines {at} to {lines.number}: {error}")
                 continue
-            atoms = Atoms(head.symbols, cell=head.cell, scaled_positions=scaled, pbc=True)
+            symbols = [symbol for symbol, n in zip(head.symbols, head.counts, strict=True) for _ in range(n)]
+            atoms = Atoms(symbols, cell=head.cell, scaled_positions=scaled, pbc=True)
             atoms.info["step"] = int(step[1])
             yield index, atoms
         lines.raise_failure(index)
@@ -97,16 +105,14 @@ def _head(place: str, lines: list[bytes]) -> _Head:
     except ValueError:
         what = "expected a comment, a scale, three cell vectors, elements and their numbers, as VASP 5 and later write"
         raise FileFormatError(f"{place}: {what}, got {shown(b' '.join(lines[:7]))}") from None
-    if sum(counts) > MOST_ATOMS:
-        raise FileFormatError(f"{place}: expected at most {MOST_ATOMS} atoms, got {sum(counts)}")
+    if not 1e-6 < abs(np.linalg.det(cell)) < math.inf:
+        raise FileFormatError(
+            f"{place}: expected three cell vectors that are not flat, got {shown(b' '.join(lines[2:5]))}"
+        )
     try:
         symbols = symbols_of_labels(labels)
     except LabelError as error:
         raise FileFormatError(f"{place}: {error}") from error
     # a negative scale is the volume
     factor = scale if scale > 0 else (-scale / abs(np.linalg.det(cell))) ** (1 / 3)
-    return _Head(cell * factor, [symbols[label] for label, n in zip(labels, counts, strict=True) for _ in range(n)])
-
-
-#: Atoms that the head of a step may announce.
-MOST_ATOMS = 50_000_000
+    return _Head(cell * factor, [symbols[label] for label in labels], counts)

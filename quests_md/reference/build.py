@@ -48,14 +48,15 @@ def build(
     bandwidth: float | Literal["auto"] | None,
     match: str,
     groups: str | Sequence[Any] | None,
-    types: Sequence[str] | None,
     threads: int | None,
     *,
     skip_bad: bool = False,
+    **reading: Any,
 ) -> Contents:
-    """Check the arguments, which are those of `Reference.from_frames`, and read and describe the frames.
+    """Check the arguments, and read and describe the frames.
 
-    The bandwidth is 0.015 1/Å where "auto" is asked for: it is chosen from the rows.
+    The arguments are those of `Reference.from_frames`, `reading` those of `iter_frames`. The bandwidth is 0.015 1/Å
+    where "auto" is asked for: it is chosen from the rows.
     """
     chosen = Descriptor() if descriptor is None else descriptor
     if bandwidth is None:
@@ -77,7 +78,7 @@ def build(
     settings = {"descriptor": fingerprint, **of_rows, "bandwidth": h, "match": match}
     available_threads(threads)
     builder = _Builder(chosen, groups, threads)
-    frames = iter_frames(frames_or_paths, types=types, bad=builder.leave_out if skip_bad else None)
+    frames = iter_frames(frames_or_paths, bad=builder.leave_out if skip_bad else None, **reading)
     for frame in track(frames, "reading frames", count_frames(frames_or_paths)):
         try:
             builder.add(frame)

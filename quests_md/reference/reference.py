@@ -65,6 +65,7 @@ class Reference(KnownRows):
         groups: str | Sequence[Any] | None = None,
         types: Sequence[str] | None = None,
         skip_bad: bool = False,
+        topology: str | os.PathLike[str] | None = None,
         threads: int | None = None,
     ) -> Self:
         """Build a reference from frames or files, one frame in memory at a time.
@@ -92,6 +93,8 @@ class Reference(KnownRows):
             Element of each LAMMPS atom type, ("Cu", "Zr") say, for dumps that do not name elements.
         skip_bad
             Leave out frames that are whole and cannot be read or described, with a warning that lists them.
+        topology
+            A file with the elements of the atoms, for trajectories without (xtc, trr, dcd, NetCDF); needs MDAnalysis.
         threads
             Threads to use; default the cores that the process may use, or QUESTS_MD_THREADS.
 
@@ -102,7 +105,10 @@ class Reference(KnownRows):
         ValueError
             If `bandwidth`, `match` or `groups` is not usable.
         """
-        reference = cls(build(frames_or_paths, descriptor, bandwidth, match, groups, types, threads, skip_bad=skip_bad))
+        reading = {"types": types, "topology": topology}
+        reference = cls(
+            build(frames_or_paths, descriptor, bandwidth, match, groups, threads, skip_bad=skip_bad, **reading)
+        )
         return reference.with_bandwidth("auto", threads=threads) if bandwidth == "auto" else reference
 
     def extend(self, frames_or_paths: Any, *, groups: str | Sequence[Any] | None = None) -> "Reference":

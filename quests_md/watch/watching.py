@@ -11,6 +11,7 @@ from ase import Atoms
 from quests_md._arguments import check_choice, is_integer
 from quests_md.calibration import GivenCalibration
 from quests_md.engine import announce_compilation, are_kernels_cached
+from quests_md.environments import require_cell
 from quests_md.judge import Judged
 from quests_md.log import require_new_log
 from quests_md.records import Check, Event
@@ -93,6 +94,7 @@ class Watch:
         with self._lock:
             if self.run is None:
                 self.settings.judge.require_suitable(atoms)  # before the log holds anything
+                require_cell(atoms)
                 header = self.settings.header(atoms)
                 run = Run(self.settings, self.log, self.cost)
                 if self.log.history is None:

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from ase import units
 
+from quests_md import Descriptor, Reference
 from quests_md.errors import FileFormatError
 from quests_md.io import frame_time_ps, iter_frames
 
@@ -84,3 +85,12 @@ def test_without_mdanalysis(tmp_path, monkeypatch):
     (tmp_path / "a.xtc").write_bytes(bytes(10))
     with pytest.raises(FileFormatError, match=r"pip install 'quests_md\[mdanalysis\]'"):
         next(iter_frames(tmp_path / "a.xtc", topology="a.gro"))
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.slow
+def test_a_reference_of_a_trajectory_with_a_topology(files):
+    reference = Reference.from_frames(
+        f"{files.XTC}@:1", topology=files.GRO, descriptor=Descriptor(k=8, centers=("Na",)), threads=1
+    )
+    assert reference.elements == ("Na",)

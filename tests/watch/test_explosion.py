@@ -408,3 +408,25 @@ def test_atoms_on_top_of_each_other_are_an_explosion_without_momenta(distances):
             assert bool(monitor.check(atoms).explosion) == explodes
         assert monitor.events[-1].kind == "exploded"
         assert set(monitor.events[-1].atoms) == {3, 7}
+
+
+def test_a_cell_that_was_never_set_is_bad_input_and_one_that_collapses_an_explosion(tmp_path):
+    reference = md_reference()
+    bare = copper(seed=1)
+    bare.cell[:] = 0
+    with Monitor(reference, log=tmp_path / "a.jsonl", on_error="raise") as monitor:
+        with pytest.raises(UnsuitableFrameError, match=r"pbc = T T T.*atoms.set_cell"):
+            monitor.check(bare)
+        assert not monitor.events
+        monitor.check(copper(seed=1))
+        assert monitor.check(bare).state == "invalid"
+        assert [event.kind for event in monitor.events] == ["exploded"]
+    bare.calc = EMT()
+    dyn = VelocityVerlet(bare, FS)
+    with Monitor(reference, log=tmp_path / "b.jsonl") as monitor, pytest.raises(UnsuitableFrameError):
+        monitor.attach(dyn)
+    lost = copper(seed=1)
+    lost.cell[0, 0] = np.nan
+    with Monitor(reference, log=tmp_path / "c.jsonl") as monitor:
+        monitor.check(lost)
+        assert [event.kind for event in monitor.events] == ["exploded"]
