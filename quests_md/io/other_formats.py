@@ -171,8 +171,11 @@ def _read_frames(
             atoms = next(frames)
         except StopIteration:
             return index
-        except (ImportError, MemoryError):
+        except ImportError:
             raise
+        except MemoryError as error:
+            what = "ASE's reader asks for more memory than there is; is it damaged? A line may announce too many atoms"
+            raise FileFormatError(f"{name}: frame {index}: {what}") from error
         except Exception as error:
             reraise_system_error(error)
             what = f"expected format {kind!r}, but ASE's reader failed: {shown_error(error)}"

@@ -70,31 +70,27 @@ class Reference(KnownRows):
     ) -> Self:
         """Build a reference from frames or files, one frame in memory at a time.
 
-        Frames without any neighbour inside the cutoff (isolated atoms, made for reference energies) are left out with
-        a warning: they would make evaporated atoms look familiar. Where the descriptor restricts its centers, other
-        atoms have no row, and frames without any center are left out as well.
+        Frames without any neighbour inside the cutoff (isolated atoms) are left out with a warning: they would make
+        evaporated atoms look familiar. Atoms that are no centers have no row, frames without centers are left out.
 
         Parameters
         ----------
         frames_or_paths
-            Atoms, a path, a glob pattern, a path with an ASE slice (``train.xyz@::10``), or an iterable of these.
+            Atoms, a path, a glob pattern, a path with a slice (``train.xyz@::10``), or an iterable of these.
         descriptor
             Default `Descriptor()`. Any callable from Atoms to (n_atoms, width) rows with a `fingerprint` text serves.
         bandwidth
-            h in 1/Å, default that of the descriptor: 0.015, for averaged rows 0.006; "auto": what the data support, see
-            `auto_bandwidth`. Required with a descriptor that is not a `Descriptor`.
+            h in 1/Å, default that of a `Descriptor`: 0.015, for averaged rows 0.006; "auto": see `auto_bandwidth`.
         match
             "element": compare an atom with reference atoms of its own element. "any": chemistry-blind, as published.
         groups
             Which frames count as independent when a level is set. None: contiguous blocks per file of two correlation
             times, measured. "frame": every frame. "file": every file. Any other text: the key of `atoms.info` that
             holds the label. A sequence: one label per frame. Labels that read alike, 1 and "1", are one.
-        types
-            Element of each LAMMPS atom type, ("Cu", "Zr") say, for dumps that do not name elements.
+        types, topology
+            What files do not say: elements of LAMMPS types, ("Cu", "Zr") say; a file with those of an xtc, trr or dcd.
         skip_bad
             Leave out frames that are whole and cannot be read or described, with a warning that lists them.
-        topology
-            A file with the elements of the atoms, for trajectories without (xtc, trr, dcd, NetCDF); needs MDAnalysis.
         threads
             Threads to use; default the cores that the process may use, or QUESTS_MD_THREADS.
 
@@ -105,10 +101,8 @@ class Reference(KnownRows):
         ValueError
             If `bandwidth`, `match` or `groups` is not usable.
         """
-        reading = {"types": types, "topology": topology}
-        reference = cls(
-            build(frames_or_paths, descriptor, bandwidth, match, groups, threads, skip_bad=skip_bad, **reading)
-        )
+        how: dict[str, Any] = {"skip_bad": skip_bad, "types": types, "topology": topology}
+        reference = cls(build(frames_or_paths, descriptor, bandwidth, match, groups, threads, **how))
         return reference.with_bandwidth("auto", threads=threads) if bandwidth == "auto" else reference
 
     def extend(self, frames_or_paths: Any, *, groups: str | Sequence[Any] | None = None) -> "Reference":
