@@ -7,6 +7,7 @@ numpy) that nobody takes for an interrupt, or leave half of the work done.
 import os
 import threading
 from collections.abc import Callable
+from contextlib import suppress
 from queue import SimpleQueue
 from typing import Any, TypeVar
 
@@ -23,6 +24,8 @@ class _Job:
         """Held by whoever comes first: the thread that does the work, or the one that calls it off."""
         self.done = threading.Lock()
         self.done.acquire()
+        self.has_ended = False
+        """Whether the work is done; an interrupt may come right after `done` was acquired."""
         self._work: Callable[[], Any] | None = work
         self._result: Any = None
         self._failure: BaseException | None = None
@@ -38,6 +41,7 @@ class _Job:
         except BaseException as exc:
             self._failure = exc
         del work  # nothing of a run is kept alive by the thread
+        self.has_ended = True
         self.done.release()
 
     def result(self) -> Any:
@@ -86,10 +90,12 @@ def uninterrupted(work: Callable[[], T], then: Callable[[T], None] | None = None
         job.done.acquire()
     except BaseException as exc:
         interrupt = exc
+        with suppress(AttributeError):  # a class of exceptions without room for attributes
+            exc.of_signal_handler = True  # type: ignore[attr-defined]
         if job.taken.acquire(blocking=False):
             raise
-        while not _has_ended(job):
-            pass
+        while not job.has_ended:
+            _wait_for(job)
     try:
         result = job.result()
         if then is not None:
@@ -101,18 +107,19 @@ def uninterrupted(work: Callable[[], T], then: Callable[[T], None] | None = None
 
 
 def interrupt_behind(failure: BaseException | None) -> BaseException | None:
-    """The interrupt, or another exception that ends programs, of which a failure was made; None if there is none."""
-    while failure is not None and isinstance(failure, Exception):
+    """The interrupt of which a failure was made, or the failure, if it is one; None if there is none.
+
+    Interrupts are exceptions that end programs, and whatever a signal handler has raised while `uninterrupted` waited.
+    """
+    while isinstance(failure, Exception) and not getattr(failure, "of_signal_handler", False):
         failure = failure.__cause__ or failure.__context__
     return failure
 
 
-def _has_ended(job: _Job) -> bool:
-    """Wait for the end of a job that has begun; False if another interrupt came meanwhile."""
-    try:
-        return job.done.acquire()
-    except BaseException:
-        return False
+def _wait_for(job: _Job) -> None:
+    """Wait for the end of a job that has begun, or until another interrupt comes."""
+    with suppress(BaseException):
+        job.done.acquire()
 
 
 def _started_worker() -> _Worker:

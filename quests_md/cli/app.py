@@ -58,11 +58,19 @@ app.add_typer(reference_app, name="reference")
 def main() -> None:
     """Run the command line."""
     warnings.showwarning = _show_warning  # this process is ours: one line, no source code
-    signal.signal(signal.SIGTERM, _interrupt)  # what a batch system sends before it kills: end as on ctrl-C
+    for signum in (signal.SIGINT, signal.SIGTERM):  # the latter is what a batch system sends before it kills
+        if signal.getsignal(signum) is not signal.SIG_IGN:  # as in the background of a shell
+            signal.signal(signum, _interrupt)
+    signal.signal(signal.SIGALRM, _interrupt)
     for name in ("stdout", "stderr"):  # closed by the caller
         if getattr(sys, name) is None:
             setattr(sys, name, Path(os.devnull).open("w", encoding="utf-8"))  # noqa: SIM115  # lives as long as the process
-    app()
+    try:
+        app()
+    except SystemExit:
+        if _signals:  # also one that came before the command began, or after it
+            sys.exit(ExitCode.INTERRUPTED)
+        raise
 
 
 @app.callback(invoke_without_command=True)
@@ -82,12 +90,17 @@ def _with_exit_code(function: Callable[..., None]) -> Callable[..., None]:
         except BrokenPipeError:  # `... | head`: the reader has had enough
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
             raise typer.Exit(ExitCode.BROKEN_PIPE) from None
-        except (QuestsMDError, ValueError, TypeError, OSError, MemoryError) as exc:
+        except KeyboardInterrupt:
+            raise _interrupted() from None
+        except Exception as exc:
+            if _signals:  # compiled code makes other errors of an interrupt
+                raise _interrupted() from None
+            if not isinstance(exc, (QuestsMDError, ValueError, TypeError, OSError, MemoryError)):
+                raise
             tell(f"error: {_one_line(exc)}")
             raise typer.Exit(ExitCode.BAD_INPUT) from None
-        except KeyboardInterrupt:
-            tell("interrupted")
-            raise typer.Exit(ExitCode.INTERRUPTED) from None
+        finally:
+            signal.setitimer(signal.ITIMER_REAL, 0)
 
     return run
 
@@ -106,8 +119,22 @@ for _group, _name, _function in (
     _group.command(_name)(_with_exit_code(_function))
 
 
+#: Interrupts so far.
+_signals: list[int] = []
+
+#: Seconds after which an interrupt comes again: some code may have taken it for another error, and gone on.
+AGAIN_S = 2.0
+
+
 def _interrupt(signum: int, frame: object) -> None:
+    _signals.append(signum)
+    signal.setitimer(signal.ITIMER_REAL, AGAIN_S)
     raise KeyboardInterrupt
+
+
+def _interrupted() -> typer.Exit:
+    tell("interrupted")
+    return typer.Exit(ExitCode.INTERRUPTED)
 
 
 def _one_line(exc: BaseException) -> str:

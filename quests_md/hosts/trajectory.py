@@ -12,6 +12,7 @@ from typing import Any, Literal, Protocol
 from ase import Atoms
 
 from quests_md._arguments import check_positive_integer, is_integer
+from quests_md._interrupts import uninterrupted
 from quests_md._threads import available_threads
 from quests_md.calibration import GivenCalibration
 from quests_md.environments import frame_digest
@@ -182,8 +183,9 @@ def _from_the_last(frames: Iterator[Frame], first: int, last: dict[str, Any], lo
 def _checks(
     frames: Iterator[Frame], first: int, watch: Watch, judge: Judge, workers: int, *, close: bool
 ) -> Iterator[Check]:
+    takes_calculations = watch.settings.calculates
     try:
-        for count, (judged, atoms) in enumerate(_judged(frames, first, judge, workers), first):
+        for count, (judged, atoms) in enumerate(_judged(frames, first, judge, workers, takes_calculations), first):
             if isinstance(judged, Exception):
                 step, time_ps = _step(atoms, count), frame_time_ps(atoms)
                 yield watch.accept_failure(judged, atoms, step=step, frame=count, time_ps=time_ps)
@@ -235,9 +237,12 @@ def _at(frames: Iterator[Frame], steps: frozenset[int]) -> Iterator[Frame]:
 
 
 def _judged(
-    frames: Iterator[Frame], first: int, judge: Judge, workers: int
+    frames: Iterator[Frame], first: int, judge: Judge, workers: int, takes_calculations: bool
 ) -> Iterator[tuple[Judged | Exception, Atoms]]:
-    """Frames with their judgement or why there is none, in order; at most two frames per worker are held."""
+    """Frames with their judgement or why there is none, in order; at most two frames per worker are held.
+
+    Where a judgement takes calculations of the user's own, and there is one worker, the work is done in this thread.
+    """
 
     def judged(count: int, frame: Frame) -> Judged | Exception:
         atoms = frame.atoms
@@ -253,7 +258,8 @@ def _judged(
 
     if workers == 1:
         for count, frame in enumerate(frames, first):
-            yield judged(count, frame), frame.atoms
+            work = partial(judged, count, frame)
+            yield (work() if takes_calculations else uninterrupted(work)), frame.atoms
         return
     waiting: deque[tuple[Future[Judged | Exception], Atoms]] = deque()
     with ThreadPoolExecutor(workers) as pool:

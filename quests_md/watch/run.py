@@ -10,10 +10,10 @@ from ase import Atoms
 from quests_md._files import file_size
 from quests_md._interrupts import uninterrupted
 from quests_md._json import plain
-from quests_md.environments import Minimised, frame_digest
+from quests_md.environments import frame_digest
 from quests_md.errors import StopRun
 from quests_md.io import frame_temperature_K
-from quests_md.judge import Judge, Judged
+from quests_md.judge import Judged
 from quests_md.records import Check, Event
 
 from .actions import Action, action_files, flagged_frame
@@ -117,7 +117,7 @@ class Run:
         def work() -> Taken | None:
             return self.log.guarded(judged_and_taken)
 
-        if _calculates(judge):  # a calculation of the user's own may take long, and belongs to this thread
+        if self._settings.calculates:  # a calculation of the user's own may take long, and belongs to this thread
             self._finish(work())
         else:
             uninterrupted(work, self._finish)
@@ -298,9 +298,3 @@ class Run:
 
 def _reference_line(step: int | None, chain: list[str], header: dict[str, Any]) -> dict[str, Any]:
     return {"type": "reference", "step": step, "chain": chain} | {name: header[name] for name in CHANGING}
-
-
-def _calculates(judge: Judge) -> bool:
-    """Whether a judgement takes calculations of a calculator that the user has given."""
-    judges = [judge] if judge.confirm is None else [judge, judge.confirm]
-    return any(isinstance(each.reference.descriptor, Minimised) for each in judges)

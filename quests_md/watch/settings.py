@@ -31,7 +31,7 @@ from quests_md.calibration import (
     rate_of,
     rate_of_checks,
 )
-from quests_md.environments import TimeAveraged
+from quests_md.environments import Minimised, TimeAveraged
 from quests_md.errors import MismatchError
 from quests_md.judge import Judge, Phases, Values
 from quests_md.log import SCHEMA
@@ -158,6 +158,12 @@ class RunSettings:
         """How frames are averaged before they are judged; None: they are judged as they are."""
         descriptor = self.judge.reference.descriptor
         return descriptor if isinstance(descriptor, TimeAveraged) else None
+
+    @property
+    def calculates(self) -> bool:
+        """Whether a judgement takes calculations of a calculator that the user has given."""
+        judges = [self.judge] if self.judge.confirm is None else [self.judge, self.judge.confirm]
+        return any(isinstance(judge.reference.descriptor, Minimised) for judge in judges)
 
     @property
     def needs_time(self) -> str | None:
