@@ -135,7 +135,8 @@ GLOBAL_STATE = """
             "path": list(sys.path),
             "signals": [signal.getsignal(s) for s in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)],
             "hooks": (sys.excepthook, sys.unraisablehook, threading.excepthook),
-            "threads": threading.active_count(),
+            # but the one on which checks are made, so that no interrupt tears them
+            "threads": [thread.name for thread in threading.enumerate() if thread.name != "quests_md checks"],
             "affinity": os.sched_getaffinity(0) if hasattr(os, "sched_getaffinity") else None,
         }
 
