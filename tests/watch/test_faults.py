@@ -78,7 +78,7 @@ def small_disk(tmp_path):
     disk = tmp_path / "disk"
     disk.mkdir()
     made = subprocess.run(
-        ["mount", "-t", "tmpfs", "-o", "size=256k", "tmpfs", str(disk)], capture_output=True, check=False
+        ["mount", "-t", "tmpfs", "-o", "size=512k", "tmpfs", str(disk)], capture_output=True, check=False
     )
     if made.returncode:
         pytest.skip(f"no file system can be mounted here: {made.stderr.decode().strip()}")
@@ -305,7 +305,7 @@ def test_threads_that_check_together_lose_and_double_nothing(tmp_path):
                 barrier.wait()
                 for i in range(first, 200, 4):
                     atoms = frames()[i % 60]
-                    check = monitor.check(atoms)
+                    check = monitor.check(atoms.copy())
                     found.append((check.frame, check.step, check.digest, i % 60))
             except Exception as exc:
                 failures.append(exc)

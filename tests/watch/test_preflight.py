@@ -140,7 +140,7 @@ def test_an_invalid_start_says_why(what):
     if what == "positions":
         atoms.positions[3] = math.nan
     else:
-        atoms.cell[:] = 0
+        atoms.cell[:] = math.nan
     assert f"INVALID: {what}: expected" in line(text_of(atoms), "start")
 
 
