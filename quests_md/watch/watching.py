@@ -143,19 +143,20 @@ class Watch:
 
     def check_given(self, atoms: Atoms, step: int | None, time_ps: float | None) -> Check:
         """Check a frame of a loop of the user's own, or return the last check where the budget has none due."""
-        if self.log.guarded(lambda: self.require_one_system(atoms, step)) is None:
-            n = 0 if self.run is None else self.run.n_checks
-            return Check.invalid(step=step or 0, frame=n, time_ps=time_ps, n_atoms=len(atoms))
-        if self.budget is not None and not self.budget.is_due() and self.run is not None and self.run.last_check:
-            self.run.skip_step()
-            return self.run.last_check
-        if self.last_check is None and self._voice.is_new(atoms):
-            for doubt in differences(self.settings.judge.reference, atoms):
-                self.log.warn(doubt)
-        check = self.check_frame(atoms, step, time_ps)
-        self.took(check)
-        self.keep_budget("calls of check")
-        return check
+        with self._lock:  # what `took` is told is of the atoms that were looked at last
+            if self.log.guarded(lambda: self.require_one_system(atoms, step)) is None:
+                n = 0 if self.run is None else self.run.n_checks
+                return Check.invalid(step=step or 0, frame=n, time_ps=time_ps, n_atoms=len(atoms))
+            if self.budget is not None and not self.budget.is_due() and self.run is not None and self.run.last_check:
+                self.run.skip_step()
+                return self.run.last_check
+            if self.last_check is None and self._voice.is_new(atoms):
+                for doubt in differences(self.settings.judge.reference, atoms):
+                    self.log.warn(doubt)
+            check = self.check_frame(atoms, step, time_ps)
+            self.took(check)
+            self.keep_budget("calls of check")
+            return check
 
     def require_one_system(self, atoms: Atoms, step: int | None = None) -> bool:
         """Make sure that these atoms are no image or replica beside others. `step`: what was given for them, if so.
