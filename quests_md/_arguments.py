@@ -2,7 +2,7 @@
 
 import math
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from numbers import Integral
 from pathlib import Path
 from typing import Any, TypeVar
@@ -22,6 +22,7 @@ __all__ = [
     "check_share",
     "is_integer",
     "is_number",
+    "opened",
 ]
 
 T = TypeVar("T")
@@ -121,3 +122,12 @@ def check_rows(argument: str, rows: ArrayLike) -> NDArray[np.float64]:
         bad = int(np.flatnonzero(~finite)[0])
         raise ValueError(f"{argument}: expected finite numbers, got {array[bad]} in row {bad}")
     return array
+
+
+def opened(argument: str, given: object, kind: type[T], load: Callable[[str | os.PathLike[str]], T], hint: str) -> T:
+    """An object of this kind, or what `load` makes of the name of its file; TypeError, with the hint, for all else."""
+    if isinstance(given, kind):
+        return given
+    if isinstance(given, str | os.PathLike):
+        return load(given)
+    raise TypeError(f"{argument}: expected a {kind.__name__} or the name of its file, got {type(given).__name__}{hint}")

@@ -3,6 +3,8 @@
 import os
 from typing import TypeAlias
 
+from quests_md._arguments import opened
+
 from .calibration import Calibration
 
 __all__ = ["GivenCalibration", "opened_calibration"]
@@ -15,11 +17,4 @@ def opened_calibration(given: GivenCalibration, argument: str = "calibration") -
 
     Raises TypeError, which names the argument, for anything else, and what `Calibration.load` raises.
     """
-    if isinstance(given, Calibration):
-        return given
-    if isinstance(given, str | os.PathLike):
-        return Calibration.load(given)
-    raise TypeError(
-        f"{argument}: expected a Calibration or the name of its file, got {type(given).__name__}; "
-        "make one with calibrate or Calibration.load"
-    )
+    return opened(argument, given, Calibration, Calibration.load, "; make one with calibrate or Calibration.load")

@@ -3,6 +3,8 @@
 import os
 from typing import TypeAlias
 
+from quests_md._arguments import opened
+
 from .reader import Log, read_log
 
 __all__ = ["GivenLog", "opened_log"]
@@ -15,8 +17,4 @@ def opened_log(given: GivenLog, argument: str = "log") -> Log:
 
     Raises TypeError, which names the argument, for anything else, and what `read_log` raises.
     """
-    if isinstance(given, Log):
-        return given
-    if isinstance(given, str | os.PathLike):
-        return read_log(given)
-    raise TypeError(f"{argument}: expected a Log or the name of its file, got {type(given).__name__}")
+    return opened(argument, given, Log, read_log, "")

@@ -12,7 +12,7 @@ from ase import Atoms
 from ase.data import chemical_symbols
 from numpy.typing import NDArray
 
-from quests_md._arguments import check_bandwidth
+from quests_md._arguments import check_bandwidth, opened
 from quests_md.engine import best_bandwidth
 from quests_md.environments import DescriptorLike
 from quests_md.records import NearestEnvironment
@@ -354,14 +354,7 @@ def opened_reference(given: GivenReference, argument: str = "reference") -> Refe
 
     Raises TypeError, which names the argument, for anything else, and what `Reference.load` raises.
     """
-    if isinstance(given, Reference):
-        return given
-    if isinstance(given, str | os.PathLike):
-        return Reference.load(given)
-    raise TypeError(
-        f"{argument}: expected a Reference or the name of its file, got {type(given).__name__}; "
-        "make one with Reference.from_frames or Reference.load"
-    )
+    return opened(argument, given, Reference, Reference.load, "; make one with Reference.from_frames or Reference.load")
 
 
 def built_like(

@@ -3,6 +3,7 @@
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from enum import Enum
 from itertools import islice
 from typing import Any, Protocol
 
@@ -15,10 +16,28 @@ from .actions import action_files
 from .event_follower import EventFollower
 from .settings import CHANGING
 
-__all__ = ["Host", "Place", "bring_back", "continue_host", "find_place", "header_at", "let_files_follow", "missing"]
+__all__ = [
+    "FirstFrame",
+    "Host",
+    "Place",
+    "bring_back",
+    "continue_host",
+    "find_place",
+    "header_at",
+    "let_files_follow",
+    "missing",
+]
 
 #: What state lines hold that are not about what a check found: whether actions are due, or done, and resumptions.
 _ABOUT_THE_RUN = {"actions", "files", "resumed"}
+
+
+class FirstFrame(Enum):
+    """What becomes of a check that the log has of the very frame that a run begins with."""
+
+    IS_CHECKED_AGAIN = "the host shows the frame again"
+    MAY_BE_CHECKED_AGAIN = "the host does not, and its energy is not known: only where actions of the check are missing"
+    IS_KEPT = "the check took earlier frames too"
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,15 +79,12 @@ def find_place(
     *,
     own_step: int | None,
     start_step: int | None,
-    is_kept: bool = False,
-    is_repeatable: bool = True,
+    first: FirstFrame = FirstFrame.IS_CHECKED_AGAIN,
 ) -> Place:
     """Find the frame that a run begins with, by the step that host or user give, else by its digest.
 
     `own_step` is None for a host that cannot know its step: a new dynamics begins at 0 wherever its atoms are from.
-    With `is_kept` a check of this frame is kept: the host will not show the frame again, and its energy is not known
-    yet. Only if the log does not say that the actions of the check were done, the check is made again all the same;
-    not so without `is_repeatable`: the check took earlier frames too.
+    `first` says what becomes of a check of this frame.
 
     Raises
     ------
@@ -78,7 +94,7 @@ def find_place(
     """
     step = own_step if start_step is None else start_step
     if step is None:
-        return _place_by_digest(history, digest, is_kept, is_repeatable)
+        return _place_by_digest(history, digest, first)
     for check in history.of_type("check"):
         content = check.content
         if content["step"] > step:
@@ -94,7 +110,7 @@ def find_place(
                     f"{digest}); is it the log of another run? Choose another, or give start_step= if it is this run"
                 )
             note = f"resumed at step {step} with {difference} in the log: a checkpoint with fewer digits?"
-        return _place_at(history, check, is_kept, is_repeatable, note)
+        return _place_at(history, check, first, note)
     return Place(step, None, None, 0, is_checked=False)
 
 
@@ -232,7 +248,7 @@ def continue_host(host: Host, place: Place, last: Check | None) -> None:
     host.continue_at(place.step, time_ps, checked=place.step if place.is_checked or last is None else last.step)
 
 
-def _place_by_digest(history: LogHistory, digest: str, is_kept: bool, is_repeatable: bool) -> Place:
+def _place_by_digest(history: LogHistory, digest: str, first: FirstFrame) -> Place:
     found = list(islice(history.find("digest", digest), 3))
     if not found:
         if history.last is None:
@@ -247,16 +263,16 @@ def _place_by_digest(history: LogHistory, digest: str, is_kept: bool, is_repeata
             f"resume: {history.path} holds the frame that this run begins with more than once (steps {steps}); give "
             "start_step=, the step of that frame"
         )
-    return _place_at(history, found[0], is_kept, is_repeatable)
+    return _place_at(history, found[0], first)
 
 
-def _place_at(history: LogHistory, check: Line, is_kept: bool, is_repeatable: bool, note: str = "") -> Place:
+def _place_at(history: LogHistory, check: Line, first: FirstFrame, note: str = "") -> Place:
     """The place of a run that begins with the frame of a check."""
     step, time_ps, frame = (check.content[name] for name in ("step", "time_ps", "frame"))
-    if is_kept and is_repeatable and _is_unfinished(history, check):
-        is_kept = False
+    if first is FirstFrame.MAY_BE_CHECKED_AGAIN and _is_unfinished(history, check):
+        first = FirstFrame.IS_CHECKED_AGAIN
         note = note or f"the check at step {step} is made again, without energies: its actions were not done"
-    if is_kept:
+    if first is not FirstFrame.IS_CHECKED_AGAIN:
         return Place(step, time_ps, check, frame + 1, is_checked=False, note=note)
     return Place(step, time_ps, _before(history, check), frame, is_checked=True, note=note)
 

@@ -22,7 +22,7 @@ from .event_follower import EventFollower, Followed
 from .explosion import Explosion
 from .frame_notes import FrameNotes
 from .phase_watch import PhaseWatch
-from .resume import Host, Place, bring_back, continue_host, find_place, header_at, let_files_follow, missing
+from .resume import FirstFrame, Host, Place, bring_back, continue_host, find_place, header_at, let_files_follow, missing
 from .run_log import RunLog
 from .settings import CHANGING, NO_VISITS, RunSettings
 
@@ -160,14 +160,18 @@ class Run:
         """
         history, settings = self.log.history, self._settings
         assert history is not None
+        first = FirstFrame.IS_CHECKED_AGAIN
+        if settings.averaging is not None:
+            first = FirstFrame.IS_KEPT
+        elif host is not None and host.own_step > 0:
+            first = FirstFrame.MAY_BE_CHECKED_AGAIN
         place = find_place(
             history,
             frame_digest(atoms),
             len(atoms),
             own_step=step if host is None else host.own_step or None,
             start_step=start,
-            is_kept=settings.averaging is not None or (host is not None and host.own_step > 0),
-            is_repeatable=settings.averaging is None,
+            first=first,
         )
         before = header_at(history, place)
         chain = settings.require_same(before, plain(header), str(history.path))

@@ -10,7 +10,6 @@ from datetime import UTC, datetime
 from typing import Any, Self
 
 import numpy as np
-from ase import Atoms
 from ase.data import atomic_numbers
 from numpy.typing import NDArray
 
@@ -213,10 +212,10 @@ class RunSettings:
         )
         return replace(self, judge=judge)
 
-    def header(self, atoms: Atoms) -> dict[str, Any]:
-        """The header of the log of a run that begins with this frame."""
-        judge, n_atoms = self.judge, len(atoms)
-        numbers = np.asarray(atoms.numbers)[judge.reference.is_center(atoms.numbers)]
+    def header(self, numbers: NDArray[np.int64]) -> dict[str, Any]:
+        """The header of the log of a run that begins with atoms of these atomic numbers, (N,)."""
+        judge, n_atoms = self.judge, len(numbers)
+        centers = np.asarray(numbers)[judge.reference.is_center(numbers)]
         return {
             "type": "header",
             "schema": SCHEMA,
@@ -231,10 +230,10 @@ class RunSettings:
                 "bandwidth": judge.reference.bandwidth,
                 "settings": judge.reference.settings,
             },
-            "calibration": _calibration_line(judge, numbers),
+            "calibration": _calibration_line(judge, centers),
             "budget": self.budget,
             "baseline_ps": None if self.baseline is None else self.baseline.duration_ps,
-            "phases": _phases_line(judge, len(numbers)),
+            "phases": _phases_line(judge, len(centers)),
             "max_temperature_K": self.max_temperature_K,
             "trigger": self.trigger.settings,
             "confirm": None if judge.confirm is None else _confirm_line(judge.confirm),

@@ -6,7 +6,9 @@ import time
 from collections.abc import Callable
 from functools import partial
 
+import numpy as np
 from ase import Atoms
+from numpy.typing import NDArray
 
 from quests_md._arguments import check_choice, is_integer
 from quests_md.calibration import GivenCalibration
@@ -64,7 +66,8 @@ class Watch:
         self.budget = None if self.settings.budget is None else Budget(self.settings.budget)
         """How often the run may be checked; None: as often as is asked."""
         self._one_system = OneSystem()
-        self._first: Atoms | None = None
+        self._numbers: NDArray[np.int64] | None = None
+        """Atomic numbers of the first frame, of which header lines tell."""
         self._voice = Voice(log, is_quiet=not verbose)
         self._start_step = None if start_step is None else int(start_step)
         self._lock = threading.RLock()  # an action may close the monitor
@@ -95,22 +98,22 @@ class Watch:
             if self.run is None:
                 self.settings.judge.require_suitable(atoms)  # before the log holds anything
                 require_cell(atoms)
-                header = self.settings.header(atoms)
+                header = self.settings.header(atoms.numbers)
                 run = Run(self.settings, self.log, self.cost)
                 if self.log.history is None:
                     self.log.begin(header)
                 else:
                     run.resume(header, atoms, host, step, self._start_step)
                     self._voice.know(run.follower)
-                self.run, self._first = run, Atoms(atoms.numbers)  # of which header lines tell
+                self.run, self._numbers = run, atoms.numbers.copy()
             return self.run
 
     def update(self, reference: GivenReference, calibration: GivenCalibration | None = None) -> None:
         """Go on with another reference, arguments and errors as in `Monitor.update`."""
         with self._lock:
             settings = self.settings.with_reference(reference, calibration)
-            if self.run is not None and self._first is not None:
-                self.run.take_reference(settings, settings.header(self._first))
+            if self.run is not None and self._numbers is not None:
+                self.run.take_reference(settings, settings.header(self._numbers))
             self.settings = settings
 
     def set_interval(self, check_ps: float) -> None:
