@@ -208,7 +208,7 @@ def set_levels(
     )
     found = power(known, calibration, n_atoms=atoms, rng=seed, threads=threads)
     put(fold(f"{sight(found, known)}\n{calibration.describe(atoms)}", sys.stdout))
-    put("\n" + "\n".join(power_rows(calibration, found, atoms)))
+    put("\n" + "\n".join(power_rows(calibration, found, atoms, terminal_width(sys.stdout))))
     if output is not None:
         calibration.save(output)
         tell(f"wrote {output}")

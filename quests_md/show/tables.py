@@ -167,8 +167,13 @@ def latest(events: Sequence[Event]) -> list[Event]:
     return [event for event in events if event.is_open or event in events[-LATEST:]]
 
 
-def power_rows(calibration: Calibration, found: Sequence[Power], atoms: int | None) -> list[str]:
-    """What share of disturbed frames the levels would catch: a column per level in use, a row per disturbance."""
+def power_rows(
+    calibration: Calibration, found: Sequence[Power], atoms: int | None, width: int | None = None
+) -> list[str]:
+    """What share of disturbed frames the levels would catch: a column per level in use, a row per disturbance.
+
+    Columns that do not fit the width of a terminal follow below, after their first column again.
+    """
     numbers = calibration.typical.numbers(atoms or None)
     levels = calibration.alarm_levels(numbers)
     columns = [["alarm by", "level", "kind", "rate", *(entry.disturbance for entry in found)]]
@@ -185,7 +190,7 @@ def power_rows(calibration: Calibration, found: Sequence[Power], atoms: int | No
         columns.append([name, limit, level.kind, f"{level.rate:.2g}", *shares])
     shares = [f"{entry.share:.0%}" for entry in found]
     columns.append(["any", "", kind_of(levels), f"{rate_of(levels):.2g}", *shares])
-    rows = _aligned(columns, [True, *(False for _ in columns[1:])])
+    rows = _below_each_other(columns, width)
     if not found:
         return [*rows, "what they would catch is not known: there are no two groups of whole frames to disturb"]
     return [f"out of {found[0].n_frames} frames of the reference, one of each group, and the same disturbed:", *rows]
@@ -303,6 +308,19 @@ def _aligned(columns: Sequence[Sequence[str]], is_left: Sequence[bool]) -> list[
     forms = [f"{'<' if left else '>'}{max(map(len, column))}" for column, left in zip(columns, is_left, strict=True)]
     rows = zip(*columns, strict=True)
     return ["  ".join(f"{cell:{form}}" for cell, form in zip(row, forms, strict=True)) for row in rows]
+
+
+def _below_each_other(columns: Sequence[Sequence[str]], width: int | None) -> list[str]:
+    """The rows of a table in as many parts as fit the width; each begins with the first column."""
+    name, *rest = columns
+    rows: list[str] = []
+    while rest:
+        n = len(rest)
+        while n > 1 and width is not None and len(_aligned([name, *rest[:n]], [True] * (n + 1))[0]) > width:
+            n -= 1
+        rows += [*([""] if rows else []), *_aligned([name, *rest[:n]], [True, *(False for _ in rest[:n])])]
+        rest = rest[n:]
+    return [row.rstrip() for row in rows]
 
 
 def _named(names: Sequence[str], room: int) -> str:

@@ -79,6 +79,14 @@ def shown_on_a_terminal(*arguments, cwd, columns=80, **variables):
     return text
 
 
+def test_the_table_of_all_statistics_fits_a_terminal(folder, tmp_path):
+    level = ("--statistics", "all", "-o", tmp_path / "all.json")
+    lines = shown_on_a_terminal("calibrate", "train.safetensors", *level, cwd=folder).split("\n")
+    assert max(map(len, lines)) <= 80
+    assert sum(line.startswith("alarm by") for line in lines) > 1
+    assert sum("local_max" in line for line in lines if line.startswith("alarm by")) == 1
+
+
 def test_a_torn_trajectory_is_scored_up_to_the_tear_with_one_line_of_warning(folder):
     process = start("score", "torn.xyz", *KNOWN, cwd=folder)
     out, err = (text.decode() for text in process.communicate(timeout=60))
