@@ -8,12 +8,15 @@ import os
 import threading
 from collections.abc import Callable
 from contextlib import suppress
-from queue import SimpleQueue
+from queue import Empty, SimpleQueue
 from typing import Any, TypeVar
 
 __all__ = ["interrupt_behind", "uninterrupted"]
 
 T = TypeVar("T")
+
+#: Seconds without work after which the thread ends.
+PATIENCE_S = 1.0
 
 
 class _Job:
@@ -54,19 +57,35 @@ class _Job:
 
 
 class _Worker:
-    """A thread that does one job after the other for as long as the process lives."""
+    """A thread that does one job after the other, until there has been none for a while."""
 
     def __init__(self) -> None:
         self._jobs: SimpleQueue[_Job] = SimpleQueue()
-        threading.Thread(target=self._run, name="quests_md checks", daemon=True).start()
+        self._start()
 
     def give(self, job: _Job) -> None:
-        """Have a job done after those given before."""
+        """Have a job done after those given before; in the calling thread where no other can be started."""
         self._jobs.put(job)
+        if self._is_ending and not self._start():  # two threads may take jobs for a moment
+            job.do()
+
+    def _start(self) -> bool:
+        """Start a thread; False if the system has none to give."""
+        self._is_ending = False
+        try:
+            threading.Thread(target=self._run, name="quests_md checks", daemon=True).start()
+        except RuntimeError:
+            self._is_ending = True
+        return not self._is_ending
 
     def _run(self) -> None:
-        while True:
-            self._jobs.get().do()
+        with suppress(Empty):
+            while True:
+                self._jobs.get(timeout=PATIENCE_S).do()
+        self._is_ending = True  # from here on a job that is given starts a thread
+        with suppress(Empty):
+            while True:
+                self._jobs.get_nowait().do()
 
 
 _worker: _Worker | None = None

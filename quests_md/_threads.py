@@ -70,19 +70,23 @@ class _OneBlasThread:
             self._n_calls += 1
             if self._n_calls == 1:
                 self._before = [library.num_threads for library in self._libraries]
-                if any(n > 1 for n in self._before):
-                    self._set([1] * len(self._libraries))
+                self._set([1] * len(self._libraries))
 
     def __exit__(self, *_: object) -> None:
         with self._lock:
             self._n_calls -= 1
-            if self._n_calls == 0 and any(n > 1 for n in self._before):
-                self._set(self._before)
+            if self._n_calls == 0:
+                now = [library.num_threads for library in self._libraries or ()]
+                # another thread has changed what is not one any more
+                self._set([before if n == 1 else n for before, n in zip(self._before, now, strict=True)])
 
     def _set(self, threads: list[int]) -> None:
-        if CLEAR is not None:
+        changed = [
+            (library, n) for library, n in zip(self._libraries or (), threads, strict=True) if library.num_threads != n
+        ]
+        if changed and CLEAR is not None:
             CLEAR(force=True)
-        for library, n in zip(self._libraries or (), threads, strict=True):
+        for library, n in changed:
             library.set_num_threads(n)
 
 

@@ -67,6 +67,18 @@ def test_any_thread_can_ask_for_one_blas_thread_and_gives_back_the_rest():
     assert found == [before, {1}, {1}, {1}, before] * 3
 
 
+def test_a_limit_that_is_given_up_in_between_stays_given_up():
+    def numbers():
+        return [lib.num_threads for lib in ThreadpoolController().select(user_api="blas").lib_controllers]
+
+    with threadpool_limits(3, user_api="blas"):
+        limits = threadpool_limits(1, user_api="blas")  # of another thread, perhaps
+        one_blas_thread.__enter__()
+        limits.restore_original_limits()
+        one_blas_thread.__exit__()
+        assert set(numbers()) == {3}
+
+
 @pytest.mark.skipif(not has_openblas_alone(), reason="numpy is not built with OpenBLAS")
 def test_a_check_leaves_the_threads_of_blas_alone_all_along():
     """Another thread may set a limit during a check: it would restore what the check has set for a moment."""
