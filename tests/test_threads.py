@@ -72,7 +72,7 @@ def test_a_limit_that_is_given_up_in_between_stays_given_up():
         return [lib.num_threads for lib in ThreadpoolController().select(user_api="blas").lib_controllers]
 
     with threadpool_limits(3, user_api="blas"):
-        limits = threadpool_limits(1, user_api="blas")  # of another thread, perhaps
+        limits = threadpool_limits(2, user_api="blas")  # of another thread, perhaps
         one_blas_thread.__enter__()
         limits.restore_original_limits()
         one_blas_thread.__exit__()
