@@ -14,7 +14,7 @@ from .describing import (
 from .descriptor import AVERAGED_SHARE, Descriptor
 from .facts import element_symbol, frame_digest, frame_facts, hashed, identities, results_at_hand
 from .minimised import Minimised
-from .neighbours import MAX_COORDINATE, PairDistances, linked_pairs, nearest_by_element, require_cell, wrapped_positions
+from .neighbours import MAX_COORDINATE, PairDistances, linked_pairs, nearest_by_element, wrapped_positions
 from .time_averaged import TimeAveraged, Window
 
 __all__ = [
@@ -46,7 +46,6 @@ __all__ = [
     "linked_pairs",
     "links",
     "nearest_by_element",
-    "require_cell",
     "results_at_hand",
     "wrapped_positions",
 ]

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from quests_md._kernels.jit import Floats, Integers
 from quests_md._kernels.neighbors import bin_points, extent, link_pairs, list_images, nearest_of_species
-from quests_md.errors import FrameError, UnsuitableFrameError
+from quests_md.errors import FrameError
 
 __all__ = [
     "FrameGrid",
@@ -20,7 +20,6 @@ __all__ = [
     "frame_grid",
     "linked_pairs",
     "nearest_by_element",
-    "require_cell",
     "wrapped_positions",
 ]
 
@@ -33,6 +32,12 @@ MAX_IMAGES = 50_000_000
 #: Atoms per Å^3 above which a crowd has collapsed, and fewest atoms of a crowd: diamond has 0.18, liquids that LAMMPS
 #: counts in units of their atoms' diameter 1. Neighbours of so many atoms would take time and memory as their square.
 DENSEST, CROWD = 8.0, 1000
+
+#: Atoms in a cube of 1 Å above which they are part of a crowd, and atoms per Å^3 below which no cubes are looked at.
+MOST_IN_CUBE, DENSE = 30, 0.5
+
+#: Atoms and images whose places take little time and memory, whatever their density is.
+FEW_POINTS = 1_000_000
 
 #: Å. A larger coordinate has fewer than seven decimals left, and wrapping it into a cell gives noise.
 MAX_COORDINATE = 1e9
@@ -131,21 +136,36 @@ def wrapped_positions(atoms: Atoms) -> tuple[NDArray[np.float64], NDArray[np.flo
 
 
 def _refuse_crowds(grid: FrameGrid, cutoff: float) -> None:
-    """Raise FrameError if one bin holds a crowd that has collapsed."""
+    """Raise FrameError if a bin, or many cubes of 1 Å, hold a crowd that has collapsed."""
     bins = grid.bins
     if len(bins) <= CROWD:
         return
-    for first in np.flatnonzero(bins[CROWD:] == bins[:-CROWD])[:: CROWD // 2]:
-        here = slice(*np.searchsorted(bins, [bins[first], bins[first] + 1]))
+    starts = np.flatnonzero(np.diff(bins, prepend=-1))
+    counts = np.diff(starts, append=len(bins))
+    if float(counts @ counts) < DENSE * cutoff**3 * len(bins):  # so many others are in the bin of an atom
+        return
+    what = "the frame has collapsed, or its lengths are not in Å"
+    for i in np.flatnonzero(counts > CROWD):
+        here = slice(starts[i], starts[i] + counts[i])
         sides = np.maximum([np.ptp(axis[here]) for axis in (grid.x, grid.y, grid.z)], cutoff)
-        n = here.stop - here.start
-        if n > DENSEST * float(np.prod(sides)):
+        if counts[i] > DENSEST * float(np.prod(sides)):
             about = "x".join(f"{side:.3g}" for side in sides)
             atoms = grid.source[here]
             raise FrameError(
-                f"positions: {n} atoms and images, atom {atoms.min()} one of them, lie within {about} Å, more than "
-                f"{DENSEST:g} in 1 Å^3; the frame has collapsed, or its lengths are not in Å"
+                f"positions: {counts[i]} atoms and images, atom {atoms.min()} one of them, lie within {about} Å, more "
+                f"than {DENSEST:g} in 1 Å^3; {what}"
             )
+    places = np.floor(np.array([grid.x, grid.y, grid.z]))
+    order = np.lexsort(places)
+    starts = np.flatnonzero(np.r_[True, (np.diff(places[:, order]) != 0).any(axis=0)])
+    counts = np.diff(starts, append=len(order))
+    crowded = counts > MOST_IN_CUBE
+    if counts[crowded].sum() > CROWD:
+        atom = grid.source[order[starts[crowded][0]]]
+        raise FrameError(
+            f"positions: {counts[crowded].sum()} atoms and images, atom {atom} one of them, lie in cubes of 1 Å^3 that "
+            f"hold more than {MOST_IN_CUBE} each; {what}"
+        )
 
 
 def _with_images(
@@ -162,7 +182,7 @@ def _with_images(
     first = np.ceil(low - reach - fractions)
     last = np.floor(high + reach - fractions)
     n_points = float(math.prod((last - first + 1).T).sum())
-    if n_points > CROWD * n_atoms and n_points > DENSEST * _room(positions, vectors, cutoff):
+    if n_points > min(CROWD * n_atoms, FEW_POINTS) and n_points > DENSEST * _room(positions, vectors, cutoff):
         raise FrameError(
             f"cell: {n_points:.3g} atoms and images lie within the cutoff of {cutoff} Å of an atom, more than "
             f"{DENSEST:g} in 1 Å^3; the cell has collapsed, or its lengths are not in Å: {vectors.tolist()}"
@@ -181,17 +201,3 @@ def _with_images(
 def _room(positions: NDArray[np.float64], vectors: NDArray[np.float64], cutoff: float) -> float:
     """Å^3 of the box that holds the atoms and the images that may be within the cutoff of one of them."""
     return float(np.prod(np.ptp(positions, axis=0) + 2 * cutoff + np.abs(vectors).max(axis=0)))
-
-
-def require_cell(atoms: Atoms) -> None:
-    """Raise UnsuitableFrameError for atoms that say they are periodic and have no cell: nothing has exploded yet.
-
-    Numbers that are not finite are left to the judge.
-    """
-    vectors = atoms.cell.array[atoms.pbc]
-    if len(atoms) and np.isfinite(vectors).all() and np.linalg.matrix_rank(vectors) < len(vectors):
-        pbc = " ".join("FT"[int(p)] for p in atoms.pbc)
-        raise UnsuitableFrameError(
-            f"atoms: expected a cell along the periodic directions (pbc = {pbc}), got {atoms.cell.array.tolist()}; "
-            "call atoms.set_cell(...), or set atoms.pbc = False if there is none"
-        )

@@ -4,6 +4,7 @@ from .flagged_frames import append_frame, is_finite, labelled_copy
 from .frames import Frame, FramesOrPaths, count_frames, expand_sources, frame_temperature_K, frame_time_ps, iter_frames
 from .lammps_dump import check_types
 from .seen import FramesSeen, periodic_words
+from .usable import fault_of_frame
 
 __all__ = [
     "Frame",
@@ -13,6 +14,7 @@ __all__ = [
     "check_types",
     "count_frames",
     "expand_sources",
+    "fault_of_frame",
     "frame_temperature_K",
     "frame_time_ps",
     "is_finite",

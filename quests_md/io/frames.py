@@ -329,7 +329,7 @@ def _iter_wanted(read: _Reader, name: str, wanted: range, how: _How) -> Iterator
                 if isinstance(atoms, FileFormatError):
                     raise atoms
                 if atoms is not None:
-                    require_usable(name, index, atoms)
+                    require_usable(name, index, atoms, is_first=is_first)
             except FileFormatError as error:
                 if how.bad is None:
                     raise

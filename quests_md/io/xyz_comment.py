@@ -1,24 +1,26 @@
 """The comment line of an XYZ frame: cell, columns, units, step and time, as programs write them.
 
 ASE reads the keys of extended XYZ in their usual case; here come keys in any case (GPUMD), the cells and units of i-PI,
-steps and times of CP2K, and units that the frame states.
+steps and times of CP2K. Units that a frame states are left to `stated_units`.
 """
 
 import json
 import re
+from contextlib import suppress
 from typing import Any
 
 import numpy as np
-from ase import units
 from ase.cell import Cell
 from ase.io.extxyz import key_val_str_to_dict
+
+from .stated_units import known_length, stated_length
 
 __all__ = ["LENGTH_A", "MOST_COLUMNS", "CommentError", "hint_of_more", "parse_comment"]
 
 #: Columns that a header may announce: ASE and numpy make a field for each before they look at an atom.
 MOST_COLUMNS = 100_000
 
-#: Key of info under which `parse_comment` leaves the unit of positions in Å, where it is another.
+#: Key of info under which `parse_comment` leaves the unit of positions of i-PI in Å, where it is another.
 LENGTH_A = "\x1flength_A"
 
 
@@ -48,18 +50,13 @@ def parse_comment(line: str) -> dict[str, Any]:
         info["pbc"] = _pbc(info["pbc"])
     if (match := _CP2K.match(line)) is not None:
         info |= {"step": int(match[1]), "time_ps": float(match[2]) / 1000}
-    scale = _length_A(info)
-    if scale != 1.0:
-        info[LENGTH_A] = scale
-        if "Lattice" in info:
-            info["Lattice"] = info["Lattice"] * scale
     return info
 
 
 def hint_of_more(line: str, *, has_cell: bool) -> str | None:
     """A word in the comment of a frame that tells of units other than Å, or of a cell that it lacks; None: none."""
     match = _UNIT.search(line) or (None if has_cell else _CELL.search(line))
-    if match is None or _IPI.match(line.lstrip()) or _length_A(_split(line)) != 1.0:
+    if match is None or _IPI.match(line.lstrip()) or stated_length(_split(line)) is not None:
         return None
     return match[0]
 
@@ -71,15 +68,6 @@ _CELL = re.compile(r"(?<![a-z])(?:unit[ _]?cell|cell|lattice|box|celldm|cryst1|(
 _NUMBER = r"[-+]?(?:\d+\.?\d*|\.\d+)(?:[eEdD][-+]?\d+)?"
 _IPI = re.compile(rf"#\s*CELL[\(\[\{{](abcABC|H|GENH)[\)\]\}}]\s*:?\s*((?:{_NUMBER}\s+){{5,}}{_NUMBER})(?:\s|$)")
 _CP2K = re.compile(rf"\s*i\s*=\s*(\d+)\s*,\s*time\s*=\s*({_NUMBER})\s*,")
-
-# Å
-_LENGTHS = {
-    **dict.fromkeys(("angstrom", "angstroms", "ang", "a", "å"), 1.0),
-    **dict.fromkeys(("bohr", "bohrs", "a0", "au", "a.u.", "atomic_unit", "atomic_units"), units.Bohr),
-    **dict.fromkeys(("nm", "nanometer", "nanometre"), 10.0),
-    **dict.fromkeys(("pm", "picometer", "picometre"), 0.01),
-    **dict.fromkeys(("m", "meter"), 1e10),
-}
 
 
 def _of_ipi(line: str, match: re.Match[str]) -> dict[str, Any]:
@@ -108,24 +96,10 @@ def _of_ipi(line: str, match: re.Match[str]) -> dict[str, Any]:
 
 
 def _known_length(name: str) -> float:
-    if name.lower() not in _LENGTHS:
-        raise CommentError(f"expected a unit of length such as angstrom or atomic_unit, got {name!r}")
-    return _LENGTHS[name.lower()]
-
-
-def _length_A(info: dict[str, Any]) -> float:
-    """The unit of lengths in Å that the info of a frame states; 1 where it states none."""
-    for key, value in info.items():
-        name = key.lower()
-        if name in ("units", "unit") and isinstance(value, dict):
-            for of in ("positions", "position", "pos", "length", "lengths", "distance"):
-                if isinstance(value.get(of), str):
-                    return _known_length(value[of])
-        elif name in ("units", "unit") and isinstance(value, str) and value.lower() in ("bohr", "bohrs", "a0"):
-            return units.Bohr
-        elif re.fullmatch("(length|positions?|pos)_?units?|units?_?(length|positions?|pos)", name):
-            return _known_length(str(value))
-    return 1.0
+    try:
+        return known_length(name)
+    except ValueError as error:
+        raise CommentError(str(error)) from None
 
 
 def _lattice(value: Any) -> Any:
@@ -191,6 +165,9 @@ def _value(value: Any) -> Any:
     if not isinstance(value, str):
         return value
     text = value.replace(_HELD_BACK, _JSON)
+    if text.startswith("{"):  # an object that was not written by ASE
+        with suppress(ValueError):
+            return json.loads(text)
     if not text.startswith(_JSON):
         return text
     content = json.loads(text.removeprefix(_JSON))

@@ -28,7 +28,15 @@ from quests_md.environments import (
     nearest_by_element,
 )
 from quests_md.errors import FrameError, UnsuitableFrameError
-from quests_md.io import Frame, count_frames, frame_temperature_K, frame_time_ps, iter_frames, periodic_words
+from quests_md.io import (
+    Frame,
+    count_frames,
+    fault_of_frame,
+    frame_temperature_K,
+    frame_time_ps,
+    iter_frames,
+    periodic_words,
+)
 
 from .contents import ARRAYS, PAIR_BIN, Contents, ReferenceArrays
 from .groups import Measured, blocks_of_frames, join_copies
@@ -124,6 +132,8 @@ class _Builder:
         if strange.any():
             got = f"atomic number {atoms.numbers[strange][0]} for atom {int(np.flatnonzero(strange)[0])}"
             raise FrameError(f"{place}: expected chemical elements, got {got}")
+        if (fault := fault_of_frame(atoms)) is not None:
+            raise FrameError(f"{place}: {fault}")
         try:
             both = describe_both(self.descriptor, atoms, self.threads)
             elements = np.unique(atoms.numbers)

@@ -10,6 +10,9 @@ from .reference import Reference
 
 __all__ = ["differences", "frames_words"]
 
+#: Part of the environments of a reference with the boundaries of a run from which on the two count as alike.
+FEWEST_ALIKE = 0.1
+
 
 def frames_words(reference: Reference) -> str:
     """Number of frames and files, atoms per frame, periodic directions, time between frames where it is known."""
@@ -36,21 +39,36 @@ def _apart(reference: Reference) -> str:
 
 
 def differences(reference: Reference, atoms: Atoms) -> list[str]:
-    """How the boundaries of a frame differ from those of every frame of the reference; empty where they do not."""
+    """How the boundaries of a frame differ from those of the reference; empty where they do not.
+
+    They do not differ where at least a tenth of the environments of the reference have them: a few molecules beside
+    bulk frames do not make a run without a cell one like these.
+    """
     if reference.n_frames == 0 or len(atoms) == 0:
         return []
-    kinds = {tuple(map(bool, kind)) for kind in np.unique(np.asarray(reference.arrays.pbc), axis=0).tolist()}
+    arrays = reference.arrays
+    per_frame = np.bincount(arrays.atom_frame, minlength=reference.n_frames)
+    kinds, of_frame = np.unique(np.asarray(arrays.pbc), axis=0, return_inverse=True)
+    counts = np.bincount(np.ravel(of_frame), weights=per_frame)
+    shares = {
+        tuple(map(bool, kind)): count / max(counts.sum(), 1)
+        for kind, count in zip(kinds.tolist(), counts.tolist(), strict=True)
+    }
     pbc = tuple(bool(p) for p in atoms.pbc)
-    if pbc in kinds:
+    like = shares.get(pbc, 0.0)
+    if like >= FEWEST_ALIKE:
         return []
-    known = " or ".join(sorted(periodic_words(kind) for kind in kinds))
-    text = f"the frames of the run are {periodic_words(pbc)}, all frames of the reference {known}"
-    if sum(pbc) < min(map(sum, kinds)):
+    others = {kind: share for kind, share in shares.items() if kind != pbc}
+    known = " or ".join(sorted(periodic_words(kind) for kind in others))
+    of = "all frames of the reference" if like == 0 else f"{1 - like:.1%} of the environments of the reference"
+    text = f"the frames of the run are {periodic_words(pbc)}, {of} {known}"
+    usual = max(others, key=others.__getitem__)
+    if sum(pbc) < sum(usual):
         text += (
             ': atoms at bare faces look novel. If the run is periodic, give its cell: Lattice="ax ay az bx by bz cx cy '
             'cz" in the comment of each frame of an XYZ file (docs/inputs.md)'
         )
-    elif sum(pbc) > max(map(sum, kinds)):
+    elif sum(pbc) > sum(usual):
         text += (
             ": atoms inside look novel beside atoms at bare faces. If the training set is periodic, give its cells and "
             "build the reference again (docs/inputs.md)"

@@ -13,7 +13,8 @@ from numpy.typing import NDArray
 from quests_md._arguments import check_choice, is_integer
 from quests_md.calibration import GivenCalibration
 from quests_md.engine import announce_compilation, are_kernels_cached
-from quests_md.environments import require_cell
+from quests_md.errors import UnsuitableFrameError
+from quests_md.io import fault_of_frame
 from quests_md.judge import Judged
 from quests_md.log import require_new_log
 from quests_md.records import Check, Event
@@ -97,7 +98,8 @@ class Watch:
         with self._lock:
             if self.run is None:
                 self.settings.judge.require_suitable(atoms)  # before the log holds anything
-                require_cell(atoms)
+                if (fault := fault_of_frame(atoms)) is not None:  # nothing has exploded yet
+                    raise UnsuitableFrameError(f"atoms: {fault}")
                 header = self.settings.header(atoms.numbers)
                 run = Run(self.settings, self.log, self.cost)
                 if self.log.history is None:

@@ -9,7 +9,8 @@ from ase import Atoms, units
 from ase.build import bulk
 from ase.io.formats import ioformats
 
-from quests_md.errors import FileFormatError
+from quests_md import Monitor, Reference
+from quests_md.errors import FileFormatError, FrameError
 from quests_md.io import FramesSeen, frame_time_ps, iter_frames
 
 A = 3.61
@@ -233,10 +234,47 @@ def test_units_that_frames_state(tmp_path):
     assert frame_time_ps(atoms) == pytest.approx(0.25)
 
 
-@pytest.mark.parametrize("said", ["units=bohr", "unit=Bohr", 'length_unit="bohr"', "positions_unit=a0"])
-def test_units_of_length_by_name(tmp_path, said):
-    lattice = " ".join(str(x / units.Bohr) for x in CELL.ravel())
-    assert_crystal(only(xyz(tmp_path / "a.xyz", f'Lattice="{lattice}" {said}', scale=1 / units.Bohr)))
+@pytest.mark.parametrize(
+    ("said", "unit"),
+    [
+        ("units=bohr", units.Bohr),
+        ("unit=Bohr", units.Bohr),
+        ('length_unit="bohr"', units.Bohr),
+        ("positions_unit=a0", units.Bohr),
+        ("units=au", units.Bohr),
+        ('units="atomic units"', units.Bohr),
+        ("units=nm", 10.0),
+        ("distance_units=nm", 10.0),
+        ("""units='{"positions": "bohr"}'""", units.Bohr),
+        ("""Units='_JSON {"Length": "nm", "time": "fs"}'""", 10.0),
+        ("units=metal", 1.0),
+    ],
+)
+def test_units_of_length_by_name(tmp_path, said, unit):
+    lattice = " ".join(str(x / unit) for x in CELL.ravel())
+    atoms = only(xyz(tmp_path / "a.xyz", f'Lattice="{lattice}" {said}', scale=1 / unit))
+    assert_crystal(atoms)
+    ase.io.write(tmp_path / "b.xyz", atoms)  # in Å: it no longer says that it is in another unit
+    assert_crystal(only(tmp_path / "b.xyz"))
+
+
+@pytest.mark.parametrize("info", [{"units": {"positions": "bohr"}}, {"length_unit": "bohr"}])
+def test_units_of_length_in_trajectories_of_ase(tmp_path, info):
+    atoms = only(xyz(tmp_path / "a.xyz", f'Lattice="{LATTICE}"'))
+    atoms.set_cell(atoms.cell / units.Bohr, scale_atoms=True)
+    atoms.info |= info
+    ase.io.write(tmp_path / "a.traj", atoms)
+    assert_crystal(only(tmp_path / "a.traj"))
+
+
+def test_units_of_length_of_atoms_in_memory_are_an_error(tmp_path):
+    atoms = only(xyz(tmp_path / "a.xyz", f'Lattice="{LATTICE}"'))
+    reference = Reference.from_frames([atoms, crystal(1)], bandwidth=0.015)
+    atoms.info["units"] = {"positions": "bohr"}
+    with pytest.raises(FrameError, match=r"memory, frame 0: expected Å, .* multiply positions and cell by 0.529"):
+        Reference.from_frames([atoms], bandwidth=0.015)
+    with pytest.raises(FrameError, match="expected Å"):
+        Monitor(reference, on_error="raise").check(atoms)
 
 
 def test_units_that_are_not_understood(tmp_path):

@@ -27,6 +27,21 @@ def crystal(scale):
     return atoms
 
 
+def clumps():
+    """Each hundred atoms are one clump: few within 5 Å, but all of them within 1 Å."""
+    atoms = bulk("Cu", cubic=True) * 5
+    places = np.repeat(atoms.positions, 100, axis=0)
+    places += np.random.default_rng(0).normal(0, 0.2, places.shape)
+    return Atoms(f"Cu{len(places)}", places, cell=atoms.cell, pbc=True)
+
+
+def flat():
+    """Some hundred images of each of many atoms."""
+    atoms = bulk("Cu", cubic=True) * 12
+    atoms.cell[2] = (0, 0, 0.05)
+    return atoms
+
+
 COLLAPSED = {
     "a point": Atoms("Cu100000", positions=np.ones((100_000, 3))),
     "a ball": ball(40_000),
@@ -34,6 +49,8 @@ COLLAPSED = {
     "a ball and an atom far away": ball(40_000) + Atoms("Cu", positions=[(1e8, 0, 0)]),
     "a small cell": Atoms("Cu", cell=[0.03] * 3, pbc=True),
     "lengths in units of 10 Å": crystal(0.1),
+    "clumps": clumps(),
+    "a flat cell": flat(),
 }
 
 
