@@ -155,6 +155,8 @@ def _refuse_crowds(grid: FrameGrid, cutoff: float) -> None:
                 f"positions: {counts[i]} atoms and images, atom {atoms.min()} one of them, lie within {about} Å, more "
                 f"than {DENSEST:g} in 1 Å^3; {what}"
             )
+    if len(grid.slots) <= CROWD:
+        return
     places = np.floor(np.array([grid.x, grid.y, grid.z]))
     order = np.lexsort(places)
     starts = np.flatnonzero(np.r_[True, (np.diff(places[:, order]) != 0).any(axis=0)])
