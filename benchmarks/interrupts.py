@@ -22,6 +22,7 @@ from tempfile import TemporaryDirectory
 import numpy as np
 from ase import Atoms
 from ase.build import bulk
+from numpy.typing import NDArray
 
 from quests_md import Calibration, Monitor, Reference, Trigger, calibrate, read_log, save_frame
 from quests_md.io import iter_frames
@@ -38,24 +39,38 @@ class HandlerError(Exception):
     """What the handler of a user may raise: a time limit, say."""
 
 
-def frame_of(step: int) -> Atoms:
-    """The frame of a step: copper, hotter for a while every hundred steps."""
+def crystal() -> Atoms:
+    """Copper at rest."""
     atoms: Atoms = bulk("Cu", cubic=True) * (2, 2, 2)
+    return atoms
+
+
+def move(atoms: Atoms, sites: NDArray[np.float64], step: int) -> None:
+    """Move the atoms to where they are at a step: about the sites (n_atoms, 3), Å, hotter every hundred steps.
+
+    This is numpy alone: `for vector in atoms.cell`, which ASE does where atoms are repeated, swallows interrupts.
+    """
     width = 0.12 if step % 100 >= 90 else 0.06
-    atoms.positions += np.random.default_rng(step).normal(0, width, (len(atoms), 3))
+    atoms.positions[:] = sites + np.random.default_rng(step).normal(0, width, sites.shape)
+
+
+def frame_of(step: int) -> Atoms:
+    """The frame of a step."""
+    atoms = crystal()
+    move(atoms, atoms.positions.copy(), step)
     return atoms
 
 
 def known() -> tuple[Reference, Calibration]:
-    """A reference of the crystal."""
-    reference = Reference.from_frames([frame_of(step) for step in range(40)], bandwidth=0.05, groups="frame")
+    """A reference of the crystal; too few frames for colder copies, which take time."""
+    reference = Reference.from_frames([frame_of(step) for step in range(8)], bandwidth=0.05, groups="frame")
     return reference, calibrate(reference, false_alarms=0.1).with_statistics(["dh_max"])
 
 
-def run(folder: Path, n_signals: int, acknowledge: int) -> None:
+def run(folder: Path, reference: Reference, calibration: Calibration, n_signals: int, acknowledge: int) -> None:
     """Run and resume until so many interrupts have come; one byte for each, and one when the run has begun."""
-    reference, calibration = known()
-    caught, step = 0, 0
+    caught, step, atoms = 0, 0, crystal()
+    sites = atoms.positions.copy()
     while caught < n_signals:
         with Monitor(
             reference,
@@ -67,12 +82,14 @@ def run(folder: Path, n_signals: int, acknowledge: int) -> None:
             threads=1,
             verbose=False,
         ) as monitor:
-            monitor.check(frame_of(step), step=step)
+            move(atoms, sites, step)
+            monitor.check(atoms, step=step)
             for _ in range(min(RESUME_EVERY, n_signals - caught)):
                 try:
                     os.write(acknowledge, b"r")
                     while True:
-                        monitor.check(frame_of(step + 1), step=step + 1)
+                        move(atoms, sites, step + 1)
+                        monitor.check(atoms, step=step + 1)
                         step += 1
                 except (KeyboardInterrupt, HandlerError):
                     caught += 1
@@ -89,6 +106,9 @@ def main() -> None:
     parser.add_argument("--handler", action="store_true", help="a handler that raises an exception of its own")
     options = parser.parse_args()
     rng = random.Random(options.seed)
+    reference, calibration = known()
+    with Monitor(reference, calibration, log=None, threads=1, verbose=False) as monitor:
+        monitor.check(frame_of(0))  # kernels are compiled before the fork
     with TemporaryDirectory() as temporary:
         folder = Path(temporary)
         answers, acknowledge = os.pipe()
@@ -98,7 +118,7 @@ def main() -> None:
             try:
                 # a shell may have let it be ignored
                 signal.signal(signal.SIGINT, raise_own if options.handler else signal.default_int_handler)
-                run(folder, options.signals, acknowledge)
+                run(folder, reference, calibration, options.signals, acknowledge)
                 code = 0
             finally:
                 os._exit(code)

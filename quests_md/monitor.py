@@ -284,8 +284,10 @@ class Monitor:
 
     def close(self) -> None:
         """Leave all dynamics, write the state of an open event and close the log; then nothing is judged any more."""
-        self.detach()
-        self.watch.close()
+        try:
+            self.watch.close()
+        finally:
+            self.detach()
 
     def __reduce__(self) -> NoReturn:
         raise TypeError(

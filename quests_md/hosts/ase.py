@@ -43,8 +43,9 @@ class AseHost:
         A dynamics whose own count is ahead, since its user has set it, keeps it.
         """
         previous.look()
-        if previous.observers is self.observers:  # attached twice
+        if previous.observers is self.observers:  # attached twice, or again
             self._step_offset, self._time_offset_ps = previous._step_offset, previous._time_offset_ps
+            self._checked = previous._checked
             return
         step = previous._own_step + previous._step_offset
         if step >= self._own_step:
@@ -135,6 +136,7 @@ class AseAttachment:
     def __init__(self, watch: Watch) -> None:
         self._watch = watch
         self._hosts: list[AseHost] = []
+        self._left: list[AseHost] = []  # which it was attached to before
         self._current: AseHost | None = None  # the one that moved the atoms last
         self._averaging = watch.settings.averaging
         self._window = None if self._averaging is None else Window(self._averaging.samples)
@@ -181,13 +183,21 @@ class AseAttachment:
     def detach(self, *observers: object) -> None:
         """Leave all dynamics: take this attachment, or `observers` attached in ASE's own way, out of their lists.
 
-        Within a check the lists stay as they are, since ASE is going through one of them; but nothing more is observed.
+        Within a check the lists keep their length, since ASE is going through one of them: nothing is done there.
         """
         hosts, self._hosts = self._hosts, []
+        self._left = [host for host in (*self._left, *hosts) if host.observers is not None]
+        own = (self.observe, *observers)
         for host in hosts:
             attached = host.observers
-            if attached is not None and not self._is_observing:
-                attached[:] = [entry for entry in attached if entry[0] not in (self.observe, *observers)]
+            if attached is None:
+                continue
+            if self._is_observing:
+                attached[:] = [(_do_nothing, *entry[1:]) if entry[0] in own else entry for entry in attached]
+            else:
+                attached[:] = [entry for entry in attached if entry[0] not in own]
+        if hosts and not self._watch.is_closed:
+            self._watch.say_watched(hosts[-1].step(), is_watched=False)
 
     def _take_in(self, dyn: Any, observer: object) -> AseHost:
         """A new host, the first time that its dynamics calls."""
@@ -212,6 +222,9 @@ class AseAttachment:
         step_ps = host.step_length_ps()
         if step_ps and interval:
             self._watch.set_interval(step_ps * interval)
+        before = (known for known in (*self._hosts, *self._left) if known.observers is host.observers)
+        if (known := next(before, None)) is not None:
+            host.take_over(known)
         self._hosts = [*(known for known in self._hosts if known.observers is not None), host]
         return host
 
@@ -220,7 +233,10 @@ class AseAttachment:
         is_first = self._watch.run is None
         run = self._watch.begin(host.atoms(), host=host)
         place = run.resumed_at if is_first else None
-        if place is not None and host.own_step and self._window is None and host.is_due(place.step):
+        self._watch.say_watched(max(known.step() for known in (host, *self._left)), is_watched=True)
+        if place is None or place.watched_from == place.step or self._window is not None:
+            return run
+        if host.own_step and host.is_due(place.step):
             is_known = place.last is not None and place.last.content["step"] == place.step
             if not is_known:  # the dynamics itself shows only the next frame
                 self._watch.check_frame(host.atoms(), place.step, host.time_ps(), host.interval)
@@ -273,6 +289,10 @@ class AseAttachment:
         averaged = averaging.marked(window.mean(atoms))
         window.clear()  # checks that share frames would not be independent
         return averaged
+
+
+def _do_nothing(*args: Any) -> None:
+    """Stand in a list of observers that must keep its length."""
 
 
 def _sampling_interval(averaging: TimeAveraged, host: AseHost, interval: int) -> int:

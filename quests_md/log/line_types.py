@@ -122,6 +122,7 @@ class _State:
     files: Mapping[str, int] | None = None
     snapshot: Mapping[str, object] | None = None
     resumed: _Process | None = None
+    detached: bool | None = None
 
 
 def _of(record: type[Any]) -> Callable[[Mapping[str, Any]], Any]:

@@ -28,8 +28,9 @@ __all__ = [
     "missing",
 ]
 
-#: What state lines hold that are not about what a check found: whether actions are due, or done, and resumptions.
-_ABOUT_THE_RUN = {"actions", "files", "resumed"}
+#: What state lines hold that are not about what a check found: whether actions are due, or done, resumptions, and
+#: whether the monitor was detached.
+_ABOUT_THE_RUN = {"actions", "files", "resumed", "detached"}
 
 
 class FirstFrame(Enum):
@@ -56,6 +57,8 @@ class Place:
     """Whether the frame itself was checked; it is checked again."""
     note: str = ""
     """What the user should know."""
+    watched_from: int | None = None
+    """Step from which on the run was watched again after the last check; None: it was not detached since."""
 
 
 class Host(Protocol):
@@ -137,7 +140,8 @@ def bring_back(follower: EventFollower, history: LogHistory, place: Place) -> tu
         return None, place
     beginning = follower.state()
     try:
-        return _replayed(follower, history, place.last), place
+        last = _replayed(follower, history, place.last)
+        return last, replace(place, watched_from=_watched_from(history, place.last, place.step))
     except KeyError as exc:
         lost, latest = place.last.content, history.last
         if latest is None or latest.start != place.last.start:
@@ -198,7 +202,8 @@ def missing(history: LogHistory, place: Place) -> list[str]:
         )
     before = _before(history, place.last)
     spacing = last.get("interval") or (None if before is None else last["step"] - before.content["step"])
-    if spacing is not None and place.step - last["step"] > max(spacing, 1):
+    since = last["step"] if place.watched_from is None else place.watched_from
+    if spacing is not None and place.step - since > max(spacing, 1):
         texts.append(
             f"the log has no checks between step {last['step']}, its last one, and step {place.step}, where the run is "
             "taken up: events and flagged frames of the steps between are missing"
@@ -282,6 +287,22 @@ def _is_unfinished(history: LogHistory, check: Line) -> bool:
     lines = history.lines(check.end, history.end_after(check))
     marks = [line.content for line in lines if line.content["type"] == "state"]
     return any("actions" in mark for mark in marks) and not any("files" in mark for mark in marks)
+
+
+def _watched_from(history: LogHistory, last: Line, step: int) -> int | None:
+    """Step at which a run that was detached after a check was attached again, at the latest a step that it came to."""
+    found: int | None = None
+    for line in history.lines(last.end, history.end_after(last)):
+        content = line.content
+        if content["type"] != "state" or not content.keys() & {"detached", "resumed"}:
+            continue
+        if (at := content.get("step")) is None or at >= step:
+            continue
+        if content.get("detached"):
+            found = step
+        elif found is not None:
+            found = min(found, at)
+    return found
 
 
 def _before(history: LogHistory, check: Line) -> Line | None:

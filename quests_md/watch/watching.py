@@ -66,6 +66,7 @@ class Watch:
         """Wall time of the checks so far."""
         self.budget = None if self.settings.budget is None else Budget(self.settings.budget)
         """How often the run may be checked; None: as often as is asked."""
+        self._is_watched = True
         self._one_system = OneSystem()
         self._numbers: NDArray[np.int64] | None = None
         """Atomic numbers of the first frame, of which header lines tell."""
@@ -209,6 +210,15 @@ class Watch:
             self.begin(atoms)
             self.log.fail(failure)
         return Check.invalid(step=step, frame=frame, time_ps=time_ps, n_atoms=len(atoms))
+
+    def say_watched(self, step: int, *, is_watched: bool) -> None:
+        """Note that nothing is checked from a step on, since the monitor was detached, or that it is attached again."""
+        with self._lock:
+            if self.run is not None and is_watched != self._is_watched:
+                self._is_watched = is_watched
+                self.log.write({"type": "state", "step": step, "detached": not is_watched})
+                what = "attached again" if is_watched else "detached: nothing is checked until it is attached again"
+                self.log.note("info", f"at step {step} the monitor was {what}")
 
     def introduce(self, atoms: Atoms, pace: str) -> None:
         """Print the pre-flight block on stderr, unless it was printed for this system already.
