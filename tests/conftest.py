@@ -1,5 +1,7 @@
 """Which tests are quick: the first case of every test that is neither marked slow nor in tests/validation."""
 
+import signal
+
 import pytest
 
 
@@ -13,3 +15,10 @@ def pytest_collection_modifyitems(items):
         if test not in seen and item.get_closest_marker("slow") is None:
             item.add_marker("quick")
         seen.add(test)
+
+
+@pytest.fixture(autouse=True, scope="session")
+def _interrupts_are_heard():
+    """A shell that starts tests in the background lets them ignore interrupts, and Python leaves it so."""
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)

@@ -255,7 +255,7 @@ class AseAttachment:
             averaged = self._averaged(self._averaging, atoms, host)
             if averaged is None and np.isfinite(atoms.positions).all():
                 return
-        if budget is not None and not budget.is_due():
+        if not self._watch.is_due():
             return
         last = self._watch.last_check
         # a new dynamics on the same atoms shows its step 0, which was the last step of the one before

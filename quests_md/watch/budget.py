@@ -24,7 +24,7 @@ class Overhead:
     seconds: float
     """Wall time spent in checks and actions, s."""
     share: float
-    """Part of the wall time since the first check, 0 to 1."""
+    """Part of the wall time from the first check to the last one, or to a later call without one, 0 to 1."""
     us_per_atom: float
     """Mean time per checked atom, microseconds."""
     checks: int
@@ -42,6 +42,11 @@ class Cost:
         self.last_start = self.last_end = 0.0
         """Start and end of the last check, s of `time.perf_counter`."""
         self._started: float | None = None
+        self._seen = 0.0
+
+    def pass_over(self) -> None:
+        """Count the time up to now as that of the run: it goes on without a check."""
+        self._seen = time.perf_counter()
 
     @contextmanager
     def measured(self, before_s: float = 0.0) -> Iterator[None]:
@@ -53,11 +58,12 @@ class Cost:
             yield
         finally:
             self.last_start, self.last_end = start, time.perf_counter()
+            self._seen = self.last_end
             self.seconds += before_s + self.last_end - start
 
     def overhead(self, n_checks: int) -> Overhead:
         """What so many checks have cost."""
-        wall = 0.0 if self._started is None else self.last_end - self._started
+        wall = 0.0 if self._started is None else self._seen - self._started
         return Overhead(
             seconds=self.seconds,
             share=self.seconds / wall if wall > 0 else 0.0,

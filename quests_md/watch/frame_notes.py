@@ -27,8 +27,8 @@ class FrameNotes:
             text = f"the number of atoms changed from {self.n_atoms} to {check.n_atoms}"
             yield from self._once("atoms", f"{text}; the levels follow the size")
         self.n_atoms = check.n_atoms
-        if calculator is not None and not hasattr(calculator, "results") and check.energy_per_atom is None:
-            text = f"the calculator ({type(calculator).__name__}) has no energy without a new calculation"
+        if calculator is not None and check.energy_per_atom is None:
+            text = f"the calculator ({type(calculator).__name__}) has no energy of a frame without a new calculation"
             yield from self._once("energy", f"{text}: where this is so, log and flagged frames have none")
         if check.n_unknown:
             text = f"{check.n_unknown} atoms of elements that the reference has never seen score +inf"

@@ -17,7 +17,7 @@ from quests_md.judge import Judged
 from quests_md.records import Check, Event
 
 from .actions import Action, action_files, flagged_frame
-from .budget import Cost
+from .budget import Overhead
 from .event_follower import EventFollower, Followed
 from .explosion import Explosion
 from .frame_notes import FrameNotes
@@ -44,7 +44,7 @@ class Taken:
 class Run:
     """The state of a run that is being watched, once its first frame has been seen and its log has begun."""
 
-    def __init__(self, settings: RunSettings, log: RunLog, cost: Cost) -> None:
+    def __init__(self, settings: RunSettings, log: RunLog) -> None:
         baseline, judge = settings.baseline, settings.judge
         self.follower = EventFollower(
             judge.reference,
@@ -56,8 +56,9 @@ class Run:
             recent_events=settings.recent_events,
         )
         self.log = log
-        self.cost = cost
         self.last_check: Check | None = None
+        self.is_judging = False
+        """Whether a frame is being judged, or what was found is being written; not while actions are done."""
         self.stopped = False
         """Whether the trigger or an action has asked for the end of the run."""
         self.stop_now = False
@@ -105,6 +106,9 @@ class Run:
         averaged: Atoms | None = None,
     ) -> Check | None:
         """Check a frame, arguments as in `Judge.judge`, but `step` as the host counts; None if the check has failed."""
+        if self.is_judging:  # what calls is a handler of a signal, in the thread that waits for the check
+            self.log.alert("a check was asked for in the middle of another one", "it was not made")
+            return None
         frame, self.stop_now = self.n_checks, False
         judge = self._settings.judge
 
@@ -117,10 +121,7 @@ class Run:
         def work() -> Taken | None:
             return self.log.guarded(judged_and_taken)
 
-        if self._settings.calculates:  # a calculation of the user's own may take long, and belongs to this thread
-            self._finish(work())
-        else:
-            uninterrupted(work, self._finish)
+        self._finish_after(work, is_here=self._settings.calculates)
         return self.last_check if self.last_check is not None and self.last_check.frame == frame else None
 
     def accept_next(self, judged: Judged, atoms: Atoms) -> Check:
@@ -128,7 +129,7 @@ class Run:
         self.stop_now = False
         if judged.check.frame != self.n_checks:  # the log counts on
             judged = replace(judged, check=replace(judged.check, frame=self.n_checks))
-        uninterrupted(lambda: self.log.guarded(lambda: self._take(judged, atoms)), self._finish)
+        self._finish_after(lambda: self.log.guarded(lambda: self._take(judged, atoms)))
         last = self.last_check
         return last if last is not None and last.frame == judged.check.frame else judged.check
 
@@ -210,13 +211,12 @@ class Run:
         if unfinished is not None:
             self.log.warn(unfinished)
 
-    def close(self) -> None:
+    def close(self, cost: Overhead) -> None:
         """Write the state of an open event, and what the checks have cost."""
         log = self.log
         events = self.follower.events_from(log.settled if log.is_behind else self.follower.settled)
         log.write(*(event.to_line() for event in events if event.is_open or log.is_behind))
         if self.n_checks:
-            cost = self.cost.overhead(self.n_checks)
             log.note(
                 "info",
                 f"closed after {cost.checks} checks: {cost.seconds:.2f} s in checks, {cost.share:.1%} of the "
@@ -233,7 +233,6 @@ class Run:
         check = followed.judged.check
         self.last_check = check
         log.step = check.step
-        self.cost.n_atoms += check.n_atoms
         lines = list(followed.lines)
         if self._phase_watch is not None:
             for text in self._phase_watch.update(check, frame_temperature_K(atoms)):
@@ -260,8 +259,20 @@ class Run:
             log.alert(message, "alarms stand where this happens")
         return Taken(followed, atoms, is_due, is_written)
 
+    def _finish_after(self, work: Callable[[], Taken | None], *, is_here: bool = False) -> None:
+        """Do the work, on this thread if a calculation of the user's own belongs to it, then act on what it found."""
+        self.is_judging = True
+        try:
+            if is_here:
+                self._finish(work())
+            else:
+                uninterrupted(work, self._finish)
+        finally:
+            self.is_judging = False
+
     def _finish(self, taken: Taken | None) -> None:
         """Act on the events of a check, where there are any, and note that it is done; None: the check has failed."""
+        self.is_judging = False
         if taken is None:
             return
         log, followed = self.log, taken.followed

@@ -102,7 +102,7 @@ class Watch:
                 if (fault := fault_of_frame(atoms)) is not None:  # nothing has exploded yet
                     raise UnsuitableFrameError(f"atoms: {fault}")
                 header = self.settings.header(atoms.numbers)
-                run = Run(self.settings, self.log, self.cost)
+                run = Run(self.settings, self.log)
                 if self.log.history is None:
                     self.log.begin(header)
                 else:
@@ -114,6 +114,8 @@ class Watch:
     def update(self, reference: GivenReference, calibration: GivenCalibration | None = None) -> None:
         """Go on with another reference, arguments and errors as in `Monitor.update`."""
         with self._lock:
+            if self.run is not None and self.run.is_judging:  # in a handler of a signal
+                raise RuntimeError("update: a check is being made; call update between steps, or in an action")
             settings = self.settings.with_reference(reference, calibration)
             if self.run is not None and self._numbers is not None:
                 self.run.take_reference(settings, settings.header(self._numbers))
@@ -140,6 +142,7 @@ class Watch:
             run = begin() if self.log.history is not None else self.log.guarded(begin)
             check = None if run is None else run.check_next(atoms, step, time_ps, interval, averaged)
             if check is not None and run is not None:
+                self.cost.n_atoms += check.n_atoms
                 self._voice.follow(check, run.follower)
                 return check
             if run is None:
@@ -153,7 +156,7 @@ class Watch:
             if self.log.guarded(lambda: self.require_one_system(atoms, step)) is None:
                 n = 0 if self.run is None else self.run.n_checks
                 return Check.invalid(step=step or 0, frame=n, time_ps=time_ps, n_atoms=len(atoms))
-            if self.budget is not None and not self.budget.is_due() and self.run is not None and self.run.last_check:
+            if not self.is_due() and self.run is not None and self.run.last_check:
                 self.run.skip_step()
                 return self.run.last_check
             if self.last_check is None and self._voice.is_new(atoms):
@@ -184,6 +187,13 @@ class Watch:
         """Remember what the atoms, of which `require_one_system` made sure, were like."""
         self._one_system.took(check.digest)
 
+    def is_due(self) -> bool:
+        """Whether the budget has a check due at this call of the host, or of a loop of the user's own."""
+        if self.budget is None or self.budget.is_due():
+            return True
+        self.cost.pass_over()
+        return False
+
     def keep_budget(self, unit: str, size: int = 1) -> None:
         """Check more or less often from now on, so that checks take no more than their share of the run.
 
@@ -199,6 +209,7 @@ class Watch:
         with self._lock, self.cost.measured(judged.check.elapsed_us * 1e-6):
             run = self.begin(atoms, step=judged.check.step)
             check = run.accept_next(judged, atoms)
+            self.cost.n_atoms += check.n_atoms
             self._voice.follow(check, run.follower)
             return check
 
@@ -258,6 +269,6 @@ class Watch:
                 return
             try:
                 if self.run is not None:
-                    self.run.close()
+                    self.run.close(self.cost.overhead(self.run.n_checks))
             finally:
                 self.log.close()

@@ -103,6 +103,18 @@ def dear(seconds):
     return wait
 
 
+def test_the_share_counts_the_time_without_checks(tmp_path):
+    reference = Reference.from_frames([copper(seed=i) for i in range(4)])
+    with Monitor(reference, level_at(reference, 5.0), log=tmp_path / "run.jsonl", budget=0.02) as monitor:
+        start = time.perf_counter()
+        for step in range(200):
+            monitor.check(copper(seed=step, rattle=0.05), step=step)
+            time.sleep(0.001)
+        wall = time.perf_counter() - start
+    assert monitor.overhead.checks < 50
+    assert 0.2 < monitor.overhead.share / (monitor.overhead.seconds / wall) < 5
+
+
 @pytest.mark.parametrize("given", [True, False], ids=["step", "no step"])
 def test_in_a_loop_of_ones_own_a_call_at_which_no_check_is_due_returns_the_last_check(given, tmp_path):
     """Calls follow each other at once, so that a check takes far more than a tenth of any number of calls here."""

@@ -432,3 +432,44 @@ def test_a_first_check_that_fails_after_a_resume_is_not_an_old_one(tmp_path, mon
         assert (check.state, check.step, check.digest) == ("invalid", 10, "")
         check_all(monitor, range(10, 60))
     assert_whole(path)
+
+
+def test_a_handler_of_a_signal_that_checks_in_the_middle_of_a_check(tmp_path, caplog):
+    """It runs in the thread that waits for the check, and so passes every lock of this thread."""
+
+    class Signalling:
+        fingerprint = "signalling"
+        asks = False
+
+        def __call__(self, atoms):
+            if self.asks:
+                type(self).asks = False
+                os.kill(os.getpid(), signal.SIGUSR1)
+                assert has_run.wait(60)
+            return np.full((len(atoms), 2), 1.0)
+
+    descriptor, has_run, found = Signalling(), threading.Event(), []
+    reference = quests_md.Reference.from_frames([copper()] * 3, descriptor=descriptor, bandwidth=0.1)
+    levels = level_at(reference, 0.0)
+
+    def handle(signum, frame):
+        try:
+            found.append(monitor.check(copper(), step=7))
+            with pytest.raises(RuntimeError, match="update: a check is being made"):
+                monitor.update(reference, levels)
+        finally:
+            has_run.set()
+
+    before = signal.signal(signal.SIGUSR1, handle)
+    try:
+        with Monitor(reference, levels, log=tmp_path / "run.jsonl", verbose=False) as monitor:
+            for step in range(3):
+                Signalling.asks = step == 1
+                has_run.clear()
+                assert monitor.check(copper(), step=step).step == step
+    finally:
+        signal.signal(signal.SIGUSR1, before)
+    assert [check.state for check in found] == ["invalid"]
+    assert "a check was asked for in the middle of another one; it was not made" in caplog.text
+    log = read_log(tmp_path / "run.jsonl")
+    assert (log.step.tolist(), log.frame.tolist()) == ([0, 1, 2], [0, 1, 2])
