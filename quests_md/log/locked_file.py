@@ -18,9 +18,12 @@ from quests_md.errors import LogExistsError
 
 __all__ = ["LOOK_SECONDS", "Appender", "is_held"]
 
-#: Time in s between two looks at whether the file is still there and nobody else has changed it. A look is two system
-#: calls; on NFS it waits until the server has what was written so far, so it is not taken with every piece.
-LOOK_SECONDS = 5.0
+#: Time in s between two looks at whether the file still has a name, where one takes longer than CHEAP_SECONDS: on NFS
+#: it waits until the server has what was written so far. On a local disk it takes 2 us and comes before every piece.
+LOOK_SECONDS, CHEAP_SECONDS = 5.0, 1e-4
+
+#: Last bytes of what was written, which are compared with the file before every piece (1 us).
+TAIL_BYTES = 64
 
 _open_files: "WeakSet[Appender]" = WeakSet()
 
@@ -33,8 +36,9 @@ class Appender:
     process. Where no lock keeps a process on another node out, this process notices what the other one has written: the
     other process goes on, this one stops.
 
-    A file that was deleted, cut short, or changed by another process is never written again: every `append` raises.
-    A file that was moved is followed. Forked children hold neither the file nor the lock, and cannot append.
+    A file that was deleted, cut short, or changed by another process is never written again: every `append` raises, and
+    so does `close` if no `append` has. A file that was moved is followed. Forked children hold neither the file nor the
+    lock, and cannot append.
 
     Raises
     ------
@@ -52,6 +56,7 @@ class Appender:
         self._fd = -1
         self._host_lock: socket.socket | None = None
         self._doubtful = b""  # a piece of which some may be in the file
+        self._tail = b""  # the last bytes of what is in the file
         self._lost: OSError | None = None
         self._next_look = 0.0
         try:
@@ -70,6 +75,7 @@ class Appender:
             self.abandon()
             raise
         self.end, self._n_links = found.st_size, found.st_nlink
+        self._remember_tail()
         _open_files.add(self)
         _watch_forks()
 
@@ -77,6 +83,7 @@ class Appender:
         """Shorten the file to `end` bytes."""
         os.ftruncate(self._fd, end)
         self.end = end
+        self._remember_tail()
 
     def append(self, piece: bytes, *, sync: bool = False) -> None:
         """Append a piece; with `sync`, force it to the disk.
@@ -106,10 +113,14 @@ class Appender:
                     self._take_back()
                 raise
             self.end += len(piece)
+            self._tail = (self._tail + piece[-TAIL_BYTES:])[-TAIL_BYTES:]
             self._doubtful = b""
 
     def close(self) -> None:
-        """Force the file to the disk and close it; in a forked child, do nothing."""
+        """Force the file to the disk and close it; in a forked child, do nothing.
+
+        Raises OSError if the file was lost since the last `append`, or cannot be forced to the disk; it is closed then.
+        """
         if os.getpid() != self._owner:
             return
         with self._mutex:
@@ -119,6 +130,11 @@ class Appender:
                 if self._lost is None:
                     with suppress(OSError):  # half a piece at the end does no harm
                         self._take_back()
+                    if self._lost is not None:
+                        raise self._lost
+                    if not self._doubtful:
+                        self._next_look = 0.0
+                        self._look()
                 os.fsync(self._fd)
             finally:
                 self.abandon()
@@ -140,27 +156,36 @@ class Appender:
             os.ftruncate(self._fd, self.end)
         self._doubtful = b""
 
+    def _remember_tail(self) -> None:
+        start = max(self.end - TAIL_BYTES, 0)
+        self._tail = os.pread(self._fd, self.end - start, start)
+
     def _look(self) -> None:
-        now = time.monotonic()
-        if now < self._next_look:
-            return
-        self._next_look = now + self._look_seconds
-        if os.fstat(self._fd).st_nlink == 0 < self._n_links:
-            self._lose(OSError(errno.ESTALE, "log: it was deleted or overwritten while being written", str(self.path)))
-        last = max(self.end - 1, 0)
-        reach = last + len(os.pread(self._fd, 2, last))  # not st_size, which some network file systems remember wrongly
-        if reach < self.end:
-            self._lose(OSError(errno.ESTALE, "log: it was cut short while being written", str(self.path)))
-        if reach > self.end:
+        """Make sure that the file still ends with what this process has written, and still has a name."""
+        # not st_size, which some network file systems remember wrongly
+        found = os.pread(self._fd, len(self._tail) + 1, self.end - len(self._tail))
+        before = time.monotonic()
+        if before >= self._next_look:
+            n_links = os.fstat(self._fd).st_nlink
+            now = time.monotonic()
+            self._next_look = now + (self._look_seconds if now - before > CHEAP_SECONDS else 0.0)
+            if n_links == 0 < self._n_links:
+                self._lose("it was deleted or overwritten while being written")
+        if len(found) < len(self._tail):
+            self._lose("it was cut short while being written")
+        if found[: len(self._tail)] != self._tail:
+            self._lose("it was overwritten by another process while being written")
+        if found != self._tail:
             self._lose_to_another()
 
     def _lose_to_another(self) -> NoReturn:
         text = f"log: {self.path} is written by another process too; that one goes on with it, this one stops"
-        self._lose(LogExistsError(text))
+        self._lost = LogExistsError(text)
+        raise self._lost
 
-    def _lose(self, failure: OSError) -> NoReturn:
-        self._lost = failure
-        raise failure
+    def _lose(self, fault: str) -> NoReturn:
+        self._lost = OSError(errno.ESTALE, f"log: {fault}", str(self.path))
+        raise self._lost
 
     def abandon(self) -> None:
         """Close it without forcing anything to the disk."""

@@ -90,7 +90,7 @@ class RunLog:
             self._lost_lines += len(lines) - len(kept)
             if self.on_error == "raise":
                 raise
-            self._say_once(f"the log {self._log.path} cannot be written ({exc.strerror or exc})")
+            self._say_lost(self._log, exc)
             return False
         self._owed, self._owed_notes = [], []
         if lines:
@@ -132,10 +132,23 @@ class RunLog:
         self.note("warning", message)
 
     def close(self) -> None:
-        """Force the log to the disk and close it."""
-        if self._log is not None:
-            log, self._log = self._log, None
-            self.guarded(log.close)
+        """Force the log to the disk and close it; say, or raise, that it was lost since the last line."""
+        if self._log is None:
+            return
+        log, self._log = self._log, None
+        try:
+            log.close()
+        except OSError as exc:
+            if self.on_error == "raise":
+                raise
+            self._say_lost(log, exc)
+
+    def _say_lost(self, log: LogWriter, failure: OSError) -> None:
+        """Say once why lines cannot be written."""
+        why = failure.strerror or failure
+        self._say_once(
+            f"the log {log.path} cannot be written ({why})", "the run is watched on, lines of the log are lost"
+        )
 
     def _say_once(self, message: str, then: str = "the simulation goes on unwatched where this happens") -> bool:
         if message in self._said or len(self._said) >= 100:

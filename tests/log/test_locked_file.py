@@ -10,6 +10,7 @@ import socket
 import subprocess
 import sys
 import textwrap
+import time
 from functools import partial
 from pathlib import Path
 
@@ -91,9 +92,9 @@ def blind(monkeypatch):
 
 def test_where_nothing_locks_the_newer_writer_goes_on_and_the_older_stops(path, monkeypatch):
     blind(monkeypatch)
-    old = Appender(path, look_seconds=0.0)
+    old = Appender(path)
     old.append(b"old\n")
-    new = Appender(path, look_seconds=0.0)
+    new = Appender(path)
     new.append(b"new\n")
     for _ in range(2):
         with pytest.raises(LogExistsError, match=r"run\.jsonl is written by another process too"):
@@ -344,7 +345,7 @@ def test_an_interrupt_in_the_middle_of_a_piece_leaves_whole_pieces(path, monkeyp
 
 @pytest.mark.parametrize("how", ["unlink", "replace"])
 def test_a_file_that_was_deleted_is_said_and_not_made_again(path, how):
-    file = Appender(path, look_seconds=0.0)
+    file = Appender(path)
     file.append(b"begun\n")
     if how == "unlink":
         path.unlink()
@@ -362,7 +363,7 @@ def test_a_file_that_was_deleted_is_said_and_not_made_again(path, how):
 
 def test_a_file_that_was_moved_is_followed(path, monkeypatch):
     monkeypatch.chdir(path.parent)
-    file = Appender(Path("run.jsonl"), look_seconds=0.0)
+    file = Appender(Path("run.jsonl"))
     file.append(b"begun\n")
     moved = path.with_name("moved.jsonl")
     path.rename(moved)
@@ -376,7 +377,7 @@ def test_a_file_that_was_moved_is_followed(path, monkeypatch):
 
 @pytest.mark.parametrize("length", [0, 8, 11])
 def test_a_file_that_was_cut_short_is_said_and_left_as_it_is(path, length):
-    file = Appender(path, look_seconds=0.0)
+    file = Appender(path)
     file.append(b"begun\nlater\n")
     os.truncate(path, length)
     left = path.read_bytes()
@@ -387,12 +388,48 @@ def test_a_file_that_was_cut_short_is_said_and_left_as_it_is(path, length):
     assert path.read_bytes() == left
 
 
-def test_the_file_is_not_looked_at_with_every_piece(path, monkeypatch):
-    """On NFS a look waits for the server."""
+def test_a_file_of_other_content_and_the_same_length_is_left_as_it_is(path):
     file = Appender(path)
-    real, calls = os.fstat, []
-    monkeypatch.setattr(os, "fstat", lambda fd: calls.append(fd) or real(fd))
+    file.append(b"begun\n" * 20)
+    file.close()
+    file = Appender(path)
+    path.write_bytes(b"other\n" * 20)
+    for _ in range(2):
+        with pytest.raises(OSError, match="overwritten by another process"):
+            file.append(b"lost\n")
+    file.close()
+    assert path.read_bytes() == b"other\n" * 20
+
+
+def test_the_end_looks_at_the_file_once_more(path):
+    file = Appender(path)
+    file.append(b"begun\n")
+    path.unlink()
+    with pytest.raises(OSError, match="deleted"):
+        file.close()
+    file.close()
+    Appender(path).close()
+
+
+def test_a_file_is_not_looked_at_with_every_piece_where_looks_are_dear(path, monkeypatch):
+    """On NFS a look waits for the server; but the end looks in any case."""
+    now, looks = [0.0], []
+    monkeypatch.setattr(time, "monotonic", lambda: now[0])
+    real = os.fstat
+
+    def slow(fd):
+        looks.append(fd)
+        now[0] += 1e-2
+        return real(fd)
+
+    file = Appender(path)
+    monkeypatch.setattr(os, "fstat", slow)
     for _ in range(200):
         file.append(b"piece\n")
-    assert len(calls) <= 3
-    file.close()
+        now[0] += 0.1
+    assert 3 <= len(looks) <= 5
+    path.unlink()
+    now[0] += 0.1
+    file.append(b"piece\n")
+    with pytest.raises(OSError, match="deleted"):
+        file.close()

@@ -4,7 +4,6 @@ import contextlib
 import copy
 import errno
 import functools
-import itertools
 import json
 import os
 import pickle
@@ -27,7 +26,7 @@ from quests_md.judge import Judge
 from quests_md.log import LogWriter
 from quests_md.watch import RunSettings
 
-SAID = "the simulation goes on unwatched where this happens, said once"
+SAID = "the run is watched on, lines of the log are lost, said once"
 
 
 @functools.cache
@@ -183,29 +182,67 @@ def test_a_disk_that_is_full_when_a_run_is_taken_up(small_disk):
 # the log
 
 
-@pytest.mark.parametrize("what", ["deleted", "cut short", "replaced", "written by another"])
-def test_a_log_that_was_tampered_with_is_left_alone(tmp_path, monkeypatch, caplog, what):
-    monkeypatch.setattr(time, "monotonic", itertools.count(step=10.0).__next__)  # the log is looked at now and then
+def tamper(path, what):
+    """Do something to a log; returns what is left of it."""
+    if what == "deleted":
+        path.unlink()
+    elif what == "cut short":
+        os.truncate(path, 500)
+    elif what == "replaced":
+        path.with_name("new").write_text("mine\n")
+        path.with_name("new").replace(path)
+    elif what == "overwritten":
+        path.write_bytes(bytes(path.stat().st_size))
+    else:
+        with path.open("a") as file:
+            file.write("mine\n")
+    return path.read_bytes() if path.exists() else None
+
+
+TAMPERINGS = pytest.mark.parametrize("what", ["deleted", "cut short", "replaced", "overwritten", "written by another"])
+
+
+@TAMPERINGS
+def test_a_log_that_was_tampered_with_is_left_alone(tmp_path, caplog, what):
     path = tmp_path / "run.jsonl"
     with monitor_of(path) as monitor:
         check_all(monitor, range(8))
-        if what == "deleted":
-            path.unlink()
-        elif what == "cut short":
-            os.truncate(path, 3000)
-        elif what == "replaced":
-            (tmp_path / "new").write_text("mine\n")
-            (tmp_path / "new").replace(path)
-        else:
-            with path.open("a") as file:
-                file.write("mine\n")
-        left = path.read_bytes() if path.exists() else None
+        left = tamper(path, what)
         checks = check_all(monitor, range(8, 60))
         assert [check.state for check in checks] == expected()[0][8:]
         np.testing.assert_equal([event.to_line() for event in monitor.events], expected()[1])
     assert (path.read_bytes() if path.exists() else None) == left
     assert len(caplog.records) == 1
     assert SAID in caplog.text
+
+
+@TAMPERINGS
+@pytest.mark.parametrize("on_error", ["log", "raise"])
+def test_a_log_that_is_lost_just_before_the_end_is_said(tmp_path, caplog, what, on_error):
+    path = tmp_path / "run.jsonl"
+    monitor = monitor_of(path, on_error=on_error)
+    check_all(monitor, range(5))
+    left = tamper(path, what)
+    is_raised = pytest.raises(OSError, match=r"while being written|another process")
+    with is_raised if on_error == "raise" else contextlib.nullcontext():
+        monitor.close()
+    monitor.close()
+    assert (path.read_bytes() if path.exists() else None) == left
+    assert [SAID in record.getMessage() for record in caplog.records] == [True] * (on_error == "log")
+
+
+def test_a_log_that_was_cut_short_is_read_and_taken_up_again(tmp_path, caplog):
+    path = tmp_path / "run.jsonl"
+    with monitor_of(path) as monitor:
+        check_all(monitor, range(30))
+        os.truncate(path, path.stat().st_size // 2)
+        check_all(monitor, range(30, 60))
+    assert SAID in caplog.text
+    kept = len(read_log(path))
+    assert 5 < kept < 30
+    with monitor_of(path, on_error="raise", resume=True) as monitor:
+        check_all(monitor, range(kept, 60))
+    assert_whole(path)
 
 
 def test_without_permission_the_run_does_not_start(tmp_path):
