@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from weakref import WeakKeyDictionary
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,6 +16,9 @@ __all__ = ["BesideColder", "ColderCopies"]
 
 #: Single environments that may be unlike those of the copies, and share of a frame's: more keep their local scores.
 FEW_UNLIKE, UNLIKE = 3, 0.05
+
+#: Copies of references in use, by whether rows are averaged: they take a second or more, and runs share a reference.
+_MADE: WeakKeyDictionary[Reference, dict[bool, Colder | None]] = WeakKeyDictionary()
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -35,7 +39,6 @@ class ColderCopies:
 
     def __init__(self, reference: Reference, calibration: Calibration) -> None:
         self._reference, self._calibration = reference, calibration
-        self._made: list[Colder | None] = []
 
     def judge(
         self,
@@ -85,11 +88,12 @@ class ColderCopies:
         return BesideColder(_strange_beside_both(found, beside), lower, int((before & ~after).sum()))
 
     def _copies(self, threads: int | None) -> Colder | None:
-        if not self._made:
-            landmarks = self._calibration.landmarks
-            averaged = landmarks is not None and landmarks.averaged
-            self._made.append(Colder.of(self._reference, averaged=averaged, threads=threads))
-        return self._made[0]
+        landmarks = self._calibration.landmarks
+        averaged = landmarks is not None and landmarks.averaged
+        made = _MADE.setdefault(self._reference, {})
+        if averaged not in made:
+            made[averaged] = Colder.of(self._reference, averaged=averaged, threads=threads)
+        return made[averaged]
 
 
 def _strange(found: FrameNumbers) -> NDArray[np.bool_]:
