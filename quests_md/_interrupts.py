@@ -5,7 +5,9 @@ numpy) that nobody takes for an interrupt, or leave half of the work done.
 """
 
 import os
+import signal
 import threading
+import traceback
 from collections.abc import Callable
 from contextlib import suppress
 from queue import Empty, SimpleQueue
@@ -128,11 +130,21 @@ def uninterrupted(work: Callable[[], T], then: Callable[[T], None] | None = None
 def interrupt_behind(failure: BaseException | None) -> BaseException | None:
     """The interrupt of which a failure was made, or the failure, if it is one; None if there is none.
 
-    Interrupts are exceptions that end programs, and whatever a signal handler has raised while `uninterrupted` waited.
+    Interrupts are exceptions that end programs, and whatever a signal handler has raised.
     """
-    while isinstance(failure, Exception) and not getattr(failure, "of_signal_handler", False):
+    while isinstance(failure, Exception) and not _is_of_signal_handler(failure):
         failure = failure.__cause__ or failure.__context__
     return failure
+
+
+def _is_of_signal_handler(failure: BaseException) -> bool:
+    """Whether a signal handler has raised an exception: while `uninterrupted` waited, or anywhere by its traceback."""
+    if getattr(failure, "of_signal_handler", False):
+        return True
+    handlers = [handler for number in signal.valid_signals() if callable(handler := signal.getsignal(number))]
+    called = [handler if hasattr(handler, "__code__") else type(handler).__call__ for handler in handlers]
+    codes = {getattr(function, "__code__", None) for function in called} - {None}
+    return any(frame.f_code in codes for frame, _ in traceback.walk_tb(failure.__traceback__))
 
 
 def _wait_for(job: _Job) -> None:

@@ -1,6 +1,5 @@
 """A run that is being watched: its state, and the way of a frame from the host to the log and the actions."""
 
-from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
@@ -11,13 +10,13 @@ from quests_md._files import file_size
 from quests_md._interrupts import uninterrupted
 from quests_md._json import plain
 from quests_md.environments import frame_digest
-from quests_md.errors import StopRun
 from quests_md.io import frame_temperature_K
 from quests_md.judge import Judged
-from quests_md.records import Check, Event
+from quests_md.records import Check
 
-from .actions import Action, action_files, flagged_frame
+from .actions import action_files, flagged_frame
 from .budget import Overhead
+from .due_actions import DueActions
 from .event_follower import EventFollower, Followed
 from .explosion import Explosion
 from .frame_notes import FrameNotes
@@ -34,9 +33,6 @@ class Taken:
     """A check that the log has, and what is still to be done about it."""
 
     followed: Followed
-    atoms: Atoms
-    is_due: bool
-    """Whether the log says that actions are due."""
     is_written: bool
     """Whether the log has all lines of the check."""
 
@@ -65,7 +61,7 @@ class Run:
         """Whether the last check has: a run may go on after a stop."""
         self.resumed_at: Place | None = None
         """Where the run stood in its log when it was taken up; None for a new run."""
-        self._owed_files: Callable[[], list[str]] | None = None  # lets the files of actions follow the log
+        self._due = DueActions(log)
         self._offsets = (0, 0)  # of steps that the monitor counts, and of steps it is given
         self._frame_notes = FrameNotes()
         self._phase_watch = None if judge.phases is None else PhaseWatch(judge.phases)
@@ -199,7 +195,7 @@ class Run:
         for text in missing(history, place):
             self.log.warn(text)
         kept = self.follower.events_from(0)
-        self._owed_files = partial(let_files_follow, history, place, settings.actions, kept)
+        self._due.follow = partial(let_files_follow, history, place, settings.actions, kept)
         if host is not None:
             continue_host(host, place, self.last_check)
         self.resumed_at = place
@@ -212,8 +208,10 @@ class Run:
             self.log.warn(unfinished)
 
     def close(self, cost: Overhead) -> None:
-        """Write the state of an open event, and what the checks have cost."""
+        """Write the state of an open event, and what the checks have cost; make up for what an interrupt has left."""
         log = self.log
+        self._due.make_up()
+        self._note_done()
         events = self.follower.events_from(log.settled if log.is_behind else self.follower.settled)
         log.write(*(event.to_line() for event in events if event.is_open or log.is_behind))
         if self.n_checks:
@@ -257,7 +255,10 @@ class Run:
         if followed.judged.unanswered:
             message = f"the second reference (confirm) could not answer: {followed.judged.unanswered}"
             log.alert(message, "alarms stand where this happens")
-        return Taken(followed, atoms, is_due, is_written)
+        if is_due:
+            flagged = partial(flagged_frame, self._settings.judge, followed.judged, atoms)
+            self._due.prepare(check, self._settings.actions, followed.events, flagged)
+        return Taken(followed, is_written)
 
     def _finish_after(self, work: Callable[[], Taken | None], *, is_here: bool = False) -> None:
         """Do the work, on this thread if a calculation of the user's own belongs to it, then act on what it found."""
@@ -275,37 +276,23 @@ class Run:
         self.is_judging = False
         if taken is None:
             return
-        log, followed = self.log, taken.followed
-        check, is_written = followed.judged.check, taken.is_written
-        settings = self._settings  # an action may change them
-        if self._owed_files is not None:
-            follow, self._owed_files = self._owed_files, None
-            for text in follow():
-                log.warn(text)
-        for event, is_new in followed.events:
-            for action in settings.actions:
-                if is_new or getattr(action, "repeats", False):
-                    flagged = partial(flagged_frame, settings.judge, followed.judged, taken.atoms, event)
-                    self._act(action, event, flagged)
-        if taken.is_due:
-            files = {name: file_size(name) for name in action_files(settings.actions)}
-            line = {"type": "state", "step": check.step, "frame": check.frame, "files": files}
-            is_written = log.write(line) and is_written
+        log = self.log
+        if self._due.do():
+            self._stop()
+        is_written = (self._due.check is None or uninterrupted(self._note_done)) and taken.is_written
         log.is_behind = not is_written
         if is_written:
             log.settled = self.follower.settled
-        if followed.stop:
+        if taken.followed.stop:
             self._stop()
 
-    def _act(self, action: Action, event: Event, flagged: Callable[[], Atoms]) -> None:
-        """Call an action with a flagged frame; that it failed is said once, and noted each time."""
-        try:
-            action(event, uninterrupted(flagged))
-        except StopRun:
-            self._stop()
-        except Exception as failure:
-            name = getattr(action, "__name__", type(action).__name__)
-            self.log.fail_action(failure, f"the action {name} failed for event {event.id}")
+    def _note_done(self) -> bool:
+        """Note that the actions of a check were done, if they were due, and how long their files are by now."""
+        check, self._due.check = self._due.check, None
+        if check is None:
+            return True
+        files = {name: file_size(name) for name in action_files(self._settings.actions)}
+        return self.log.write({"type": "state", "step": check.step, "frame": check.frame, "files": files})
 
     def _stop(self) -> None:
         self.stopped = self.stop_now = True
