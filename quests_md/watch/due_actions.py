@@ -46,6 +46,11 @@ class DueActions:
         self.follow: Callable[[], list[str]] | None = None
         """Lets the files of actions follow the log of a run that was taken up, before the first action."""
 
+    @property
+    def is_left(self) -> bool:
+        """Whether an interrupt has left something: no action calls, and the log does not say that all are done."""
+        return self.check is not None and not self._is_doing
+
     def prepare(
         self,
         check: Check,
@@ -81,7 +86,7 @@ class DueActions:
 
     def make_up(self) -> None:
         """Do what an interrupt has left of this package's own actions, and note what is missing: the run ends."""
-        if self._is_doing:  # it is an action that ends the run
+        if not self.is_left:  # it may be an action that ends the run
             return
         for due in [due for due in self._due if not due.is_ours]:
             self._due.remove(due)

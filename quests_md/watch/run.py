@@ -1,5 +1,6 @@
 """A run that is being watched: its state, and the way of a frame from the host to the log and the actions."""
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
@@ -105,6 +106,7 @@ class Run:
         if self.is_judging:  # what calls is a handler of a signal, in the thread that waits for the check
             self.log.alert("a check was asked for in the middle of another one", "it was not made")
             return None
+        self._make_up()
         frame, self.stop_now = self.n_checks, False
         judge = self._settings.judge
 
@@ -122,6 +124,7 @@ class Run:
 
     def accept_next(self, judged: Judged, atoms: Atoms) -> Check:
         """Take a frame that was judged elsewhere as the next one of the run."""
+        self._make_up()
         self.stop_now = False
         if judged.check.frame != self.n_checks:  # the log counts on
             judged = replace(judged, check=replace(judged.check, frame=self.n_checks))
@@ -285,6 +288,12 @@ class Run:
             log.settled = self.follower.settled
         if taken.followed.stop:
             self._stop()
+
+    def _make_up(self) -> None:
+        """Do what an interrupt has left of the actions of the last check, before the log has another one."""
+        if self._due.is_left:
+            self._due.do()
+            uninterrupted(self._note_done)
 
     def _note_done(self) -> bool:
         """Note that the actions of a check were done, if they were due, and how long their files are by now."""

@@ -109,3 +109,15 @@ def test_actions_of_the_user_behind_the_interrupted_one_are_said_to_be_missing_a
     notes = read_log(tmp_path / "run.jsonl").notes
     assert any("the action <lambda> was not called for event 1" in note["message"] for note in notes)
     assert len(frames_in(tmp_path)) == 1
+
+
+def test_a_run_may_be_taken_up_at_the_check_after_the_interrupted_one(tmp_path, caplog):
+    with monitor_of(tmp_path, Interrupting()) as monitor:
+        monitor.check(shifted(0), step=0)
+        with pytest.raises(KeyboardInterrupt):
+            monitor.check(shifted(1), step=1)
+        monitor.check(shifted(2), step=2)
+    with monitor_of(tmp_path, Interrupting(), resume=True) as monitor:
+        monitor.check(shifted(2), step=2)
+    assert [frame.info["step"] for frame in frames_in(tmp_path)] == [1, 2]
+    assert "missing" not in caplog.text
