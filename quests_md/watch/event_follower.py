@@ -152,15 +152,16 @@ class EventFollower:
                 notes.append(("error", f"{what} at step {check.step}: {event.reason}"))
         return Followed(judged, lines, outcome.events, notes, outcome.stop)
 
-    def replay(self, check: Check, found: Mapping[str, Any]) -> None:
-        """Take a check as the log has it, with what its state line holds ({} without one)."""
+    def replay(self, check: Check, found: Mapping[str, Any]) -> list[dict[str, Any]]:
+        """Take a check as the log has it, with what its state line holds ({} without one); returns its event lines."""
         if check.state != "invalid":
             if self.baseline is not None and check.time_ps is not None:
                 self.baseline.update(_values(self.baseline, check), check.time_ps)
                 self.own_clusters.update(check, is_over=self.baseline.is_complete)
             if not check.explosion:
                 self.explosion.take(check.temperature_K, check.volume_per_atom, check.n_atoms)
-        self._advance(check, LoggedFindings(found))
+        outcome = self._advance(check, LoggedFindings(found))
+        return [line for line in outcome.lines if line["type"] == "event"]
 
     def state(self) -> dict[str, Any]:
         """All there is to know of the run so far, in plain types; closed events are in the log."""

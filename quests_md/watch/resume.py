@@ -57,6 +57,8 @@ class Place:
     """Whether the frame itself was checked; it is checked again."""
     note: str = ""
     """What the user should know."""
+    lost: Sequence[dict[str, Any]] = ()
+    """Event lines of the last check that the log lacks: a kill in the middle of a write may tear them off."""
     watched_from: int | None = None
     """Step from which on the run was watched again after the last check; None: it was not detached since."""
 
@@ -140,8 +142,9 @@ def bring_back(follower: EventFollower, history: LogHistory, place: Place) -> tu
         return None, place
     beginning = follower.state()
     try:
-        last = _replayed(follower, history, place.last)
-        return last, replace(place, watched_from=_watched_from(history, place.last, place.step))
+        last, events = _replayed(follower, history, place.last)
+        torn_off = _lost(history, place.last, events)
+        return last, replace(place, lost=torn_off, watched_from=_watched_from(history, place.last, place.step))
     except KeyError as exc:
         lost, latest = place.last.content, history.last
         if latest is None or latest.start != place.last.start:
@@ -158,7 +161,8 @@ def bring_back(follower: EventFollower, history: LogHistory, place: Place) -> tu
         return bring_back(follower, history, given_up)
 
 
-def _replayed(follower: EventFollower, history: LogHistory, last: Line) -> Check:
+def _replayed(follower: EventFollower, history: LogHistory, last: Line) -> tuple[Check, Sequence[dict[str, Any]]]:
+    """Replay the checks up to the last one; returns it, and the event lines that were written with it, if known."""
     snapshot, lines = history.since_snapshot(last)
     if snapshot is not None:
         try:
@@ -184,18 +188,23 @@ def _replayed(follower: EventFollower, history: LogHistory, last: Line) -> Check
         elif content["type"] == "state" and not _ABOUT_THE_RUN & content.keys():
             found |= content
     if latest is None:  # the snapshot was taken after it
-        return Check.from_line(last.content)
-    if waiting is not None:
-        follower.replay(waiting, found)
-    return latest
+        return Check.from_line(last.content), ()
+    return latest, () if waiting is None else follower.replay(waiting, found)
 
 
-def missing(history: LogHistory, place: Place) -> list[str]:
+def _lost(history: LogHistory, last: Line, events: Sequence[dict[str, Any]]) -> Sequence[dict[str, Any]]:
+    """Those of the event lines that belong to a check which the log does not have after it."""
+    known = [line.content for line in history.lines(last.end, history.end_after(last)) if events]
+    names = ("type", "id", "n_checks", "is_open")
+    return [event for event in events if not any(all(event[n] == line.get(n) for n in names) for line in known)]
+
+
+def missing(history: LogHistory, place: Place, *, has_actions: bool) -> list[str]:
     """What the log, or the files of actions, will lack where the run goes on from a place, in words."""
     if place.last is None:
         return []
     texts, last = [], place.last.content
-    if _is_unfinished(history, place.last):
+    if _is_unfinished(history, place.last) or (has_actions and any(event["is_open"] for event in place.lost)):
         texts.append(
             f"the run ended before the actions of the check at step {last['step']} were done: frames of its events may "
             "be missing from the files of flagged frames"
@@ -274,9 +283,12 @@ def _place_by_digest(history: LogHistory, digest: str, first: FirstFrame) -> Pla
 def _place_at(history: LogHistory, check: Line, first: FirstFrame, note: str = "") -> Place:
     """The place of a run that begins with the frame of a check."""
     step, time_ps, frame = (check.content[name] for name in ("step", "time_ps", "frame"))
-    if first is FirstFrame.MAY_BE_CHECKED_AGAIN and _is_unfinished(history, check):
-        first = FirstFrame.IS_CHECKED_AGAIN
-        note = note or f"the check at step {step} is made again, without energies: its actions were not done"
+    if first is FirstFrame.MAY_BE_CHECKED_AGAIN:
+        is_unfinished = _is_unfinished(history, check)
+        if is_unfinished or _is_torn(history, check):
+            first = FirstFrame.IS_CHECKED_AGAIN
+            why = "its actions were not done" if is_unfinished else "lines that were written with it may be lost"
+            note = note or f"the check at step {step} is made again, without energies: {why}"
     if first is not FirstFrame.IS_CHECKED_AGAIN:
         return Place(step, time_ps, check, frame + 1, is_checked=False, note=note)
     return Place(step, time_ps, _before(history, check), frame, is_checked=True, note=note)
@@ -284,9 +296,20 @@ def _place_at(history: LogHistory, check: Line, first: FirstFrame, note: str = "
 
 def _is_unfinished(history: LogHistory, check: Line) -> bool:
     """Whether the log says that actions were due after a check, and does not say that they were done."""
+    marks = _marks(history, check)
+    return "actions" in marks and "files" not in marks
+
+
+def _is_torn(history: LogHistory, check: Line) -> bool:
+    """Whether lines that were written with a check may be lost, among them that actions were due."""
+    is_last = history.is_torn and history.end_after(check) == history.end
+    return is_last and "files" not in _marks(history, check)
+
+
+def _marks(history: LogHistory, check: Line) -> set[str]:
+    """What state lines after a check, and before the next one, hold."""
     lines = history.lines(check.end, history.end_after(check))
-    marks = [line.content for line in lines if line.content["type"] == "state"]
-    return any("actions" in mark for mark in marks) and not any("files" in mark for mark in marks)
+    return {name for line in lines if line.content["type"] == "state" for name in line.content}
 
 
 def _watched_from(history: LogHistory, last: Line, step: int) -> int | None:

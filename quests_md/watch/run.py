@@ -186,6 +186,7 @@ class Run:
         lines: list[dict[str, Any]] = []
         if chain or (history.last is not None and history.last.content["frame"] >= place.frame):
             lines.append({"type": "rewind", "step": place.step, "frame": place.frame})
+        lines += place.lost
         who = {name: header[name] for name in ("version", "started", "host", "pid")}
         lines.append({"type": "state", "step": place.step, "resumed": who})
         if chain:
@@ -195,7 +196,7 @@ class Run:
         self.log.note("info", f"resumed at step {place.step}: {place.frame} checks before it are kept")
         if place.note:
             self.log.note("warning", place.note)
-        for text in missing(history, place):
+        for text in missing(history, place, has_actions=bool(settings.actions)):
             self.log.warn(text)
         kept = self.follower.events_from(0)
         self._due.follow = partial(let_files_follow, history, place, settings.actions, kept)

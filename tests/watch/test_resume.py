@@ -283,6 +283,25 @@ def test_a_check_without_the_lines_written_with_it_is_given_up(whole, folder):
     np.testing.assert_array_equal(log.step, full.step[full.step != check["step"]])
 
 
+@pytest.mark.parametrize("is_torn", [True, False])
+@pytest.mark.parametrize(("is_open", "ahead"), [(False, 0), (False, 1), (True, 0), (True, 1)])
+def test_event_lines_that_a_kill_has_torn_off_are_written_again(whole, folder, caplog, is_open, ahead, is_torn):
+    finished(folder, 0, "nsteps")
+    lines = (folder / "run.jsonl").read_text().splitlines(keepends=True)
+    place = next(i for i, line in enumerate(lines) if '"event"' in line and json.loads(line)["is_open"] is is_open)
+    step = next(json.loads(line)["step"] for line in reversed(lines[:place]) if '"check"' in line)
+    (folder / "run.jsonl").write_text("".join(lines[:place]) + (lines[place][:40] if is_torn else ""))
+    again, _ = finished(folder, step + ahead, "nsteps")
+    logs = [read_log(each / "run.jsonl") for each in (again, whole("nsteps"))]
+    assert logs[0].step.tolist() == logs[1].step.tolist()
+    assert [str(event) for event in logs[0].events] == [str(event) for event in logs[1].events]
+    is_made_again = is_torn and ahead == 0
+    is_missing = is_open and not is_made_again
+    assert ("before the actions of the check" in caplog.text) is is_missing
+    expected = flagged_steps(whole("nsteps"))
+    assert flagged_steps(again) == [at for at in expected if not is_missing or at != str(step)]
+
+
 def test_lines_missing_in_the_middle_are_not_passed_over(folder):
     left = killed(folder, 0, 60)
     lines = (left / "run.jsonl").read_bytes().splitlines(keepends=True)
