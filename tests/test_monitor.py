@@ -406,6 +406,7 @@ def test_an_invalid_frame_stops_where_stopping_was_asked_for_and_breaks_a_streak
     broken = copper()
     broken.positions[0] = math.nan
     with monitored(trigger=Trigger(stop_excess=5.0)) as monitor:
+        monitor.check(copper())
         monitor.check(broken)
         assert monitor.stopped
     with monitored(trigger=Trigger(patience=3)) as monitor:

@@ -203,7 +203,7 @@ class AseAttachment:
         """A new host, the first time that its dynamics calls."""
         place = next((i for i, entry in enumerate(dyn.observers) if entry[0] is observer), None)
         host = self._new_host(dyn, None if place is None else dyn.observers[place][1])
-        self._begin(host)
+        self._begin(host, has_moved=host.own_step > 0)
         if place is not None and not host.is_due(host.step() - host.own_step):
             dyn.observers[place] = (observer, 1, *dyn.observers[place][2:])  # taken up between two checks
         self._watch.log.guarded(lambda: self._watch.introduce(host.atoms(), host.pace()))
@@ -228,10 +228,10 @@ class AseAttachment:
         self._hosts = [*(known for known in self._hosts if known.observers is not None), host]
         return host
 
-    def _begin(self, host: AseHost) -> Run:
+    def _begin(self, host: AseHost, *, has_moved: bool = False) -> Run:
         """The run. Where it is taken up at a frame whose check the log lacks, that frame is checked."""
         is_first = self._watch.run is None
-        run = self._watch.begin(host.atoms(), host=host)
+        run = self._watch.begin(host.atoms(), host=host, has_moved=has_moved)
         place = run.resumed_at if is_first else None
         self._watch.say_watched(max(known.step() for known in (host, *self._left)), is_watched=True)
         if place is None or place.watched_from == place.step or self._window is not None:

@@ -16,12 +16,12 @@ from quests_md._interrupts import uninterrupted
 from quests_md._threads import available_threads
 from quests_md.calibration import GivenCalibration
 from quests_md.environments import frame_digest
-from quests_md.errors import FileFormatError, FrameError, MismatchError
+from quests_md.errors import FileFormatError, FrameError, MismatchError, UnsuitableFrameError
 from quests_md.io import Frame, FramesSeen, frame_time_ps, iter_frames
 from quests_md.judge import Judge, Judged, Values
 from quests_md.log import Log
 from quests_md.records import Check, FramePlace
-from quests_md.reference import GivenReference, Reference, differences, opened_reference
+from quests_md.reference import GivenReference, Reference, differences, fault_of_start, opened_reference
 from quests_md.watch import GivenAction, RunSettings, Trigger, Watch
 
 from .frames_of_log import frames_of_log, with_step
@@ -128,7 +128,9 @@ def score_trajectory(
         if watch.budget is not None:
             message = "budget: every frame is checked, whatever it costs; give steps=, or fewer frames"
             warnings.warn(message, stacklevel=2)
-    frames = _looked_at(frames, watch.settings.judge.reference, FramesSeen() if seen is None else seen)
+    frames = _looked_at(
+        frames, watch.settings.judge.reference, FramesSeen() if seen is None else seen, is_new=watch.is_new
+    )
     if steps is None:
         frames = _at_least_one(frames, path_or_frames)
     judge = watch.settings.judge if threads is None else watch.settings.judge.with_threads(threads)
@@ -198,14 +200,20 @@ def _checks(
             watch.close()
 
 
-def _looked_at(frames: Iterator[Frame], reference: Reference, seen: FramesSeen) -> Iterator[Frame]:
-    """The frames, with warnings of what is strange about them as a run."""
+def _looked_at(frames: Iterator[Frame], reference: Reference, seen: FramesSeen, *, is_new: bool) -> Iterator[Frame]:
+    """The frames, with warnings of what is strange about them as a run; `is_new`: none was checked before.
+
+    Raises FileFormatError, or UnsuitableFrameError for Atoms in memory, for a first frame that none can begin with.
+    """
     for frame in frames:
         if frame.source != "memory" and len(frame.atoms) == 0:
             if not seen.empty:
                 _warn(f"{frame.source}, frame {frame.index} holds no atoms; such frames are left out")
             seen.empty += 1
             continue
+        if is_new and not seen.n_frames and (fault := fault_of_start(reference, frame.atoms)) is not None:
+            kind = UnsuitableFrameError if frame.source == "memory" else FileFormatError
+            raise kind(f"{frame.source}: frame {frame.index}: {fault}")
         doubts = [] if seen.n_frames else differences(reference, frame.atoms)
         for doubt in doubts + seen.add(frame, _step(frame.atoms, seen.n_frames)):
             _warn(doubt)

@@ -6,6 +6,7 @@ from .file import shortened
 from .frame_words import differences, frames_words
 from .held_out import near_largest, whole_groups
 from .labels import label_list
+from .lengths import fault_of_start
 from .merge import require_equal_settings
 from .molecules import MOST_ATOMS, is_of_molecules
 from .query import Nearest
@@ -30,6 +31,7 @@ __all__ = [
     "colder_copies",
     "copies_of",
     "differences",
+    "fault_of_start",
     "frames_also_in",
     "frames_of_ancestors",
     "frames_words",

@@ -4,8 +4,10 @@ import numpy as np
 from ase import Atoms
 
 from quests_md._words import many
+from quests_md.errors import FrameError
 from quests_md.io import periodic_words
 
+from .lengths import doubt_of_lengths
 from .reference import Reference
 
 __all__ = ["differences", "frames_words"]
@@ -39,13 +41,22 @@ def _apart(reference: Reference) -> str:
 
 
 def differences(reference: Reference, atoms: Atoms) -> list[str]:
+    """How the first frame of a run differs from those of the reference in boundaries and unit of length, in words."""
+    if reference.n_frames == 0 or len(atoms) == 0:
+        return []
+    try:
+        lengths = doubt_of_lengths(reference, atoms)
+    except FrameError:  # the judge says what is wrong
+        lengths = None
+    return _boundaries(reference, atoms) + ([lengths] if lengths else [])
+
+
+def _boundaries(reference: Reference, atoms: Atoms) -> list[str]:
     """How the boundaries of a frame differ from those of the reference; empty where they do not.
 
     They do not differ where at least a tenth of the environments of the reference have them: a few molecules beside
     bulk frames do not make a run without a cell one like these.
     """
-    if reference.n_frames == 0 or len(atoms) == 0:
-        return []
     arrays = reference.arrays
     per_frame = np.bincount(arrays.atom_frame, minlength=reference.n_frames)
     kinds, of_frame = np.unique(np.asarray(arrays.pbc), axis=0, return_inverse=True)

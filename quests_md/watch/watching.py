@@ -18,7 +18,7 @@ from quests_md.io import fault_of_frame
 from quests_md.judge import Judged
 from quests_md.log import require_new_log
 from quests_md.records import Check, Event
-from quests_md.reference import GivenReference, differences
+from quests_md.reference import GivenReference, differences, fault_of_start
 
 from .budget import Budget, Cost
 from .one_system import OneSystem
@@ -86,13 +86,21 @@ class Watch:
         """The last check; None before the first."""
         return None if self.run is None else self.run.last_check
 
-    def begin(self, atoms: Atoms, *, host: Host | None = None, step: int | None = None) -> Run:
+    @property
+    def is_new(self) -> bool:
+        """Whether no frame was checked yet, neither here nor in a log to be resumed."""
+        return self.run is None and (self.log.history is None or self.log.history.last is None)
+
+    def begin(self, atoms: Atoms, *, host: Host | None = None, step: int | None = None, has_moved: bool = False) -> Run:
         """The run, which its first frame begins: with the header of a new log, or at its place in a log to be resumed.
 
         `host` is the dynamics that the frame comes from; without one, `step` is that in a loop of the user's own.
+        Atoms that have moved already (`has_moved`) may have exploded before the first check.
 
         Raises
         ------
+        UnsuitableFrameError
+            If nothing has happened yet, and the frame is none that a run can begin with.
         MismatchError, FileFormatError
             If the log to be resumed is that of another run, or damaged.
         """
@@ -101,6 +109,11 @@ class Watch:
                 self.settings.judge.require_suitable(atoms)  # before the log holds anything
                 if (fault := fault_of_frame(atoms)) is not None:  # nothing has exploded yet
                     raise UnsuitableFrameError(f"atoms: {fault}")
+                if self.is_new and not has_moved:
+                    announce_compilation()
+                    fault = fault_of_start(self.settings.judge.reference, atoms)
+                    if fault is not None:
+                        raise UnsuitableFrameError(f"atoms: {fault}")
                 header = self.settings.header(atoms.numbers)
                 run = Run(self.settings, self.log)
                 if self.log.history is None:
@@ -137,7 +150,7 @@ class Watch:
     ) -> Check:
         """Check a frame, arguments as in `Run.check_next`; if that fails and on_error="log": an "invalid" check."""
         with self._lock, self.cost.measured():
-            begin = partial(self.begin, atoms, step=step)
+            begin = partial(self.begin, atoms, step=step, has_moved=bool(step))
             # a log of another run is the user's mistake, which is raised whatever on_error says
             run = begin() if self.log.history is not None else self.log.guarded(begin)
             check = None if run is None else run.check_next(atoms, step, time_ps, interval, averaged)

@@ -233,6 +233,17 @@ def test_score_with_a_largest_temperature(quests_md, tmp_path):
     assert read_log(tmp_path / "hot.jsonl").header["max_temperature_K"] == options[1]
 
 
+def test_score_calls_no_first_frame_an_explosion(quests_md, tmp_path):
+    atoms = copper(seed=1, rattle=0.06)
+    good = atoms.copy()
+    atoms.positions[3] = np.nan
+    write(tmp_path / "bad.traj", [atoms, good])
+    code, out, err = quests_md("score", tmp_path / "bad.traj", *KNOWN, "--fail-on-event")
+    assert (code, out) == (2, "")
+    assert re.search(r"bad.traj: frame 0: positions: expected finite .*for atom 3; .* bad input", " ".join(err.split()))
+    assert quests_md("score", f"{tmp_path / 'bad.traj'}@1:", *KNOWN, "--fail-on-event")[0] == 0
+
+
 def test_score_reads_a_lammps_dump_that_does_not_name_elements(quests_md, tmp_path):
     atoms = copper(seed=1, rattle=0.06)
     edges = "".join(f"0.0 {length}\n" for length in atoms.cell.lengths())

@@ -8,7 +8,7 @@ from ase import Atoms
 from ase.build import bulk
 from references import rattled_cells
 
-from quests_md import FrameError, Monitor, Reference, calibrate
+from quests_md import FrameError, Monitor, Reference, UnsuitableFrameError, calibrate
 
 
 @functools.cache
@@ -57,11 +57,20 @@ COLLAPSED = {
 @pytest.mark.parametrize("name", COLLAPSED)
 def test_a_collapsed_frame_is_an_explosion(name):
     with Monitor(*known(), log=None, on_error="raise") as monitor:
-        check = monitor.check(COLLAPSED[name], step=0)
+        monitor.check(rattled_cells(1, amplitude=0.08)[0], step=0)
+        check = monitor.check(COLLAPSED[name], step=1)
         (event,) = monitor.events
     assert check.state == "invalid"
     assert event.kind == "exploded"
     assert "collapsed, or its lengths are not in Å" in event.reason
+
+
+@pytest.mark.parametrize("name", COLLAPSED)
+def test_at_the_start_it_is_bad_input(name):
+    with Monitor(*known(), log=None, on_error="raise") as monitor:
+        with pytest.raises(UnsuitableFrameError, match=r"collapsed, or its lengths are not in Å.*no explosion"):
+            monitor.check(COLLAPSED[name])
+        assert not monitor.events
 
 
 @pytest.mark.parametrize("name", COLLAPSED)
@@ -73,7 +82,8 @@ def test_a_reference_refuses_it(name):
 @pytest.mark.parametrize("atoms", [crystal(0.6), Atoms("Cu", cell=[0.1, 10, 10], pbc=(1, 0, 0)), ball(500)])
 def test_less_dense_frames_say_which_atoms_meet(atoms):
     with Monitor(*known(), log=None, on_error="raise") as monitor:
-        check = monitor.check(atoms, step=0)
+        monitor.check(rattled_cells(1, amplitude=0.08)[0], step=0)
+        check = monitor.check(atoms, step=1)
     assert check.state == "out"
     assert "Å apart" in check.explosion
 

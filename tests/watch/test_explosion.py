@@ -428,5 +428,6 @@ def test_a_cell_that_was_never_set_is_bad_input_and_one_that_collapses_an_explos
     lost = copper(seed=1)
     lost.cell[0, 0] = np.nan
     with Monitor(reference, log=tmp_path / "c.jsonl") as monitor:
+        monitor.check(copper(seed=1))
         monitor.check(lost)
         assert [event.kind for event in monitor.events] == ["exploded"]
