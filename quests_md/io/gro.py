@@ -4,7 +4,8 @@ ASE's reader takes one frame of three decimals, and the first two letters of a n
 """
 
 import re
-from collections.abc import Iterator
+from collections import deque
+from collections.abc import Iterator, Sequence
 from itertools import count
 
 import numpy as np
@@ -14,6 +15,9 @@ from ase.io.formats import open_with_compression
 from quests_md.errors import FileFormatError
 
 from .atom_names import elements_of_names, warn_of_names
+from .torn_ends import WINDOW, is_cut_short, no_line_end
+from .warned import warn
+from .written_numbers import to_float, to_int
 from .xyz import IncompleteError, Lines, shown
 
 __all__ = ["read_gro"]
@@ -26,6 +30,7 @@ def read_gro(name: str, wanted: range) -> Iterator[tuple[int, Atoms | FileFormat
     (`element_of_name`), with a warning where these are no chemical symbols. A box of zeros is none.
     """
     told = False
+    boxes: deque[bytes] = deque(maxlen=WINDOW)
     with open_with_compression(name, "rb") as fd:
         lines = Lines(name, fd)
         for index in count():
@@ -35,7 +40,7 @@ def read_gro(name: str, wanted: range) -> Iterator[tuple[int, Atoms | FileFormat
             at = lines.number
             second = lines.read(1)
             try:
-                n_atoms = int(second[0]) if second else 0
+                n_atoms = to_int(second[0]) if second else 0
                 if n_atoms < 0:
                     raise ValueError
             except ValueError:
@@ -48,9 +53,16 @@ def read_gro(name: str, wanted: range) -> Iterator[tuple[int, Atoms | FileFormat
                 lines.raise_failure(index)
                 what = f"expected {n_atoms} atoms and a box, but the file ends in the middle of the frame"
                 raise IncompleteError(f"{name}: frame {index} (line {at}): {what}")
+            is_cut = _is_cut_box(rows[-1], boxes)
+            boxes.append(rows[-1])
+            if is_cut:
+                what = f"the file ends within its box, {shown(rows[-1])}"
+                raise IncompleteError(f"{name}: frame {index} (line {at}): {what}")
             if index not in wanted:
                 yield index, None
                 continue
+            if is_cut is None:
+                warn(f"{name}: frame {index}: {no_line_end(rows[-1])}")
             try:
                 atoms, words = _atoms([row.decode(errors="replace").rstrip("\r\n") for row in rows])
             except ValueError as error:
@@ -65,6 +77,25 @@ def read_gro(name: str, wanted: range) -> Iterator[tuple[int, Atoms | FileFormat
         lines.raise_failure(index)
 
 
+def _is_cut_box(last: bytes, boxes: Sequence[bytes]) -> bool | None:
+    """Whether the line of a box is cut, by those of frames before or by its own numbers; None: nobody can know."""
+    is_cut = is_cut_short(last, [*boxes])
+    if is_cut is not None:
+        return is_cut
+    *words, cut = last.split()
+    if len(words) not in (2, 8):
+        return True
+    decimals = {len(word.partition(b".")[2]) for word in words}
+    usual, found = decimals.pop(), len(cut.partition(b".")[2])
+    if decimals or usual < _FIXED:
+        return None
+    return found < usual
+
+
+# Decimals of a number that was written with a fixed number of them.
+_FIXED = 3
+
+
 def _of_title(title: str) -> dict[str, float | int]:
     found: dict[str, float | int] = {}
     if match := re.search(r"\bt=\s*([-+\d.eE]+)", title):
@@ -75,7 +106,7 @@ def _of_title(title: str) -> dict[str, float | int]:
 
 
 def _atoms(rows: list[str]) -> tuple[Atoms, str]:
-    box = [float(word) for word in rows[-1].split()]
+    box = [to_float(word) for word in rows[-1].split()]
     if len(box) not in (3, 9):
         raise ValueError(f"expected a box of 3 or 9 numbers after the atoms, got {rows[-1]!r:.60}")
     rows = rows[:-1]
@@ -89,7 +120,7 @@ def _atoms(rows: list[str]) -> tuple[Atoms, str]:
     for row in rows:
         fields = [row[at : at + width] for at in range(20, 20 + 6 * width, width)]
         try:
-            numbers.append([float(field) for field in fields if field.strip()])
+            numbers.append([to_float(field) for field in fields if field.strip()])
         except ValueError:
             raise ValueError(f"expected coordinates of {width} letters from column 21 on, got {row!r:.80}") from None
         if len(numbers[-1]) not in (3, 6) or len(numbers[-1]) != len(numbers[0]):

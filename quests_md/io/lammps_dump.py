@@ -28,6 +28,7 @@ from .elements import ISOTOPE_MASSES, SYMBOLS
 from .lammps_elements import integers, labels_of, numbers_of
 from .lammps_snapshot import UNITS, Snapshot
 from .warned import warn
+from .written_numbers import to_float, to_int
 from .xyz import PORTION, IncompleteError, Lines, reraise_system_error, shown
 from .xyz_comment import MOST_COLUMNS
 
@@ -161,7 +162,7 @@ def _read_header(snapshot: Snapshot, lines: Lines, line: bytes) -> None:
         elif item == "UNITS":
             snapshot.style = _value(snapshot, lines, "a style of LAMMPS units", _style)
         elif item == "TIMESTEP":
-            snapshot.step = _value(snapshot, lines, "the time step", int)
+            snapshot.step = _value(snapshot, lines, "the time step", to_int)
         elif item == "TIME":
             snapshot.time = _value(snapshot, lines, "the time", _finite)
         else:
@@ -187,7 +188,7 @@ def _read_box(snapshot: Snapshot, lines: Lines, words: list[str], line: bytes) -
         raise snapshot.error(at, f"{what}pp pp' or '... abc origin pp pp pp', got {shown(line)}; correct this line")
 
     def numbers(text: bytes) -> list[float]:
-        values = [float(word) for word in text.split()]
+        values = [to_float(word) for word in text.split()]
         if len(values) != width:
             raise ValueError
         return values
@@ -259,14 +260,14 @@ def _style(line: bytes) -> str:
 
 
 def _finite(line: bytes) -> float:
-    value = float(line)
+    value = to_float(line)
     if not math.isfinite(value):
         raise ValueError
     return value
 
 
 def _natural(line: bytes) -> int:
-    value = int(line)
+    value = to_int(line)
     if value < 0:
         raise ValueError
     return value
@@ -329,7 +330,7 @@ def _doubts(snapshot: Snapshot, atoms: Atoms) -> Iterator[str]:
 
 def _is_number(words: list[bytes]) -> bool:
     try:
-        return [float(word) for word in words] != []
+        return [to_float(word) for word in words] != []
     except ValueError:
         return False
 

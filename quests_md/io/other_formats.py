@@ -17,6 +17,7 @@ from ase.io.formats import UnknownFileTypeError, filetype, get_compression, iofo
 
 from quests_md.errors import FileFormatError
 
+from .torn_structures import fault_of_count, holds_several, how_torn
 from .warned import warn
 from .xyz import IncompleteError, reraise_system_error, shown, shown_error
 
@@ -62,9 +63,6 @@ _STEPS = {
     "castep-geom": (rb".*<-- +h\s*$", 3),
     "dlp-history": (rb"\s*timestep\s", 1),
 }
-
-#: Lines that files of one structure end with, by format: ASE takes fewer atoms where they are torn.
-_ENDS = {"gromos": rb"END\s*$", "res": rb"END\s*$"}
 
 
 #: Times that a reader may ask for a line at the end of a file.
@@ -129,14 +127,17 @@ def read_other(
     if kind == "lammps-data" and types is not None:
         options["Z_of_type"] = {i: atomic_numbers[symbol] for i, symbol in enumerate(types, 1)}
     n_steps = _count_steps(name, *_STEPS[kind]) if kind in _STEPS else None
-    if kind in _ENDS and not _ends_so(name, _ENDS[kind]):
-        raise IncompleteError(f"{name}: frame 0: the file ends before the end of its {kind} data")
+    torn = how_torn(name, kind)
+    if torn is not None and not holds_several(kind):
+        raise IncompleteError(f"{name}: frame 0: {torn}")
     if kind == "vasp":
         _require_possible_counts(name)
     # parallel=False: under MPI each rank reads for itself instead of waiting for the others
     with _opened(name, kind) as source:
         frames = iread(source, ":", format=kind, parallel=False, do_not_split_by_at_sign=True, **options)
-        n_read = yield from _read_frames(name, kind, frames, wanted, types)
+        n_read = yield from _read_frames(name, kind, frames, wanted, types, is_torn=torn is not None)
+    if torn is not None:
+        raise IncompleteError(f"{name}: frame {n_read}: {torn}")
     if n_read == 0 and not n_steps:
         raise FileFormatError(
             f"{name}: read as {kind!r} by ASE, it holds no frames; has the first step of the run ended? If it is "
@@ -162,13 +163,16 @@ def _require_possible_counts(name: str) -> None:
 
 
 def _read_frames(
-    name: str, kind: str, frames: Iterator[Atoms], wanted: range, types: Sequence[str] | None
-) -> Generator[tuple[int, Atoms | None], None, int]:
-    """Yield what ASE reads; return the number of frames."""
-    index = 0
+    name: str, kind: str, frames: Iterator[Atoms], wanted: range, types: Sequence[str] | None, *, is_torn: bool
+) -> Generator[tuple[int, Atoms | FileFormatError | None], None, int]:
+    """Yield what ASE reads, but for the last frame of a torn file; return the number of frames."""
+    index, held = 0, None
     while True:
         try:
-            atoms = next(frames)
+            atoms = next(frames) if held is None else held
+            held = next(frames, None) if is_torn else None
+            if is_torn and held is None:
+                return index
         except StopIteration:
             return index
         except ImportError:
@@ -178,10 +182,15 @@ def _read_frames(
             raise FileFormatError(f"{name}: frame {index}: {what}") from error
         except Exception as error:
             reraise_system_error(error)
+            if is_torn:
+                return index
             what = f"expected format {kind!r}, but ASE's reader failed: {shown_error(error)}"
             raise FileFormatError(f"{name}: frame {index}: {what}; is the file whole and of this format?") from error
         if kind == "lammps-data" and types is None:
             _require_clear_masses(name, atoms)
+        fault = fault_of_count(name, kind, atoms)
+        if fault is not None:
+            raise IncompleteError(f"{name}: frame {index}: {fault}")
         yield index, atoms if index in wanted else None
         index += 1
 
@@ -218,15 +227,6 @@ def _count_steps(name: str, text: bytes, n_lines: int) -> int:
     pattern = re.compile(text)
     with open_with_compression(name, "rb") as fd:
         return -(-sum(pattern.match(line) is not None for line in fd) // n_lines)
-
-
-def _ends_so(name: str, text: bytes) -> bool:
-    """Whether the last line that is not blank is of this form."""
-    last = b""
-    with open_with_compression(name, "rb") as fd:
-        for line in fd:
-            last = line if line.strip() else last
-    return re.match(text, last) is not None
 
 
 def _require_clear_masses(name: str, atoms: Atoms) -> None:

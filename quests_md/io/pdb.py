@@ -44,10 +44,11 @@ def read_pdb(name: str, wanted: range) -> Iterator[tuple[int, Atoms | FileFormat
 
 def _models(name: str) -> Iterator[tuple[str, list[str]]]:
     """The CRYST1 line that holds, and the lines of atoms, of each model that has any."""
-    cell, rows, is_open, n_models = "", [], False, 0
+    cell, rows, is_open, n_models, last = "", [], False, 0, b""
     with open_with_compression(name, "rb") as fd:
         lines = Lines(name, fd)
         while portion := lines.read(1024):
+            last = portion[-1]
             for line in portion:
                 text = line.decode(errors="replace").rstrip("\r\n")
                 record = text[:6].rstrip()
@@ -64,12 +65,26 @@ def _models(name: str) -> Iterator[tuple[str, list[str]]]:
                         rows, n_models = [], n_models + 1
                     is_open = record == "MODEL"
         lines.raise_failure(n_models)
-    if rows and is_open:
+    is_cut = bool(rows) and _is_cut_atom(last, rows)
+    if rows and (is_open or is_cut):
         raise IncompleteError(
             f"{name}: frame {n_models}: the file ends in the middle of a model, at line {lines.number}"
         )
     if rows:
         yield cell, rows
+
+
+# Columns of an atom that end with its position.
+_SHORTEST = 54
+
+
+def _is_cut_atom(last: bytes, rows: list[str]) -> bool:
+    """Whether the last line of the file has no end and is an atom with fewer columns than those above."""
+    if last.endswith(b"\n"):
+        return False
+    if not last.startswith((b"ATOM  ", b"HETATM")):
+        return bool(last.strip()) and (b"ATOM  ".startswith(last) or b"HETATM".startswith(last))
+    return len(rows[-1].rstrip()) < max(_SHORTEST, *(len(row.rstrip()) for row in rows[-9:]))
 
 
 def _atoms(cell: str, rows: list[str]) -> tuple[Atoms, str]:

@@ -14,11 +14,13 @@ import numpy as np
 from ase import Atoms, units
 from ase.cell import Cell
 from ase.data import atomic_masses
+from ase.io.formats import open_with_compression
 
 from quests_md.errors import FileFormatError
 
 from .atom_names import elements_of_names, warn_of_names
 from .elements import symbol_of
+from .torn_ends import is_cut_short, last_lines
 from .xyz import IncompleteError, shown_error
 
 __all__ = ["read_with_topology"]
@@ -38,7 +40,7 @@ def read_with_topology(
     """
     universe = _opened(name, topology)
     elements = _elements(universe, topology)
-    n_frames = len(universe.trajectory)
+    n_frames, torn = _whole_frames(name, universe.trajectory)
     has_steps, has_times = _grow(universe)
     for index in range(n_frames):
         if index not in wanted:
@@ -56,6 +58,30 @@ def read_with_topology(
         if has_times:
             atoms.info["time_ps"] = round(float(frame.time), 6)
         yield index, atoms
+    if torn:
+        raise IncompleteError(f"{name}: frame {n_frames}: {torn}")
+
+
+def _whole_frames(name: str, trajectory: Any) -> tuple[int, str]:
+    """The number of whole frames, and how the one after them is torn: MDAnalysis leaves it out, or takes it."""
+    n_frames = len(trajectory)
+    lines = last_lines(name)
+    if "TRJ" in np.atleast_1d(trajectory.format) and lines:  # ten coordinates in a line, the box in one of its own
+        per_frame = -(-3 * trajectory.n_atoms // 10) + (trajectory.ts.dimensions is not None)
+        with open_with_compression(name, "rb") as fd:
+            n_lines = sum(1 for _ in fd) - 1
+        n_lines -= is_cut_short(lines[-1], lines[:-1]) is True
+        if n_lines % per_frame:
+            return min(
+                n_frames, n_lines // per_frame
+            ), f"the file ends in the middle of the frame, at line {n_lines + 1}"
+    dcd: Any = getattr(trajectory, "_file", None)
+    each = getattr(dcd, "_framesize", 0)
+    if each:
+        rest = (Path(name).stat().st_size - dcd._header_size - dcd._firstframesize) % each
+        if rest:
+            return n_frames, f"the file ends in the middle of the frame, after {rest} of its {each} bytes"
+    return n_frames, ""
 
 
 def _opened(name: str, topology: str) -> Any:

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from quests_md.errors import FileFormatError
 
 from .warned import warn
+from .written_numbers import to_float
 from .xyz import IncompleteError, shown_error
 
 __all__ = ["read_vasprun"]
@@ -78,7 +79,7 @@ def _steps(name: str) -> tuple[list[_Structure | None], list[str], ET.ParseError
                     steps.append(None)
                 elif element.tag == "structure" and element.get("name") not in _NO_STEPS:
                     cell, scaled = (
-                        np.array([[float(word) for word in (v.text or "").split()] for v in element.findall(path)])
+                        np.array([[to_float(word) for word in (v.text or "").split()] for v in element.findall(path)])
                         for path in ("crystal/varray[@name='basis']/v", "varray[@name='positions']/v")
                     )
                     steps.append(_Structure(cell, scaled))

@@ -17,6 +17,9 @@ from numpy.typing import NDArray
 from quests_md.errors import FileFormatError
 
 from .elements import LabelError, symbols_of_labels
+from .torn_ends import WINDOW, is_cut_short, no_line_end
+from .warned import warn
+from .written_numbers import to_float, to_int
 from .xyz import PORTION, IncompleteError, Lines, shown
 
 __all__ = ["read_xdatcar"]
@@ -41,6 +44,7 @@ def read_xdatcar(name: str, wanted: range) -> Iterator[tuple[int, Atoms | FileFo
     The number of a step is ``info["step"]``. A cell holds until the next one. The system is periodic.
     """
     head = None
+    above: list[bytes] = []
     with open_with_compression(name, "rb") as fd:
         lines = Lines(name, fd)
         for index in count():
@@ -68,14 +72,17 @@ def read_xdatcar(name: str, wanted: range) -> Iterator[tuple[int, Atoms | FileFo
             step, rows = _STEP.match(line[0]), lines.read(min(head.n_atoms, PORTION))
             while rows and len(rows) < head.n_atoms and (portion := lines.read(min(head.n_atoms - len(rows), PORTION))):
                 rows += portion
-            is_cut = rows and not rows[-1].endswith(b"\n") and len(rows[-1].rstrip()) < len(rows[0].rstrip())
+            is_cut = is_cut_short(rows[-1], [*above, *rows[-WINDOW:-1]]) if rows else False
             if len(rows) < head.n_atoms or is_cut or step is None:
                 raise _torn(lines, index)
+            above = rows[-WINDOW:]
             if index not in wanted:
                 yield index, None
                 continue
+            if is_cut is None:
+                warn(f"{name}: frame {index}: {no_line_end(rows[-1])}")
             try:
-                scaled = np.array([[float(word) for word in row.split()[:3]] for row in rows]).reshape(-1, 3)
+                scaled = np.array([[to_float(word) for word in row.split()[:3]] for row in rows]).reshape(-1, 3)
             except ValueError as error:
                 at = lines.number - len(rows) + 1
                 yield index, FileFormatError(f"{name}: frame {index}, lines {at} to {lines.number}: {error}")
@@ -96,9 +103,9 @@ def _torn(lines: Lines, index: int) -> FileFormatError:
 
 def _head(place: str, lines: list[bytes]) -> _Head:
     try:
-        scale = float(lines[1])
-        cell = np.array([[float(word) for word in line.split()[:3]] for line in lines[2:5]]).reshape(3, 3)
-        counts = [int(word) for word in lines[6].split()]
+        scale = to_float(lines[1])
+        cell = np.array([[to_float(word) for word in line.split()[:3]] for line in lines[2:5]]).reshape(3, 3)
+        counts = [to_int(word) for word in lines[6].split()]
         labels = lines[5].decode().split()
         if scale == 0 or len(labels) != len(counts) or min(counts, default=0) < 1 or all(map(str.isdigit, labels)):
             raise ValueError

@@ -23,7 +23,9 @@ from ase.io.formats import open_with_compression
 from quests_md.errors import FileFormatError
 
 from .elements import ISOTOPE_MASSES, SYMBOLS, LabelError, symbols_of_labels
+from .torn_ends import WINDOW, is_cut_short, no_line_end
 from .warned import warn
+from .written_numbers import to_int
 from .xyz_comment import LENGTH_A, CommentError, hint_of_more, parse_comment
 
 __all__ = [
@@ -168,6 +170,7 @@ class Lines:
 def _split_xyz(name: str, lines: Lines, wanted: range) -> Iterator[tuple[int, int, list[bytes]]]:
     """Yield frame index, number of its first line (from 1) and its lines, complete only where wanted."""
     header = lines.read(1)
+    above: list[bytes] = []
     for index in count():
         if header and header[0].isspace():
             header = lines.read_filled()
@@ -188,6 +191,9 @@ def _split_xyz(name: str, lines: Lines, wanted: range) -> Iterator[tuple[int, in
                     )
             missing -= len(portion)
             torn = not portion or _is_cut(portion)
+            if not torn and not missing:
+                torn = _ends_within(lines, portion[-1], [*above, *portion[-WINDOW:-1]], index in wanted)
+            above = [*above, *portion[-WINDOW:]][-WINDOW:]
             if index in wanted:
                 block += portion
                 lines.check_size(index, start)
@@ -199,6 +205,9 @@ def _split_xyz(name: str, lines: Lines, wanted: range) -> Iterator[tuple[int, in
         vectors: list[bytes] = []
         while (header := lines.read(1)) and len(vectors) < 3 and header[0].lstrip().startswith(b"VEC"):
             vectors += header
+        if vectors and not header and _are_cut(vectors):
+            what = f"expected three cell vectors after the atoms, but the file ends within, at line {lines.number}"
+            raise IncompleteError(f"{name}: frame {index} (line {at}): {what}")
         block += vectors
         yield index, at, block
     lines.raise_failure(index)
@@ -206,7 +215,7 @@ def _split_xyz(name: str, lines: Lines, wanted: range) -> Iterator[tuple[int, in
 
 def _n_atoms(name: str, index: int, at: int, line: bytes) -> int:
     try:
-        n_atoms = int(line)
+        n_atoms = to_int(line)
     except ValueError:
         n_atoms = -1
     if n_atoms < 0:
@@ -218,6 +227,24 @@ def _n_atoms(name: str, index: int, at: int, line: bytes) -> int:
 def _is_cut(portion: list[bytes]) -> bool:
     """Whether the last line lacks its end and has fewer columns than the first line."""
     return not portion[-1].endswith(b"\n") and len(portion[-1].split()) < len(portion[0].split())
+
+
+def _ends_within(lines: Lines, last: bytes, above: list[bytes], is_wanted: bool) -> bool:
+    """Whether the last line ends the file within a number; warn where nobody can know."""
+    is_cut = is_cut_short(last, above)
+    if is_cut is None and is_wanted and len(last.split()) >= _FEWEST_WORDS:
+        warn(f"{lines.name}: line {lines.number}: {no_line_end(last)}")
+    return is_cut is True
+
+
+# An element and a position.
+_FEWEST_WORDS = 4
+
+
+def _are_cut(vectors: list[bytes]) -> bool:
+    """Whether cell vectors at the end of the file are fewer than three, or the last of them is cut."""
+    widths = {len(vector.split()) for vector in vectors}
+    return len(vectors) < 3 or len(widths) > 1 or is_cut_short(vectors[-1], vectors[:-1]) is True
 
 
 def _parse_xyz(name: str, index: int, at: int, block: list[bytes], types: Sequence[str] | None) -> Atoms:
