@@ -5,9 +5,11 @@
 A check: in a fresh process that has checked an ordinary frame of 32 atoms before, so that imports and kernels are paid;
 the time of `Monitor.check`, and how far the peak of the memory rises above what the process held. The command: the time
 and the peak memory of the whole process, beside those of a file of one ordinary frame, which are imports and kernels.
-Linux only, since /proc tells the peak of a process.
+Times are those of the processor, so that other programs on the machine do not count. Linux only, since /proc tells the
+peak of a process.
 """
 
+import resource
 import subprocess
 import sys
 import time
@@ -63,15 +65,21 @@ def check(reference: str, path: str) -> None:
     with Monitor(reference, log=None, threads=1, verbose=False) as monitor:
         monitor.check(crystal(101), step=0)
         Path("/proc/self/clear_refs").write_text("5")  # the peak begins anew
-        before, start = memory("VmRSS"), time.perf_counter()
+        before, start = memory("VmRSS"), time.process_time()
         found = monitor.check(atoms, step=1)
-        print(time.perf_counter() - start, memory("VmHWM") - before, found.state, *(e.kind for e in monitor.events))
+        print(time.process_time() - start, memory("VmHWM") - before, found.state, *(e.kind for e in monitor.events))
 
 
 def memory(field: str) -> int:
     """Bytes of this process that /proc tells of."""
     lines = Path("/proc/self/status").read_text().splitlines()
     return next(int(line.split()[1]) * 1024 for line in lines if line.startswith(field))
+
+
+def children() -> float:
+    """Processor time of the processes that have ended so far, s."""
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return used.ru_utime + used.ru_stime
 
 
 def main() -> None:
@@ -88,10 +96,10 @@ def main() -> None:
                 [sys.executable, __file__, str(reference), str(path)], capture_output=True, text=True, check=True
             )
             seconds, rise, *found = done.stdout.split()
-            start = time.perf_counter()
+            start = children()
             score = ["score", str(path), "-r", str(reference)]
             done = subprocess.run([sys.executable, "-c", COMMAND, *score], capture_output=True, text=True, check=False)
-            whole, peak = time.perf_counter() - start, int(done.stderr.split()[-1]) * 1024
+            whole, peak = children() - start, int(done.stderr.split()[-1]) * 1024
             text = f"{name:<34}{float(seconds):>7.2f} s{int(rise) / 1e6:>7.0f} MB  {' '.join(found):<18}"
             print(f"{text}{whole:>7.1f} s{peak / 1e6:>7.0f} MB", flush=True)
 
