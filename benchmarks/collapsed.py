@@ -4,7 +4,7 @@
 
 A check: in a fresh process that has checked an ordinary frame of 32 atoms before, so that imports and kernels are paid;
 the time of `Monitor.check`, and how far the peak of the memory rises above what the process held. The command: the time
-and the peak memory of the whole process, beside those of a file of one ordinary frame, which are imports and kernels.
+and the peak memory of the whole process, beside those of a file of ordinary frames, which are imports and kernels.
 Times are those of the processor, so that other programs on the machine do not count. Linux only, since /proc tells the
 peak of a process.
 """
