@@ -9,14 +9,28 @@ from typing import Any
 
 import numpy as np
 from ase import Atoms
+from ase.calculators.calculator import all_properties
 from ase.constraints import FixAtoms
 from ase.io.extxyz import key_val_dict_to_str, key_val_str_to_dict, per_atom_properties, per_config_properties
 from numpy.typing import NDArray
 
 __all__ = ["extxyz_text", "is_writable"]
 
-# Names of columns and keys that mean something of their own to a reader.
-_TAKEN = frozenset(("species", "pos", "positions", "symbols", "numbers", "z", "charge", "charges", "move_mask"))
+# Names of columns that mean something of their own to ASE or OVITO, in small letters without "_". OVITO takes them for
+# properties of its own, whatever their shape: "Position" becomes the places of the atoms, "color" of nine columns ends
+# the program. https://www.ovito.org/manual/reference/file_formats/input/xyz.html
+_NAMES = (
+    "species pos position positions symbol symbols numbers x y z movemask element elements type types atomtype id "
+    "identifier particleidentifier particletype mass charge charges radius color vectorcolor transparency selection "
+    "hidden velo velocity velocitymagnitude force forces disp displacement displacementmagnitude localenergy "
+    "potentialenergy kineticenergy totalenergy stress stresstensor strain straintensor stretchtensor rotation "
+    "deformationgradient elasticstrain elasticstraintensor elasticdeformationgradient cluster coordination nneighb "
+    "structuretype centrosymmetry orientation asphericalshape superquadricroundness periodicimage dipole dipoles "
+    "dipoleorientation dipolemagnitude angularvelocity angularmomentum omega torque spin molecule moleculeidentifier "
+    "moleculetype nucleobase nucleobasetype dnastrand nucleotideaxis nucleotidenormal cartoonflags residueindex "
+    "mapshift"
+)
+_TAKEN = frozenset(_NAMES.split()) | frozenset(name.replace("_", "") for name in all_properties)
 _TAKEN_KEYS = frozenset(("lattice", "properties", "pbc", "units", "virial", "stress", "uid"))
 
 
@@ -29,9 +43,10 @@ def extxyz_text(frame: Atoms) -> str:
     """The text of a frame, with energy and forces of its calculator, and what else reads back equal.
 
     Numbers have all their digits. Arrays whose names readers would not understand get a name that they do
-    ("mtt::aux::energy" becomes "mtt_aux_energy"); arrays of texts with blanks or without letters are left out, as are
-    numbers in info and arrays under the names of a calculator's results: they belong to whatever frame the run began
-    with.
+    ("mtt::aux::energy" becomes "mtt_aux_energy"), and those whose names ASE or OVITO take for something else begin
+    with "array_" ("array_energy", "array_Position"). Arrays of texts with blanks or without letters are left out, as
+    are numbers in info and arrays under the names of a calculator's results: they belong to whatever frame the run
+    began with.
     """
     n = len(frame)
     columns: dict[str, NDArray[Any]] = {"species": np.array(frame.get_chemical_symbols()), "pos": frame.positions}
@@ -42,9 +57,10 @@ def extxyz_text(frame: Atoms) -> str:
         columns["move_mask"] = mask
     results = getattr(frame.calc, "results", None) or {}
     for name, array in frame.arrays.items():
-        if name not in ("numbers", "positions", *per_atom_properties):
+        is_result = name in per_atom_properties and (name != "forces" or array.shape == (n, 3))
+        if name not in ("numbers", "positions") and not is_result:
             _add(columns, name, array)
-    if "forces" in results:
+    if "forces" in results and np.shape(results["forces"]) == (n, 3):
         columns["forces"] = np.asarray(results["forces"], float)
     entries = [f'Lattice="{" ".join(map(repr, frame.cell.array.ravel().tolist()))}"'] if frame.cell.any() else []
     described = (f"{name}:{_KINDS[array.dtype.kind]}:{_width(array)}" for name, array in columns.items())
@@ -84,7 +100,9 @@ def _add(columns: dict[str, NDArray[Any]], name: Any, array: NDArray[Any]) -> No
     if array.dtype.kind == "u" and array.size and int(array.max()) > np.iinfo(np.int64).max:
         return
     name = re.sub(r"[^A-Za-z0-9_-]+", "_", str(name)).strip("_-") or "array"
-    if name[0].isdigit() or name.lower() in _TAKEN or name in per_atom_properties:
+    # ids of a dump are what OVITO takes them for
+    is_id = name == "id" and array.ndim == 1 and array.dtype.kind in "iu"
+    if name[0].isdigit() or (re.sub("[_-]", "", name.lower()) in _TAKEN and not is_id):
         name = f"array_{name}"
     # ASE numbers the columns of an array: "a" of two columns is "a0" and "a1"
     taken = {field for other, values in columns.items() for field in _fields(other, values)}

@@ -102,6 +102,13 @@ def save_frame(path: str | os.PathLike[str] = FLAGGED) -> SaveFrame:
     long one gives few frames. Frames that have exploded are never written. Given as an action without a call,
     ``actions=[save_frame]``, it writes the first frame of every event to ``flagged.extxyz``.
 
+    What is written reads back equal. Left out are what an extended XYZ file cannot hold in a way that all readers
+    understand: entries of ``atoms.info`` that are lists, arrays, dicts or None (a virial, say), or whose keys mean
+    something to readers (units, Lattice); energies, stresses and forces in info and arrays, which belong to the frame
+    that the run began with; arrays of objects, of more than two dimensions, or of texts that are empty or have blanks;
+    constraints other than `FixAtoms`. Arrays whose names mean something else to ASE or OVITO get the prefix
+    ``array_``. An action of one's own, ``action(event, atoms)``, gets everything.
+
     Parameters
     ----------
     path

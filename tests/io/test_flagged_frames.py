@@ -239,6 +239,43 @@ def test_what_is_written_is_read_by_ovito(save, tmp_path):
     assert data.attributes["step"] == 3
 
 
+TAKEN = (
+    "energy free_energy dipole stress forces magmom polarization dielectric_tensor Position position x z type "
+    "element Particle_Type id ID Particle_Identifier mass Mass radius color Color Vector_Color transparency selection "
+    "Selection hidden velo Velocity Velocity_Magnitude force Force disp Displacement local_energy Kinetic_Energy "
+    "total_energy Stress_Tensor cluster Coordination structure_type Rotation orientation Orientation aspherical_shape "
+    "dipoles omega angular_momentum torque Torque spin centro_symmetry molecule Molecule_Type Nucleobase n_neighb "
+    "map_shift momenta2 "
+)
+
+
+@pytest.mark.parametrize("shape", [(32,), (32, 2), (32, 3), (32, 9)])
+def test_names_that_readers_take_for_something_else(save, tmp_path, shape):
+    atoms = copper(rattle=0.1)
+    written = {}
+    for name in TAKEN.split():
+        if shape == (32, 3) and name == "forces":
+            continue  # a result of a calculator, of whatever frame the run began with
+        array = np.random.default_rng(len(written)).uniform(1, 9, shape)
+        atoms.set_array(name, array)
+        written[name if name == "momenta2" else f"array_{name}"] = array
+    frame = save(atoms)
+    assert frame.calc is None
+    for name, array in written.items():
+        np.testing.assert_array_equal(frame.arrays[name], array, err_msg=name)
+    ovito = pytest.importorskip("ovito.io", reason="OVITO is not installed")
+    data = ovito.import_file(str(tmp_path / "f.extxyz")).compute()
+    np.testing.assert_allclose(np.asarray(data.particles.positions), atoms.positions, atol=1e-12)
+    for name, array in written.items():
+        np.testing.assert_allclose(np.asarray(data.particles[name]), array, err_msg=name)
+
+
+def test_ids_of_a_dump_keep_their_name(save):
+    atoms = copper(rattle=0.1)
+    atoms.set_array("id", np.arange(32)[::-1] + 5)
+    assert (save(atoms).arrays["id"] == atoms.arrays["id"]).all()
+
+
 def test_results_of_another_number_of_atoms_are_not_written(save):
     atoms = with_forces(copper(rattle=0.1))
     atoms.calc.results["forces"] = np.zeros((5, 3))
