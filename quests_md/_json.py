@@ -73,7 +73,7 @@ def number(value: Any) -> Any:
 
 
 def to_mapping(record: Any) -> dict[str, Any]:
-    """The fields of a dataclass by name; records among them, and in tuples, are mappings too."""
+    """The fields of a dataclass by name; records among them, in tuples and in mappings, are mappings too."""
     return {f.name: _without_records(getattr(record, f.name)) for f in fields(record)}
 
 
@@ -122,6 +122,10 @@ def _decoded(value: Any, hint: Any) -> Any:
     elif origin is tuple:
         if isinstance(value, list | tuple):
             if args[-1] is Ellipsis:
+                if args[0] is int and all(type(item) is int for item in value):
+                    value = tuple(value)  # long ones come often
+                    if not value or (min(value) >= -(2**63) and max(value) < 2**63):
+                        return value
                 return tuple(_decoded(item, args[0]) for item in value)
             if len(value) == len(args):
                 return tuple(map(_decoded, value, args))
@@ -144,4 +148,6 @@ def _without_records(value: Any) -> Any:
         return to_mapping(value)
     if isinstance(value, tuple) and value and is_dataclass(value[0]):
         return [to_mapping(item) for item in value]
+    if type(value) is dict:
+        return {key: _without_records(item) for key, item in value.items()}
     return value

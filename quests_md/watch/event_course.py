@@ -294,7 +294,7 @@ class EventCourse:
     def from_state(cls, state: Mapping[str, Any]) -> "EventCourse":
         """The course of which `state` was taken."""
         time_ps, temperature_K = (number(state[f"onset_{name}"]) for name in ("time_ps", "temperature_K"))
-        place = from_mapping(FramePlace, state["onset_place"]) if "onset_place" in state else None
+        place = None if state.get("onset_place") is None else from_mapping(FramePlace, state["onset_place"])
         course = cls(state["channel"], Onset(state["onset_step"], time_ps, temperature_K, place))
         for name in ("kind", "phase", "reason", "last_step", "n_checks"):
             setattr(course, name, state[name])

@@ -1,13 +1,15 @@
 """Where a run that comes back stands in its log."""
 
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from enum import Enum
 from itertools import islice
 from typing import Any, Protocol
 
 from quests_md._files import file_size
+from quests_md._json import number
 from quests_md.errors import FileFormatError, MismatchError
 from quests_md.log import Line, LogHistory
 from quests_md.records import Check, Event
@@ -15,6 +17,8 @@ from quests_md.records import Check, Event
 from .actions import action_files
 from .event_follower import EventFollower
 from .settings import CHANGING
+from .state_types import checked_findings, checked_snapshot
+from .trigger import Trigger
 
 __all__ = [
     "FirstFrame",
@@ -31,6 +35,16 @@ __all__ = [
 #: What state lines hold that are not about what a check found: whether actions are due, or done, resumptions, and
 #: whether the monitor was detached.
 _ABOUT_THE_RUN = {"actions", "files", "resumed", "detached"}
+
+#: What the content of damaged lines raises where it is used.
+_FAULTS: tuple[type[Exception], ...] = (
+    TypeError,
+    ValueError,
+    AttributeError,
+    IndexError,
+    ArithmeticError,
+    AssertionError,
+)
 
 
 class FirstFrame(Enum):
@@ -121,6 +135,8 @@ def find_place(
 
 def header_at(history: LogHistory, place: Place) -> dict[str, Any]:
     """The header as it holds at a place: with the reference of the last check that is kept."""
+    with _naming(history, 0, KeyError):
+        Trigger(**history.header["trigger"])
     end = history.end_after(place.last)
     latest = next(history.of_type("reference", before=end), None)
     changed = {} if latest is None else {name: latest.content.get(name) for name in CHANGING}
@@ -165,31 +181,49 @@ def _replayed(follower: EventFollower, history: LogHistory, last: Line) -> tuple
     """Replay the checks up to the last one; returns it, and the event lines that were written with it, if known."""
     snapshot, lines = history.since_snapshot(last)
     if snapshot is not None:
-        try:
-            follower.restore(snapshot.content["snapshot"])
-        except (TypeError, ValueError, AttributeError, IndexError, OverflowError) as exc:
-            raise history.error(snapshot.start, f"holds no state of a run: {exc}"[:300]) from exc
+        with _naming(history, snapshot.start, KeyError):
+            follower.restore(checked_snapshot(snapshot.content))
         events = (Event.from_line(line.content) for line in history.of_type("event", before=snapshot.start))
         closed = islice((event for event in events if not event.is_open), follower.closed.maxlen)
         follower.closed.extend(reversed(list(closed)))
     latest: Check | None = None
     waiting: Check | None = None  # for what its state lines say
     found: dict[str, Any] = {}
+    damaged = last  # the line to name where the check cannot be replayed
+
+    def replay(check: Check | None) -> Sequence[dict[str, Any]]:
+        if check is None:
+            return ()
+        # without a state line where one is needed, the lines of the check are lost
+        with _naming(history, damaged.start, *([KeyError] if found else [])):
+            return follower.replay(check, found)
+
     for line in lines:
         content = line.content
         if content["type"] in ("check", "reference"):
-            if waiting is not None:
-                follower.replay(waiting, found)
-            waiting, found = None, {}
+            replay(waiting)
+            waiting, found, damaged = None, {}, line
         if content["type"] == "check":
             latest = waiting = Check.from_line(content)
         elif content["type"] == "reference":
             follower.take_reference(follower.reference)
         elif content["type"] == "state" and not _ABOUT_THE_RUN & content.keys():
-            found |= content
+            with _naming(history, line.start, KeyError):
+                found |= checked_findings(content)
+            damaged = line
     if latest is None:  # the snapshot was taken after it
         return Check.from_line(last.content), ()
-    return latest, () if waiting is None else follower.replay(waiting, found)
+    return latest, replay(waiting)
+
+
+@contextmanager
+def _naming(history: LogHistory, start: int, *also: type[Exception]) -> Iterator[None]:
+    """Make a FileFormatError, which names the line that begins at an offset, of what its content raises."""
+    try:
+        yield
+    except (*_FAULTS, *also) as exc:
+        fault = f"lacks {exc}" if isinstance(exc, KeyError) else f"does not hold what it should: {exc}"
+        raise history.error(start, f"{fault}; the run cannot go on from it"[:300]) from exc
 
 
 def _lost(history: LogHistory, last: Line, events: Sequence[dict[str, Any]]) -> Sequence[dict[str, Any]]:
@@ -282,7 +316,7 @@ def _place_by_digest(history: LogHistory, digest: str, first: FirstFrame) -> Pla
 
 def _place_at(history: LogHistory, check: Line, first: FirstFrame, note: str = "") -> Place:
     """The place of a run that begins with the frame of a check."""
-    step, time_ps, frame = (check.content[name] for name in ("step", "time_ps", "frame"))
+    step, time_ps, frame = (number(check.content[name]) for name in ("step", "time_ps", "frame"))
     if first is FirstFrame.MAY_BE_CHECKED_AGAIN:
         is_unfinished = _is_unfinished(history, check)
         if is_unfinished or _is_torn(history, check):
