@@ -21,6 +21,7 @@ LARGER = {
     "records.Event": "its fields are those of an event line in a log",
     "log.line_types._Header": "its fields are those of the first line of a log",
     "log.line_types._Calibration": "its fields are those of a part of that line",
+    "watch.state_types._Course": "its fields are those of an event in a snapshot of a log",
     "log.reader.Log": "its columns are the fields of Check",
     "reference.contents.ReferenceArrays": "its fields are the arrays of a reference file",
     "calibration.statistics.Statistic": "its fields are the columns of the registry of statistics",
