@@ -14,6 +14,19 @@ _RESIDUES = (
     "ACE NME NMA NH2 ASH GLH DA DC DG DT DU ADE CYT GUA URA THY"
 )
 _WATER = frozenset(("SOL", "HOH", "WAT", "H2O", "TIP", "TIP3", "TIP4", "TIP5", "TP3", "T4P", "SPC", "SPCE"))
+# Ions of CHARMM and AMBER that are not called as their element is, and residues of ions of several elements.
+_IONS = {
+    "SOD": "Na",
+    "POT": "K",
+    "CLA": "Cl",
+    "CAL": "Ca",
+    "CES": "Cs",
+    "RUB": "Rb",
+    "LIT": "Li",
+    "BAR": "Ba",
+    "IOD": "I",
+}
+_OF_IONS = ("ION", "IONS")
 _BIOMOLECULES = _WATER | frozenset(_RESIDUES.split())
 
 
@@ -21,8 +34,9 @@ def element_of_name(name: str, residue: str) -> str | None:
     """The element of an atom of this name in this residue; None where it may be of several or of none.
 
     Cu and Cl1 are what they say; in residues of proteins, nucleic acids and water the first letter counts (CA is C);
-    an atom that is called as its residue is an ion (CA in CA is Ca); elsewhere CA may be C or Ca, and is None. Virtual
-    sites of water (MW, LP1, EPW) are no atoms, and have the empty text.
+    an atom that is called as its residue is an ion (CA in CA is Ca, SOD in SOD is Na), and None where it is none that
+    is known; elsewhere CA may be C or Ca, and is None. Virtual sites of water (MW, LP1, EPW) are no atoms, and have the
+    empty text.
     """
     match = re.match(r"\d*([A-Za-z]+)", name.strip())
     if match is None:
@@ -36,8 +50,10 @@ def element_of_name(name: str, residue: str) -> str | None:
     if residue.upper() in _BIOMOLECULES:
         return first if first in "HCNOPS" else None
     ion = re.sub("[^A-Z]", "", residue.upper())
-    if ion == base.upper() and base.capitalize() in SYMBOLS:
-        return base.capitalize()
+    if (ion == base.upper() and len(ion) > 1) or residue.upper() in _OF_IONS:
+        return base.capitalize() if base.capitalize() in SYMBOLS else _IONS.get(base.upper())
+    if base.upper() in _IONS:
+        return _IONS[base.upper()] if not residue else None
     found = {symbol for symbol in (first, two if len(base) > 1 else first) if symbol in SYMBOLS}
     return found.pop() if len(found) == 1 else None
 

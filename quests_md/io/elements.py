@@ -5,7 +5,15 @@ from collections.abc import Iterable, Sequence
 
 from ase.data import chemical_symbols
 
-__all__ = ["ISOTOPE_MASSES", "SYMBOLS", "LabelError", "symbol_of", "symbols_of_labels"]
+__all__ = [
+    "ISOTOPE_MASSES",
+    "SYMBOLS",
+    "LabelError",
+    "contradiction",
+    "doubt_of_labels",
+    "symbol_of",
+    "symbols_of_labels",
+]
 
 #: Symbols of the elements, without ASE's X.
 SYMBOLS = frozenset(chemical_symbols[1:])
@@ -71,6 +79,39 @@ def symbols_of_labels(labels: Iterable[str], types: Sequence[str] | None = None)
             )
             raise LabelError(label, f"{both}; replace it by the chemical symbol in the whole file")
     return found
+
+
+def doubt_of_labels(labels: Iterable[str]) -> str | None:
+    """Say that labels in capital letters are read as symbols and may be names of atoms; None: they are not.
+
+    CA may be a carbon, and HO a hydrogen, where C, or H, or several of C, H, N and O stand beside it.
+    """
+    labels = set(labels)
+    organic = len(labels & {"C", "H", "N", "O"}) > 1
+    doubted = [
+        label
+        for label in sorted(labels)
+        if len(label) == 2 and label.isupper() and label.capitalize() in SYMBOLS and label[0] in SYMBOLS
+        if label[0] in labels or (organic and label[0] in "CHNOPS") or any(other[1:].islower() for other in labels)
+    ]
+    if not doubted:
+        return None
+    read = ", ".join(f"{label} as {label.capitalize()}" for label in doubted)
+    return (
+        f"labels in capital letters are read as chemical symbols ({read}); if they are names of atoms, replace them by "
+        "symbols in the whole file"
+    )
+
+
+def contradiction(labels: Sequence[str], numbers: Sequence[int]) -> tuple[int, str] | None:
+    """The first atom whose label is the symbol of another element than its atomic number says, and this in words."""
+    for i, (label, number) in enumerate(zip(labels, numbers, strict=True)):
+        symbol = label.capitalize()
+        by_number = chemical_symbols[number] if 0 < number < len(chemical_symbols) else "none"
+        if symbol not in SYMBOLS or symbol == by_number or (label.isupper() and label[0] == by_number):
+            continue
+        return i, f"the column of symbols says {label}, that of atomic numbers {number} ({by_number})"
+    return None
 
 
 def _advice(label: str) -> str:

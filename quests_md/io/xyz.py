@@ -22,7 +22,7 @@ from ase.io.formats import open_with_compression
 
 from quests_md.errors import FileFormatError
 
-from .elements import ISOTOPE_MASSES, SYMBOLS, LabelError, symbols_of_labels
+from .elements import ISOTOPE_MASSES, SYMBOLS, LabelError, contradiction, doubt_of_labels, symbols_of_labels
 from .torn_ends import WINDOW, is_cut_short, no_line_end
 from .warned import warn
 from .written_numbers import to_int
@@ -51,19 +51,23 @@ def read_xyz(
     In the place of a frame that is whole and cannot be read comes the error that says why. `types` are chemical
     symbols for labels of atoms that are numbers.
     """
-    is_told = False
+    is_told = has_doubted = False
     with open_with_compression(name, "rb") as fd:
         for index, at, block in _split_xyz(name, Lines(name, fd), wanted):
             if index not in wanted:
                 yield index, None
                 continue
             try:
-                atoms = _parse_xyz(name, index, at, block, types)
+                doubts: list[str] = []
+                atoms = _parse_xyz(name, index, at, block, types, doubts)
             except IncompleteError:
                 raise
             except FileFormatError as error:
                 yield index, error
                 continue
+            if doubts and not has_doubted:
+                has_doubted = True
+                warn(f"{name}: frame {index}: {doubts[0]}")
             comment = block[1].decode(errors="replace")
             if not is_told and (hint := hint_of_more(comment, has_cell=bool(atoms.cell.any()))) is not None:
                 is_told = True
@@ -247,14 +251,16 @@ def _are_cut(vectors: list[bytes]) -> bool:
     return len(vectors) < 3 or len(widths) > 1 or is_cut_short(vectors[-1], vectors[:-1]) is True
 
 
-def _parse_xyz(name: str, index: int, at: int, block: list[bytes], types: Sequence[str] | None) -> Atoms:
+def _parse_xyz(
+    name: str, index: int, at: int, block: list[bytes], types: Sequence[str] | None, doubts: list[str]
+) -> Atoms:
     try:
         text = b"".join(block).decode()
     except UnicodeDecodeError as error:
         line = at + error.object[: error.start].count(b"\n")
         raise FileFormatError(f"{name}: frame {index}, line {line}: expected UTF-8 text, got {error}") from error
     try:
-        return _from_text(text, types)
+        return _from_text(text, types, doubts)
     except MemoryError:
         raise
     except CommentError as error:
@@ -281,15 +287,15 @@ def _parse_xyz(name: str, index: int, at: int, block: list[bytes], types: Sequen
         raise FileFormatError(f"{message}; {advice}") from error
 
 
-def _from_text(text: str, types: Sequence[str] | None = None) -> Atoms:
-    """The frame of a text, whose labels of atoms become chemical symbols."""
+def _from_text(text: str, types: Sequence[str] | None = None, doubts: list[str] | None = None) -> Atoms:
+    """The frame of a text, whose labels of atoms become chemical symbols; `doubts` takes what is not sure of them."""
     lines = text.splitlines(keepends=True)
     parsed = lru_cache(1)(parse_comment)  # asked for the columns, and by ASE
 
     def parse(comment: str) -> dict[str, Any]:
         return dict(parsed(comment))  # ASE takes entries out
 
-    masses = _replace_labels(lines, types, parse)
+    masses = _replace_labels(lines, types, parse, doubts)
     try:
         atoms = _by_ase("".join(lines), parse)
     except ValueError:
@@ -318,7 +324,9 @@ def _by_ase(text: str, parse: _Parse) -> Atoms:
 _FORTRAN = re.compile(r"(?<=[\d.])[dD](?=[+-]?\d)")
 
 
-def _replace_labels(lines: list[str], types: Sequence[str] | None, parse: _Parse) -> list[float] | None:
+def _replace_labels(
+    lines: list[str], types: Sequence[str] | None, parse: _Parse, doubts: list[str] | None
+) -> list[float] | None:
     """Replace labels of atoms that ASE does not know by chemical symbols; masses of the atoms if isotopes are named."""
     n_atoms = int(lines[0])
     if n_atoms == 0 or len(lines) < 2 + n_atoms:
@@ -327,29 +335,41 @@ def _replace_labels(lines: list[str], types: Sequence[str] | None, parse: _Parse
     columns = "species:S:1"
     if comment and len(lines) <= 2 + n_atoms:
         columns = str(parse(comment).get("Properties", "species:S:1:pos:R:3"))
-    names = columns.split(":")[::3]
-    if {"Z", "numbers"} & set(names):
-        return None
-    column = 0
-    for name, width in zip(names, columns.split(":")[2::3], strict=True):
-        if name in ("species", "symbols"):
-            break
-        column += int(width)
+    places = _places(columns)
+    column = places.get("species", places.get("symbols"))
+    of_numbers = places.get("Z", places.get("numbers"))
+    words = [line.split() for line in lines[2 : 2 + n_atoms]]
     try:
-        labels = [line.split(None, column + 1)[column] for line in lines[2 : 2 + n_atoms]]
-    except IndexError:
+        labels = [] if column is None else [row[column] for row in words]
+        if of_numbers is not None:
+            if labels and (found := contradiction(labels, [int(row[of_numbers]) for row in words])) is not None:
+                raise LabelError(labels[found[0]], f"{found[1]}; correct one of them, or leave its column out")
+            return None
+    except (IndexError, OverflowError):
         return None  # ASE says what is wrong with the line
-    strange = {label for label in labels if label.capitalize() not in SYMBOLS}
-    if not strange:
+    different = set(labels)
+    if doubts is not None and (doubt := doubt_of_labels(different)) is not None:
+        doubts.append(doubt)
+    strange = {label for label in different if label.capitalize() not in SYMBOLS}
+    if not strange or column is None:
         return None
     symbols = symbols_of_labels(labels, types)
-    for i, label in enumerate(labels, 2):
-        words = lines[i].split()
-        words[column] = symbols[label]
-        lines[i] = " ".join(words) + "\n"
+    for i, (label, row) in enumerate(zip(labels, words, strict=True), 2):
+        row[column] = symbols[label]
+        lines[i] = " ".join(row) + "\n"
     if not {label.upper() for label in strange} & ISOTOPE_MASSES.keys():
         return None
     return [ISOTOPE_MASSES.get(label.upper(), atomic_masses[atomic_numbers[symbols[label]]]) for label in labels]
+
+
+def _places(columns: str) -> dict[str, int]:
+    """The first column of each array that a text of Properties names."""
+    found, column = {}, 0
+    parts = columns.split(":")
+    for name, width in zip(parts[::3], parts[2::3], strict=True):
+        found[name] = column
+        column += int(width)
+    return found
 
 
 def _bad_line(block: list[bytes]) -> int | None:

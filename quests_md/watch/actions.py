@@ -107,7 +107,7 @@ def save_frame(path: str | os.PathLike[str] = FLAGGED) -> SaveFrame:
     something to readers (units, Lattice); energies, stresses and forces in info and arrays, which belong to the frame
     that the run began with; arrays of objects, of more than two dimensions, or of texts that are empty or have blanks;
     constraints other than `FixAtoms`. Arrays whose names mean something else to ASE or OVITO get the prefix
-    ``array_``. An action of one's own, ``action(event, atoms)``, gets everything.
+    ``array_``. An action of one's own, ``action(event, atoms)``, gets all arrays and constraints.
 
     Parameters
     ----------

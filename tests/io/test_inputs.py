@@ -187,6 +187,43 @@ def test_names_of_atoms_are_no_symbols(tmp_path):
     assert only(path).get_chemical_symbols() == ["Ca", "O"]
 
 
+@pytest.mark.parametrize(
+    ("labels", "said"),
+    [
+        ("N CA C O", "CA as Ca"),
+        ("C H O HO", "HO as Ho"),
+        ("C CD H", "CD as Cd"),
+        ("N C NB", "NB as Nb"),
+        ("Cl CA", "CA as Ca"),
+        ("CA O", None),
+        ("NA CL", None),
+        ("CU ZR", None),
+        ("Ca C O Cl", None),
+    ],
+)
+def test_symbols_that_may_be_names_of_atoms(tmp_path, labels, said, recwarn):
+    path = tmp_path / "a.xyz"
+    names = labels.split()
+    frame = f"{len(names)}\n\n" + "".join(f"{name} 0 0 {2 * i}\n" for i, name in enumerate(names))
+    path.write_text(frame * 2)
+    found = [frame.atoms.get_chemical_symbols() for frame in iter_frames(path)]
+    assert found == [[name.capitalize() for name in names]] * 2
+    told = [str(warning.message) for warning in recwarn]
+    assert [text for text in told if "names of atoms" in text and f"({said})" in text] == told
+    assert len(told) == (said is not None)
+
+
+def test_symbols_and_atomic_numbers_that_contradict(tmp_path):
+    path = tmp_path / "a.xyz"
+    text = "2\nProperties=species:S:1:Z:I:1:pos:R:3\nCu 29 0 0 0\n{} {} 0 0 2.5\n"
+    for label, number in (("Cu", 29), ("CA", 6), ("site1", 8)):
+        path.write_text(text.format(label, number))
+        assert only(path).numbers.tolist() == [29, number]
+    path.write_text(text.format("Ni", 29))
+    with pytest.raises(FileFormatError, match=r"frame 0, line 4: .*says Ni, that of atomic numbers 29 \(Cu\)"):
+        only(path)
+
+
 def test_types_in_xyz(tmp_path):
     path = tmp_path / "a.xyz"
     path.write_text("2\nAtoms. Timestep: 0\n1 0 0 0\n2 0 0 2.5\n")
@@ -412,6 +449,18 @@ def test_gromacs_files_of_several_frames(tmp_path, digits):
         ("CL", "CL-", "Cl"),
         ("NA", "NA", "Na"),
         ("CA", "LIG", None),
+        ("SOD", "SOD", "Na"),
+        ("POT", "POT", "K"),
+        ("CLA", "CLA", "Cl"),
+        ("CAL", "CAL", "Ca"),
+        ("CES", "CES", "Cs"),
+        ("RUB", "RUB", "Rb"),
+        ("LIT", "LIT", "Li"),
+        ("ZN", "ZN2", "Zn"),
+        ("SOD", "ION", "Na"),
+        ("NA", "ION", "Na"),
+        ("SOX", "SOX", None),
+        ("SOD", "LIG", None),
     ],
 )
 def test_elements_of_names(tmp_path, name, residue, element):
