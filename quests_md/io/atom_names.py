@@ -90,6 +90,6 @@ def elements_of_names(names: Iterable[tuple[str, str]]) -> tuple[list[str], str]
 
 def warn_of_names(name: str, words: str) -> None:
     """Warn that elements come from the names of atoms, unless every name is a chemical symbol."""
-    pairs = [part.split(": ") for part in words.split("; ")]
+    pairs = [part.split(": ") for part in words.split("; ") if part]
     if any(named != element for element, named in pairs):
         warn(f"{name}: elements are taken from the names of atoms ({words}); check them")

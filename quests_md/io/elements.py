@@ -1,6 +1,7 @@
 """What the labels of atoms in files mean: chemical symbols, isotopes, symbols with a number; never a guess."""
 
 import re
+import shlex
 from collections.abc import Iterable, Sequence
 
 from ase.data import chemical_symbols
@@ -11,6 +12,7 @@ __all__ = [
     "LabelError",
     "contradiction",
     "doubt_of_labels",
+    "escaped",
     "symbol_of",
     "symbols_of_labels",
 ]
@@ -123,4 +125,13 @@ def _advice(label: str) -> str:
         )
     if label.upper() == "X":
         return f"{label!r} is an atom of an unknown element; replace it by a chemical symbol in the whole file"
-    return f"{label!r} is no chemical symbol; replace it by one in the whole file (sed 's/^{label} /Cu /', say)"
+    script = shlex.quote(f"s/^[[:space:]]*{escaped(label)}[[:space:]]/Cu /")
+    return (
+        f"{label!r} is no chemical symbol; replace it by one in the whole file (where labels stand first: sed -E "
+        f"{script}, say)"
+    )
+
+
+def escaped(text: str) -> str:
+    """A text as it is written in a pattern of `sed -E` between slashes."""
+    return re.sub(r"([.\[\]*^$+?(){}|/\\])", r"\\\1", text)

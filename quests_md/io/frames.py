@@ -24,9 +24,10 @@ from quests_md.errors import FileFormatError
 
 from .ase_trajectory import read_ase_trajectory
 from .digits import doubt_of_digits
+from .first_bytes import fault_of_bytes
 from .gro import read_gro
 from .lammps_dump import check_types, is_lammps_dump, read_lammps_dump
-from .other_formats import file_kind, read_other
+from .other_formats import file_kind, read_other, way_out
 from .pdb import read_pdb
 from .topologies import read_with_topology
 from .usable import require_usable
@@ -375,6 +376,8 @@ def _reader(name: str, types: Sequence[str] | None = None, topology: str | None 
     if fault := mistaken_for(name, None, "frames"):
         raise FileFormatError(f"{name}: {fault}")
     suffix = Path(root).suffix.lower()
+    if (fault := fault_of_bytes(name, unpacks_gzip=is_lammps_dump(name))) is not None:
+        raise FileFormatError(f"{name}: {way_out(name) or fault}")
     if suffix in (".xyz", ".extxyz"):
         return partial(read_xyz, types=types)
     if suffix == ".lammpstrj" or is_lammps_dump(name):

@@ -3,6 +3,7 @@
 ASE's reader takes one frame of three decimals, and the first two letters of a name for an element if it can.
 """
 
+import math
 import re
 from collections import deque
 from collections.abc import Iterator, Sequence
@@ -35,10 +36,16 @@ def read_gro(name: str, wanted: range) -> Iterator[tuple[int, Atoms | FileFormat
         lines = Lines(name, fd)
         for index in count():
             title = lines.read(1)
-            if not title or (title[0].isspace() and not lines.read_filled()):
+            at, second = lines.number, []
+            if title and title[0].isspace():  # a title may be blank, and blank lines may stand before one
+                filled = lines.read_filled()
+                if filled and filled[0].strip().isdigit():
+                    at, second = lines.number - 1, filled
+                else:
+                    at, title = lines.number, filled
+            if not title:
                 break
-            at = lines.number
-            second = lines.read(1)
+            second = second or lines.read(1)
             try:
                 n_atoms = to_int(second[0]) if second else 0
                 if n_atoms < 0:
@@ -98,7 +105,8 @@ _FIXED = 3
 
 def _of_title(title: str) -> dict[str, float | int]:
     found: dict[str, float | int] = {}
-    if match := re.search(r"\bt=\s*([-+\d.eE]+)", title):
+    number = r"[-+]?(?:\d+\.?\d*|\.\d+)(?:[eE][-+]?\d+)?"
+    if (match := re.search(rf"\bt=\s*({number})(?![\w.])", title)) and math.isfinite(float(match[1])):
         found["time_ps"] = float(match[1])
     if match := re.search(r"\bstep=\s*(\d+)", title):
         found["step"] = int(match[1])
@@ -125,7 +133,7 @@ def _atoms(rows: list[str]) -> tuple[Atoms, str]:
             raise ValueError(f"expected coordinates of {width} letters from column 21 on, got {row!r:.80}") from None
         if len(numbers[-1]) not in (3, 6) or len(numbers[-1]) != len(numbers[0]):
             raise ValueError(f"expected three coordinates, or these and three velocities, in each row, got {row!r:.80}")
-    data = np.array(numbers).reshape(len(rows), -1)
+    data = np.array(numbers).reshape(len(rows), len(numbers[0]) if numbers else 3)
     names = [(row[10:15], row[5:10]) for row in rows]
     elements, words = elements_of_names(names)
     real = np.array([bool(element) for element in elements], dtype=bool)

@@ -29,7 +29,7 @@ from .lammps_elements import integers, labels_of, numbers_of
 from .lammps_snapshot import UNITS, Snapshot
 from .warned import warn
 from .written_numbers import to_float, to_int
-from .xyz import PORTION, IncompleteError, Lines, reraise_system_error, shown
+from .xyz import PORTION, IncompleteError, Lines, fortran_free, reraise_system_error, shown
 from .xyz_comment import MOST_COLUMNS
 
 __all__ = ["check_types", "is_lammps_dump", "read_lammps_dump"]
@@ -152,7 +152,7 @@ def _read_header(snapshot: Snapshot, lines: Lines, line: bytes) -> None:
         if item == "ATOMS":
             for needed in ("TIMESTEP", "NUMBER OF ATOMS", "BOX BOUNDS"):
                 if needed not in seen:
-                    raise snapshot.error(at, f"expected 'ITEM: {needed}' before the atoms; cut out this frame")
+                    raise snapshot.error(at, f"expected 'ITEM: {needed}' before the atoms; {snapshot.way_out}")
             if len(words) > MOST_COLUMNS:
                 raise snapshot.error(at, f"expected at most {MOST_COLUMNS} columns, got {len(words)}")
             snapshot.columns, snapshot.rows_at = words, at + 1
@@ -160,9 +160,11 @@ def _read_header(snapshot: Snapshot, lines: Lines, line: bytes) -> None:
         if item == "BOX BOUNDS":
             _read_box(snapshot, lines, words, line)
         elif item == "UNITS":
-            snapshot.style = _value(snapshot, lines, "a style of LAMMPS units", _style)
+            snapshot.style = _value(
+                snapshot, lines, f"a style of LAMMPS units ({', '.join(filter(None, UNITS))})", _style
+            )
         elif item == "TIMESTEP":
-            snapshot.step = _value(snapshot, lines, "the time step", to_int)
+            snapshot.step = _value(snapshot, lines, "the time step", _whole)
         elif item == "TIME":
             snapshot.time = _value(snapshot, lines, "the time", _finite)
         else:
@@ -188,7 +190,7 @@ def _read_box(snapshot: Snapshot, lines: Lines, words: list[str], line: bytes) -
         raise snapshot.error(at, f"{what}pp pp' or '... abc origin pp pp pp', got {shown(line)}; correct this line")
 
     def numbers(text: bytes) -> list[float]:
-        values = [to_float(word) for word in text.split()]
+        values = [to_float(word) for word in fortran_free(text).split()]
         if len(values) != width:
             raise ValueError
         return values
@@ -207,7 +209,7 @@ def _read_box(snapshot: Snapshot, lines: Lines, words: list[str], line: bytes) -
         high = high - [max(0.0, xy, xz, xy + xz), max(0.0, yz), 0.0]
         cell[1, 0], cell[2, :2] = xy, (xz, yz)
     if (high < low).any():
-        raise snapshot.error(at + 1, "expected bounds of the box that ascend; cut out this frame")
+        raise snapshot.error(at + 1, f"expected bounds of the box that ascend; {snapshot.way_out}")
     np.fill_diagonal(cell, high - low)
     snapshot.cell, snapshot.origin = cell, low
 
@@ -249,7 +251,7 @@ def _value(snapshot: Snapshot, lines: Lines, expected: str, parse: Callable[[byt
     try:
         return parse(line)
     except ValueError:
-        raise snapshot.error(lines.number, f"expected {expected}, got {shown(line)}; cut out this frame") from None
+        raise snapshot.error(lines.number, f"expected {expected}, got {shown(line)}; {snapshot.way_out}") from None
 
 
 def _style(line: bytes) -> str:
@@ -259,8 +261,18 @@ def _style(line: bytes) -> str:
     return style
 
 
+def _whole(line: bytes) -> int:
+    try:
+        return to_int(line)
+    except ValueError:  # 1e6
+        value = to_float(line)
+        if not value.is_integer():
+            raise ValueError from None
+        return int(value)
+
+
 def _finite(line: bytes) -> float:
-    value = to_float(line)
+    value = to_float(fortran_free(line))
     if not math.isfinite(value):
         raise ValueError
     return value
@@ -308,7 +320,7 @@ def _atoms(snapshot: Snapshot, types: Sequence[str] | None) -> Atoms:
     atoms.set_array("id", ids)
     if (twice := np.flatnonzero(np.diff(ids[order]) == 0)).size:
         bad = order[twice[0] + 1]
-        raise snapshot.error(snapshot.rows_at + int(bad), f"got id {ids[bad]} a second time; cut out this frame")
+        raise snapshot.error(snapshot.rows_at + int(bad), f"got id {ids[bad]} a second time; {snapshot.way_out}")
     return atoms[order]
 
 
@@ -362,10 +374,16 @@ def _parse_rows(snapshot: Snapshot) -> dict[str, NDArray[Any]]:
         return False
 
     try:
-        data = parse(rows)
+        try:
+            data = parse(rows)
+        except ValueError:
+            changed = [fortran_free(row) for row in rows]
+            if changed == rows:
+                raise
+            data = parse(changed)
     except ValueError as error:
         bad = bisect_left(range(len(rows)), True, key=lambda i: fails(i + 1))
         expected = f"expected an atom in the {len(columns)} columns {' '.join(columns)}"
-        got = f"got {shown(rows[bad])}; cut out this frame"
+        got = f"got {shown(rows[bad])}; {snapshot.way_out}"
         raise snapshot.error(snapshot.rows_at + bad, f"{expected}, {got}") from error
     return {column: data[str(i)] for i, column in enumerate(columns)}

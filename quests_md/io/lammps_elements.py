@@ -1,5 +1,6 @@
 """Of which elements the atoms of a LAMMPS dump are: by types, labels or masses, never by a guess."""
 
+import shlex
 from collections.abc import Sequence
 from typing import Any
 
@@ -9,7 +10,7 @@ from numpy.typing import NDArray
 
 from quests_md.errors import FileFormatError
 
-from .elements import SYMBOLS, LabelError, symbol_of, symbols_of_labels
+from .elements import SYMBOLS, LabelError, escaped, symbol_of, symbols_of_labels
 from .lammps_snapshot import UNITS, Snapshot
 
 __all__ = ["integers", "labels_of", "numbers_of"]
@@ -37,6 +38,8 @@ def numbers_of(snapshot: Snapshot, data: dict[str, NDArray[Any]], types: Sequenc
     kinds = integers(snapshot, data, "type") if has_types else None
     elements = labels_of(data)
     unset = elements is not None and bool((elements == "C").all())
+    # where there are no numbers of types, one symbol holds for all atoms of which nothing else says the element
+    single = types[0] if types is not None and len(types) == 1 and kinds is None else None
     if types is not None and kinds is not None:
         symbols = _of_types(snapshot, kinds, types)
         if elements is not None and not unset:
@@ -52,14 +55,18 @@ def numbers_of(snapshot: Snapshot, data: dict[str, NDArray[Any]], types: Sequenc
         try:
             of_labels = symbols_of_labels(elements.tolist())
         except LabelError as error:
+            if single is not None:
+                return _from_symbols(np.full(len(elements), single))
             bad = int(np.argmax(elements == error.label))
             what = f"{error.label!r} in the column element is no chemical symbol"
             if symbol_of(error.label) is not None:
                 what = f"{error.label!r} in the column element is not clear"
-            raise _unknown(snapshot, bad, what, kinds) from error
+            raise _unknown(snapshot, bad, what, kinds, error.label) from error
         return np.array([atomic_numbers[of_labels[label]] for label in elements.tolist()], np.int64)
     if "mass" in data and UNITS[snapshot.style].masses_in_u:
         return _from_masses(snapshot, data["mass"], kinds)
+    if single is not None:
+        return _from_symbols(np.full(snapshot.n_atoms or 0, single))
     several = kinds is not None and bool((kinds != kinds[:1]).any())
     if elements is not None and not several:
         return _from_symbols(elements)
@@ -110,10 +117,16 @@ def _from_masses(snapshot: Snapshot, masses: NDArray[np.float64], kinds: NDArray
     return numbers
 
 
-def _unknown(snapshot: Snapshot, row: int, what: str, kinds: NDArray[np.int64] | None) -> FileFormatError:
-    """Elements are not known; `row` is that of the atom, -1 the line of the columns."""
+def _unknown(
+    snapshot: Snapshot, row: int, what: str, kinds: NDArray[np.int64] | None, label: str = ""
+) -> FileFormatError:
+    """Elements are not known; `row` is that of the atom, -1 the line of the columns; `label`: its label, if it has."""
     if kinds is None:
-        advice = "dump the column element, with dump_modify ID element Cu Zr"
+        advice = "if all atoms are of one element, give it: --types Cu (types=('Cu',)); else "
+        if label:
+            script = shlex.quote(f"s/(^|[[:space:]]){escaped(label)}([[:space:]]|$)/\\1Cu\\2/")
+            advice += f"replace each label by a chemical symbol in the whole file (sed -E {script}, say), or "
+        advice += "dump the column element, with dump_modify ID element Cu Zr"
     else:
         advice = "give a chemical symbol for each LAMMPS type: --types Cu,Zr (types=('Cu', 'Zr'))"
     return snapshot.error(snapshot.rows_at + row, f"{what}; {advice}")

@@ -59,6 +59,11 @@ class Snapshot:
     rows: list[bytes] = field(default_factory=list)
     """Lines of the atoms, if wanted."""
 
+    @property
+    def way_out(self) -> str:
+        """What to do about a frame that cannot be read: others are likely written as the first is."""
+        return "cut out this frame" if self.index else "correct it in all frames that are written like this one"
+
     def error(self, line: int, what: str) -> FileFormatError:
         """The error that says what is wrong with this line of the file."""
         return FileFormatError(f"{self.name}: frame {self.index}, line {line}: {what}")

@@ -21,7 +21,7 @@ from .torn_structures import fault_of_count, holds_several, how_torn
 from .warned import warn
 from .xyz import IncompleteError, reraise_system_error, shown, shown_error
 
-__all__ = ["file_kind", "read_other"]
+__all__ = ["file_kind", "read_other", "way_out"]
 
 _BY_TOPOLOGY = (
     "its atoms have no elements here: give a file that has them: score {name} --topology run.pdb (also .gro, .prmtop, "
@@ -73,8 +73,8 @@ def file_kind(name: str) -> str:
     """ASE's name of the format of a file, by content and name; FileFormatError with a way out where there is none."""
     path = Path(get_compression(name)[0])
     suffix = path.suffix.lower()
-    if suffix in _WAYS_OUT or path.name.startswith(("ML_AB", "ML_ABN", "ML_ABCAR")):
-        raise not_read(name, _WAYS_OUT.get(suffix, _ML_AB))
+    if (text := way_out(name)) is not None:
+        raise FileFormatError(f"{name}: {text}")
     if _is_lammps_data(name):
         return "lammps-data"
     try:
@@ -84,11 +84,14 @@ def file_kind(name: str) -> str:
             kind = suffix.removeprefix(".")
             if kind not in ioformats:
                 raise
-    except (UnknownFileTypeError, EOFError, LZMAError, OSError, zlib.error) as error:
-        reraise_system_error(error)
+    except UnknownFileTypeError as error:
         raise _unknown(name, str(error)) from error
+    except (EOFError, LZMAError, OSError, zlib.error) as error:
+        reraise_system_error(error)
+        what = f"the compressed data end or are damaged ({error}); copy the file again, or unpack what is whole"
+        raise FileFormatError(f"{name}: {what}") from error
     if kind in _BLIND:
-        raise not_read(name, _BLIND[kind])
+        raise _not_read(name, _BLIND[kind])
     if kind not in ioformats or not ioformats[kind].can_read:
         raise _unknown(name, f"nothing that reads {suffix or path.name!r}")
     return kind
@@ -106,9 +109,17 @@ def _is_lammps_data(name: str) -> bool:
     return re.search(rb"^\s*\d+\s+atoms\s*$", start, re.MULTILINE) is not None and b"xlo xhi" in start
 
 
-def not_read(name: str, way_out: str) -> FileFormatError:
-    """A file is of a format that no reader here takes."""
-    return FileFormatError(f"{name}: files of this format are not read; {way_out.format(name=name)}")
+def way_out(name: str) -> str | None:
+    """What to do with a file whose name says that no reader here takes it; None: the name does not say so."""
+    path = Path(get_compression(name)[0])
+    suffix = path.suffix.lower()
+    if suffix in _WAYS_OUT or path.name.startswith(("ML_AB", "ML_ABN", "ML_ABCAR")):
+        return f"files of this format are not read; {_WAYS_OUT.get(suffix, _ML_AB).format(name=name)}"
+    return None
+
+
+def _not_read(name: str, text: str) -> FileFormatError:
+    return FileFormatError(f"{name}: files of this format are not read; {text.format(name=name)}")
 
 
 def _unknown(name: str, got: str) -> FileFormatError:

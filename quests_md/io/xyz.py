@@ -32,6 +32,7 @@ __all__ = [
     "PORTION",
     "IncompleteError",
     "Lines",
+    "fortran_free",
     "read_xyz",
     "reraise_system_error",
     "shown",
@@ -284,12 +285,14 @@ def _parse_xyz(
         expected = "an extended XYZ comment" if bad == 1 else "an atom in the columns that the comment names"
         message = f"{name}: frame {index}, {where}: expected {expected}, got {got} ({what})"
         advice = "correct or cut out this frame" if index else "correct this frame, and others that are written like it"
+        if bad is not None and bad > 1 and re.search(rb"\d,\d", block[bad]):
+            advice = "write decimal points: sed -E 's/([0-9]),([0-9])/\\1.\\2/g'"
         raise FileFormatError(f"{message}; {advice}") from error
 
 
 def _from_text(text: str, types: Sequence[str] | None = None, doubts: list[str] | None = None) -> Atoms:
     """The frame of a text, whose labels of atoms become chemical symbols; `doubts` takes what is not sure of them."""
-    lines = text.splitlines(keepends=True)
+    lines = io.StringIO(text).readlines()  # as ASE has them: other ends of lines stand in comments
     parsed = lru_cache(1)(parse_comment)  # asked for the columns, and by ASE
 
     def parse(comment: str) -> dict[str, Any]:
@@ -299,7 +302,7 @@ def _from_text(text: str, types: Sequence[str] | None = None, doubts: list[str] 
     try:
         atoms = _by_ase("".join(lines), parse)
     except ValueError:
-        changed = [_FORTRAN.sub("e", line) for line in lines[2:]]
+        changed = [fortran_free(line.encode()).decode() for line in lines[2:]]
         if changed == lines[2:]:
             raise
         atoms = _by_ase("".join(lines[:2] + changed), parse)
@@ -321,7 +324,12 @@ def _by_ase(text: str, parse: _Parse) -> Atoms:
 
 
 # The letter of an exponent of Fortran, 1.0D+00.
-_FORTRAN = re.compile(r"(?<=[\d.])[dD](?=[+-]?\d)")
+_FORTRAN = re.compile(rb"(?<=[\d.])[dD](?=[+-]?\d)")
+
+
+def fortran_free(line: bytes) -> bytes:
+    """A line whose exponents of Fortran are those of other languages."""
+    return _FORTRAN.sub(b"e", line)
 
 
 def _replace_labels(

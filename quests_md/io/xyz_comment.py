@@ -6,6 +6,7 @@ steps and times of CP2K. Units that a frame states are left to `stated_units`.
 
 import json
 import re
+import shlex
 from contextlib import suppress
 from typing import Any
 
@@ -13,6 +14,7 @@ import numpy as np
 from ase.cell import Cell
 from ase.io.extxyz import key_val_str_to_dict
 
+from .elements import escaped
 from .stated_units import known_length, stated_length
 
 __all__ = ["LENGTH_A", "MOST_COLUMNS", "CommentError", "hint_of_more", "parse_comment"]
@@ -96,10 +98,17 @@ def _of_ipi(line: str, match: re.Match[str]) -> dict[str, Any]:
 
 
 def _known_length(name: str) -> float:
+    name = {"ase": "angstrom", "automatic": "atomic_unit"}.get(name.lower(), name)
     try:
         return known_length(name)
     except ValueError as error:
-        raise CommentError(str(error)) from None
+        raise CommentError(f"{error}; write positions{{angstrom}} cell{{angstrom}} if they are in Å") from None
+
+
+_LATTICE = (
+    'write the three vectors, Lattice="ax ay az bx by bz cx cy cz", with decimal points, or leave it out where there '
+    "is no cell"
+)
 
 
 def _lattice(value: Any) -> Any:
@@ -108,12 +117,17 @@ def _lattice(value: Any) -> Any:
         try:
             value = np.array([float(re.sub("[dD]", "e", word)) for word in re.findall(r"[^\s,]+", value)])
         except ValueError:
-            raise CommentError(f"Lattice: expected 9 numbers, got {value!r:.60}") from None
+            raise CommentError(f"Lattice: expected 9 numbers, got {value!r:.60}; {_LATTICE}") from None
     value = np.asarray(value)
     if value.shape == (3, 3):
         return value.astype(float)
     if value.shape != (9,) or value.dtype.kind not in "if":
-        raise CommentError(f"Lattice: expected 9 numbers, got {value.size}")
+        advice = _LATTICE
+        if value.shape in ((3,), (6,)) and value.dtype.kind in "if":
+            vectors = " ".join(f"{x:.10g}" for x in Cell.new(value).array.ravel().tolist())
+            kind = "lengths" if value.size == 3 else "lengths and angles"
+            advice = f'if these are the {kind} of the cell, write Lattice="{vectors}"'
+        raise CommentError(f"Lattice: expected 9 numbers, got {value.size}; {advice}")
     return value.reshape((3, 3), order="F").astype(float)
 
 
@@ -121,8 +135,19 @@ def _pbc(text: str) -> list[bool]:
     """Periodic directions that ASE leaves as text: letters without blanks between them, "p" and "f"."""
     letters = re.sub(r"[\s,]", "", text).lower().replace("true", "t").replace("false", "f")
     if not re.fullmatch("[tfp10n]{3}", letters):
-        raise CommentError(f"pbc: expected three of T and F, got {text!r:.60}")
+        raise CommentError(
+            f'pbc: expected three of T and F, got {text!r:.60}; write pbc="T T T" for a frame that is periodic along '
+            'a, b and c, pbc="F F F" for one that is not'
+        )
     return [letter in "tp1" for letter in letters]
+
+
+#: Columns that name elements.
+_ELEMENTS = frozenset(("species", "Z", "symbols", "numbers"))
+
+
+def _squashed(name: str) -> str:
+    return re.sub("[_ -]", "", name.lower()).removesuffix("s")
 
 
 def _columns(text: str) -> str:
@@ -135,13 +160,21 @@ def _columns(text: str) -> str:
         if name is not None and name not in parts[::3]:
             parts[i] = name
     names = parts[::3]
-    if not {"species", "Z", "symbols", "numbers"} & set(names):
+    if not _ELEMENTS & set(names):
+        for i in range(0, len(parts) - 2, 3):  # whole numbers: atomic numbers, or types for --types
+            name = {"type": "species", "atomtype": "species", "atomicnumber": "Z"}.get(_squashed(parts[i]))
+            if name is not None and parts[i + 1 : i + 3] == ["I", "1"]:
+                parts[i : i + 2] = [name, "S" if name == "species" else "I"]
+                break
+        names = parts[::3]
+    if not _ELEMENTS & set(names):
         texts = [name for name, kind in zip(names, parts[1::3], strict=False) if kind == "S"]
         got = f"{', '.join(texts)} of texts" if texts else ", ".join(names)
-        raise CommentError(
-            f"Properties: no column names the elements: expected species:S:1 or Z:I:1, got {got}"
-            + (f"; if {texts[0]} holds chemical symbols, rename it (sed 's/={texts[0]}:S:/=species:S:/')" * bool(texts))
-        )
+        what = f"Properties: no column names the elements: expected species:S:1 or Z:I:1, got {got}"
+        if texts:
+            script = shlex.quote(f's/([=:" ]){escaped(texts[0])}:S:/\\1species:S:/')
+            what += f"; if {texts[0]} holds chemical symbols, rename it (sed -E {script})"
+        raise CommentError(what)
     if not {"pos", "positions"} & set(names):
         raise CommentError(f"Properties: no column holds positions: expected pos:R:3, got {', '.join(names)}")
     return ":".join(parts)

@@ -1,6 +1,11 @@
 """What files say of cells, elements, frames, units: each kind of input as programs and people write it."""
 
+import bz2
+import gzip
+import lzma
 import re
+import shlex
+import subprocess
 
 import ase.io
 import numpy as np
@@ -144,6 +149,121 @@ def test_columns_that_do_not_name_elements(tmp_path, name):
     path = xyz(tmp_path / "a.xyz", f'Lattice="{LATTICE}" Properties={name}:S:1:pos:R:3')
     with pytest.raises(FileFormatError, match=f"line 2: .*no column names the elements.*{name}.*sed"):
         list(iter_frames(path))
+
+
+@pytest.mark.parametrize("properties", ["id:I:1:type:S:1:pos:R:3", "type:S:1:pos:R:3", "pos:R:3:type:S:1"])
+def test_the_way_to_rename_a_column_works_wherever_it_stands(tmp_path, properties):
+    atoms = crystal()
+    words = {"id": "7", "type": "Cu"}
+    order = properties.split(":")[::3]
+    lines = [" ".join(words.get(name) or " ".join(map(str, place)) for name in order) for place in atoms.positions]
+    path = tmp_path / "a.xyz"
+    text = "\n".join(["32", f'Lattice="{LATTICE}" Properties={properties}', *lines]) + "\n"
+    path.write_text(text * 2)
+    with pytest.raises(FileFormatError, match="no column names the elements") as error:
+        list(iter_frames(path))
+    script = shlex.split(re.search(r"sed -E ('.*?')\)", str(error.value))[1])[0]
+    done = subprocess.run(["sed", "-E", script, path], capture_output=True, text=True, check=True)
+    path.write_text(done.stdout)
+    for frame in iter_frames(path):
+        assert_crystal(frame.atoms)
+
+
+@pytest.mark.parametrize("name", ["type", "Type", "types", "atom_type"])
+def test_types_in_a_column_of_numbers(tmp_path, name):
+    path = xyz(tmp_path / "a.xyz", f'Lattice="{LATTICE}" Properties={name}:I:1:pos:R:3', label="1")
+    assert_crystal(only(path, types=("Cu",)))
+    with pytest.raises(FileFormatError, match=r"'1' is a number.*--types"):
+        only(path)
+
+
+@pytest.mark.parametrize("name", ["atomic_number", "atomic_numbers", "AtomicNumber"])
+def test_atomic_numbers_under_other_names(tmp_path, name):
+    assert_crystal(only(xyz(tmp_path / "a.xyz", f'Lattice="{LATTICE}" Properties={name}:I:1:pos:R:3', label="29")))
+
+
+def test_columns_of_numbers_that_are_none_of_elements(tmp_path):
+    path = xyz(tmp_path / "a.xyz", f'Lattice="{LATTICE}" Properties=molecule:I:1:pos:R:3', label="29")
+    with pytest.raises(FileFormatError, match=r"no column names the elements.*got molecule, pos"):
+        only(path)
+
+
+def test_labels_in_advice_are_quoted(tmp_path):
+    path = xyz(tmp_path / "a.xyz", f'Lattice="{LATTICE}"', label="q+A('/&")
+    with pytest.raises(FileFormatError, match="no chemical symbol") as error:
+        only(path)
+    script = shlex.split(re.search(r"sed -E (.*), say\)", str(error.value))[1])[0]
+    done = subprocess.run(["sed", "-E", script, path], capture_output=True, text=True, check=True)
+    path.write_text(done.stdout)
+    assert_crystal(only(path))
+
+
+@pytest.mark.parametrize("odd", ["\f", "\v", "\x85", "\u2028", "\x1c"])
+def test_what_ends_lines_elsewhere_stands_in_comments(tmp_path, odd):
+    atoms = only(xyz(tmp_path / "a.xyz", f'Lattice="{LATTICE}" note="a{odd}b"'))
+    assert_crystal(atoms)
+    assert atoms.info["note"] == f"a{odd}b"
+
+
+@pytest.mark.parametrize(
+    ("comment", "said"),
+    [
+        ('Lattice="7.22 7.22 7.22"', 'lengths of the cell, write Lattice="7.22 0 0 0 7.22 0 0 0 7.22"'),
+        ('Lattice="7.22 7.22 7.22 90 90 90"', 'lengths and angles of the cell, write Lattice="7.22 0 0 0 7.22 0 0 0'),
+        ('Lattice="7,22 0 0 0 7,22 0 0 0 7,22"', "with decimal points"),
+        (f'Lattice="{LATTICE}" pbc=xyz', 'write pbc="T T T"'),
+        ("# CELL(abcABC): 7.2 7.2 7.2 90 90 90 positions{ell} cell{ell}", "write positions{angstrom} cell{angstrom}"),
+    ],
+)
+def test_comments_that_cannot_be_used_and_what_to_write(tmp_path, comment, said):
+    with pytest.raises(FileFormatError, match=re.escape(said)):
+        only(xyz(tmp_path / "a.xyz", comment))
+
+
+def test_cells_of_ipi_in_units_of_ase(tmp_path):
+    comment = f"# CELL(abcABC): {2 * A} {2 * A} {2 * A} 90 90 90 positions{{ase}} cell{{ase}}"
+    assert_crystal(only(xyz(tmp_path / "a.xyz", comment)))
+
+
+def test_decimal_commas(tmp_path):
+    path = xyz(tmp_path / "a.xyz", "")
+    path.write_text(path.read_text().replace(".", ","))
+    with pytest.raises(FileFormatError, match=r"line 3: .*decimal points: sed"):
+        only(path)
+
+
+PACKERS = {"gzip": gzip.compress, "bzip2": bz2.compress, "xz": lzma.compress}
+
+
+@pytest.mark.parametrize("name", ["a.xyz", "a.pdb", "frames", "a.json", "a.traj"])
+@pytest.mark.parametrize("packer", PACKERS)
+def test_packed_data_under_plain_names(tmp_path, name, packer):
+    text = xyz(tmp_path / "b.xyz", "").read_bytes()
+    (tmp_path / name).write_bytes(PACKERS[packer](text))
+    with pytest.raises(FileFormatError, match=f"{name}: expected plain bytes, got data packed by {packer}; name it"):
+        list(iter_frames(tmp_path / name))
+
+
+def test_other_bytes_that_are_no_text(tmp_path):
+    text = xyz(tmp_path / "a.xyz", "").read_text()
+    for name in ("a.xyz", "a.pdb", "a.lammpstrj", "dump.0", "a.gro"):
+        for content, said in (
+            (b"(\xb5/\xfd" + bytes(50), "packed by zstd; unpack it: zstd -dc"),
+            (b"PK\x03\x04" + bytes(50), "packed by zip; unpack it: unzip -p"),
+            (text.encode("utf-16"), "got UTF-16"),
+            (text.encode("utf-16-le"), "got UTF-16"),
+            (text.replace("\n", "\r").encode(), "got CR alone"),
+        ):
+            (tmp_path / name).write_bytes(content)
+            with pytest.raises(FileFormatError, match=said):
+                list(iter_frames(tmp_path / name))
+
+
+@pytest.mark.parametrize("name", ["a.json.gz", "frames.gz", "a.traj.gz"])
+def test_packed_data_that_end_too_early(tmp_path, name):
+    (tmp_path / name).write_bytes(gzip.compress(np.random.default_rng(0).bytes(5000))[:2000])
+    with pytest.raises(FileFormatError, match=r"the compressed data end or are damaged|ASE's reader failed"):
+        list(iter_frames(tmp_path / name))
 
 
 def test_a_file_without_positions(tmp_path):
@@ -474,6 +594,20 @@ def test_elements_of_names(tmp_path, name, residue, element):
     else:
         with pytest.warns(UserWarning, match=f"{element}: {name}"):
             assert set(only(path).symbols) == {element}
+
+
+@FEW_DIGITS
+@pytest.mark.parametrize("before", ["", "\n", "\n\n"])
+def test_titles_of_gromacs_files(tmp_path, before):
+    path = tmp_path / "a.gro"
+    frame = gro(crystal(), name="Cu", residue="CU").split("\n", 1)[1]
+    path.write_text("".join(f"{before}{title}\n{frame}" for title in ("", "pH t=7..5", "t= 2.5 step= 7", "x t=1.5ps")))
+    found = [frame.atoms for frame in iter_frames(path)]
+    assert [len(atoms) for atoms in found] == [32] * 4
+    assert [atoms.info.get("time_ps") for atoms in found] == [None, None, 2.5, None]
+    assert found[2].info["step"] == 7
+    path.write_text(f"title\n0\n1.0 1.0 1.0\ntitle\n{frame}\n\n\n")
+    assert [len(frame.atoms) for frame in iter_frames(path)] == [0, 32]
 
 
 def test_damaged_numbers_are_errors_of_the_file(tmp_path):
