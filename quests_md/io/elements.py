@@ -7,12 +7,12 @@ from collections.abc import Iterable, Sequence
 from ase.data import chemical_symbols
 
 __all__ = [
-    "ISOTOPE_MASSES",
     "SYMBOLS",
     "LabelError",
     "contradiction",
     "doubt_of_labels",
     "escaped",
+    "isotope_mass",
     "symbol_of",
     "symbols_of_labels",
 ]
@@ -45,6 +45,12 @@ def symbol_of(label: str) -> str | None:
     if match is None:
         return None
     return "H" if match[1] in ISOTOPE_MASSES else match[1] if match[1] in SYMBOLS else None
+
+
+def isotope_mass(label: str) -> float | None:
+    """The mass in u of the isotope that a label names, also with a number (D1); None for an element."""
+    match = re.fullmatch(r"([DdTt])(?:[^A-Za-z].*)?", label)
+    return None if match is None else ISOTOPE_MASSES[match[1].upper()]
 
 
 def symbols_of_labels(labels: Iterable[str], types: Sequence[str] | None = None) -> dict[str, str]:

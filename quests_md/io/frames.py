@@ -25,6 +25,7 @@ from quests_md.errors import FileFormatError
 from .ase_trajectory import read_ase_trajectory
 from .digits import doubt_of_digits
 from .first_bytes import fault_of_bytes
+from .file_order import doubt_of_order, in_order
 from .gro import read_gro
 from .lammps_dump import check_types, is_lammps_dump, read_lammps_dump
 from .other_formats import file_kind, read_other, way_out
@@ -65,8 +66,9 @@ def iter_frames(
     """Yield frames one at a time, never holding a whole XYZ file, LAMMPS dump or ASE trajectory in memory.
 
     A path may be a glob pattern and may end in an ASE slice: ``"runs/**/*.xyz@::10"``, ``"run.traj@-1"``. Files of a
-    pattern come in the order of the numbers in their names (dump.50 before dump.100). The same file with the same slice
-    is read once. Paths given in a list are looked up before the first frame is read.
+    pattern come in the order of the numbers in their names (dump.50 before dump.100, t0.25 before t0.5), those without
+    a number first; of a run (``incomplete="warn"``) a warning says where names do not tell their order. The same file
+    with the same slice is read once. Paths given in a list are looked up before the first frame is read.
 
     Parameters
     ----------
@@ -108,7 +110,7 @@ def iter_frames(
         types = check_types(types)
     if topology is not None:
         require_regular(topology, NO_PIPES)
-    items = _expand(_items(frames_or_paths))
+    items = _expand(_items(frames_or_paths), of_run=incomplete == "warn")
     if isinstance(frames_or_paths, (Atoms, str, os.PathLike, list, tuple)):
         items = iter(list(items))
     return _iter_items(items, _How(incomplete, types, bad, None if topology is None else os.fsdecode(topology)))
@@ -154,7 +156,7 @@ def count_frames(frames_or_paths: FramesOrPaths) -> int | None:
 
 
 def frame_time_ps(atoms: Atoms) -> float | None:
-    """Simulated time of a frame in ps; None where there is none.
+    """Simulated time of a frame in ps; None where there is none, or one that is not finite.
 
     It is ``info["time_ps"]`` or ``info["ps"]``, else ``info["time_fs"]`` or ``info["time_ns"]``, else
     ``info["time"]`` in the unit that ``info["units"]["time"]`` or ``info["time_unit"]`` names.
@@ -166,7 +168,9 @@ def frame_time_ps(atoms: Atoms) -> float | None:
         value = atoms.info.get(key)
         if scale is not None and isinstance(value, numbers.Real) and not isinstance(value, bool):
             with suppress(OverflowError):  # integers have any number of digits
-                return float(value) * scale
+                time = float(value) * scale
+                if math.isfinite(time):
+                    return time
     return None
 
 
@@ -222,8 +226,13 @@ def _items(frames_or_paths: FramesOrPaths) -> Iterator[Atoms | PathSpec]:
         raise TypeError(f"`frames_or_paths`: expected Atoms, a path or an iterable of these, got {got}") from None
 
 
-def _expand(items: Iterator[Atoms | PathSpec], *, quiet: bool = False) -> Iterator[Atoms | _Source]:
-    """Look up the paths among the items, and warn of the files left out because they came before."""
+def _expand(
+    items: Iterator[Atoms | PathSpec], *, quiet: bool = False, of_run: bool = False
+) -> Iterator[Atoms | _Source]:
+    """Look up the paths among the items, and warn of the files left out because they came before.
+
+    Of files of a run a warning tells too where their names do not tell their order.
+    """
     seen = set()
     duplicates = []
     for item in items:
@@ -233,7 +242,7 @@ def _expand(items: Iterator[Atoms | PathSpec], *, quiet: bool = False) -> Iterat
         if not isinstance(item, (str, os.PathLike)):
             got = f"{type(item).__name__}: {item!r:.60}"
             raise TypeError(f"`frames_or_paths`: expected Atoms or a path as item, got {got}")
-        for source in _find(os.fsdecode(item)):
+        for source in _find(os.fsdecode(item), of_run=of_run):
             s = source.selection
             step = s.step or 1
             key = Path(source.name).resolve(), (s.start or 0) if step > 0 else s.start, s.stop, step
@@ -249,7 +258,7 @@ def _expand(items: Iterator[Atoms | PathSpec], *, quiet: bool = False) -> Iterat
 _SLICED = re.compile(r"(.+)@(-?\d+|-?\d*:-?\d*(?::-?\d*)?)", re.DOTALL)
 
 
-def _find(path: str) -> list[_Source]:
+def _find(path: str, *, of_run: bool = False) -> list[_Source]:
     name, suffix, selection = path, "", slice(None)
     # a file may really be called "a@5"
     if not Path(path).exists() and (match := _SLICED.fullmatch(path)):
@@ -269,18 +278,14 @@ def _find(path: str) -> list[_Source]:
     if not glob.has_magic(name):
         raise FileNotFoundError(f"{name}: no such file")
     # Path.glob takes neither absolute patterns nor patterns with a leading folder
-    found = sorted({file for file in glob.glob(name, recursive=True) if not Path(file).is_dir()}, key=_natural)  # noqa: PTH207  # Path.glob refuses absolute patterns
+    found = in_order([*{file for file in glob.glob(name, recursive=True) if not Path(file).is_dir()}])  # noqa: PTH207  # Path.glob refuses absolute patterns
     if not found:
         raise FileNotFoundError(f"{name}: no file matches this pattern")
     for file in found:
         require_regular(file, NO_PIPES)
+    if of_run and (doubt := doubt_of_order(name, found)) is not None:
+        warn(doubt)
     return [_Source(file, suffix, selection) for file in found]
-
-
-def _natural(name: str) -> list[tuple[int, str]]:
-    """The order in which people count: dump.50 before dump.100."""
-    parts = re.split(r"(\d+)", name)
-    return [(int(part), "") if i % 2 else (-1, part) for i, part in enumerate(parts)] + [(-1, name)]
 
 
 def _iter_items(items: Iterator[Atoms | _Source], how: _How) -> Iterator[Frame]:

@@ -24,7 +24,7 @@ from numpy.typing import NDArray
 from quests_md.errors import FileFormatError
 
 from .digits import doubt_of_digits
-from .elements import ISOTOPE_MASSES, SYMBOLS
+from .elements import SYMBOLS, isotope_mass
 from .lammps_elements import integers, labels_of, numbers_of
 from .lammps_snapshot import UNITS, Snapshot
 from .warned import warn
@@ -59,13 +59,15 @@ def read_lammps_dump(
     none, so a column of nothing but C yields to `types` and masses, and counts for nothing in a frame of several types.
 
     A box without flags of its boundaries, as old versions wrote it, is taken as periodic, with a warning. Ids with
-    gaps, as of a dump of a group, get a warning too.
+    gaps, as of a dump of a group, get a warning too, and a frame with fewer atoms than the one before: at the first
+    frame that has them.
 
     LAMMPS ends every line, so the file ends in the middle of a frame (IncompleteError) if its last line has no end.
     """
-    is_first = True
+    is_first, told, before = True, set[str](), 0
     with _open(name) as fd:
         for snapshot in _split(name, Lines(name, fd), wanted):
+            lost, before = before - (snapshot.n_atoms or 0), snapshot.n_atoms or 0
             if snapshot.index not in wanted:
                 yield snapshot.index, None
                 continue
@@ -77,6 +79,10 @@ def read_lammps_dump(
             for doubt in _doubts(snapshot, atoms) if is_first else ():
                 warn(f"{name}: frame {snapshot.index}: {doubt}")
             is_first = False
+            for kind, doubt in _doubts_of_atoms(atoms, lost):
+                if kind not in told:
+                    told.add(kind)
+                    warn(f"{name}: frame {snapshot.index}: {doubt}")
             yield snapshot.index, atoms
 
 
@@ -302,8 +308,9 @@ def _atoms(snapshot: Snapshot, types: Sequence[str] | None) -> Atoms:
         info={"step": snapshot.step},
     )
     labels = labels_of(data) if types is None else None
-    if labels is not None and np.isin(labels, list(ISOTOPE_MASSES)).any():
-        atoms.set_masses([ISOTOPE_MASSES.get(label) for label in labels.tolist()])
+    isotopes = {} if labels is None else {label: isotope_mass(label) for label in np.unique(labels).tolist()}
+    if labels is not None and any(isotopes.values()):
+        atoms.set_masses([isotopes[label] for label in labels.tolist()])
     if unit.time_ps is not None:
         if snapshot.time is not None:
             atoms.info["time_ps"] = snapshot.time * unit.time_ps
@@ -324,19 +331,44 @@ def _atoms(snapshot: Snapshot, types: Sequence[str] | None) -> Atoms:
     return atoms[order]
 
 
+# Rows of which the number of decimals is looked at.
+_ROWS = 200
+
+
 def _doubts(snapshot: Snapshot, atoms: Atoms) -> Iterator[str]:
     """What may be wrong with a frame that can be read, and so with all frames of its file."""
+    if snapshot.style == "lj":
+        yield (
+            "its units are lj: lengths are taken as they are, sigma as 1 Å, so that a cutoff of 5 Å is one of 5 sigma; "
+            "the training set must be in the same units"
+        )
     if not snapshot.has_flags:
         yield "the box names no boundaries (pp or ff), as old versions wrote it; it is taken as periodic"
-    as_written = atoms.positions / UNITS[snapshot.style].length_A + snapshot.origin
-    if (doubt := doubt_of_digits(as_written, only_far=True)) is not None:
+    used = next(columns for columns in _POSITIONS if set(columns) <= set(snapshot.columns))
+    if _POSITIONS[used]:
+        written, unit_A = atoms.cell.scaled_positions(atoms.positions), float(atoms.cell.lengths().max())
+    else:
+        unit_A = UNITS[snapshot.style].length_A
+        written = atoms.positions / unit_A + snapshot.origin
+    # digits that are not written may be zeros: perfect lattices in all their digits
+    places = [snapshot.columns.index(column) for column in used]
+    words = [row.split() for row in snapshot.rows[:_ROWS]]
+    is_fixed = len({len(row[place].partition(b".")[2]) for row in words for place in places}) == 1
+    if (doubt := doubt_of_digits(written, unit_A, only_far=not is_fixed)) is not None:
         yield doubt
+
+
+def _doubts_of_atoms(atoms: Atoms, lost: int) -> Iterator[tuple[str, str]]:
+    """What may be wrong with the atoms of a frame that has `lost` atoms fewer than the one before: kind and words."""
+    if lost > 0:
+        yield "lost", f"{len(atoms)} atoms after {len(atoms) + lost} in the frame before: has the run lost them?"
     if len(atoms) and "id" in atoms.arrays:
         first, last = int(atoms.arrays["id"][0]), int(atoms.arrays["id"][-1])
         if last - first + 1 > len(atoms) or first > 1:
             yield (
+                "gaps",
                 f"the {len(atoms)} atoms have ids from {first} to {last}: of a dump of a group, or of a run that lost "
-                "atoms, neighbours are missing; dump all atoms, since environments without their neighbours are others"
+                "atoms, neighbours are missing; dump all atoms, since environments without their neighbours are others",
             )
 
 

@@ -1,6 +1,7 @@
 """What the frames of a run are, as they are read: in words, and what is strange about them."""
 
 from itertools import pairwise
+from typing import NamedTuple
 
 import numpy as np
 from ase import Atoms
@@ -17,6 +18,23 @@ __all__ = ["FramesSeen", "periodic_words"]
 MOST_STEPS = 100
 
 
+# Times that tell how far apart frames are.
+_TIMES = 2
+
+#: Files of which it is told that steps or times go back in them.
+MOST_TOLD = 5
+
+
+class _Last(NamedTuple):
+    """What is kept of a frame for the next one."""
+
+    place: str
+    step: int
+    time_ps: float | None
+    """The last time that was told."""
+    pbc: tuple[bool, ...]
+
+
 class FramesSeen:
     """Keeps what the frames of a run are. Give it each frame once, in order."""
 
@@ -28,8 +46,7 @@ class FramesSeen:
         self._sources: dict[str, None] = {}
         self._steps: list[int] = []
         """The first steps and the last one."""
-        self._last = ""
-        """Place of the last frame."""
+        self._last: _Last | None = None
         self._pbc: dict[tuple[bool, ...], int] = {}
         self._n_atoms: dict[int, int] = {}
         self._elements: set[int] = set()
@@ -37,30 +54,33 @@ class FramesSeen:
         self._times: list[float] = []
 
     def add(self, frame: Frame, step: int) -> list[str]:
-        """Take one frame; what is newly strange about it, each thing once."""
-        atoms, doubts = frame.atoms, []
+        """Take one frame; what is newly strange about it.
+
+        Each kind of change of the boundaries is told once, steps and times that do not grow once for a file, of
+        `MOST_TOLD` files at most.
+        """
+        atoms, before = frame.atoms, self._last
         place = f"{frame.source}, frame {frame.index}"
-        if self._steps and step < self._steps[-1] and "step" in atoms.info:
-            doubts.append(
-                (
-                    "order",
-                    f"{place}: the step goes back: {step} after {self._steps[-1]} of {self._last}. Frames are taken in "
-                    "the order given; where two frames have one step, checks and events name file and frame",
-                )
-            )
         pbc = tuple(bool(p) for p in atoms.pbc)
-        if self._pbc and pbc not in self._pbc:
-            before = periodic_words(next(iter(self._pbc)))
-            doubts.append(("pbc", f"{place}: {periodic_words(pbc)}, but the frames before are {before}"))
+        now = _Last(f"frame {frame.index} of {frame.source}", step, frame_time_ps(atoms), pbc)
+        doubts = []
+        if before is not None and (text := _doubt_of_order(before, now, has_step="step" in atoms.info)) is not None:
+            doubts.append((f"order {frame.source}", f"{place}: {text}"))
+        if before is not None and pbc != before.pbc:
+            text = f"{periodic_words(pbc)}, but the frames before are {periodic_words(before.pbc)}"
+            doubts.append((f"pbc {before.pbc} {pbc}", f"{place}: {text}"))
         self._pbc[pbc] = self._pbc.get(pbc, 0) + 1
         self._n_atoms[len(atoms)] = self._n_atoms.get(len(atoms), 0) + 1
         self._elements.update(np.unique(atoms.numbers).tolist())
-        if len(self._times) < 2 and (time_ps := frame_time_ps(atoms)) is not None:
-            self._times.append(time_ps)
+        if len(self._times) < _TIMES and now.time_ps is not None:
+            self._times.append(now.time_ps)
         self.n_frames += 1
         self._sources[frame.source] = None
-        self._last = f"frame {frame.index} of {frame.source}"
+        # a frame without a time does not hide the time before it
+        self._last = now._replace(time_ps=before.time_ps) if before is not None and now.time_ps is None else now
         self._steps = [*self._steps[:MOST_STEPS], step]
+        if sum(kind.startswith("order") for kind in self._told) >= MOST_TOLD:
+            doubts = [(kind, text) for kind, text in doubts if not kind.startswith("order")]
         new = [text for kind, text in doubts if kind not in self._told]
         self._told.update(kind for kind, _ in doubts)
         return new
@@ -91,6 +111,22 @@ class FramesSeen:
         if n_there is not None and n_there != self.n_frames:
             n = f"{self.n_frames} of {many(n_there, 'frame')}"
         return f"{n} of {where}: {sizes} of {symbols}, {pbc}, {steps}{empty}"
+
+
+def _doubt_of_order(before: _Last, now: _Last, *, has_step: bool) -> str | None:
+    """How step or time of a frame do not follow those of the frame before; None: they do, or none is told."""
+    advice = (
+        "Frames are taken in the order given; where two frames have one step, checks and events name file and frame"
+    )
+    if has_step and now.step < before.step:
+        return f"the step goes back: {now.step} after {before.step} of {before.place}. {advice}"
+    if has_step and now.step == before.step:
+        return f"the step does not grow: {now.step}, as that of {before.place}. {advice}"
+    if before.time_ps is None or now.time_ps is None or now.time_ps > before.time_ps:
+        return None
+    if now.time_ps < before.time_ps:
+        return f"the time goes back: {now.time_ps:g} ps after {before.time_ps:g} ps, by {before.place}. {advice}"
+    return f"the time does not grow: {now.time_ps:g} ps, as before, by {before.place}. {advice}"
 
 
 def periodic_words(pbc: tuple[bool, ...] | Atoms) -> str:

@@ -22,7 +22,7 @@ from ase.io.formats import open_with_compression
 
 from quests_md.errors import FileFormatError
 
-from .elements import ISOTOPE_MASSES, SYMBOLS, LabelError, contradiction, doubt_of_labels, symbols_of_labels
+from .elements import SYMBOLS, LabelError, contradiction, doubt_of_labels, isotope_mass, symbols_of_labels
 from .torn_ends import WINDOW, is_cut_short, no_line_end
 from .warned import warn
 from .written_numbers import to_int
@@ -365,9 +365,10 @@ def _replace_labels(
     for i, (label, row) in enumerate(zip(labels, words, strict=True), 2):
         row[column] = symbols[label]
         lines[i] = " ".join(row) + "\n"
-    if not {label.upper() for label in strange} & ISOTOPE_MASSES.keys():
+    isotopes = {label: isotope_mass(label) for label in strange}
+    if not any(isotopes.values()):
         return None
-    return [ISOTOPE_MASSES.get(label.upper(), atomic_masses[atomic_numbers[symbols[label]]]) for label in labels]
+    return [isotopes.get(label) or atomic_masses[atomic_numbers[symbols[label]]] for label in labels]
 
 
 def _places(columns: str) -> dict[str, int]:

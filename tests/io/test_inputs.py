@@ -467,7 +467,7 @@ def test_files_of_a_pattern_come_in_the_order_of_their_numbers(tmp_path):
         (tmp_path / name).parent.mkdir(exist_ok=True)
         xyz(tmp_path / name, "")
     got = [frame.source.removeprefix(f"{tmp_path}/") for frame in iter_frames(f"{tmp_path}/run*/*.xyz")]
-    assert got == ["run2/f.9.xyz", "run2/f.10.xyz", "run2/f.100.xyz", "run2/f.xyz", "run10/f.9.xyz"]
+    assert got == ["run2/f.xyz", "run2/f.9.xyz", "run2/f.10.xyz", "run2/f.100.xyz", "run10/f.9.xyz"]
 
 
 # Frames that a reader would add or lose

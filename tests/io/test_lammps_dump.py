@@ -174,6 +174,7 @@ def test_default_dumps_are_read_to_their_six_digits(tmp_path):
 
 
 @needs_lammps
+@pytest.mark.filterwarnings("ignore:.*has the run lost them", "ignore:.*have ids from")
 def test_number_of_atoms_may_change(tmp_path):
     lmp = start(BOXES["orthogonal"] + HOT.format(-50, 60))
     dumped(lmp, tmp_path / "a.dump", "type id x y z")
@@ -421,6 +422,7 @@ GOOD = dump("id element x y z", ["1 Cu 0 0 0", "2 Cu 0 0 1"])
         ("ITEM: TIMESTEP", "ITEM: TIMESTEPS", "line 12: expected the header"),
     ],
 )
+@pytest.mark.filterwarnings("ignore:.*has the run lost them")
 def test_damaged_headers(old, new, message, tmp_path):
     path = tmp_path / "bad.dump"
     path.write_text(GOOD + GOOD.replace(old, new, 1) + GOOD)
@@ -497,6 +499,7 @@ def test_memory_does_not_follow_the_header_nor_the_file(wanted, tmp_path):
 
 
 @pytest.mark.slow
+@pytest.mark.filterwarnings("ignore:.*has the run lost them")
 def test_memory_does_not_follow_frames_that_are_not_wanted(tmp_path):
     path = tmp_path / "a.dump"
     text = dump("id element x y z", [f"{i} Cu 1.2345 2.3456 3.4567" for i in range(1, 250_001)])
