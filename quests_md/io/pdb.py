@@ -10,8 +10,10 @@ from ase.io.proteindatabank import read_proteindatabank
 
 from quests_md.errors import FileFormatError
 
+from .alternate_locations import one_location
 from .atom_names import elements_of_names, warn_of_names
 from .elements import symbol_of
+from .warned import warn
 from .xyz import IncompleteError, Lines, shown_error
 
 __all__ = ["read_pdb"]
@@ -21,13 +23,18 @@ def read_pdb(name: str, wanted: range) -> Iterator[tuple[int, Atoms | FileFormat
     """Yield (index, atoms) for every model in order; atoms is None where the index is not wanted.
 
     A CRYST1 line holds until the next one; the unit cube that says "no crystal" is none. Models without atoms are
-    none. Elements come from columns 77 and 78, else from the names of atoms, with a warning.
+    none. Of alternate locations one is taken (`one_location`), with a warning. Elements come from columns 77 and 78,
+    else from the names of atoms, with a warning.
     """
-    told = False
+    told = has_told_places = False
     for index, (cell, rows) in enumerate(_models(name)):
         if index not in wanted:
             yield index, None
             continue
+        rows, left_out = one_location(rows)
+        if left_out and not has_told_places:
+            has_told_places = True
+            warn(f"{name}: frame {index}: {left_out}")
         try:
             atoms, words = _atoms(cell, rows)
         except Exception as error:
@@ -89,6 +96,9 @@ def _is_cut_atom(last: bytes, rows: list[str]) -> bool:
 
 def _atoms(cell: str, rows: list[str]) -> tuple[Atoms, str]:
     words = ""
+    for row in rows:
+        if "_" in row[30:54]:
+            raise ValueError(f"expected coordinates in columns 31 to 54, got {row[30:54]!r}")
     given = [row[76:78].strip() for row in rows]
     elements = [symbol_of(text) if text else None for text in given]
     if None in elements:

@@ -25,7 +25,7 @@ from quests_md.errors import FileFormatError
 from .elements import SYMBOLS, LabelError, contradiction, doubt_of_labels, isotope_mass, symbols_of_labels
 from .torn_ends import WINDOW, is_cut_short, no_line_end
 from .warned import warn
-from .written_numbers import to_int
+from .written_numbers import to_float, to_int
 from .xyz_comment import LENGTH_A, CommentError, hint_of_more, parse_comment
 
 __all__ = [
@@ -298,6 +298,8 @@ def _from_text(text: str, types: Sequence[str] | None = None, doubts: list[str] 
     def parse(comment: str) -> dict[str, Any]:
         return dict(parsed(comment))  # ASE takes entries out
 
+    if any("_" in line for line in lines[2:]):
+        _require_numbers(lines, parse)
     masses = _replace_labels(lines, types, parse, doubts)
     try:
         atoms = _by_ase("".join(lines), parse)
@@ -369,6 +371,19 @@ def _replace_labels(
     if not any(isotopes.values()):
         return None
     return [isotopes.get(label) or atomic_masses[atomic_numbers[symbols[label]]] for label in labels]
+
+
+def _require_numbers(lines: list[str], parse: _Parse) -> None:
+    """Raise ValueError for a label such as 1_83 in a column of numbers, which Python would take for 183."""
+    columns = (
+        str(parse(lines[1].strip()).get("Properties", "species:S:1:pos:R:3")) if lines[1].strip() else "s:S:1:p:R:3"
+    )
+    parts = columns.split(":")
+    kinds = [kind for kind, width in zip(parts[1::3], parts[2::3], strict=True) for _ in range(int(width))]
+    for line in lines[2 : 2 + int(lines[0])]:
+        for kind, word in zip(kinds, line.split(), strict=False):
+            if kind in "RI":
+                to_float(word.replace("D", "e").replace("d", "e"))
 
 
 def _places(columns: str) -> dict[str, int]:

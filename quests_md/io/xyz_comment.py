@@ -16,6 +16,7 @@ from ase.io.extxyz import key_val_str_to_dict
 
 from .elements import escaped
 from .stated_units import known_length, stated_length
+from .written_numbers import to_float
 
 __all__ = ["LENGTH_A", "MOST_COLUMNS", "CommentError", "hint_of_more", "parse_comment"]
 
@@ -115,7 +116,7 @@ def _lattice(value: Any) -> Any:
     """The matrix whose columns are the cell vectors."""
     if isinstance(value, str):  # exponents of Fortran
         try:
-            value = np.array([float(re.sub("[dD]", "e", word)) for word in re.findall(r"[^\s,]+", value)])
+            value = np.array([to_float(re.sub("[dD]", "e", word)) for word in re.findall(r"[^\s,]+", value)])
         except ValueError:
             raise CommentError(f"Lattice: expected 9 numbers, got {value!r:.60}; {_LATTICE}") from None
     value = np.asarray(value)
@@ -180,24 +181,30 @@ def _columns(text: str) -> str:
     return ":".join(parts)
 
 
+# The underscore that Python allows within a number, and what stands for it while ASE looks for numbers.
+_UNDERSCORE, _NO_DIGIT = re.compile(r"(?<=[\d.])_(?=[\d.])"), "\ue000"
+
+
 # What ASE writes before a value in JSON, and what stands for it while ASE splits the comment: white space as well.
 _JSON, _HELD_BACK = "_JSON ", "_JSON\x1f"
 
 
 def _split(line: str) -> dict[str, Any]:
     """What ASE makes of a comment, without arrays of text, which take the longest text for each of their entries."""
-    text = line.replace(_JSON, _HELD_BACK)
+    text = _UNDERSCORE.sub(_NO_DIGIT, line.replace(_JSON, _HELD_BACK))
     try:
         split = key_val_str_to_dict(text)
     except ValueError:  # ASE wants nine numbers after "Lattice", without exponents of Fortran
         split = key_val_str_to_dict(re.sub(r"(?<![A-Za-z_])Lattice(?=\s*=)", "lattice", text))
-    return {key.replace(_HELD_BACK, _JSON): _value(value) for key, value in split.items()}
+    return {key.replace(_HELD_BACK, _JSON).replace(_NO_DIGIT, "_"): _value(value) for key, value in split.items()}
 
 
 def _value(value: Any) -> Any:
+    if isinstance(value, np.ndarray) and value.dtype.kind == "U":
+        return np.char.replace(value, _NO_DIGIT, "_")
     if not isinstance(value, str):
         return value
-    text = value.replace(_HELD_BACK, _JSON)
+    text = value.replace(_HELD_BACK, _JSON).replace(_NO_DIGIT, "_")
     if text.startswith("{"):  # an object that was not written by ASE
         with suppress(ValueError):
             return json.loads(text)

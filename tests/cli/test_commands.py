@@ -104,6 +104,7 @@ def test_merge_joins_references(quests_md, tmp_path):
     assert "moved       adding these frames moved " in out
 
 
+@pytest.mark.filterwarnings("ignore:.*the step does not grow")
 def test_extend_adds_frames_and_says_which_levels_moved(quests_md, tmp_path):
     more = tmp_path / "more.safetensors"
     code, out, err = quests_md("reference", "extend", "train.safetensors", "gold.xyz", "-o", more)
@@ -295,7 +296,7 @@ def test_score_with_a_baseline_says_so_in_the_log(quests_md, tmp_path):
     assert "local_tail" in header["calibration"]["statistics"]
 
 
-@pytest.mark.filterwarnings("ignore:.*the step goes back")
+@pytest.mark.filterwarnings("ignore:.*the step goes back", "ignore:.*differ in more than numbers")
 def test_score_takes_globs_and_slices(quests_md):
     code, out, _ = quests_md("score", "[rq]u*.xyz@::3", "run.xyz@-1", *KNOWN)
     assert code == 0
