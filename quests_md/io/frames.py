@@ -24,8 +24,8 @@ from quests_md.errors import FileFormatError
 
 from .ase_trajectory import read_ase_trajectory
 from .digits import doubt_of_digits
-from .first_bytes import fault_of_bytes
 from .file_order import doubt_of_order, in_order
+from .first_bytes import fault_of_bytes
 from .gro import read_gro
 from .lammps_dump import check_types, is_lammps_dump, read_lammps_dump
 from .other_formats import file_kind, read_other, way_out
