@@ -1,5 +1,6 @@
 """Which of the files of quests_md a file is, by how it begins."""
 
+import codecs
 import os
 import re
 import stat
@@ -42,6 +43,7 @@ def kind_of_file(path: str | os.PathLike[str]) -> FileKind | None:
         return None
     finally:
         os.close(fd)
+    beginning = beginning.removeprefix(codecs.BOM_UTF8)
     if beginning[8:9] == b"{" and b'"quests_md"' in beginning:
         return REFERENCE
     if found := _HEADER.match(beginning):

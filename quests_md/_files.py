@@ -9,7 +9,7 @@ from pathlib import Path
 
 from .errors import FileFormatError
 
-__all__ = ["NO_PIPES", "check_output_file", "file_size", "replacing", "require_regular"]
+__all__ = ["NO_PIPES", "check_output_file", "file_size", "naming", "replacing", "require_regular"]
 
 #: What to do where a pipe is given for a file of frames.
 NO_PIPES = "write what comes out of it to a file first; a file that still grows is read as far as it is whole"
@@ -44,10 +44,19 @@ def replacing(path: str | os.PathLike[str]) -> Iterator[Path]:
         with temporary.open("rb+") as file:
             os.fsync(file.fileno())
         temporary.replace(target)
-    except BaseException:
+    except BaseException as exc:
         with suppress(OSError):
             temporary.unlink()
+        if isinstance(exc, OSError) and exc.filename in (None, str(temporary)):
+            raise naming(exc, path) from None
         raise
+
+
+def naming(failure: OSError, path: str | os.PathLike[str]) -> OSError:
+    """The same failure, which names the file that it is of."""
+    if failure.strerror is None:  # of other libraries, which give a text alone
+        return OSError(errno.EIO, str(failure), os.fspath(path))
+    return type(failure)(failure.errno, failure.strerror, os.fspath(path))
 
 
 def require_regular(path: str | os.PathLike[str], advice: str) -> None:
@@ -60,11 +69,23 @@ def require_regular(path: str | os.PathLike[str], advice: str) -> None:
 
 
 def check_output_file(argument: str, path: str | os.PathLike[str]) -> None:
-    """Raise OSError if what is to be written is a pipe, a device or a socket; `argument` may be empty."""
+    """Raise OSError if a pipe, a device, a socket or a link to itself is to be written; `argument` may be empty."""
+    named = f"{argument}: " if argument else ""
+    if Path(path).is_symlink() and _leads_to_itself(path):
+        raise OSError(
+            errno.ELOOP, f"{named}a link that leads to itself; remove it, or choose another name", os.fspath(path)
+        )
     if what := _special(path):
-        named = f"{argument}: " if argument else ""
         text = f"{named}expected the name of a regular file, got {what}; choose another name"
         raise OSError(errno.EINVAL, text, os.fspath(path))
+
+
+def _leads_to_itself(path: str | os.PathLike[str]) -> bool:
+    try:
+        os.stat(path)  # noqa: PTH116  # Path.exists takes it for a link to nothing
+    except OSError as exc:
+        return exc.errno == errno.ELOOP
+    return False
 
 
 def _special(path: str | os.PathLike[str]) -> str | None:

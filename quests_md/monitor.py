@@ -212,7 +212,8 @@ class Monitor:
 
         Events that are open stay open and are judged by the new levels. A baseline begins anew, since its averages were
         by the old reference. A line of type "reference" in the log says what holds from here on: to resume the run at a
-        later step, give the new reference. May be called by an action.
+        later step, give the new reference and the levels from here on, which are to be saved for that:
+        ``monitor.calibration.save("levels.json")``. May be called by an action.
 
         Parameters
         ----------

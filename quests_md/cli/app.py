@@ -1,5 +1,6 @@
 """The program: its commands, how errors end it, and its exit codes."""
 
+import errno
 import functools
 import os
 import re
@@ -137,9 +138,29 @@ def _interrupted() -> typer.Exit:
     return typer.Exit(ExitCode.INTERRUPTED)
 
 
+#: What to do about a file with which something failed.
+ADVICE = {
+    errno.ENOENT: "check the name and its folder",
+    errno.ENOTDIR: "a file stands where the name has a folder; check the name",
+    errno.EISDIR: "it is a folder; give the name of a file",
+    errno.ELOOP: "it is a link that leads to itself; remove it, or give another name",
+    errno.ENAMETOOLONG: "give a shorter name",
+    errno.EACCES: "ask for permission (ls -l shows who has it), or give another name",
+    errno.EPERM: "ask for permission (ls -l shows who has it), or give another name",
+    errno.EROFS: "give a name on another disk",
+    errno.ENOSPC: "make room on the disk, or give a name on another one",
+    errno.EDQUOT: "make room within the quota, or give a name on another disk",
+    errno.EFBIG: "files may not grow so large here (ulimit -f); raise the limit",
+    errno.EMFILE: "too many files are open (ulimit -n); raise the limit",
+}
+
+
 def _one_line(exc: BaseException) -> str:
-    if isinstance(exc, OSError) and exc.strerror and exc.filename:
-        return f"{exc.filename}: {exc.strerror}"
+    if isinstance(exc, OSError) and exc.strerror:
+        place = "" if exc.filename is None else f"{os.fsdecode(exc.filename) if exc.filename else repr('')}: "
+        own = exc.strerror == os.strerror(exc.errno or 0)  # what is raised by quests_md says what to do
+        advice = ADVICE.get(exc.errno or 0, "is the disk in order? Give a file on another one") if own else ""
+        return f"{place}{exc.strerror}{'; ' if advice else ''}{advice}"
     text = " ".join(str(exc).split()) or type(exc).__name__
     if isinstance(exc, MemoryError):
         return f"out of memory ({text}); give fewer frames, or a smaller k"

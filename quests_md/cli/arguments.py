@@ -8,11 +8,12 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
+from ase.data import atomic_numbers
 from typer import Argument, Option, echo
 
 from quests_md._arguments import check_folder
 from quests_md._file_kinds import REFERENCE, kind_of_file, mistaken_for
-from quests_md._files import NO_PIPES, check_output_file, require_regular
+from quests_md._files import NO_PIPES, check_output_file, naming, require_regular
 from quests_md._words import LONGEST_LINE, printable
 from quests_md.errors import FileFormatError
 from quests_md.io import count_frames, expand_sources
@@ -32,6 +33,7 @@ __all__ = [
     "default_of",
     "open_reference",
     "put",
+    "split_elements",
     "split_names",
     "tell",
 ]
@@ -64,7 +66,10 @@ def tell(text: str) -> None:
 
 def put(text: str, most: int = LONGEST_LINE) -> None:
     """Print data on stdout, lines up to `most` letters; as in `tell`, a terminal obeys none of it."""
-    echo(printable(text, most))
+    try:
+        echo(printable(text, most))
+    except OSError as exc:
+        raise naming(exc, "standard output") from None
 
 
 def check_output(option: str, path: Path | None, suffixes: Sequence[str] = (), *, force: bool = True) -> None:
@@ -116,6 +121,19 @@ def open_reference(path: Path, threads: int | None, **reading: Any) -> Reference
     return Reference.from_frames(str(path), threads=threads, **reading)
 
 
-def split_names(text: str | None) -> tuple[str, ...] | None:
-    """The names in a text such as "Nb,Mo"; None for None."""
-    return None if text is None else tuple(name.strip() for name in text.split(","))
+def split_names(text: str | None, option: str) -> tuple[str, ...] | None:
+    """The names in a text such as "Nb,Mo"; None for None. ValueError, which names the option, if one is empty."""
+    if text is None:
+        return None
+    names = tuple(name.strip() for name in text.split(","))
+    if not all(names):
+        raise ValueError(f"{option}: expected names with a comma between them, such as Nb,Mo; got {text!r}")
+    return names
+
+
+def split_elements(text: str | None, option: str) -> tuple[str, ...] | None:
+    """The same of elements; ValueError if one is none."""
+    names = split_names(text, option)
+    if unknown := [name for name in names or () if name not in atomic_numbers and name not in ("D", "T")]:
+        raise ValueError(f"{option}: expected symbols of elements such as Nb,Mo; got {unknown[0]!r}")
+    return names

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 from typer import Argument, Exit, Option
 
-from quests_md._arguments import check_bandwidth, check_integer
+from quests_md._arguments import check_bandwidth, check_choice, check_integer, check_positive, check_share
 from quests_md._files import file_size
 from quests_md._json import dumps
 from quests_md._progress import track
@@ -57,6 +57,7 @@ from .arguments import (
     default_of,
     open_reference,
     put,
+    split_elements,
     split_names,
     tell,
 )
@@ -136,14 +137,19 @@ def build(
     """Build a reference from frames. Environments are held out to set levels; both go to one file."""
     check_output("--output", output, (REFERENCE_SUFFIX,), force=force)
     check_frames(frames, "expected frames; references are merged by `quests-md reference merge`")
-    names = {"elements": split_names(elements), "centers": split_names(centers), "neighbors": split_names(neighbors)}
+    names = {
+        "elements": split_elements(elements, "--elements"),
+        "centers": split_elements(centers, "--centers"),
+        "neighbors": split_elements(neighbors, "--neighbors"),
+    }
+    of_types = split_elements(types, "--types")
     reference = Reference.from_frames(
         frames,
         descriptor=Descriptor(k=k, cutoff=cutoff, average=average, chemistry=chemistry, **names),
         bandwidth=_bandwidth(bandwidth),
         match=match,  # type: ignore[arg-type]  # checked there
         groups=groups,
-        types=split_names(types),
+        types=of_types,
         skip_bad=skip_bad,
         topology=topology,
         threads=threads,
@@ -194,12 +200,14 @@ def set_levels(
     for option, value in {"--checks": checks, "--atoms": atoms, "--threads": threads}.items():
         if value is not None:
             check_integer(option, value, 1)
+    check_share("--false-alarms", false_alarms, "rate between 0 and 1")
+    names = _statistic_names(statistics)
     known = open_reference(reference, threads)
     calibration = calibrate(
         known,
         false_alarms=false_alarms,
         per=per,  # type: ignore[arg-type]  # checked there
-        statistics=_statistic_names(statistics) or None,
+        statistics=names,
         checks=checks,
         groups=groups,
         frames=frames,
@@ -290,6 +298,19 @@ def score_frames(
     check_output("--plot", plot, PICTURE_SUFFIXES)
     if threads is not None:
         check_integer("--threads", threads, 1)
+    check_integer("--workers", workers, 1)
+    check_choice("--values", values, ("full", "proven", "auto"))
+    for option, value, what in (
+        ("--baseline-ps", baseline_ps, "time in ps"),
+        ("--max-temperature", max_temperature, "temperature in K"),
+    ):
+        if value is not None:
+            check_positive(option, value, what)
+    rate = FALSE_ALARMS if false_alarms is None else check_share("--false-alarms", false_alarms, "rate between 0 and 1")
+    names, elements = _statistic_names(statistics), split_elements(types, "--types")
+    trigger = None
+    if patience is not None or visits is not None:
+        trigger = Trigger(3 if patience is None else patience, visits=visits)
     check_frames(trajectory, "expected frames; a reference is given by --reference")
     if log is not None and not resume:
         require_new_log(log)
@@ -297,21 +318,18 @@ def score_frames(
     steps = None if at is None else read_log(at)
     phase_files = _files_by_name("--phase", phase or [])
     given_levels = None if calibration is None else Calibration.load(calibration)
-    known = open_reference(reference, threads, types=split_names(types), topology=topology)
+    known = open_reference(reference, threads, types=elements, topology=topology)
     phases = {name: open_reference(file, threads) for name, file in phase_files.items()}
-    rate = FALSE_ALARMS if false_alarms is None else false_alarms
     levels = given_levels or calibrate(known, false_alarms=rate, threads=threads)
     actions = [] if save is None else [save_frame(save)]
     with Monitor(
         known,
         levels,
-        statistics=_statistic_names(statistics),
+        statistics=names,
         baseline_ps=baseline_ps,
         max_temperature_K=max_temperature,
         phases=phases or None,
-        trigger=None
-        if patience is None and visits is None
-        else Trigger(3 if patience is None else patience, visits=visits),
+        trigger=trigger,
         log=log,
         actions=actions if sentinel_file is None else [*actions, sentinel(sentinel_file)],
         values=values,  # type: ignore[arg-type]  # checked there
@@ -321,7 +339,6 @@ def score_frames(
         verbose=False,  # events are told below
     ) as monitor:
         tell(fold(monitor.calibration.describe(), sys.stderr))
-        elements = split_names(types)
         seen = FramesSeen()
         checks = score_trajectory(
             trajectory,
@@ -372,7 +389,7 @@ def list_events(
     """
     check_output("--plot", plot, PICTURE_SUFFIXES)
     check_output("--growth", growth, PICTURE_SUFFIXES)
-    kinds = split_names(kind) or KINDS
+    kinds = split_names(kind, "--kind") or KINDS
     if unknown := [name for name in kinds if name not in KINDS]:
         raise ValueError(f"--kind: expected some of {','.join(KINDS)}, got {unknown[0]!r}")
     content = read_log(log)
@@ -398,7 +415,10 @@ def _bandwidth(text: str | None) -> float | Literal["auto"] | None:
 
 def _statistic_names(text: str | None) -> tuple[str, ...] | None:
     """The names of statistics in a text, where "all" stands for every statistic; None for None."""
-    return tuple(STATISTICS) if text == "all" else split_names(text)
+    names = tuple(STATISTICS) if text == "all" else split_names(text, "--statistics")
+    if unknown := [name for name in names or () if name not in STATISTICS]:
+        raise ValueError(f"--statistics: expected 'all' or some of {','.join(STATISTICS)}; got {unknown[0]!r}")
+    return names
 
 
 def _files_by_name(option: str, texts: Sequence[str]) -> dict[str, Path]:

@@ -60,6 +60,7 @@ def set_error_levels(
     check_integer("--seed", seed, 0)
     if threads is not None:
         check_integer("--threads", threads, 1)
+    names = split_names(statistics, "--statistics") or ()
     check_frames(frames, "expected labelled frames; the reference is the first argument")
     calibration = calibrate_errors(
         open_reference(reference, threads),
@@ -68,7 +69,7 @@ def set_error_levels(
         share=share,
         true=true,
         model=model,
-        statistics=split_names(statistics) or (),
+        statistics=names,
         groups=groups,
         rng=seed,
         threads=threads,

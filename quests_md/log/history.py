@@ -1,5 +1,6 @@
 """A log as it stands: which of its lines count after the run was taken up again."""
 
+import codecs
 import json
 import os
 import reprlib
@@ -69,6 +70,11 @@ class LogHistory:
             raise FileFormatError(f"{path}: {fault}")
         with self._opened() as file:
             size = file.size
+            if file.read(0, min(2, size)) in (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE):
+                raise FileFormatError(
+                    f"{path}: expected a quests_md log in UTF-8, got text in UTF-16; turn it into UTF-8, as by "
+                    "`iconv -f UTF-16 -t UTF-8`"
+                )
             self.end = file.line_start(size, 0)
             if self.end == 0:
                 raise FileFormatError(f"{path}: expected a quests_md log, got a file without a complete line")

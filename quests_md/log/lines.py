@@ -6,6 +6,8 @@ the monitor needs to take the run up again), "rewind" (the run was taken up agai
 `frame` on no longer count) and "reference" (from here on another reference and its levels). Other types are skipped.
 """
 
+import codecs
+import errno
 import os
 import stat
 from collections.abc import Iterator
@@ -14,6 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from quests_md._files import naming
 from quests_md._json import loads
 from quests_md.errors import FileFormatError
 
@@ -73,8 +76,10 @@ class LineSearch:
         fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)  # a pipe would wait for someone to write
         try:
             mode = os.fstat(fd).st_mode
-            if not stat.S_ISREG(mode) and not stat.S_ISDIR(mode):  # reading a folder says what it is
+            if not stat.S_ISREG(mode) and not stat.S_ISDIR(mode):
                 raise FileFormatError(f"{path}: expected a quests_md log, got something that is not a regular file")
+            if stat.S_ISDIR(mode):
+                raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), os.fspath(path))
             yield cls(fd, path, page, block)
         finally:
             os.close(fd)
@@ -162,16 +167,21 @@ class LineSearch:
 
     def read(self, start: int, end: int) -> bytes:
         """The bytes between two offsets, all of them."""
-        data = os.pread(self._fd, end - start, start)
+        data = b""
         while len(data) < end - start:
-            more = os.pread(self._fd, end - start - len(data), start + len(data))
+            try:
+                more = os.pread(self._fd, end - start - len(data), start + len(data))
+            except OSError as exc:
+                raise naming(exc, self.path) from None
             if not more:
                 raise FileFormatError(f"{self.path}: it was cut short while it was being read")
-            data += more
+            data = data + more if data else more
         return data
 
     def parse(self, start: int, raw: bytes) -> dict[str, Any]:
         """The content of the line that begins at an offset."""
+        if start == 0:
+            raw = raw.removeprefix(codecs.BOM_UTF8)  # which some editors write
         try:
             return parse_line(raw)
         except ValueError as exc:

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import NoReturn
 from weakref import WeakSet
 
+from quests_md._files import naming
 from quests_md.errors import LogExistsError
 
 __all__ = ["LOOK_SECONDS", "Appender", "is_held"]
@@ -108,9 +109,11 @@ class Appender:
                     left = left[os.write(self._fd, left) :]
                 if sync:
                     os.fsync(self._fd)
-            except BaseException:  # an interrupt too may come between two parts
+            except BaseException as exc:  # an interrupt too may come between two parts
                 with suppress(OSError):  # what cannot be taken back now must not hide why; it is tried again later
                     self._take_back()
+                if isinstance(exc, OSError):
+                    raise naming(exc, self.path) from None
                 raise
             self.end += len(piece)
             self._tail = (self._tail + piece[-TAIL_BYTES:])[-TAIL_BYTES:]

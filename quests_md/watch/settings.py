@@ -270,10 +270,13 @@ class RunSettings:
             if what == "levels" and (old is None or chain):
                 continue  # older logs have no digest of levels, and an extended reference has levels of its own
             if old != new:
-                raise MismatchError(
-                    f"resume: {log} was written with {what} = {old}, this monitor has {new}; give the same settings "
-                    "or choose another log"
-                )
+                advice = "give the same settings or choose another log"
+                if what == "levels":
+                    advice = (
+                        "give the calibration of that run: after `update` this is monitor.calibration, saved then; or "
+                        "the calibration of the reference before, which is carried to this one; or choose another log"
+                    )
+                raise MismatchError(f"resume: {log} was written with {what} = {old}, this monitor has {new}; {advice}")
         return chain
 
     def _chain_from(self, before: Mapping[str, Any], log: str) -> list[str]:

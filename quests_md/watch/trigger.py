@@ -12,6 +12,9 @@ from .false_events import WINDOW, most_visits
 
 __all__ = ["Trigger", "TriggerState"]
 
+#: Most checks, or ps, of patience: no run is as long.
+MOST_PATIENCE = 10**9
+
 TriggerState = Literal["in", "opening", "open", "stop"]
 
 
@@ -82,7 +85,12 @@ class Trigger:
         if patience_ps is not None:
             check_not_negative("patience_ps", patience_ps, "time in ps")
         check_not_negative("release", release, "number of nats")
-        self.patience = check_integer("patience", patience, 1)
+        for name, value in {"patience": check_integer("patience", patience, 1), "patience_ps": patience_ps}.items():
+            if value is not None and value > MOST_PATIENCE:
+                raise ValueError(
+                    f"{name}: expected at most {MOST_PATIENCE}, got {value}, which would never open an event; give less"
+                )
+        self.patience = int(patience)
         self.patience_ps = patience_ps
         self.release = release
         self.cooldown = check_integer("cooldown", cooldown, 0)

@@ -12,6 +12,7 @@ import threading
 
 import pytest
 from ase.io import read, write
+from processes import fresh
 
 from quests_md import read_log
 
@@ -68,13 +69,13 @@ class Screen(threading.Thread):
         return b"".join(self.pieces).decode().replace("\r\n", "\n")
 
 
-def shown_on_a_terminal(*arguments, cwd, columns=80, **variables):
-    """What a command that succeeds writes where both stdout and stderr are a terminal."""
+def shown_on_a_terminal(*arguments, cwd, columns=80, code=0, **variables):
+    """What a command that ends with an exit code writes where both stdout and stderr are a terminal."""
     screen = Screen(columns)
     process = start(*arguments, cwd=cwd, stdout=screen.end, stderr=screen.end, **variables)
     screen.start()
     text = screen.text()
-    assert process.wait(timeout=60) == 0
+    assert process.wait(timeout=60) == code
     assert "\t" not in text
     return text
 
@@ -160,3 +161,33 @@ def test_events_in_a_terminal_are_a_table_with_the_open_and_latest_described(eve
     assert rows == [["1", "novel"], ["2", "transition"], ["3", "exploded"]]
     assert [f"\nevent {i}: " in shown for i in (1, 2, 3)] == [False, True, True]
     assert all(len(line) <= columns for line in lines)
+
+
+def test_errors_and_levels_are_folded_in_a_terminal(folder, tmp_path):
+    two = tmp_path / "two.jsonl"
+    two.write_bytes((folder / "run.jsonl").read_bytes() * 2)
+    for code, command in (
+        (2, ("events", two)),
+        (2, ("events", tmp_path)),
+        (2, ("score", "run.xyz", *KNOWN, "--patience", "9" * 20)),
+        (0, ("score", "run.xyz", "-r", "train.safetensors")),
+    ):
+        lines = shown_on_a_terminal(*command, cwd=folder, code=code).splitlines()
+        assert [line for line in lines if len(line) > 80 and len(line.split()) > 1] == []
+
+
+@pytest.mark.parametrize("command", ["calibrate", "score", "build"])
+def test_what_is_written_to_a_full_disk_is_named(folder, tmp_path, command):
+    """A file that may not grow is like a disk without room."""
+    name = tmp_path / ("new.safetensors" if command == "build" else "new")
+    words = {
+        "calibrate": ("calibrate", "train.safetensors", "-o", name),
+        "score": ("score", "run.xyz", *KNOWN, "--log", name),
+        "build": ("reference", "build", "train.xyz", "-o", name),
+    }[command]
+    limits = "import resource, signal; signal.signal(signal.SIGXFSZ, signal.SIG_IGN); "
+    limits += "resource.setrlimit(resource.RLIMIT_FSIZE, (1000, 1000)); from quests_md.cli import main; main()"
+    done = fresh("import sys; " + limits, *words, cwd=folder)
+    assert done.returncode == 2
+    assert f"error: {name}: " in done.stderr
+    assert "ile too large" in done.stderr

@@ -1,0 +1,71 @@
+"""Misuse of the command line: said before any work, with the name and what to do."""
+
+import codecs
+import shutil
+
+import pytest
+
+SCORE = ("score", "run.xyz", "-r", "train.safetensors")
+
+
+@pytest.mark.parametrize("name", ["folder", "", "nothing.jsonl", "loop", "run.jsonl/x", "x" * 300])
+def test_a_log_that_cannot_be_read_is_named_with_what_to_do(quests_md, tmp_path, monkeypatch, folder, name):
+    shutil.copy(folder / "run.jsonl", tmp_path)
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "loop").symlink_to("loop")
+    code, out, err = quests_md("events", name)
+    assert (code, out) == (2, "")
+    assert err.startswith(f"error: {name or '.'}: ")
+    assert "Errno" not in err
+    assert "; " in err
+
+
+@pytest.mark.parametrize("option", ["--log", "--save", "--sentinel", "--plot"])
+def test_a_link_to_itself_is_no_output(quests_md, tmp_path, option):
+    suffix = ".png" if option == "--plot" else ""
+    loop = tmp_path / f"loop{suffix}"
+    loop.symlink_to(loop)
+    more = ("--log", tmp_path / "run.jsonl") if option == "--plot" else ()
+    code, out, err = quests_md(*SCORE, option, loop, *more)
+    assert (code, out) == (2, "")
+    assert "a link that leads to itself" in err
+    assert loop.is_symlink()
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        (("--types", ","), "--types: expected names"),
+        (("--types", "Cu,Qq"), "--types: expected symbols of elements such as Nb,Mo; got 'Qq'"),
+        (("--statistics", "dh_max,"), "--statistics: expected names"),
+        (("--statistics", "dh_most"), "--statistics: expected 'all' or some of"),
+        (("--patience", "99999999999999999999"), "which would never open an event"),
+        (("--visits", "11"), "which would never open an event"),
+        (("--baseline-ps", "-1"), "--baseline-ps: expected a positive time"),
+        (("--max-temperature", "nan"), "--max-temperature: expected a positive temperature"),
+        (("--values", "some"), "--values: expected 'full'"),
+        (("--workers", "0"), "--workers: expected an integer of at least 1"),
+        (("--false-alarms", "2"), "--false-alarms: expected a rate"),
+    ],
+)
+def test_options_are_checked_before_any_work(quests_md, folder, options, said):
+    code, out, err = quests_md("score", "run.xyz", "-r", "train.xyz", *options)
+    assert (code, out) == (2, "")
+    assert said in err
+    assert "building a reference" not in err  # which comes before levels
+
+
+def test_a_log_with_a_byte_order_mark_is_read(quests_md, folder, tmp_path):
+    marked = tmp_path / "marked.jsonl"
+    marked.write_bytes(codecs.BOM_UTF8 + (folder / "run.jsonl").read_bytes())
+    assert quests_md("events", marked)[:2] == quests_md("events", folder / "run.jsonl")[:2]
+    code, _, err = quests_md("score", marked, "-r", "train.safetensors")
+    assert code == 2
+    assert "got the log of a run" in err
+    wide = tmp_path / "wide.jsonl"
+    wide.write_text((folder / "run.jsonl").read_text(encoding="utf-8"), encoding="utf-16")
+    code, _, err = quests_md("events", wide)
+    assert code == 2
+    assert "UTF-16" in err
+    assert "iconv" in err
