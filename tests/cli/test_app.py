@@ -83,9 +83,15 @@ KNOWN = ("-r", "train.safetensors")
         (("score", "run.xyz", "-r", "torn.safetensors"), "torn.safetensors: expected a reference file"),
         (("reference", "build", "torn.xyz"), "torn.xyz: frame 11"),
         # numbers
-        (("score", "run.xyz", *KNOWN, "--false-alarms", "nan"), "false_alarms: expected a rate between 0 and 1"),
-        (("calibrate", "train.safetensors", "--false-alarms", "1e9"), "false_alarms: expected a rate between 0 and 1"),
-        (("calibrate", "train.safetensors", "--statistics", "dh_max,dh_min"), "statistics: expected names among"),
+        (("score", "run.xyz", *KNOWN, "--false-alarms", "nan"), "--false-alarms: expected a rate between 0 and 1"),
+        (
+            ("calibrate", "train.safetensors", "--false-alarms", "1e9"),
+            "--false-alarms: expected a rate between 0 and 1",
+        ),
+        (
+            ("calibrate", "train.safetensors", "--statistics", "dh_max,dh_min"),
+            "--statistics: expected 'all' or some of",
+        ),
         (("calibrate", "train.safetensors", "--per", "hour"), "per: expected 'check', 'ns' or 'run', got 'hour'"),
         (("calibrate", "train.safetensors", "--atoms", "-5"), "--atoms: expected an integer of at least 1, got -5"),
         (("calibrate", "train.safetensors", "--seed", "-1"), "--seed: expected an integer of at least 0, got -1"),
@@ -109,7 +115,7 @@ KNOWN = ("-r", "train.safetensors")
         (("score", "run.xyz", *KNOWN, "--sentinel", "a/x"), "--sentinel: the folder of a/x does not exist"),
         (("score", "run.xyz", *KNOWN, "--phase", "fcc"), "--phase: expected NAME=FILE such as fcc=fcc.safetensors"),
         (("score", "run.xyz", *KNOWN, "--phase", "a=b", "--phase", "a=c"), "--phase: 'a' is given twice"),
-        (("score", "run.xyz", *KNOWN, "--max-temperature", "-1"), "max_temperature_K: expected"),
+        (("score", "run.xyz", *KNOWN, "--max-temperature", "-1"), "--max-temperature: expected"),
         # what does not go together
         (("reference", "merge", "train.safetensors", "other.safetensors", "-o", "x.safetensors"), "bandwidth"),
         (("score", "run.xyz", "-r", "other.safetensors", "-c", "train.json"), "calibration: made for reference "),
