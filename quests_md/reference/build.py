@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
 from importlib import metadata
-from typing import Any, Literal
+from typing import Any, Literal, NoReturn
 
 import numpy as np
 from ase.data import chemical_symbols
@@ -43,6 +43,7 @@ from .groups import Measured, blocks_of_frames, join_copies
 from .labels import label_list, label_of
 from .runs import told_labels
 from .same_frames import Placed, first_same, is_of_places
+from .too_near import frames_too_near
 
 __all__ = ["build", "finished", "provenance"]
 
@@ -86,7 +87,7 @@ def build(
     settings = {"descriptor": fingerprint, **of_rows, "bandwidth": h, "match": match}
     available_threads(threads)
     builder = _Builder(chosen, groups, threads)
-    frames = iter_frames(frames_or_paths, bad=builder.leave_out if skip_bad else None, **reading)
+    frames = iter_frames(frames_or_paths, bad=builder.leave_out if skip_bad else _refuse, **reading)
     for frame in track(frames, "reading frames", count_frames(frames_or_paths)):
         try:
             builder.add(frame)
@@ -94,9 +95,15 @@ def build(
             raise
         except FrameError as error:
             if not skip_bad:
-                raise
+                _refuse(error)
             builder.leave_out(error, is_read=True)
+    builder.look_for_explosions(skip_bad=skip_bad)
     return builder.finish(settings)
+
+
+def _refuse(error: Exception) -> NoReturn:
+    """Raise the error of one bad frame, with the way to leave such frames out."""
+    raise type(error)(f"{error}; --skip-bad (skip_bad=True) leaves bad frames out") from error
 
 
 class _Builder:
@@ -116,7 +123,8 @@ class _Builder:
         #: File, elements and `config_type` of each frame: equal for frames that may follow each other in time.
         self.kinds: list[tuple[int, bytes, str | None]] = []
         self.sources: dict[str, int] = {}
-        self.pairs: dict[tuple[int, int], tuple[float, NDArray[np.int64]]] = {}
+        #: Nearest distances of each frame by pair of elements.
+        self.nearest: list[dict[tuple[int, int], NDArray[np.float64]]] = []
         self.n_read = 0
         self.bad: list[str] = []
         self.left_out = {"isolated atoms": 0, "no atoms": 0, "no centers": 0}
@@ -157,7 +165,7 @@ class _Builder:
         rows = both.plain
         if self.pieces["rows"] and rows.shape[1] != (n := self.pieces["rows"][0].shape[1]):
             raise ValueError(f"{place}: descriptor: expected {n} columns as in the frames before, got {rows.shape[1]}")
-        self._count_pairs(atoms.numbers, elements, distances)
+        self.nearest.append(_by_pair(atoms.numbers, elements, distances))
         self._keep(frame, rows, centers)
         if both.averaged is not None and "averaged" in self.pieces:
             self.pieces["averaged"].append(both.averaged[centers].astype(np.float32))
@@ -213,17 +221,46 @@ class _Builder:
             )
         return label_of(frame.atoms.info[self.groups], f"{frame.source}, frame {frame.index}: info[{self.groups!r}]")
 
-    def _count_pairs(self, numbers: NDArray[Any], elements: NDArray[Any], distances: NDArray[np.float64]) -> None:
-        for a in elements:
-            for j, b in enumerate(elements):
-                r = distances[numbers == a, j]
-                r = r[np.isfinite(r)]
-                if len(r) == 0:
-                    continue
-                pair = (int(min(a, b)), int(max(a, b)))
-                smallest, histogram = self.pairs.get(pair, (math.inf, np.zeros(self.n_bins, np.int64)))
+    def look_for_explosions(self, *, skip_bad: bool) -> None:
+        """Warn of frames whose atoms are far nearer to each other than in all others, or leave them out."""
+        found = frames_too_near(self.nearest)
+        if not found:
+            return
+        names = list(self.sources)
+        placed = [
+            f"{names[self.pieces['frame_source'][i]]}, frame {self.pieces['frame_index'][i]}: {why}"
+            for i, why in sorted(found.items())
+        ]
+        if skip_bad:
+            self.bad += placed
+            self._drop(frozenset(found))
+            return
+        some = "".join(f"\n  {text}" for text in placed[:MOST_NAMED])
+        more = f"\n  and {len(placed) - MOST_NAMED} more" if len(placed) > MOST_NAMED else ""
+        what = "atoms that meet in a run are then no explosion; --skip-bad (skip_bad=True) leaves such frames out"
+        warnings.warn(f"{many(len(placed), 'frame')} may have exploded, {what}:{some}{more}", stacklevel=5)
+
+    def _drop(self, frames: frozenset[int]) -> None:
+        """Forget kept frames, by their count."""
+        keep = [i for i in range(len(self.labels)) if i not in frames]
+        names = list(self.sources)
+        self.pieces = {name: [pieces[i] for i in keep] for name, pieces in self.pieces.items()}
+        self.labels, self.nearest = [self.labels[i] for i in keep], [self.nearest[i] for i in keep]
+        of_frames = [names[source] for source in self.pieces["frame_source"]]
+        self.sources = {name: i for i, name in enumerate(dict.fromkeys(of_frames))}
+        self.pieces["frame_source"] = [self.sources[name] for name in of_frames]
+        self.kinds = [(self.sources[names[self.kinds[i][0]]], *self.kinds[i][1:]) for i in keep]
+        self.pieces["atom_frame"] = [np.full(len(piece), i) for i, piece in enumerate(self.pieces["atom_frame"])]
+
+    def _pairs(self) -> dict[tuple[int, int], tuple[float, NDArray[np.int64]]]:
+        """Smallest nearest distance of each pair of elements, and how many are in each bin."""
+        pairs: dict[tuple[int, int], tuple[float, NDArray[np.int64]]] = {}
+        for frame in self.nearest:
+            for pair, r in frame.items():
+                smallest, histogram = pairs.get(pair, (math.inf, np.zeros(self.n_bins, np.int64)))
                 histogram += np.bincount((r / PAIR_BIN).astype(np.int64), minlength=self.n_bins)
-                self.pairs[pair] = min(smallest, float(r.min())), histogram
+                pairs[pair] = min(smallest, float(r.min())), histogram
+        return pairs
 
     def finish(self, settings: Mapping[str, Any]) -> Contents:
         """All that was kept, with these settings; warns of frames left out.
@@ -234,11 +271,12 @@ class _Builder:
             raise ValueError(f"groups: expected one label for each of {self.n_read} frames, got {len(self.groups)}")
         self._warn_left_out()
         self._warn_of_boundaries()
-        width, pairs = int(getattr(self.descriptor, "width", 0)), sorted(self.pairs)
+        of_pairs = self._pairs()
+        width, pairs = int(getattr(self.descriptor, "width", 0)), sorted(of_pairs)
         arrays = {name: _joined(name, pieces, width) for name, pieces in self.pieces.items()} | {
             "pair_elements": np.array(pairs, np.uint8).reshape(-1, 2),
-            "pair_smallest": np.array([self.pairs[pair][0] for pair in pairs], np.float64),
-            "pair_histogram": np.array([self.pairs[pair][1] for pair in pairs], np.int64).reshape(-1, self.n_bins),
+            "pair_smallest": np.array([of_pairs[pair][0] for pair in pairs], np.float64),
+            "pair_histogram": np.array([of_pairs[pair][1] for pair in pairs], np.int64).reshape(-1, self.n_bins),
         }
         frame_group, rule = self._frame_groups()
         built, copies = finished(arrays | {"frame_group": frame_group}, settings)
@@ -290,6 +328,20 @@ class _Builder:
                 warnings.warn(f"left out {n} frame(s) {text}", stacklevel=5)
         if not self.labels:
             warnings.warn("the reference holds no environment: every atom will score +inf", stacklevel=5)
+
+
+def _by_pair(
+    numbers: NDArray[Any], elements: NDArray[Any], distances: NDArray[np.float64]
+) -> dict[tuple[int, int], NDArray[np.float64]]:
+    """Nearest distances (n, n_elements) that are finite, by pair of elements."""
+    found: dict[tuple[int, int], list[NDArray[np.float64]]] = {}
+    for a in elements.tolist():
+        for j, b in enumerate(elements.tolist()):
+            r = distances[numbers == a, j]
+            r = r[np.isfinite(r)]
+            if len(r):
+                found.setdefault((min(a, b), max(a, b)), []).append(r)
+    return {pair: np.concatenate(parts) for pair, parts in found.items()}
 
 
 def finished(arrays: Mapping[str, NDArray[Any]], settings: Mapping[str, Any]) -> tuple[ReferenceArrays, str]:

@@ -143,6 +143,54 @@ def test_temperatures_of_frames_are_kept(tmp_path):
     np.testing.assert_array_equal(merged.arrays.frame_temperature, [*expected, np.nan])
 
 
+def exploded(scale):
+    frames = copper(8)
+    for i in (2, 5):
+        frames[i].positions *= scale
+    return frames
+
+
+def test_frames_that_may_have_exploded_are_told_or_left_out(tmp_path):
+    frames = exploded(0.1)
+    ase.io.write(tmp_path / "a.traj", frames[2])
+    ase.io.write(tmp_path / "b.traj", [*frames[:2], *frames[3:]])
+    files = [tmp_path / "a.traj", tmp_path / "b.traj"]
+    said = r"2 frames may have exploded, .*skip-bad.*\n  \S*a.traj, frame 0: .*\(Cu-Cu\).*\n  \S*b.traj, frame 4: atoms"
+    with pytest.warns(UserWarning, match=said):
+        assert Reference.from_frames(files, bandwidth=H).n_frames == 8
+    with pytest.warns(UserWarning, match=r"left out 2 bad frames:\n  \S*a.traj, frame 0: .*\n  \S*b.traj, frame 4"):
+        without = Reference.from_frames(files, bandwidth=H, skip_bad=True)
+    good = Reference.from_frames([f"{files[1]}@:4", f"{files[1]}@5:"], bandwidth=H)
+    assert without.fingerprint == good.fingerprint
+    assert without.pair_distances() == good.pair_distances()
+    assert without.sources == (str(files[1]),)
+    assert without.arrays.frame_index.tolist() == good.arrays.frame_index.tolist()
+    without.save(tmp_path / "r.safetensors")
+    assert Reference.load(tmp_path / "r.safetensors").fingerprint == good.fingerprint
+
+
+def test_near_pairs_that_are_bonds_are_no_explosions():
+    hydride = Atoms("PdH", [[0, 0, 0], [2.02, 0, 0]], cell=np.full((3, 3), 2.02) - 2.02 * np.eye(3), pbc=True)
+    molecule = Atoms("H2", [[0, 0, 0], [0, 0, 0.74]], cell=[8] * 3, pbc=True)
+    dimers = [Atoms("Cu2", [[0, 0, 0], [0, 0, r]], cell=[20] * 3, pbc=True) for r in (1.7, 2.2, 2.5, 3.0, 4.5)]
+    assert Reference.from_frames([*copper(4), *[hydride] * 4, molecule, *dimers], bandwidth=H).n_frames == 14
+    with pytest.warns(UserWarning, match="1 frame may have exploded"):
+        Reference.from_frames([*copper(4), *exploded(0.5)[2:3]], bandwidth=H)
+
+
+def test_errors_of_one_bad_frame_say_how_to_leave_it_out(tmp_path):
+    frames = copper(4)
+    frames[2].positions[1] = math.nan
+    frames[3].cell[:] = 0
+    ase.io.write(tmp_path / "a.traj", frames)
+    for wrong in (2, 3):
+        with pytest.raises((FrameError, FileFormatError), match=rf"frame {wrong}.*--skip-bad \(skip_bad=True\) leaves"):
+            Reference.from_frames(f"{tmp_path}/a.traj@{wrong}:", bandwidth=H)
+    (tmp_path / "b.xyz").write_text("1\n\nCu 0 0 0\n1\n\nQ1 0 0 0\n")
+    with pytest.raises(FileFormatError, match=r"frame 1, line 6.*--skip-bad"):
+        Reference.from_frames(tmp_path / "b.xyz", bandwidth=H)
+
+
 def test_isolated_and_missing_atoms_are_left_out_with_a_warning():
     frames = copper(3)
     lonely = [Atoms("Cu"), Atoms("Cu", cell=[20] * 3, pbc=True), Atoms("Cu2", [[0, 0, 0], [0, 0, 5.1]])]

@@ -1,0 +1,34 @@
+"""Frames of a training set whose atoms are far nearer to each other than in the others: have they exploded?"""
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+from ase.data import chemical_symbols, covalent_radii
+from numpy.typing import NDArray
+
+__all__ = ["frames_too_near"]
+
+#: A frame is too near if its nearest pair of two elements is nearer than this share of the median of the frames with
+#: such a pair, and of the sum of their covalent radii: the bonds of Cr2, the shortest, have 0.60.
+SHARE = 0.6
+
+#: Fewest frames with a pair.
+FEWEST = 3
+
+
+def frames_too_near(frames: Sequence[Mapping[tuple[int, int], NDArray[np.float64]]]) -> dict[int, str]:
+    """The frames that are too near, and why, in words; `frames` are nearest distances in Å by pair of elements."""
+    found: dict[int, str] = {}
+    for pair in sorted({pair for frame in frames for pair in frame}):
+        having = np.array([i for i, frame in enumerate(frames) if pair in frame])
+        if len(having) < FEWEST:
+            continue
+        nearest = np.array([frames[i][pair].min() for i in having])
+        usual, bond = float(np.median(nearest)), float(covalent_radii[list(pair)].sum())
+        if usual < SHARE * bond:  # reduced units, or no matter at all: nothing is known of what is too near
+            continue
+        for at in np.flatnonzero(nearest < SHARE * min(usual, bond)).tolist():
+            names = "-".join(chemical_symbols[z] for z in pair)
+            what = f"atoms are {nearest[at]:.2g} Å apart ({names}), where the nearest of most frames are {usual:.2f} Å"
+            found.setdefault(int(having[at]), what)
+    return found
