@@ -83,7 +83,7 @@ def shown_on_a_terminal(*arguments, cwd, columns=80, code=0, **variables):
 def test_the_table_of_all_statistics_fits_a_terminal(folder, tmp_path):
     level = ("--statistics", "all", "-o", tmp_path / "all.json")
     lines = shown_on_a_terminal("calibrate", "train.safetensors", *level, cwd=folder).split("\n")
-    assert max(map(len, lines)) <= 80
+    assert all(len(line) <= 80 or str(tmp_path) in line for line in lines)  # a path is not broken
     assert sum(line.startswith("alarm by") for line in lines) > 1
     assert sum("local_max" in line for line in lines if line.startswith("alarm by")) == 1
 

@@ -87,6 +87,7 @@ def test_frames_that_are_not_finite_are_never_saved(tmp_path):
     bad = outside()
     bad.positions[0, 0] = math.nan
     with monitored(save_frame(tmp_path / "f.extxyz")) as monitor:
+        monitor.check(inside())
         monitor.check(bad)
         assert monitor.events[0].kind == "exploded"
         assert not (tmp_path / "f.extxyz").exists()
@@ -197,6 +198,8 @@ def test_an_exploded_run_is_stopped():
     bad = inside(0)
     bad.positions[0, 0] = math.inf
     with monitored(stop) as monitor:
+        monitor.check(inside(1))
+        assert not monitor.stopped
         monitor.check(bad)
         assert monitor.stopped
 

@@ -496,9 +496,9 @@ def test_invalid_frames_are_not_part_of_the_baseline(reference):
     broken.positions[0] = math.nan
     frames = [warm(i) for i in range(20)]
     with Monitor(reference, baseline_ps=1.95, log=None, on_error="raise") as monitor:
-        states = [check.state for check in watch(monitor, [broken, *frames[1:], broken, warm(30)])]
-    assert states[0] == states[20] == "invalid"
-    assert "invalid" not in states[1:20]
+        states = [check.state for check in watch(monitor, [warm(0), broken, *frames[2:], broken, warm(30)])]
+    assert states[1] == states[20] == "invalid"
+    assert "invalid" not in states[2:20]
     assert states[21] == "in"
 
 
