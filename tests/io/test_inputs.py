@@ -431,7 +431,7 @@ def test_units_of_length_of_atoms_in_memory_are_an_error(tmp_path):
     with pytest.raises(FrameError, match=r"memory, frame 0: expected Å, .* multiply positions and cell by 0.529"):
         Reference.from_frames([atoms], bandwidth=0.015)
     with pytest.raises(FrameError, match="expected Å"):
-        Monitor(reference, on_error="raise").check(atoms)
+        Monitor(reference, on_error="raise", log=None).check(atoms)
 
 
 def test_units_that_are_not_understood(tmp_path):
