@@ -5,8 +5,9 @@ import os
 import re
 import stat
 from dataclasses import dataclass
+from pathlib import Path
 
-__all__ = ["CALIBRATION", "LOG", "REFERENCE", "FileKind", "kind_of_file", "mistaken_for"]
+__all__ = ["CALIBRATION", "LOG", "REFERENCE", "FileKind", "fault_of_sentinel", "kind_of_file", "mistaken_for"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,3 +61,12 @@ def mistaken_for(path: str | os.PathLike[str], expected: FileKind | None, what: 
     if kind is None or kind == expected:
         return None
     return f"expected {what or (expected and expected.name)}, got {kind.name} ({kind.use})"
+
+
+def fault_of_sentinel(path: Path) -> str | None:
+    """Why the record of an event must not replace a file: it holds something else; None if it is new, empty or one."""
+    kind = kind_of_file(path)
+    if not path.is_file() or kind == EVENT or not path.stat().st_size:
+        return None
+    got = f"{kind.name} ({kind.use})" if kind else "something else"
+    return f"expected a new file or {EVENT.name}, got {got}"

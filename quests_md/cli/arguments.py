@@ -4,7 +4,8 @@ import inspect
 import os
 import sys
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -27,6 +28,7 @@ __all__ = [
     "GroupsOption",
     "ThreadsOption",
     "TopologyOption",
+    "check_apart",
     "check_frames",
     "check_output",
     "count_there",
@@ -104,6 +106,34 @@ def check_frames(files: list[str], advice: str) -> None:
     for file in found:
         if fault := mistaken_for(file, None, "frames"):
             raise FileFormatError(f"{file}: {fault}")
+
+
+def check_apart(outputs: Mapping[str, Path | None], inputs: Sequence[str | Path | None]) -> None:
+    """Refuse an output that the same command reads, or writes as another output; `outputs` by option."""
+    read = list(_files([given for given in inputs if given is not None]))
+    others: dict[str, Path] = {}
+    for option, path in outputs.items():
+        if path is None:
+            continue
+        if any(_is_same(path, file) for file in read):
+            raise ValueError(f"{option}: {path} is read by this command too; choose another name")
+        if other := next((name for name, file in others.items() if _is_same(path, file)), None):
+            raise ValueError(f"{option}: {path} is the file of {other} too; give each a name of its own")
+        others[option] = path
+
+
+def _files(given: Sequence[str | Path]) -> Iterator[Path]:
+    """The files that are there of names, globs and slices."""
+    for text in map(str, given):
+        with suppress(OSError, ValueError, FileFormatError), warnings.catch_warnings(action="ignore"):
+            for name in [text] if Path(text).exists() else expand_sources([text]):
+                yield Path(name if Path(name).exists() else name.rpartition("@")[0])
+
+
+def _is_same(one: Path, other: Path) -> bool:
+    with suppress(OSError, RuntimeError):  # of links that lead to themselves
+        return one.resolve() == other.resolve() or one.samefile(other)
+    return False
 
 
 def count_there(files: list[str]) -> int | None:

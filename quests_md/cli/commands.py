@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 from typer import Argument, Exit, Option
 
 from quests_md._arguments import check_bandwidth, check_choice, check_integer, check_positive, check_share
+from quests_md._file_kinds import fault_of_sentinel, mistaken_for
 from quests_md._files import file_size
 from quests_md._json import dumps
 from quests_md._progress import track
@@ -22,8 +23,9 @@ from quests_md.calibration import (
     sight,
 )
 from quests_md.environments import Descriptor
+from quests_md.errors import FileFormatError
 from quests_md.hosts import score_trajectory
-from quests_md.io import FramesSeen, count_frames
+from quests_md.io import FramesSeen, count_frames, fault_of_flagged_file
 from quests_md.log import Log, read_log, require_new_log
 from quests_md.monitor import Monitor
 from quests_md.records import KINDS, Check, Event
@@ -51,6 +53,7 @@ from .arguments import (
     GroupsOption,
     ThreadsOption,
     TopologyOption,
+    check_apart,
     check_frames,
     check_output,
     count_there,
@@ -135,6 +138,7 @@ def build(
     threads: ThreadsOption = None,
 ) -> None:
     """Build a reference from frames. Environments are held out to set levels; both go to one file."""
+    check_apart({"--output": output}, [*frames, topology])
     check_output("--output", output, (REFERENCE_SUFFIX,), force=force)
     check_frames(frames, "expected frames; references are merged by `quests-md reference merge`")
     names = {
@@ -194,6 +198,7 @@ def set_levels(
     threads: ThreadsOption = None,
 ) -> None:
     """Set the levels for a rate of false alarms. Says what they promise, what not, and what they would catch."""
+    check_apart({"--output": output, "--plot": plot}, [reference, *(frames or ())])
     check_output("--output", output, force=force)
     check_output("--plot", plot, PICTURE_SUFFIXES)
     check_integer("--seed", seed, 0)
@@ -290,9 +295,18 @@ def score_frames(
         raise ValueError("--resume: needs the log of the run; give --log run.jsonl too")
     if calibration is not None and false_alarms is not None:
         raise ValueError("--false-alarms: the calibration file states its own rate; give one of the two")
+    phase_files = _files_by_name("--phase", phase or [])
+    check_apart(
+        {"--log": log, "--save": save, "--sentinel": sentinel_file, "--plot": plot},
+        [*trajectory, reference, calibration, topology, at, *phase_files.values()],
+    )
     check_output("--log", log)
     check_output("--save", save)
+    if save is not None and (fault := mistaken_for(save, None, "flagged frames") or fault_of_flagged_file(save)):
+        raise FileFormatError(f"--save: {save}: {fault}; choose another name")
     check_output("--sentinel", sentinel_file)
+    if sentinel_file is not None and (fault := fault_of_sentinel(sentinel_file)):
+        raise FileFormatError(f"--sentinel: {sentinel_file}: {fault}; choose another name")
     if sentinel_file is not None and sentinel_file.exists() and not resume:
         raise FileExistsError(f"--sentinel: {sentinel_file} is there from an earlier run; remove it")
     check_output("--plot", plot, PICTURE_SUFFIXES)
@@ -316,7 +330,6 @@ def score_frames(
         require_new_log(log)
     saved_before = 0 if save is None else file_size(str(save))
     steps = None if at is None else read_log(at)
-    phase_files = _files_by_name("--phase", phase or [])
     given_levels = None if calibration is None else Calibration.load(calibration)
     known = open_reference(reference, threads, types=elements, topology=topology)
     phases = {name: open_reference(file, threads) for name, file in phase_files.items()}
@@ -389,6 +402,7 @@ def list_events(
     """
     check_output("--plot", plot, PICTURE_SUFFIXES)
     check_output("--growth", growth, PICTURE_SUFFIXES)
+    check_apart({"--plot": plot, "--growth": growth}, [log])
     kinds = split_names(kind, "--kind") or KINDS
     if unknown := [name for name in kinds if name not in KINDS]:
         raise ValueError(f"--kind: expected some of {','.join(KINDS)}, got {unknown[0]!r}")

@@ -15,6 +15,7 @@ from .arguments import (
     FramesArgument,
     GroupsOption,
     ThreadsOption,
+    check_apart,
     check_frames,
     check_output,
     default_of,
@@ -56,6 +57,7 @@ def set_error_levels(
     Finds the dH above which forces err, from frames with the forces of the model and the true ones that are not in the
     reference. Says what the level promises, and what it gave out of sample.
     """
+    check_apart({"--output": output}, [reference, *frames])
     check_output("--output", output, force=force)
     check_integer("--seed", seed, 0)
     if threads is not None:

@@ -16,6 +16,7 @@ from .arguments import (
     FramesArgument,
     GroupsOption,
     ThreadsOption,
+    check_apart,
     check_frames,
     check_output,
     put,
@@ -35,6 +36,7 @@ def extend(
 ) -> None:
     """Add frames to a reference, in a new file. Says which levels that moved."""
     check_output("--output", output, (REFERENCE_SUFFIX,), force=force)
+    check_apart({"--output": output}, frames)
     check_frames(frames, "expected frames; references are merged by `quests-md reference merge`")
     known = Reference.load(file)
     _save_grown(known, known.extend(frames, groups=groups), output, threads)

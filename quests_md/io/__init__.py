@@ -1,6 +1,6 @@
 """Frames in: files of frames, read one frame at a time. Frames out: flagged frames, appended to a file."""
 
-from .flagged_frames import append_frame, is_finite, labelled_copy
+from .flagged_frames import append_frame, fault_of_flagged_file, is_finite, labelled_copy
 from .frames import Frame, FramesOrPaths, count_frames, expand_sources, frame_temperature_K, frame_time_ps, iter_frames
 from .lammps_dump import check_types
 from .seen import FramesSeen, periodic_words
@@ -14,6 +14,7 @@ __all__ = [
     "check_types",
     "count_frames",
     "expand_sources",
+    "fault_of_flagged_file",
     "fault_of_frame",
     "frame_temperature_K",
     "frame_time_ps",

@@ -1,6 +1,7 @@
 """Flagged frames out: a copy of a frame that carries what a check found, appended to a file of extended XYZ."""
 
 import os
+import re
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,13 @@ from quests_md.records import Check, Event
 
 from .xyz_text import extxyz_text, is_writable
 
-__all__ = ["append_frame", "is_finite", "labelled_copy"]
+__all__ = ["append_frame", "fault_of_flagged_file", "is_finite", "labelled_copy"]
+
+#: Keys in the comment of every flagged frame.
+_KEYS = re.compile(rb"(?:^|\s)event=.*\sreference=|(?:^|\s)reference=.*\sevent=")
+
+#: Bytes of a comment that are looked at.
+_MOST_BYTES = 1_000_000
 
 
 def labelled_copy(
@@ -78,3 +85,15 @@ def append_frame(path: Path, frame: Atoms) -> None:
             with suppress(OSError):
                 out.truncate(end)
             raise
+
+
+def fault_of_flagged_file(path: Path) -> str | None:
+    """Why flagged frames cannot be appended to a file: it holds something else; None if it is new, empty or of them."""
+    if not path.is_file():
+        return None
+    with path.open("rb") as file:
+        first, comment = file.readline(_MOST_BYTES), file.readline(_MOST_BYTES)
+    is_frame = first.strip().isdigit()
+    if not first or (is_frame and _KEYS.search(comment)):
+        return None
+    return f"expected a new file or one of flagged frames, got {'other frames' if is_frame else 'something else'}"

@@ -3,7 +3,7 @@
 import os
 from collections.abc import Callable, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -11,12 +11,12 @@ import numpy as np
 from ase import Atoms
 
 from quests_md._arguments import check_folder
-from quests_md._file_kinds import mistaken_for
+from quests_md._file_kinds import fault_of_sentinel, mistaken_for
 from quests_md._files import check_output_file, replacing, require_regular
 from quests_md._json import dumps, loads
 from quests_md.environments import results_at_hand
 from quests_md.errors import FileFormatError, StopRun
-from quests_md.io import append_frame, is_finite, labelled_copy
+from quests_md.io import append_frame, fault_of_flagged_file, is_finite, labelled_copy
 from quests_md.judge import Judge, Judged
 from quests_md.records import KINDS, Event, EventKind
 
@@ -61,8 +61,7 @@ def checked_actions(actions: Sequence[GivenAction] | Action) -> tuple[Action, ..
     for action in chosen:
         if not callable(action):
             raise TypeError(f"actions: expected callables action(event, atoms), got {action!r}")
-    once = SaveFrame(Path(FLAGGED), repeats=False)
-    return tuple(once if action is save_frame else action for action in chosen)
+    return tuple(replace(save_frame(), repeats=False) if action is save_frame else action for action in chosen)
 
 
 def action_files(actions: Sequence[Action]) -> list[str]:
@@ -112,19 +111,20 @@ def save_frame(path: str | os.PathLike[str] = FLAGGED) -> SaveFrame:
     Parameters
     ----------
     path
-        The file; its folder must exist.
+        The file, new or one of flagged frames, to which more are appended; its folder must exist.
 
     Raises
     ------
     FileNotFoundError
         If the folder does not exist.
     OSError, FileFormatError
-        If there is a pipe or a device of that name, or another file of quests_md.
+        If there is a pipe or a device of that name, or a file that is not of flagged frames.
     """
     check_output_file("path", path)
-    if fault := mistaken_for(path, None, "a file of flagged frames"):
+    file = check_folder("path", path)
+    if fault := mistaken_for(path, None, "a file of flagged frames") or fault_of_flagged_file(file):
         raise FileFormatError(f"path: {os.fspath(path)}: {fault}; choose another name")
-    return SaveFrame(check_folder("path", path))
+    return SaveFrame(file)
 
 
 class Sentinel:
@@ -183,8 +183,8 @@ def sentinel(path: str | os.PathLike[str] = "quests-md.event", kinds: Sequence[s
     ------
     FileNotFoundError
         If the folder does not exist.
-    OSError
-        If there is a pipe or a device of that name.
+    OSError, FileFormatError
+        If there is a pipe or a device of that name, or a file that is not the record of an event.
     ValueError, TypeError
         If a kind does not exist.
     """
@@ -195,7 +195,10 @@ def sentinel(path: str | os.PathLike[str] = "quests-md.event", kinds: Sequence[s
         got = repr(unknown[0]) if unknown else "none"
         raise ValueError(f"kinds: expected some of {', '.join(KINDS)}, got {got}")
     check_output_file("path", path)
-    return Sentinel(check_folder("path", path), frozenset(kind for kind in KINDS if kind in kinds))
+    file = check_folder("path", path)
+    if fault := fault_of_sentinel(file):
+        raise FileFormatError(f"path: {os.fspath(path)}: {fault}; choose another name")
+    return Sentinel(file, frozenset(kind for kind in KINDS if kind in kinds))
 
 
 def stop(event: Event, frame: Atoms) -> None:

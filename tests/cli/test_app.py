@@ -77,7 +77,7 @@ KNOWN = ("-r", "train.safetensors")
         (("reference", "extend", "train.safetensors", "run.xyz", "-o", "train.safetensors"), "give --force to rep"),
         (("reference", "merge", "train.safetensors", "-o", "train.safetensors"), "give --force to replace it, or"),
         (("calibrate", "train.safetensors", "-o", "train.json"), "train.json is there already, a calibration of"),
-        (("calibrate-errors", "train.safetensors", "run.xyz", "-o", "run.xyz"), "run.xyz is there already; give"),
+        (("calibrate-errors", "train.safetensors", "run.xyz", "-o", "run.xyz"), "run.xyz is read by this command too"),
         # empty and torn
         (("score", "text.xyz", *KNOWN), "text.xyz: frame 0, line 1: expected the number of atoms"),
         (("score", "run.xyz", "-r", "torn.safetensors"), "torn.safetensors: expected a reference file"),

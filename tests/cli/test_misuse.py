@@ -69,3 +69,69 @@ def test_a_log_with_a_byte_order_mark_is_read(quests_md, folder, tmp_path):
     assert code == 2
     assert "UTF-16" in err
     assert "iconv" in err
+
+
+@pytest.mark.parametrize(
+    ("command", "option"),
+    [
+        (("score", "self.xyz", "-r", "train.safetensors", "--save", "self.xyz"), "--save"),
+        (("score", "./s*.xyz@1:", "-r", "train.safetensors", "--save", "self.xyz"), "--save"),
+        (("score", "run.xyz", "-r", "self.xyz", "--save", "hard.xyz"), "--save"),
+        (("score", "run.xyz", "-r", "self.xyz@:9", "--sentinel", "soft.xyz"), "--sentinel"),
+        (("score", "self.xyz", "-r", "train.safetensors", "--log", "soft.xyz"), "--log"),
+        (("score", "self.xyz", "-r", "train.safetensors", "--log", "soft.xyz", "--resume"), "--log"),
+        (("score", "run.xyz", "-r", "train.safetensors", "--at", "log.jsonl", "--save", "log.jsonl"), "--save"),
+        (("score", "run.xyz", "-r", "train.safetensors", "--log", "new", "--save", "./new"), "--save"),
+        (("score", "run.xyz", "-r", "train.safetensors", "--save", "new", "--sentinel", "new"), "--sentinel"),
+        (("calibrate", "self.safetensors", "-o", "self.safetensors", "--force"), "--output"),
+        (("calibrate", "self.safetensors", "-o", "self.safetensors"), "--output"),
+        (("calibrate", "train.safetensors", "--frames", "self.xyz", "-o", "soft.xyz", "--force"), "--output"),
+        (("calibrate-errors", "train.safetensors", "self.xyz", "-o", "self.xyz", "--force"), "--output"),
+        (("events", "log.jsonl", "--plot", "log.png"), "--plot"),
+        (("events", "log.jsonl", "--plot", "new.png", "--growth", "new.png"), "--growth"),
+    ],
+)
+def test_no_output_is_read_by_the_same_command(quests_md, folder, tmp_path, monkeypatch, command, option):
+    for name in ("train.safetensors", "run.xyz"):
+        shutil.copy(folder / name, tmp_path)
+    for name, source in (
+        ("self.xyz", "quiet.xyz"),
+        ("self.safetensors", "train.safetensors"),
+        ("log.jsonl", "run.jsonl"),
+    ):
+        shutil.copy(folder / source, tmp_path / name)
+    (tmp_path / "hard.xyz").hardlink_to(tmp_path / "self.xyz")
+    (tmp_path / "soft.xyz").symlink_to("self.xyz")
+    (tmp_path / "log.png").symlink_to("log.jsonl")
+    monkeypatch.chdir(tmp_path)
+    before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
+    code, out, err = quests_md(*command)
+    assert (code, out) == (2, "")
+    assert err.startswith(
+        f"error: {option}: {command[command.index(option if option in command else '-o') + 1].removeprefix('./')} is "
+    )
+    assert "too; " in err
+    assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before
+
+
+@pytest.mark.parametrize("name", ["train.xyz", "broken.traj", "text.xyz"])
+@pytest.mark.parametrize("option", ["--save", "--sentinel"])
+def test_flagged_frames_and_events_go_to_no_other_file(quests_md, folder, name, option):
+    before = (folder / name).read_bytes()
+    code, out, err = quests_md("score", "run.xyz", "-r", "train.safetensors", option, name)
+    assert (code, out) == (2, "")
+    kind = "one of flagged frames" if option == "--save" else "the record of an event"
+    assert f"error: {option}: {name}: expected a new file or {kind}" in err
+    assert "choose another name" in err
+    assert "remove" not in err
+    assert (folder / name).read_bytes() == before
+
+
+def test_flagged_frames_go_to_files_that_are_empty_or_of_them(quests_md, tmp_path):
+    flagged = tmp_path / "flagged.xyz"
+    flagged.touch()
+    sizes = []
+    for _ in range(2):
+        assert quests_md(*SCORE, "--save", flagged)[0] == 0
+        sizes.append(flagged.stat().st_size)
+    assert sizes[1] == 2 * sizes[0] > 0

@@ -17,6 +17,7 @@ from logs import EVENT
 from systems import cold_reference, copper, inside, level_at, md_reference, outside, verlet
 
 from quests_md import Event, Monitor, Reference, StopRun, Trigger, read_log, save_frame, sentinel, stop
+from quests_md.errors import FileFormatError
 
 LEVEL = -6.0
 
@@ -99,6 +100,27 @@ def test_frames_that_are_not_finite_are_never_saved(tmp_path):
 def test_a_missing_folder_is_refused_when_the_action_is_made(tmp_path):
     with pytest.raises(FileNotFoundError, match=r"path: the folder of .*nowhere.* does not exist; create it"):
         save_frame(tmp_path / "nowhere" / "f.extxyz")
+
+
+@pytest.mark.parametrize("text", ["notes\n", "1\nLattice\nCu 0 0 0\n", "1\nevent=1\nCu 0 0 0\n", "\n"])
+@pytest.mark.parametrize("make", [save_frame, sentinel])
+def test_what_a_file_holds_already_is_never_written_over_or_appended_to(make, text, tmp_path):
+    path = tmp_path / "mine"
+    path.write_text(text)
+    with pytest.raises(FileFormatError, match=r"mine: expected a new file or .*, got .*; choose another name"):
+        make(path)
+    path.write_text("")
+    with monitored(make(path)) as monitor:
+        monitor.check(outside())
+    assert path.read_text() > ""
+    make(path)
+
+
+def test_save_frame_without_a_call_refuses_another_file_as_well(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "flagged.extxyz").write_text("notes\n")
+    with pytest.raises(FileFormatError, match="expected a new file or one of flagged frames"):
+        monitored(actions=save_frame)
 
 
 def test_frames_are_appended_to_those_of_an_earlier_run(tmp_path):
