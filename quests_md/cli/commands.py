@@ -77,8 +77,8 @@ FailOption = Annotated[
 StatisticsOption = Annotated[
     str | None,
     Option(
-        help=f"Numbers that raise alarms: 'all', or some of {','.join(STATISTICS)}; "
-        f"default: {','.join(DEFAULT_STATISTICS)}."
+        help=f"Numbers that raise alarms: 'all', or some of {', '.join(STATISTICS)}, with commas "
+        f"between; default: {','.join(DEFAULT_STATISTICS)}."
     ),
 ]
 
@@ -431,7 +431,7 @@ def _statistic_names(text: str | None) -> tuple[str, ...] | None:
     """The names of statistics in a text, where "all" stands for every statistic; None for None."""
     names = tuple(STATISTICS) if text == "all" else split_names(text, "--statistics")
     if unknown := [name for name in names or () if name not in STATISTICS]:
-        raise ValueError(f"--statistics: expected 'all' or some of {','.join(STATISTICS)}; got {unknown[0]!r}")
+        raise ValueError(f"--statistics: expected 'all' or some of {', '.join(STATISTICS)}; got {unknown[0]!r}")
     return names
 
 

@@ -44,7 +44,7 @@ _WAYS_OUT = {
     ".tpr": "it is a topology: give the trajectory, and this file by --topology",
 }
 _ML_AB = (
-    "convert it to extended XYZ (docs/inputs.md has the ten lines that do it); each configuration has its elements, "
+    "convert it to extended XYZ (docs/inputs.md has the lines that do it); each configuration has its elements, "
     "lattice vectors and positions in Å in plain text"
 )
 

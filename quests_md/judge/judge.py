@@ -318,7 +318,7 @@ class Judge:
             product=of_product,
             product_phase=product,
             unanswered=opinion.unanswered,
-            is_promised=kind_of([level for level in levels if level.statistic in in_use]) != "none",
+            unpromised=_unpromised(self.calibration, levels, numbers),
             averaged=self.calibration.landmarks is None or self.calibration.landmarks.averaged,
         )
 
@@ -385,6 +385,14 @@ class Judge:
         if cache.scorer is None:
             cache.scorer = LocalScorer(self.reference, landmarks)
         return with_local_scores(found, these, cache.scorer, landmarks.tail_level, self.threads)
+
+
+def _unpromised(calibration: Calibration, levels: tuple[Level, ...], numbers: NDArray[np.int64]) -> str:
+    """Why levels promise no rate of false alarms for a frame of these centers; empty: they promise one."""
+    if kind_of([level for level in levels if level.statistic in calibration.statistics]) != "none":
+        return ""
+    why = calibration.why_unpromised(numbers)
+    return f"these levels are of kind none, {why or 'from too few groups of frames like this'}"
 
 
 def _require_centers(reference: Reference, numbers: NDArray[np.int64]) -> None:

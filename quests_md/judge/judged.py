@@ -48,8 +48,8 @@ class Judged:
     """Name of that new phase."""
     unanswered: str = ""
     """Why the second reference could not answer; the alarms of the first then stand."""
-    is_promised: bool = True
-    """Whether the levels promise a rate of false alarms, if only about."""
+    unpromised: str = ""
+    """Why the levels promise no rate of false alarms, not even about; empty: they promise one."""
     averaged: bool = True
     """Whether local scores are of rows averaged over neighbours, and not of single environments."""
 

@@ -3,7 +3,7 @@
 from .advice import chemistry_advice
 from .colder import colder_copies
 from .file import shortened
-from .frame_words import differences, frames_words
+from .frame_words import differences, frames_words, unknown_elements
 from .held_out import near_largest, whole_groups
 from .labels import label_list
 from .lengths import fault_of_start
@@ -42,5 +42,6 @@ __all__ = [
     "require_equal_settings",
     "shortened",
     "thinned",
+    "unknown_elements",
     "whole_groups",
 ]

@@ -4,13 +4,14 @@ import numpy as np
 from ase import Atoms
 
 from quests_md._words import many
+from quests_md.environments import element_symbol
 from quests_md.errors import FrameError
 from quests_md.io import periodic_words
 
 from .lengths import doubt_of_lengths
 from .reference import Reference
 
-__all__ = ["differences", "frames_words"]
+__all__ = ["differences", "frames_words", "unknown_elements"]
 
 #: Part of the environments of a reference with the boundaries of a run from which on the two count as alike.
 FEWEST_ALIKE = 0.1
@@ -41,14 +42,34 @@ def _apart(reference: Reference) -> str:
 
 
 def differences(reference: Reference, atoms: Atoms) -> list[str]:
-    """How the first frame of a run differs from those of the reference in boundaries and unit of length, in words."""
+    """How the first frame of a run differs from those of the reference, in words: in elements, boundaries, lengths."""
     if reference.n_frames == 0 or len(atoms) == 0:
         return []
     try:
         lengths = doubt_of_lengths(reference, atoms)
     except FrameError:  # the judge says what is wrong
         lengths = None
-    return _boundaries(reference, atoms) + ([lengths] if lengths else [])
+    return _elements(reference, atoms) + _boundaries(reference, atoms) + ([lengths] if lengths else [])
+
+
+def unknown_elements(reference: Reference, atoms: Atoms) -> dict[str, int]:
+    """How many atoms there are of each element that the reference lacks; atoms that are no centers do not count."""
+    numbers, counts = np.unique(atoms.numbers[reference.is_center(atoms.numbers)], return_counts=True)
+    found = {element_symbol(z): n for z, n in zip(numbers.tolist(), counts.tolist(), strict=True)}
+    return {symbol: found[symbol] for symbol in sorted(found.keys() - set(reference.elements))}
+
+
+def _elements(reference: Reference, atoms: Atoms) -> list[str]:
+    """Which elements of a frame the reference lacks, and what becomes of their atoms; empty: none."""
+    unknown = unknown_elements(reference, atoms)
+    if not unknown:
+        return []
+    named = ", ".join(f"{symbol} ({many(n, 'atom')})" for symbol, n in unknown.items())
+    text = f"{named} {'is' if len(unknown) == 1 else 'are'} not in the reference, which has "
+    text += ", ".join(reference.elements)
+    if reference.match == "any":
+        return [f"{text}: such atoms are compared by geometry alone (match='any')"]
+    return [f"{text}: such atoms are above every level, whatever their environments"]
 
 
 def _boundaries(reference: Reference, atoms: Atoms) -> list[str]:

@@ -30,7 +30,7 @@ def moved_levels(before: Calibration, after: Calibration) -> list[str]:
     if not lines:
         return ["adding these frames moved no level"]
     if rose:
-        lines.append("a calibration of the reference before keeps its groups' levels: score --calibration takes it")
+        lines.append("levels of the reference before stay valid for the new one: give its calibration by --calibration")
     return lines
 
 

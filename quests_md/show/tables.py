@@ -91,10 +91,18 @@ def fold(text: str, stream: TextIO, indent: int = 2) -> str:
     text = printable(text)
     if width is None:
         return text
-    wrapper = textwrap.TextWrapper(
-        max(width, indent + 20), subsequent_indent=" " * indent, break_long_words=False, break_on_hyphens=False
-    )
-    return "\n".join(wrapper.fill(line) for line in text.split("\n"))
+    folded = []
+    for line in text.split("\n"):
+        depth = len(line) - len(line.lstrip())
+        hanging = depth + 2 if depth >= indent else indent  # deeper than an item of a list begins
+        folded += textwrap.wrap(
+            line,
+            max(width, hanging + 20),
+            subsequent_indent=" " * hanging,
+            break_long_words=False,
+            break_on_hyphens=False,
+        ) or [""]
+    return "\n".join(folded)
 
 
 def terminal_width(stream: TextIO) -> int | None:

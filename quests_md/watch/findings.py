@@ -27,7 +27,7 @@ from quests_md.calibration import BASELINE_STATISTICS, STATISTICS, TAIL_SHARE
 from quests_md.environments import clusters, coordination, identities
 from quests_md.judge import Judged
 from quests_md.records import Environment, EventKind, NearestEnvironment, has_cluster_alarm
-from quests_md.reference import Reference
+from quests_md.reference import Reference, unknown_elements
 
 from .cluster_tracker import ClusterTracker
 
@@ -35,11 +35,6 @@ __all__ = ["Findings", "FrameFindings", "LoggedFindings", "Peak"]
 
 #: Most atoms an event names.
 MOST_ATOMS = 1000
-
-#: What an event says whose levels are of kind "none".
-NOT_PROMISED = (
-    "no rate of false alarms was promised: these levels are of kind none, from too few groups of frames like this"
-)
 
 #: Atoms of an event whose environments are described.
 EXPLAINED = 3
@@ -81,9 +76,9 @@ class FrameFindings:
         judged, check = self.judged, self.judged.check
         reason, phase = judged.reason or check.explosion if channel == "exploded" else "", None
         if channel == "novel":
-            reason = self._of_neighbourhoods()
-            if not judged.is_promised:
-                reason += f"{'; ' if reason else ''}{NOT_PROMISED}"
+            said = [self._unknown(), self._of_neighbourhoods()]
+            said.append(judged.unpromised and f"no rate of false alarms was promised: {judged.unpromised}")
+            reason = "; ".join(filter(None, said))
             if not reason:  # the log holds reasons alone
                 return reason, phase
         if channel == "transition":
@@ -202,6 +197,14 @@ class FrameFindings:
         if not self.judged.averaged:
             return "environments"
         return f"neighbourhoods (each atom averaged with its {self.reference.settings.get('average', 12)} nearest)"
+
+    def _unknown(self) -> str:
+        """Which elements the reference has never seen, in words; empty: none that is judged."""
+        if not self.judged.check.n_unknown:
+            return ""
+        unknown = unknown_elements(self.reference, self.atoms)
+        named = ", ".join(f"{symbol} ({many(n, 'atom')})" for symbol, n in unknown.items())
+        return f"{named}: not in the reference, so above every level"
 
     def _of_neighbourhoods(self) -> str:
         """Which local scores make the check an alarm, and where, in words; empty: none does."""

@@ -15,7 +15,7 @@ from quests_md.environments import Descriptor, largest_cluster
 from quests_md.io import frame_temperature_K, periodic_words
 from quests_md.judge import Judge, Judged
 from quests_md.records import Check
-from quests_md.reference import chemistry_advice, differences, frames_words
+from quests_md.reference import chemistry_advice, differences, frames_words, unknown_elements
 
 from .baseline import Baseline
 from .false_events import MOST_VISITING, checks_per_false_event
@@ -25,6 +25,9 @@ __all__ = ["preflight_text", "warm_up"]
 
 #: Letters of a line.
 WIDTH = 80
+
+#: A blank at which no line is broken, until lines are made.
+UNBROKEN = "\N{NO-BREAK SPACE}"
 
 #: Most frames of the reference that are disturbed to see what the levels would catch.
 MOST_DISTURBED = 10
@@ -136,7 +139,7 @@ def _block(name: str, text: str) -> list[str]:
             break_long_words=False,
             break_on_hyphens=False,
         ) or [start.rstrip()]
-    return lines
+    return [line.replace(UNBROKEN, " ") for line in lines]
 
 
 def _events_text(trigger: Trigger, rate: float | None) -> str:
@@ -176,8 +179,8 @@ def _rate_of_checks(judge: Judge, atoms: Atoms) -> float | None:
 
 
 def _rounded(n: float) -> str:
-    """A number of checks to two digits."""
-    return f"{float(f'{n:.2g}'):,.0f}".replace(",", " ") if n < 1e9 else "more than 1e9"
+    """A number of checks to two digits, which no line breaks."""
+    return f"{float(f'{n:.2g}'):,.0f}".replace(",", UNBROKEN) if n < 1e9 else "more than 1e9"
 
 
 def _scores_text(judge: Judge, check: Check) -> str:
@@ -221,11 +224,10 @@ def _frame_text(atoms: Atoms) -> str:
 
 
 def _elements_text(judge: Judge, atoms: Atoms) -> str:
-    symbols = np.array(atoms.get_chemical_symbols())
-    unseen = ~np.isin(symbols, judge.reference.elements) & judge.reference.is_center(atoms.numbers)
-    if not unseen.any():
+    unknown = unknown_elements(judge.reference, atoms)
+    if not unknown:
         return "all in the reference"
-    counts = ", ".join(f"{int((symbols == s).sum())} {s}" for s in np.unique(symbols[unseen]))
+    counts = ", ".join(f"{n} {symbol}" for symbol, n in unknown.items())
     if judge.reference.match == "any":
         return f"NOT IN THE REFERENCE: {counts}; compared by geometry alone (match='any')"
     return f"NOT IN THE REFERENCE: {counts}; these atoms score +inf and every check will be out"

@@ -10,6 +10,7 @@ from typing import Any, Protocol
 
 from quests_md._files import file_size
 from quests_md._json import number
+from quests_md._words import many
 from quests_md.errors import FileFormatError, MismatchError
 from quests_md.log import Line, LogHistory
 from quests_md.records import Check, Event
@@ -75,6 +76,11 @@ class Place:
     """Event lines of the last check that the log lacks: a kill in the middle of a write may tear them off."""
     watched_from: int | None = None
     """Step from which on the run was watched again after the last check; None: it was not detached since."""
+
+    def describe(self) -> str:
+        """Where the run goes on, and what is kept of it."""
+        kept = f"{many(self.frame, 'check')} before it {'is' if self.frame == 1 else 'are'} kept"
+        return f"resumed at step {self.step}: {kept}"
 
 
 class Host(Protocol):

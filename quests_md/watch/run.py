@@ -193,7 +193,7 @@ class Run:
             self.follower.take_reference(settings.judge.reference)
             lines.append(_reference_line(place.step, chain, header))
         self.log.begin(*lines)
-        self.log.note("info", f"resumed at step {place.step}: {place.frame} checks before it are kept")
+        self.log.note("info", place.describe())
         if place.note:
             self.log.note("warning", place.note)
         for text in missing(history, place, has_actions=bool(settings.actions)):

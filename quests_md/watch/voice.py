@@ -12,6 +12,7 @@ from quests_md._words import many
 from quests_md.records import Check
 
 from .event_follower import EventFollower
+from .resume import Place
 
 __all__ = ["Voice"]
 
@@ -65,8 +66,10 @@ class Voice:
         if not self.is_quiet:
             say(text)
 
-    def know(self, follower: EventFollower) -> None:
-        """Take the events that are open as said: those of a run that is taken up again."""
+    def take_up(self, follower: EventFollower, place: Place | None) -> None:
+        """Say that a run is taken up again at a place of its log, and take the events that are open as said."""
+        if place is not None:
+            self.say(f"quests_md: {place.describe()}")
         self._sizes = {course.event_id: course.size for course in follower.courses}
 
     def follow(self, check: Check, follower: EventFollower) -> None:

@@ -120,7 +120,7 @@ class Watch:
                     self.log.begin(header)
                 else:
                     run.resume(header, atoms, host, step, self._start_step)
-                    self._voice.know(run.follower)
+                    self._voice.take_up(run.follower, run.resumed_at)
                 self.run, self._numbers = run, atoms.numbers.copy()
             return self.run
 

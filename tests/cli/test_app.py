@@ -3,6 +3,7 @@ import os
 import pytest
 
 from quests_md import Reference, __version__
+from quests_md.calibration import STATISTICS
 
 
 @pytest.mark.parametrize(
@@ -34,6 +35,14 @@ def test_help_names_commands_and_options(quests_md, monkeypatch, command, words)
     assert max(map(len, out.splitlines())) <= 80
     assert "..." not in out.partition("Commands:")[2]  # no command's summary is cut
     assert quests_md(*command, "-h") == (0, out, "")
+
+
+@pytest.mark.parametrize("command", ["score", "calibrate"])
+def test_help_breaks_no_name_of_a_statistic(quests_md, monkeypatch, command):
+    monkeypatch.setenv("COLUMNS", "80")
+    out = quests_md(command, "--help")[1]
+    assert all(name in out for name in STATISTICS)
+    assert "dh_max, dh_q99, dh_mean" in " ".join(out.split())
 
 
 def test_the_version(quests_md):

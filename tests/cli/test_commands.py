@@ -125,7 +125,7 @@ def test_moved_levels_are_said_with_their_units():
     lines = moved_levels(calibrate(before), calibrate(after))
     a, b = (calibrate(x).alarm_levels([29] * 32)[0].value for x in (before, after))
     assert f"adding these frames moved local_mean from {a:.2f} to {b:.2f} deviations" in lines
-    assert any(line.startswith("a calibration of the reference before keeps") for line in lines)
+    assert "levels of the reference before stay valid for the new one: give its calibration by --calibration" in lines
     assert moved_levels(calibrate(before), calibrate(before)) == ["adding these frames moved no level"]
 
 
@@ -304,9 +304,14 @@ def test_score_takes_globs_and_slices(quests_md):
 
 
 def test_an_unknown_element_is_infinitely_new(quests_md, tmp_path):
-    code, out, err = quests_md("score", "gold.xyz", *KNOWN, "--log", tmp_path / "gold.jsonl")
+    said = re.escape("Au (1 atom) is not in the reference, which has Cu: such atoms are above every level")
+    with pytest.warns(UserWarning, match=said) as warned:
+        code, out, err = quests_md("score", "gold.xyz", *KNOWN, "--log", tmp_path / "gold.jsonl")
+    assert len(warned) == 1
     assert code == 0
     assert {row["dh_max"] for row in table(out)} == {"inf"}
+    assert "since no frame that sets levels has Au" in " ".join(err.split())
+    assert "too few groups" not in err.partition("event 1: ")[2]
     assert "an element that the reference has never seen" in " ".join(err.split())
     _, out, err = quests_md("events", tmp_path / "gold.jsonl", "--json")
     assert json.loads(out)[0]["peak_excess"] == "inf"  # JSON knows no infinite number

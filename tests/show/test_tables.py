@@ -1,3 +1,4 @@
+import os
 from dataclasses import replace
 
 import logs
@@ -5,7 +6,7 @@ import pytest
 from logs import INF
 
 from quests_md.records import FramePlace
-from quests_md.show.tables import EVENT_COLUMNS, check_rows, event_rows, latest
+from quests_md.show.tables import EVENT_COLUMNS, check_rows, event_rows, fold, latest
 
 STEPS = {"onset_step": 100, "onset_time_ps": 0.05, "confirmed_step": 120, "last_step": 150}
 EVENT = replace(logs.EVENT, **STEPS, peak_excess=2.5, n_atoms=3, alarms=("dh_max", "dh_mean"))
@@ -118,3 +119,20 @@ def test_checks_fit_a_terminal_with_a_column_for_all_that_is_judged(statistics, 
         assert cells["alarms"] == "dh_max"
         assert cells.get("local_cluster", "12") == "12"
         assert cells.get("local_max", "1.2e+06") == "1.2e+06"
+
+
+def test_what_follows_an_item_is_indented_deeper_than_the_item(monkeypatch):
+    monkeypatch.setenv("COLUMNS", "60")
+    text = "promise: " + "words " * 12 + "\n  local_mean <= 0.75 deviations: " + "words " * 12
+    ends = os.openpty()
+    with os.fdopen(ends[0], "rb"), os.fdopen(ends[1], "w", encoding="utf-8") as terminal:
+        lines = fold(text, terminal).split("\n")
+        named = fold(
+            f"{'levels':<12}{'words ' * 12}\n{'':<12}{'words ' * 12}\n{'':<14}{text[-80:]}", terminal, indent=12
+        )
+    depths = [len(line) - len(line.lstrip()) for line in lines]
+    assert depths[:2] == [0, 2]
+    assert (depths[-2:], lines[-2].split()[0]) == ([2, 4], "local_mean")
+    assert max(map(len, lines)) <= 60
+    depths = [len(line) - len(line.lstrip()) for line in named.split("\n")]
+    assert depths == [0, 12, 12, 14, 14, 16]

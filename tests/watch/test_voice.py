@@ -7,7 +7,7 @@ import pytest
 from ase.calculators.emt import EMT
 from systems import copper, inside, level_at, md_reference, outside, verlet
 
-from quests_md import Monitor, Trigger, score_trajectory
+from quests_md import Descriptor, Monitor, Reference, Trigger, calibrate, score_trajectory
 
 LEVEL = -6.0
 
@@ -147,3 +147,58 @@ def test_in_a_loop_of_ones_own_differences_are_told_before_the_first_check(tmp_p
         monitor.check(atoms)
     assert caplog.text.count("the frames of the run are not periodic") == 1
     np.testing.assert_array_equal(atoms.pbc, False)
+
+
+def test_unknown_elements_are_told_before_the_first_check_and_are_why_there_is_an_event(tmp_path, caplog):
+    told = "Ag (1 atom), Ni (2 atoms) are not in the reference, which has Cu: such atoms are above every level"
+
+    def doped(seed):
+        atoms = inside(seed)
+        atoms.symbols[[2, 5, 7]] = ["Ni", "Ag", "Ni"]
+        return atoms
+
+    levels = calibrate(md_reference(), false_alarms=0.05)
+    with Monitor(md_reference(), levels, log=None, trigger=Trigger(patience=1)) as monitor:
+        with caplog.at_level(logging.WARNING, "quests_md"):
+            monitor.check(doped(0))
+            monitor.check(doped(1))
+        (event,) = monitor.events
+    assert caplog.text.count(told) == 1
+    assert event.reason.startswith("Ag (1 atom), Ni (2 atoms): not in the reference, so above every level")
+    assert "too few groups" not in event.reason
+
+
+def test_elements_that_are_no_centers_are_no_difference(caplog):
+    reference = Reference.from_frames(
+        [copper(seed=i, rattle=0.05) for i in range(20)],
+        groups="frame",
+        descriptor=Descriptor(centers=("Cu",)),
+    )
+    atoms = copper(rattle=0.05)
+    atoms.symbols[3] = "Ni"
+    with Monitor(reference, log=None) as monitor, caplog.at_level(logging.WARNING, "quests_md"):
+        monitor.check(atoms)
+    assert "not in the reference" not in caplog.text
+
+
+def test_the_block_warns_of_unknown_elements(tmp_path, capsys):
+    atoms = copper(rattle=0.05, temperature_K=300, calc=EMT())
+    atoms.symbols[0] = "Ni"
+    with watched(tmp_path) as monitor:
+        monitor.attach(verlet(atoms), 10)
+        said = " ".join(capsys.readouterr().err.split())
+    assert "WARNING: Ni (1 atom) is not in the reference, which has Cu: such atoms are above every level" in said
+
+
+@pytest.mark.parametrize("verbose", [True, False])
+def test_a_run_that_is_taken_up_again_says_where(verbose, tmp_path, capsys):
+    with watched(tmp_path) as monitor:
+        for i in range(3):
+            monitor.check(inside(i), step=10 * i)
+    capsys.readouterr()
+    with watched(tmp_path, resume=True, verbose=verbose) as monitor:
+        for i in range(3, 5):
+            monitor.check(inside(i), step=10 * i)
+    err = capsys.readouterr().err
+    assert err.count("quests_md: resumed at step 30: 3 checks before it are kept\n") == verbose
+    assert err.count("resumed") == verbose
