@@ -52,7 +52,6 @@ BAD = {
     "nan in the cell": (broken("cell"), "cell: expected finite numbers"),
     "a point": (Atoms("Cu32", np.zeros((32, 3)), cell=[7.22] * 3, pbc=True), "0 Å"),
     "a point without a cell": (Atoms("Cu32", np.ones((32, 3))), "0 Å"),
-    "no atoms": (Atoms(), "no atoms"),
 }
 
 
