@@ -249,7 +249,7 @@ def _torn(snapshot: Snapshot, lines: Lines) -> FileFormatError:
     where = f"{snapshot.name}: frame {snapshot.index} (line {snapshot.at})"
     expected = "a frame" if snapshot.n_atoms is None else f"{snapshot.n_atoms} atoms"
     what = f"expected {expected}, but the file ends in the middle of the frame, at line {lines.number}"
-    return IncompleteError(f"{where}: {what}")
+    return IncompleteError(f"{where}: {what}; if it is whole, end it by a line end (echo >> FILE)")
 
 
 def _value(snapshot: Snapshot, lines: Lines, expected: str, parse: Callable[[bytes], T]) -> T:

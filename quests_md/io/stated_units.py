@@ -12,7 +12,8 @@ __all__ = ["known_length", "make_angstrom", "stated_length"]
 
 # Å
 _LENGTHS = {
-    **dict.fromkeys(("angstrom", "angstroms", "angström", "angstroem", "ang", "a", "å"), 1.0),
+    **dict.fromkeys(("angstrom", "angstroms", "angström", "angstroem", "ang", "ang.", "aa", "a", "å"), 1.0),
+    **dict.fromkeys(("lj", "sigma", "reduced"), 1.0),  # taken as they are
     **dict.fromkeys(("bohr", "bohrs", "bohr_radius", "bohr radius", "a0", "a_0"), units.Bohr),
     # some of them are styles of units in LAMMPS, whose "metal" and "real" are in Å
     **dict.fromkeys(
@@ -81,4 +82,6 @@ def _is_statement(key: Any, value: Any) -> bool:
     """Whether an entry of info is a text that states the unit of length."""
     if not isinstance(value, str):
         return False
-    return bool(_KEYS.fullmatch(str(key).lower())) or (_is_of_units(key) and value.strip().lower() in _LENGTHS)
+    if _is_of_units(key):  # a word that may be meant of other things, such as "m" or "si", says nothing
+        return 0.1 <= _LENGTHS.get(value.strip().lower(), 0.0) <= 10.0
+    return bool(_KEYS.fullmatch(str(key).lower()))

@@ -20,7 +20,7 @@ from quests_md.errors import FileFormatError
 
 from .atom_names import elements_of_names, warn_of_names
 from .elements import symbol_of
-from .torn_ends import is_cut_short, last_lines
+from .torn_ends import last_lines
 from .xyz import IncompleteError, shown_error
 
 __all__ = ["read_with_topology"]
@@ -70,7 +70,7 @@ def _whole_frames(name: str, trajectory: Any) -> tuple[int, str]:
         per_frame = -(-3 * trajectory.n_atoms // 10) + (trajectory.ts.dimensions is not None)
         with open_with_compression(name, "rb") as fd:
             n_lines = sum(1 for _ in fd) - 1
-        n_lines -= is_cut_short(lines[-1], lines[:-1]) is True
+        n_lines -= not lines[-1].endswith(b"\n")  # programs end every line
         if n_lines % per_frame:
             return min(
                 n_frames, n_lines // per_frame

@@ -9,6 +9,7 @@ import re
 from collections.abc import Sequence
 from itertools import pairwise
 
+from ase.data import atomic_numbers
 from ase.io.formats import get_compression, open_with_compression
 
 from .written_numbers import is_number
@@ -20,6 +21,13 @@ WINDOW = 200
 
 #: Lines alike from which on a rule that they follow is no chance.
 _ENOUGH = 3
+
+#: Numbers with the same number of decimals from which on this is no chance: of numbers without their last zeros one in
+#: ten has fewer.
+_MANY = 40
+
+# Decimals that nobody writes by hand with their zeros.
+_BY_PROGRAM = 3
 
 # Most lines after which lines of the same kinds of words come again: DL_POLY writes four for an atom.
 _LONGEST_PERIOD = 4
@@ -131,7 +139,7 @@ def _is_part(word: bytes, column: list[bytes]) -> bool | None:
     longer = any(other != word and other.startswith(word) for other in column)
     if word in column:
         return None if longer else False
-    return True if longer else None
+    return True if longer and word.decode(errors="replace") not in atomic_numbers else None
 
 
 def _has_lost_digits(last: bytes, words: list[bytes], alike: list[tuple[bytes, list[bytes]]]) -> bool | None:
@@ -143,8 +151,9 @@ def _has_lost_digits(last: bytes, words: list[bytes], alike: list[tuple[bytes, l
         if found == usual:
             return False
         # of one or two lines alike decimals may be equal by chance
-        certain = len(alike) >= _ENOUGH or (len(words) > 1 and _n_decimals(words[-2]) == usual)
-        return True if found < usual and certain else None
+        several = len(alike) >= _ENOUGH or (len(words) > 1 and _n_decimals(words[-2]) == usual)
+        if found < usual and several and _has_fixed_decimals(alike, usual):
+            return True
     ends = {len(line.rstrip()) for line, _ in alike}
     if len(alike) < _ENOUGH or len(ends) > 1:
         return None
@@ -154,6 +163,17 @@ def _has_lost_digits(last: bytes, words: list[bytes], alike: list[tuple[bytes, l
     # right-justified: numbers of several widths end at the same place
     several = any(len(one) != len(other) for one, other in pairwise(column))
     return True if several and here < end else None
+
+
+def _has_fixed_decimals(alike: list[tuple[bytes, list[bytes]]], usual: int) -> bool:
+    """Whether numbers of lines alike were written with a fixed number of decimals, rather than as short as they can be.
+
+    Programs that write numbers as short as they can write one decimal at least.
+    """
+    columns = zip(*(row for _, row in alike), strict=True)
+    same = [number for column in columns if {_n_decimals(number) for number in column} == {usual} for number in column]
+    keeps_zeros = usual >= _BY_PROGRAM and any(number.endswith(b"0") for number in same)
+    return usual == 1 or keeps_zeros or len(same) >= _MANY
 
 
 def _n_decimals(number: bytes) -> int:

@@ -39,7 +39,8 @@ _MORE = frozenset(("siesta-xv", "struct_out"))
 
 #: Where a format states its number of atoms, within its first lines.
 _STATED = {
-    "dlp4": rb"[^\n]*\n\s*\d+\s+\d+\s+(\d+)",
+    # of DL_POLY Classic the third number is a step, and a fourth follows
+    "dlp4": rb"[^\n]*\n\s*\d+\s+\d+\s+(\d+)\s*\n",
     "gen": rb"\s*(\d+)\s+[A-Za-z]",
     "gpumd": rb"\s*(\d+)\s",
     "jsv": rb".*?^\[natom\]\s+(\d+)",

@@ -4,6 +4,7 @@ import numpy as np
 from ase import Atoms
 from ase.data import covalent_radii
 from numpy.typing import NDArray
+from scipy.spatial import cKDTree
 
 from quests_md.environments import nearest_by_element, wrapped_positions
 from quests_md.errors import FrameError
@@ -19,15 +20,12 @@ NEAR = 0.5
 #: Part of the atoms that counts as all, and fewest atoms: of two, one distance tells nothing.
 ALL, FEWEST = 0.9, 3
 
-#: Times of the reference's usual nearest distance beyond which lengths are doubted; bohr gives 1.89, or 0.53 where the
-#: reference is in bohr.
-TIMES_MORE, TIMES_LESS = 1.6, 0.62
+#: Times of the reference's usual nearest distances by which those of a run differ if one of the two is in another unit:
+#: of the run, of the reference. They may be off by the share SAME.
+UNITS, SAME = {1.8897: "bohr", 100.0: "pm"}, 0.12
 
-#: Units by the number of which an Å has, and how far a ratio may be from it.
-UNITS, SAME = {1.8897: "bohr", 100.0: "pm"}, 0.15
-
-#: Largest ratio that is measured.
-LARGEST = 1e4
+#: Times of the sum of covalent radii up to which a distance is that of a bond in Å, whatever the reference has.
+BOND = 1.35
 
 WHAT_TO_DO = (
     "in the first frame of a run this is bad input, no explosion: nothing has happened yet. Correct the frame, or "
@@ -47,6 +45,8 @@ def fault_of_start(reference: Reference, atoms: Atoms) -> str | None:
         wrapped_positions(atoms)
         elements, species, usual = _usual(reference, atoms)
         bonds = _bonds(elements)
+        if _in_bonds(reference) < NEAR:  # in reduced units bonds say nothing
+            bonds = usual
         bounds = NEAR * np.fmin(usual, bonds)
         cutoff = float(getattr(reference.descriptor, "cutoff", 5.0))  # what is refused later is refused now
         distances = nearest_by_element(atoms, elements, cutoff)
@@ -65,34 +65,31 @@ def fault_of_start(reference: Reference, atoms: Atoms) -> str | None:
 
 
 def doubt_of_lengths(reference: Reference, atoms: Atoms) -> str | None:
-    """Say that nearest distances are other than those of the reference, as in another unit; None: they are alike.
+    """Say that a run, or the reference, seems to be in another unit of length; None: it does not.
 
-    Raises FrameError where atoms are none that `fault_of_start` lets pass.
+    It seems so if nearly all nearest distances have the same ratio to those of the reference, that of a unit, and those
+    of the one in question are longer than bonds. Distances to periodic images are not looked at.
     """
     elements, species, usual = _usual(reference, atoms)
-    if len(atoms) < FEWEST or np.isnan(usual).all():
+    if len(atoms) < FEWEST or np.isnan(usual).all() or not np.isfinite(atoms.positions).all():
         return None
-    reach = TIMES_MORE * float(np.nanmax(usual))
-    ratios = _ratios(atoms, elements, species, usual, reach)
-    if np.mean(ratios > TIMES_MORE) >= ALL:
-        sparse = atoms[ratios > TIMES_MORE]  # so that no reach holds many atoms
-        while np.isinf(np.median(ratios)) and reach < LARGEST:
-            reach *= 2
-            ratios = _ratios(sparse, *_usual(reference, sparse), reach)
-        if np.isinf(np.median(ratios)):
-            return None  # isolated atoms
-    elif np.mean(ratios < TIMES_LESS) < ALL:
-        return None
-    ratio = float(np.median(ratios))
-    of = "the frames of the run"
-    unit = next((name for times, name in UNITS.items() if abs(ratio / times - 1) < SAME), None)
-    if unit is None and ratio < 1:
-        of, unit = "the reference", next((name for t, name in UNITS.items() if abs(ratio * t - 1) < SAME), None)
-    asked = f"lengths of {of} may be in {unit}" if unit else "are the lengths of both in Å?"
-    return (
-        f"the nearest distances of the run are {ratio:.3g} times those of the reference; {asked}; expected Å "
-        "(docs/inputs.md says how a frame states its unit)"
-    )
+    bonds = _bonds(elements)
+    distances, nearest = cKDTree(atoms.positions).query(atoms.positions, k=2)
+    pair = species, species[nearest[:, 1]]
+    ratios = distances[:, 1] / usual[pair]
+    longer = {
+        "the frames of the run": float(np.median(distances[:, 1] / bonds[pair])) > BOND,
+        "the reference": _in_bonds(reference) > BOND,
+    }
+    for times, unit in UNITS.items():
+        for of, ratio in zip(longer, (times, 1 / times), strict=True):
+            if longer[of] and np.mean(np.abs(ratios / ratio - 1) < SAME) >= ALL:
+                return (
+                    f"the nearest distances of the run are {float(np.nanmedian(ratios)):.3g} times those of the "
+                    f"reference; lengths of {of} may be in {unit}; expected Å (docs/inputs.md says how a frame states "
+                    "its unit)"
+                )
+    return None
 
 
 def _usual(reference: Reference, atoms: Atoms) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.float64]]:
@@ -108,17 +105,10 @@ def _usual(reference: Reference, atoms: Atoms) -> tuple[NDArray[np.int64], NDArr
     return elements, species, usual
 
 
-def _ratios(
-    atoms: Atoms,
-    elements: NDArray[np.int64],
-    species: NDArray[np.int64],
-    usual: NDArray[np.float64],
-    reach: float,
-) -> NDArray[np.float64]:
-    """(n,) smallest ratio of each atom's nearest distances to those of the reference; inf beyond the reach."""
-    ratios = nearest_by_element(atoms, elements, reach) / usual[species]
-    smallest: NDArray[np.float64] = np.where(np.isnan(ratios), np.inf, ratios).min(axis=1)
-    return smallest
+def _in_bonds(reference: Reference) -> float:
+    """The shortest usual distance of the reference, in sums of covalent radii; inf where it knows none."""
+    usual = reference.pair_distances().items()
+    return min((float(middle / covalent_radii[[a, b]].sum()) for (a, b), (_, middle) in usual), default=np.inf)
 
 
 def _bonds(elements: NDArray[np.int64]) -> NDArray[np.float64]:

@@ -216,3 +216,34 @@ def test_trajectories_with_a_topology(tmp_path, n):
     path.write_bytes((text or Path(files.TRJncdf).read_bytes())[:-n])
     with pytest.raises(FileFormatError, match="frame 29: the file ends in the middle"):
         list(iter_frames(f"{path}@28:", topology=files.PRMncdf))
+
+
+@pytest.mark.parametrize(
+    "rows",
+    [
+        "C 0.00 1.40 0.00\nH 0.00 2.49 0.00\nC 1.21 0.70 0.00\nO 2.16 1.24 0.5",  # by hand
+        "Cu 0.123 1.752 2.861\n" * 5 + "Cu 1.752 3.861 2.86",  # as short as they can be: 2.860
+        "H 0.25 0.75 0.25\n" * 8 + "H 0.5 0.5 0.5",
+    ],
+)
+def test_fewer_decimals_may_be_those_of_short_numbers(tmp_path, rows):
+    path = tmp_path / "a.xyz"
+    path.write_text(f"{len(rows.splitlines())}\n\n{rows}")
+    with pytest.warns(UserWarning, match="ends without an end of line"):
+        assert len(list(iter_frames(path))) == 1
+
+
+def test_a_symbol_may_be_the_beginning_of_another(tmp_path):
+    path = tmp_path / "a.xyz"
+    path.write_text("4\nProperties=pos:R:3:species:S:1\n0 0 0 Na\n0 0 2.2 Na\n0 2.2 0 Na\n2.2 0 0 N")
+    with pytest.warns(UserWarning, match="ends without an end of line"):
+        assert len(list(iter_frames(path))) == 1
+
+
+def test_configurations_of_older_versions_of_dl_poly_state_no_number_of_atoms(tmp_path):
+    path = tmp_path / "CONFIG"
+    ase.io.write(path, bulk("Cu", cubic=True), format="dlp4")
+    lines = path.read_text().splitlines(keepends=True)
+    lines[1] = "0 3 2000 0.5E-02\n"
+    path.write_text("".join(lines))
+    assert len(next(iter(iter_frames(path))).atoms) == 4

@@ -175,7 +175,7 @@ def test_near_pairs_that_are_bonds_are_no_explosions():
     dimers = [Atoms("Cu2", [[0, 0, 0], [0, 0, r]], cell=[20] * 3, pbc=True) for r in (1.7, 2.2, 2.5, 3.0, 4.5)]
     assert Reference.from_frames([*copper(4), *[hydride] * 4, molecule, *dimers], bandwidth=H).n_frames == 14
     with pytest.warns(UserWarning, match="1 frame may have exploded"):
-        Reference.from_frames([*copper(4), *exploded(0.5)[2:3]], bandwidth=H)
+        Reference.from_frames([*copper(4), *exploded(0.4)[2:3]], bandwidth=H)
 
 
 def test_errors_of_one_bad_frame_say_how_to_leave_it_out(tmp_path):
