@@ -501,13 +501,14 @@ def test_frames_of_save_frame_without_a_call_are_cut_back_too(whole, folder):
 
 
 def test_flagged_frames_of_others_are_kept_and_missing_ones_said(folder):
-    (folder / "flagged.extxyz").write_text("of another run\n")
+    of_another_run = "1\nevent=1 reference=of_another_run\nCu 0 0 0\n"
+    (folder / "flagged.extxyz").write_text(of_another_run)
     left = killed(folder, 0, 60, level=-9.0)
     before = (left / "flagged.extxyz").read_text()
-    assert before.startswith("of another run\n")
+    assert before.startswith(of_another_run)
     copy = shutil.copytree(left, left.with_name("copy"))
-    assert (killed(copy, 0, 0, level=-9.0) / "flagged.extxyz").read_text() == "of another run\n"
-    (left / "flagged.extxyz").write_text("cut short\n")
+    assert (killed(copy, 0, 0, level=-9.0) / "flagged.extxyz").read_text() == of_another_run
+    (left / "flagged.extxyz").write_text(of_another_run[:-1])  # cut short
     again, _ = finished(left, 60, level=-9.0)
     notes = [note["message"] for note in read_log(again / "run.jsonl").notes]
     assert any("flagged frames are missing" in note for note in notes)
