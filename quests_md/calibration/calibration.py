@@ -239,6 +239,10 @@ class Calibration:
         """Checks that share the rate where each is a look of its own: 1 if the rate counts checks, else `n_checks`."""
         return 1 if self.per == "check" else self.n_checks(checks)
 
+    def counts_checks(self, checks: int | None = None) -> bool:
+        """Whether levels are of single checks: the rate counts them, or how many a ns or run has is not known."""
+        return self.per == "check" or (checks or self.checks) is None
+
     def looks(self, checks: int | None = None, check_ps: float | None = None) -> int:
         """Looks that share the rate: checks, or blocks of correlated checks if the blocks are fewer.
 
@@ -276,7 +280,7 @@ class Calibration:
         else:
             numbers = np.asarray(atoms)
         levels = self.alarm_levels(numbers, checks, check_ps=check_ps, mode=mode)
-        return "\n".join(lines_of(self, levels, numbers, self.looks(checks, check_ps)))
+        return "\n".join(lines_of(self, levels, numbers, self.looks(checks, check_ps), self.counts_checks(checks)))
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write the calibration to a JSON file, whole or not at all."""

@@ -28,12 +28,22 @@ _UNITS = {"check": "check", "ns": "nanosecond", "run": "run"}
 
 
 def lines_of(
-    calibration: "Calibration", levels: Sequence[Level], numbers: "NDArray[np.int64]", looks: int
+    calibration: "Calibration",
+    levels: Sequence[Level],
+    numbers: "NDArray[np.int64]",
+    looks: int,
+    counts_checks: bool,
 ) -> list[str]:
-    """The levels for frames with these atomic numbers, (n_atoms,), and so many looks that share the rate."""
-    unit, n_atoms, n_groups = _UNITS[calibration.per], len(numbers), calibration.n_groups
+    """The levels for frames with these atomic numbers, (n_atoms,), and so many looks that share the rate.
+
+    `counts_checks`: they are levels of single checks, whatever the rate counts.
+    """
+    unit = "check" if counts_checks else _UNITS[calibration.per]
+    n_atoms, n_groups = len(numbers), calibration.n_groups
     of = f"{unit} of {n_atoms} atoms" + (f" ({looks} looks)" if looks > 1 else "")
     lines = [_promise_line(levels, f"{calibration.false_alarms:.2g} false alarms per {of}")]
+    if unit != _UNITS[calibration.per]:
+        lines.append(_unknown_line(_UNITS[calibration.per]))
     unpromised = calibration.why_unpromised(numbers)
     lines += [f"  {_level_line(level, n_atoms, n_groups, unpromised)}" for level in levels]
     landmarks = calibration.landmarks
@@ -62,6 +72,15 @@ def lines_of(
     lines.append(f"from {one_line(calibration.how, LONGEST_LINE)}")
     lines.append("valid for new groups of frames like these, not for another temperature, phase or composition")
     return lines
+
+
+def _unknown_line(unit: str) -> str:
+    """That the rate counts runs or nanoseconds, and nobody knows how many checks one has."""
+    later = "; a monitor of a run in time finds it and sets its levels by it" if unit == "nanosecond" else ""
+    return (
+        f"the rate was asked per {unit}, but the number of checks in a {unit} is not known: these are the levels of "
+        f"one check, and a {unit} of many has more false alarms; give it (checks=, --checks){later}"
+    )
 
 
 def many_groups(n: int) -> str:

@@ -35,7 +35,9 @@ def null_distributions(calibration: GivenCalibration, atoms: int | None = None) 
         _draw_null(axis, calibration, level, len(numbers))
     for axis in panels[len(levels) :]:
         axis.set_visible(False)
-    rate = f"{calibration.false_alarms:g} false alarms per {calibration.per}"
+    rate = (
+        f"{calibration.false_alarms:g} false alarms per {'check' if calibration.counts_checks() else calibration.per}"
+    )
     promises = {"conformal": f"at most {rate}", "extrapolated": f"about {rate}, extrapolated"}
     promise = promises.get(kind_of(levels), f"the asked {rate} cannot be promised")
     text = f"Frames in distribution and levels for {len(numbers)} atoms: {promise}"

@@ -115,7 +115,10 @@ def _promise(calibration: dict[str, Any]) -> str:
         text = f"alarms by {', '.join(statistics) if len(statistics) <= MOST_STATISTICS else len(statistics)}"
         text += " statistics" if len(statistics) > MOST_STATISTICS else ""
     rate = float(calibration.get("rate", 1.0))
-    unit = {"check": "checks", "ns": "ns", "run": "runs"}.get(str(calibration.get("per")), "checks")
+    per = (
+        "check" if calibration.get("checks") == 1 else str(calibration.get("per"))
+    )  # of a run, 1 where it is not known
+    unit = {"ns": "ns", "run": "runs"}.get(per, "checks")
     often = f"in {1 / rate:.0f} {unit}" if 0 < rate <= 0.5 else f"in {rate:.0%} of {unit}"
     promise = f"at most 1 false alarm {often}" if rate <= 0.5 else f"false alarms {often}"
     if rate >= 1:

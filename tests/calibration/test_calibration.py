@@ -148,6 +148,20 @@ def test_describe_says_what_too_few_groups_are_worth():
     assert "60 groups of 100 with fitting frames" in mixed.describe(60)
 
 
+@pytest.mark.parametrize(("per", "unit"), [("run", "run"), ("ns", "nanosecond")])
+def test_levels_of_one_check_promise_nothing_per_run(per, unit):
+    null = null_of(np.arange(199) + 0.375, 10)
+    unknown = calibration_of(null, false_alarms=0.1, per=per)
+    text = unknown.describe(10)
+    assert_says(text, "promise: at most 0.1 false alarms per check of 10 atoms", "these are the levels of one check")
+    assert f"the number of checks in a {unit} is not known" in text
+    assert "--checks" in text
+    assert f"false alarms per {unit}" not in text
+    for known in (unknown.describe(10, 9), replace(unknown, checks=9).describe(10)):
+        assert_says(known, f"at most 0.1 false alarms per {unit} of 10 atoms (9 looks)")
+        assert "not known" not in known
+
+
 def assert_looks(expected, calibration, checks, check_ps):
     """The rate is shared by so many."""
     (null,) = calibration.nulls

@@ -160,6 +160,19 @@ def test_calibrate_states_the_level_for_another_size(quests_md):
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("per", ["run", "ns"])
+def test_calibrate_promises_nothing_per_run_of_unknown_length(quests_md, per):
+    code, out, _ = quests_md("calibrate", "train.safetensors", "--per", per, "--false-alarms", "0.2")
+    text = " ".join(out.split())
+    assert code == 0
+    assert "0.2 false alarms per check of" in text
+    assert "these are the levels of one check" in text
+    assert "--checks" in text
+    known = quests_md("calibrate", "train.safetensors", "--per", per, "--false-alarms", "0.2", "--checks", "4")[1]
+    assert "(4 looks)" in known
+    assert "one check" not in known
+
+
 def test_calibrate_draws_the_null_distributions_of_all_statistics(quests_md, tmp_path):
     code, out, err = quests_md("calibrate", "train.safetensors", "--statistics", "all", "--plot", tmp_path / "n.png")
     assert (code, err) == (0, f"wrote {tmp_path / 'n.png'}\n")

@@ -62,6 +62,13 @@ def test_the_reference_and_the_promise_are_put_into_words(log_of, calibration, p
     assert promise in level
 
 
+@pytest.mark.parametrize(("checks", "unit"), [(1, "checks"), (9, "runs")])
+def test_levels_of_one_check_promise_nothing_per_run(log_of, checks, unit):
+    header = log_of([check(0)], kind="conformal", rate=0.01, per="run").header
+    calibration = header["calibration"] | {"checks": checks}
+    assert f"at most 1 false alarm in 100 {unit}" in reference_and_level(header | {"calibration": calibration})
+
+
 def test_growth_in_a_sentence():
     checks = checks_of("iooo")
     grown = event(checks, 1, 3, size_history=((10, 2), (20, 9), (30, 9)))
