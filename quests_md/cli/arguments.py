@@ -96,13 +96,18 @@ def check_output(option: str, path: Path | None, suffixes: Sequence[str] = (), *
 
 
 def check_frames(files: list[str], advice: str) -> None:
-    """Refuse other files of quests_md in the place of frames, references with advice, and files that do not exist."""
+    """Refuse other files of quests_md in the place of frames, and files that do not exist.
+
+    References, also such that do not exist, are refused with the advice, in which {} stands for the first.
+    """
+    if missing := [file for file in files if file.endswith(REFERENCE_SUFFIX) and not os.path.lexists(file)]:
+        raise ValueError(f"{', '.join(missing)}: {advice.format(missing[0])}")
     with warnings.catch_warnings(action="ignore"):  # the same warnings come when the frames are read
         found = [file if Path(file).exists() else file.rpartition("@")[0] for file in expand_sources(files)]
     kinds = {file: kind_of_file(file) for file in found}
     references = [file for file, kind in kinds.items() if kind == REFERENCE or file.endswith(REFERENCE_SUFFIX)]
     if references:
-        raise ValueError(f"{', '.join(references)}: {advice}")
+        raise ValueError(f"{', '.join(references)}: {advice.format(references[0])}")
     for file in found:
         if fault := mistaken_for(file, None, "frames"):
             raise FileFormatError(f"{file}: {fault}")

@@ -138,9 +138,9 @@ def build(
     threads: ThreadsOption = None,
 ) -> None:
     """Build a reference from frames. Environments are held out to set levels; both go to one file."""
+    check_frames(frames, "expected frames; did you mean -o {}? (references are merged by `quests-md reference merge`)")
     check_apart({"--output": output}, [*frames, topology])
     check_output("--output", output, (REFERENCE_SUFFIX,), force=force)
-    check_frames(frames, "expected frames; references are merged by `quests-md reference merge`")
     names = {
         "elements": split_elements(elements, "--elements"),
         "centers": split_elements(centers, "--centers"),

@@ -6,6 +6,7 @@ from typing import Annotated
 
 from typer import Argument, Option
 
+from quests_md._words import many
 from quests_md.calibration import calibrate
 from quests_md.reference import Reference
 from quests_md.show import fold, moved_levels, reference_lines
@@ -55,6 +56,10 @@ def merge(
 
 def save_with_scores(reference: Reference, output: Path, threads: int | None = None) -> Reference:
     """Write the reference with its held-out scores, from which levels come, and print what it holds."""
+    if not reference.n_environments:
+        left_out = {why: n for why, n in reference.provenance.get("left_out", {}).items() if n}
+        why = ", ".join(f"{many(n, 'frame')} left out ({why})" for why, n in left_out.items()) or "no frames"
+        raise ValueError(f"{output}: expected environments to write, got none: {why}; check the frames and --centers")
     reference = reference.with_held_out_scores(threads=threads)
     reference.save(output)
     print_reference(reference)

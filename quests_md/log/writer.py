@@ -114,7 +114,7 @@ def _held_content(path: Path) -> str:
         history = LogHistory(path)
         last = history.last
     except (FileFormatError, OSError):
-        what = "something that is not a quests_md log"
+        return f"log: {path} already holds something that is not a quests_md log; choose another name"
     else:
         reference = history.header.get("reference")
         fingerprint = reference.get("fingerprint") if isinstance(reference, dict) else None

@@ -110,7 +110,8 @@ def _require_reference(path: Path) -> None:
     """Refuse what is not there, what is no regular file, and other files of quests_md."""
     require_regular(path, "save the reference to a file first")
     if not path.is_file():
-        raise FileNotFoundError(f"{path}: expected a reference file, there is none; make it with Reference.save")
+        how = "`quests-md reference build` or Reference.save"
+        raise FileNotFoundError(f"{path}: expected a reference file, there is none; make it with {how}")
     if fault := mistaken_for(path, REFERENCE):
         raise FileFormatError(f"{path}: {fault}")
 

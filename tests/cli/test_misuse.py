@@ -135,3 +135,37 @@ def test_flagged_frames_go_to_files_that_are_empty_or_of_them(quests_md, tmp_pat
         assert quests_md(*SCORE, "--save", flagged)[0] == 0
         sizes.append(flagged.stat().st_size)
     assert sizes[1] == 2 * sizes[0] > 0
+
+
+@pytest.mark.parametrize("there", [False, True])
+def test_a_forgotten_option_of_the_output_is_told(quests_md, folder, tmp_path, monkeypatch, there):
+    shutil.copy(folder / "train.xyz", tmp_path)
+    (tmp_path / "reference.safetensors").touch()  # the output where none is given
+    if there:
+        shutil.copy(folder / "train.safetensors", tmp_path / "out.safetensors")
+    monkeypatch.chdir(tmp_path)
+    code, _, err = quests_md("reference", "build", "train.xyz", "out.safetensors")
+    assert code == 2
+    assert err.startswith("error: out.safetensors: expected frames; did you mean -o out.safetensors? ")
+
+
+@pytest.mark.filterwarnings("ignore:left out 24 frame:UserWarning", "ignore:the reference holds no env:UserWarning")
+def test_a_reference_without_environments_is_not_written(quests_md, folder, tmp_path):
+    out = tmp_path / "o.safetensors"
+    code, _, err = quests_md("reference", "build", "train.xyz", "--centers", "O", "-o", out)
+    assert code == 2
+    assert "expected environments to write, got none: 24 frames left out (no centers)" in " ".join(err.split())
+    assert not out.exists()
+
+
+def test_resuming_is_advised_for_logs_alone(quests_md, folder):
+    code, _, err = quests_md(*SCORE, "--log", "train.xyz")
+    assert code == 2
+    assert "not a quests_md log; choose another name" in err
+    assert "resume" not in err
+
+
+def test_a_missing_reference_is_made_by_a_command(quests_md):
+    code, _, err = quests_md("score", "run.xyz", "-r", "missing.safetensors")
+    assert code == 2
+    assert "quests-md reference build" in err
