@@ -4,7 +4,9 @@ import hashlib
 import json
 import math
 import os
+import warnings
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +20,8 @@ from quests_md._arguments import check_bandwidth
 from quests_md._file_kinds import REFERENCE, mistaken_for
 from quests_md._files import replacing, require_regular
 from quests_md.environments import Descriptor, DescriptorLike, averaged_over
-from quests_md.errors import FileFormatError, MismatchError
+from quests_md.errors import FileFormatError, MismatchError, QuestsMDError
+from quests_md.io import iter_frames
 
 from .contents import ARRAYS, PAIR_BIN, Contents, ReferenceArrays, pair_keys
 from .late_array import PORTION, LateArray, stored_array
@@ -171,12 +174,24 @@ def _read_unchecked(
     except PermissionError:
         raise
     except (SafetensorError, OSError) as exc:
+        if _holds_frames(path):
+            how = "`quests-md reference build` or Reference.from_frames makes a reference of them"
+            raise FileFormatError(f"{path}: expected a reference file, got a file of frames; {how}") from exc
         raise FileFormatError(
             f"{path}: expected a reference file of {path.stat().st_size} bytes to be whole, got: "
             f"{shortened(str(exc))}; it is torn or not a reference (of frames, Reference.from_frames makes one)"
         ) from exc
     starts = _first_bytes(path, [name for name in names if name in apart])
     return header, arrays, {name: (start, layout[name][1]) for name, start in starts.items()}
+
+
+def _holds_frames(path: Path) -> bool:
+    """Whether a file that is no reference, nor called one, begins with a frame."""
+    if path.suffix == ".safetensors":
+        return False
+    with suppress(OSError, ValueError, QuestsMDError), warnings.catch_warnings(action="ignore"):
+        return next(iter_frames(str(path)), None) is not None
+    return False
 
 
 def _stored_descriptor(path: Path, settings: Mapping[str, Any]) -> Descriptor:

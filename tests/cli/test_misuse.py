@@ -169,3 +169,10 @@ def test_a_missing_reference_is_made_by_a_command(quests_md):
     code, _, err = quests_md("score", "run.xyz", "-r", "missing.safetensors")
     assert code == 2
     assert "quests-md reference build" in err
+
+
+@pytest.mark.parametrize("name", ["train.xyz", "broken.traj"])
+def test_frames_in_the_place_of_a_reference_are_named(quests_md, name):
+    code, _, err = quests_md("reference", "info", name)
+    assert code == 2
+    assert f"{name}: expected a reference file, got a file of frames; `quests-md reference build`" in err
