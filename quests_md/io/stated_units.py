@@ -83,5 +83,5 @@ def _is_statement(key: Any, value: Any) -> bool:
     if not isinstance(value, str):
         return False
     if _is_of_units(key):  # a word that may be meant of other things, such as "m" or "si", says nothing
-        return 0.1 <= _LENGTHS.get(value.strip().lower(), 0.0) <= 10.0
+        return 0.01 <= _LENGTHS.get(value.strip().lower(), 0.0) <= 10.0
     return bool(_KEYS.fullmatch(str(key).lower()))

@@ -401,6 +401,7 @@ def test_units_that_frames_state(tmp_path):
         ("units=au", units.Bohr),
         ('units="atomic units"', units.Bohr),
         ("units=nm", 10.0),
+        ("units=pm", 0.01),
         ("distance_units=nm", 10.0),
         ("""units='{"positions": "bohr"}'""", units.Bohr),
         ("""Units='_JSON {"Length": "nm", "time": "fs"}'""", 10.0),
