@@ -5,7 +5,6 @@ from ase import Atoms
 
 from quests_md._words import many
 from quests_md.environments import element_symbol
-from quests_md.errors import FrameError
 from quests_md.io import periodic_words
 
 from .lengths import doubt_of_lengths
@@ -45,10 +44,7 @@ def differences(reference: Reference, atoms: Atoms) -> list[str]:
     """How the first frame of a run differs from those of the reference, in words: in elements, boundaries, lengths."""
     if reference.n_frames == 0 or len(atoms) == 0:
         return []
-    try:
-        lengths = doubt_of_lengths(reference, atoms)
-    except FrameError:  # the judge says what is wrong
-        lengths = None
+    lengths = doubt_of_lengths(reference, atoms)
     return _elements(reference, atoms) + _boundaries(reference, atoms) + ([lengths] if lengths else [])
 
 
