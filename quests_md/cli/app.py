@@ -18,10 +18,14 @@ from quests_md._version import __version__
 from quests_md.errors import QuestsMDError
 
 from .arguments import tell
-from .commands import ExitCode, build, info, list_events, score_frames, set_levels
+from .building import build, info
 from .demo import show_demo
 from .error_levels import set_error_levels
+from .exit_codes import ExitCode
 from .growing import extend, merge
+from .levels import set_levels
+from .listing import list_events
+from .scoring import score_frames
 
 __all__ = ["app", "main"]
 

@@ -1,4 +1,4 @@
-"""What several commands share: options, checks of them, references opened, and messages."""
+"""What several commands share: options, checks of them, references opened, messages, and pictures."""
 
 import inspect
 import os
@@ -7,7 +7,7 @@ import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 from ase.data import atomic_numbers
 from typer import Argument, Option, echo
@@ -20,6 +20,9 @@ from quests_md.errors import FileFormatError
 from quests_md.io import count_frames, expand_sources
 from quests_md.reference import Reference
 from quests_md.show import fold
+
+if TYPE_CHECKING:  # importing matplotlib takes half a second
+    from matplotlib.figure import Figure
 
 __all__ = [
     "REFERENCE_SUFFIX",
@@ -35,6 +38,7 @@ __all__ = [
     "default_of",
     "open_reference",
     "put",
+    "save_picture",
     "split_elements",
     "split_names",
     "tell",
@@ -172,3 +176,10 @@ def split_elements(text: str | None, option: str) -> tuple[str, ...] | None:
     if unknown := [name for name in names or () if name not in atomic_numbers and name not in ("D", "T")]:
         raise ValueError(f"{option}: expected symbols of elements such as Nb,Mo; got {unknown[0]!r}")
     return names
+
+
+def save_picture(figure: "Figure", path: Path) -> None:
+    """Write a picture and say so; it is drawn again from what is kept, so that an older one may be replaced."""
+    again = " again" if path.exists() else ""
+    figure.savefig(path, dpi=130)
+    tell(f"wrote {path}{again}")

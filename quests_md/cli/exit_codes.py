@@ -1,0 +1,31 @@
+"""How a command ends."""
+
+from collections.abc import Sequence
+from enum import IntEnum
+from typing import Annotated
+
+from typer import Exit, Option
+
+from quests_md.records import Event
+
+__all__ = ["ExitCode", "FailOption", "exit_after"]
+
+FailOption = Annotated[
+    bool, Option("--fail-on-event", help="Exit with 3 after an event (novel or transition), 4 after an explosion.")
+]
+
+
+class ExitCode(IntEnum):
+    """How a command ended, unless all was fine (0)."""
+
+    BROKEN_PIPE = 1
+    BAD_INPUT = 2
+    EVENT = 3
+    EXPLODED = 4
+    INTERRUPTED = 130
+
+
+def exit_after(events: Sequence[Event], fail_on_event: bool) -> None:
+    """End with the exit code that --fail-on-event promises, if the option was given and there are events."""
+    if events and fail_on_event:
+        raise Exit(ExitCode.EXPLODED if any(event.kind == "exploded" for event in events) else ExitCode.EVENT)

@@ -1,0 +1,243 @@
+"""The command that scores trajectories."""
+
+import sys
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Annotated
+
+from typer import Option
+
+from quests_md._arguments import check_choice, check_integer, check_positive, check_share
+from quests_md._file_kinds import fault_of_sentinel, mistaken_for
+from quests_md._files import file_size
+from quests_md._progress import track
+from quests_md._words import many
+from quests_md.calibration import STATISTICS, Calibration, calibrate
+from quests_md.errors import FileFormatError
+from quests_md.hosts import score_trajectory
+from quests_md.io import FramesSeen, count_frames, fault_of_flagged_file
+from quests_md.log import read_log, require_new_log
+from quests_md.monitor import Monitor
+from quests_md.records import Check
+from quests_md.show import (
+    PICTURE_SUFFIXES,
+    check_rows,
+    fold,
+    latest,
+    log_summary,
+    run_summary,
+    terminal_width,
+    timeline,
+)
+from quests_md.watch import Trigger, save_frame, sentinel
+
+from .arguments import (
+    FramesArgument,
+    ThreadsOption,
+    TopologyOption,
+    check_apart,
+    check_frames,
+    check_output,
+    count_there,
+    default_of,
+    open_reference,
+    put,
+    save_picture,
+    split_elements,
+    tell,
+)
+from .exit_codes import FailOption, exit_after
+from .statistics import FALSE_ALARMS, StatisticsOption, statistic_names
+
+__all__ = ["score_frames"]
+
+#: Why a frame has no largest dH, and what the numbers beside alarms are.
+NO_LARGEST = {
+    True: "of such frames it is found who is above the level, and no dH of those that are not",
+    False: "local scores raise the alarms, and dH of frames of this size is not computed beside them",
+}
+OUT_BY = "how far beyond its level, in nats or deviations as the level; of counts of atoms, the log of the ratio"
+
+
+def score_frames(
+    trajectory: FramesArgument,
+    reference: Annotated[
+        Path, Option("--reference", "-r", help="Reference file (.safetensors), or frames to build one from.")
+    ],
+    calibration: Annotated[
+        Path | None, Option("--calibration", "-c", help="Calibration file; default: calibrate the reference.")
+    ] = None,
+    false_alarms: Annotated[
+        float | None,
+        Option(help=f"Asked rate of false alarms per check, without --calibration; default: {FALSE_ALARMS:g}."),
+    ] = None,
+    statistics: StatisticsOption = None,
+    baseline_ps: Annotated[
+        float | None,
+        Option(help="Judge averages over a frame (local_mean, local_tail) by the first so many ps of the run itself."),
+    ] = None,
+    max_temperature: Annotated[
+        float | None,
+        Option(metavar="K", help="A hotter frame counts as exploded; else one that jumped to five times the median."),
+    ] = None,
+    phase: Annotated[
+        list[str] | None,
+        Option(metavar="NAME=FILE", help="Labelled phases, first that of the start: liquid=l.safetensors; repeat it."),
+    ] = None,
+    types: Annotated[
+        str | None, Option(help="Elements of the types of a LAMMPS dump that does not name them: Cu,Zr.")
+    ] = None,
+    topology: TopologyOption = None,
+    log: Annotated[Path | None, Option(help="Log to write (JSON lines); must not hold a run yet.")] = None,
+    resume: Annotated[
+        bool, Option("--resume", help="Go on with the run in the log: frames that it has are not checked again.")
+    ] = False,
+    save: Annotated[Path | None, Option(help="Append flagged frames to this extended XYZ file.")] = None,
+    sentinel_file: Annotated[
+        Path | None,
+        Option("--sentinel", metavar="FILE", help="Write the gravest event to this file, once there is one."),
+    ] = None,
+    plot: Annotated[Path | None, Option(help="Draw the timeline to this file; needs --log.")] = None,
+    patience: Annotated[
+        int | None, Option(help="Checks out in a row that open an event; given alone, visits open none. Default: 3.")
+    ] = None,
+    visits: Annotated[
+        int | None,
+        Option(help="Short departures in 20 checks that open an event; default: by the rate, 4 for 0.01."),
+    ] = None,
+    values: Annotated[
+        str, Option(help="'full': dH of every atom; 'proven': who is above, faster; 'auto': by size.")
+    ] = default_of(Monitor, "values"),
+    at: Annotated[Path | None, Option(help="Check only the frames of this log: what the monitor saw live.")] = None,
+    workers: Annotated[int, Option(help="Frames judged at the same time.")] = default_of(score_trajectory, "workers"),
+    threads: ThreadsOption = None,
+    fail_on_event: FailOption = False,
+) -> None:
+    """Score the frames of a trajectory.
+
+    Prints a line per frame (dH in nats, local scores in deviations), tab-separated if not in a terminal.
+
+    Events and messages go to stderr.
+    """
+    if plot is not None and log is None:
+        raise ValueError("--plot: needs the log; give --log run.jsonl too")
+    if resume and log is None:
+        raise ValueError("--resume: needs the log of the run; give --log run.jsonl too")
+    if calibration is not None and false_alarms is not None:
+        raise ValueError("--false-alarms: the calibration file states its own rate; give one of the two")
+    phase_files = _files_by_name("--phase", phase or [])
+    check_apart(
+        {"--log": log, "--save": save, "--sentinel": sentinel_file, "--plot": plot},
+        [*trajectory, reference, calibration, topology, at, *phase_files.values()],
+    )
+    check_output("--log", log)
+    check_output("--save", save)
+    if save is not None and (fault := mistaken_for(save, None, "flagged frames") or fault_of_flagged_file(save)):
+        raise FileFormatError(f"--save: {save}: {fault}; choose another name")
+    check_output("--sentinel", sentinel_file)
+    if sentinel_file is not None and (fault := fault_of_sentinel(sentinel_file)):
+        raise FileFormatError(f"--sentinel: {sentinel_file}: {fault}; choose another name")
+    if sentinel_file is not None and sentinel_file.exists() and not resume:
+        raise FileExistsError(f"--sentinel: {sentinel_file} is there from an earlier run; remove it")
+    check_output("--plot", plot, PICTURE_SUFFIXES)
+    if threads is not None:
+        check_integer("--threads", threads, 1)
+    check_integer("--workers", workers, 1)
+    check_choice("--values", values, ("full", "proven", "auto"))
+    for option, value, what in (
+        ("--baseline-ps", baseline_ps, "time in ps"),
+        ("--max-temperature", max_temperature, "temperature in K"),
+    ):
+        if value is not None:
+            check_positive(option, value, what)
+    rate = FALSE_ALARMS if false_alarms is None else check_share("--false-alarms", false_alarms, "rate between 0 and 1")
+    names, elements = statistic_names(statistics), split_elements(types, "--types")
+    trigger = None
+    if patience is not None or visits is not None:
+        trigger = Trigger(3 if patience is None else patience, visits=visits)
+    check_frames(trajectory, "expected frames; a reference is given by --reference")
+    if log is not None and not resume:
+        require_new_log(log)
+    saved_before = 0 if save is None else file_size(str(save))
+    steps = None if at is None else read_log(at)
+    given_levels = None if calibration is None else Calibration.load(calibration)
+    known = open_reference(reference, threads, types=elements, topology=topology)
+    phases = {name: open_reference(file, threads) for name, file in phase_files.items()}
+    levels = given_levels or calibrate(known, false_alarms=rate, threads=threads)
+    actions = [] if save is None else [save_frame(save)]
+    with Monitor(
+        known,
+        levels,
+        statistics=names,
+        baseline_ps=baseline_ps,
+        max_temperature_K=max_temperature,
+        phases=phases or None,
+        trigger=trigger,
+        log=log,
+        actions=actions if sentinel_file is None else [*actions, sentinel(sentinel_file)],
+        values=values,  # type: ignore[arg-type]  # checked there
+        on_error="raise",
+        threads=threads,
+        resume=resume,
+        verbose=False,  # events are told below
+    ) as monitor:
+        tell(fold(monitor.calibration.describe(), sys.stderr))
+        seen = FramesSeen()
+        checks = score_trajectory(
+            trajectory,
+            known,
+            monitor=monitor,
+            workers=workers,
+            steps=steps,
+            types=elements,
+            seen=seen,
+            topology=topology,
+        )
+        counts = _print_checks(checks, trajectory, monitor.calibration.statistics)
+        events = monitor.events
+    tell(fold(f"read: {seen.describe(count_there(trajectory))}", sys.stderr, indent=6))
+    tell(f"{many(sum(counts.values()), 'frame')}{' checked now' if resume else ''}: {run_summary(counts, events)}")
+    if resume and log is not None:
+        tell(f"{log}: {log_summary(read_log(log))}")
+    if save is not None and file_size(str(save)) == saved_before:
+        why = "frames of explosions are not saved" if events and not resume else "no event"
+        tell(f"--save: {why}, {save} was {'left as it is' if save.exists() else 'not written'}")
+    for event in latest(events):
+        tell(fold(event.describe(), sys.stderr, indent=11))
+    if n_more := len(events) - len(latest(events)):
+        tell(f"and {many(n_more, 'event')} before: `quests-md events` lists all of a log")
+    if plot is not None and log is not None:
+        save_picture(timeline(read_log(log)), plot)
+    exit_after(events, fail_on_event)
+
+
+def _files_by_name(option: str, texts: Sequence[str]) -> dict[str, Path]:
+    """The files of an option that is given as NAME=FILE, once or more often."""
+    files: dict[str, Path] = {}
+    for text in texts:
+        name, equals, file = text.partition("=")
+        if not (name and equals and file):
+            raise ValueError(f"{option}: expected NAME=FILE such as fcc=fcc.safetensors, got {text!r}")
+        if name in files:
+            raise ValueError(f"{option}: {name!r} is given twice; give each phase another name")
+        files[name] = Path(file)
+    return files
+
+
+def _print_checks(checks: Iterator[Check], trajectory: list[str], statistics: Sequence[str]) -> dict[str, int]:
+    """Print the checks as they come: in columns on a terminal, else tab-separated; count their states."""
+    counts, has_blank = {"in": 0, "out": 0, "invalid": 0}, False
+    width = terminal_width(sys.stdout)
+    if width is None and sys.stderr.isatty():  # in a terminal the lines themselves show how far it is
+        checks = track(checks, "scoring frames", count_frames(trajectory))
+    for row, check in check_rows(checks, width, statistics):
+        if check is not None:
+            counts[check.state] += 1
+            has_blank |= check.dh_max is None and check.state != "invalid"
+        put(row)
+    if has_blank:
+        is_plain = any(STATISTICS[name].scale == "plain" for name in statistics)
+        tell(f"no dh_max: {NO_LARGEST[is_plain]}; --values full gives it")
+    if counts["out"] and width is not None:
+        tell(f"out by: {OUT_BY}")
+    return counts
