@@ -1,14 +1,17 @@
 """Monitor: watches a running simulation, one frame at a time, and never disturbs it."""
 
+import math
 import os
 from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import Any, NoReturn, Self
 
 from ase import Atoms
+from numpy.typing import ArrayLike
 
+from quests_md._arguments import is_integer, is_number
 from quests_md.calibration import Calibration, GivenCalibration
-from quests_md.hosts import AseAttachment
+from quests_md.hosts import AseAttachment, frame_of_arrays
 from quests_md.judge import Judge, Phases, Values
 from quests_md.records import Check, Event
 from quests_md.reference import GivenReference, Reference
@@ -17,7 +20,66 @@ from quests_md.watch import Action, GivenAction, OnError, Overhead, RunSettings,
 __all__ = ["Action", "Monitor", "Overhead"]
 
 
-class Monitor:
+class _Watched:
+    """What a monitor says of the run that it watches."""
+
+    watch: Watch
+
+    def preflight(self, atoms: Atoms) -> str:
+        """Compile what is needed, judge a start structure, and return what to know before step 1: the pre-flight block.
+
+        `attach` prints it; before a loop of your own, use ``print(monitor.preflight(atoms))``. It also begins the log,
+        where the text is noted.
+        """
+        return self.watch.preflight(atoms)
+
+    @property
+    def reference(self) -> Reference:
+        """The environments that count as known."""
+        return self.judge.reference
+
+    @property
+    def calibration(self) -> Calibration:
+        """The levels."""
+        return self.judge.calibration
+
+    @property
+    def judge(self) -> Judge:
+        """What turns a frame into a check."""
+        return self.watch.settings.judge
+
+    @property
+    def last_check(self) -> Check | None:
+        """The last check; None before the first."""
+        return self.watch.last_check
+
+    @property
+    def events(self) -> list[Event]:
+        """Events so far, in order of id; of the closed ones the last 1000, all of them are in the log."""
+        return self.watch.events
+
+    @property
+    def n_checks(self) -> int:
+        """Checks so far."""
+        return 0 if self.watch.run is None else self.watch.run.n_checks
+
+    @property
+    def n_outliers(self) -> int:
+        """Times that checks were out, but not for long enough to open an event."""
+        return 0 if self.watch.run is None else self.watch.run.follower.n_outliers
+
+    @property
+    def stopped(self) -> bool:
+        """Whether the trigger or an action has asked for the end of the run; for loops of your own."""
+        return self.watch.run is not None and self.watch.run.stopped
+
+    @property
+    def overhead(self) -> Overhead:
+        """What the checks have cost so far."""
+        return self.watch.cost.overhead(self.n_checks)
+
+
+class Monitor(_Watched):
     """Watch a simulation: check frames against a reference, log every check, follow events, act on them.
 
     Attach it to any ASE dynamics or optimizer, or call `check` in a loop of your own. Nothing is written into the
@@ -159,14 +221,6 @@ class Monitor:
             raise TypeError("dyn: expected the dynamics; attach with dyn.attach(monitor, interval, dyn)")
         self._attachment.observe_first(dyn, self)
 
-    def preflight(self, atoms: Atoms) -> str:
-        """Compile what is needed, judge a start structure, and return what to know before step 1: the pre-flight block.
-
-        `attach` prints it; before a loop of your own, use ``print(monitor.preflight(atoms))``. It also begins the log,
-        where the text is noted.
-        """
-        return self.watch.preflight(atoms)
-
     def check(self, atoms: Atoms, step: int | None = None, time_ps: float | None = None) -> Check:
         """Check one frame in a loop of your own.
 
@@ -207,6 +261,70 @@ class Monitor:
             raise ValueError(f"time_ps: expected a time in ps since {needs_time} is set, got None")
         return self.watch.check_given(atoms, None if step is None else int(step), time_ps)
 
+    def check_arrays(
+        self,
+        positions: ArrayLike,
+        cell: ArrayLike | None,
+        pbc: ArrayLike,
+        numbers: ArrayLike,
+        *,
+        step: int | None = None,
+        time_ps: float | None = None,
+        momenta: ArrayLike | None = None,
+        velocities: ArrayLike | None = None,
+        masses: ArrayLike | None = None,
+        ids: ArrayLike | None = None,
+        energy: float | None = None,
+        forces: ArrayLike | None = None,
+    ) -> Check:
+        """Check one frame in a loop of your own that has arrays and no Atoms: all else is as in `check`.
+
+        Checks, events and log are those of `check` with Atoms of these arrays. The arrays are not changed and not kept.
+
+        Parameters
+        ----------
+        positions
+            (n, 3) in Å. Numbers that are not finite are no wrong use: the simulation has exploded.
+        cell
+            (3, 3) in Å, a vector in each row; None: no cell.
+        pbc
+            Whether the cell is periodic along its vectors: one True or False, or three.
+        numbers
+            (n,) atomic numbers, 1 to 118.
+        step, time_ps
+            As in `check`.
+        momenta, velocities
+            (n, 3) in the unit of ASE, (amu eV)^(1/2), or in Å/fs: at most one of them, for temperatures.
+        masses
+            (n,) in amu; default those of the elements.
+        ids
+            (n,) distinct integers of 0 or more that stay with the atoms where their order changes.
+        energy, forces
+            In eV, and (n, 3) in eV/Å; flagged frames are saved with them.
+
+        Raises
+        ------
+        TypeError, ValueError
+            If an argument is not what it should be, which the message names, whatever `on_error` says.
+        """
+        if step is not None and not is_integer(step):
+            raise TypeError(f"step: expected an integer, got {step!r}")
+        if time_ps is not None and not (is_number(time_ps) and math.isfinite(time_ps)):
+            raise ValueError(f"time_ps: expected a finite number of ps, got {time_ps!r}")
+        atoms = frame_of_arrays(
+            positions,
+            cell,
+            pbc,
+            numbers,
+            momenta=momenta,
+            velocities=velocities,
+            masses=masses,
+            ids=ids,
+            energy=energy,
+            forces=forces,
+        )
+        return self.check(atoms, step, time_ps)
+
     def update(self, reference: GivenReference, calibration: GivenCalibration | None = None) -> None:
         """Go on with another reference, as after frames of an event were added to the training set.
 
@@ -233,51 +351,6 @@ class Monitor:
         if self.watch.is_closed:
             raise _closed()
         self.watch.update(reference, calibration)
-
-    @property
-    def reference(self) -> Reference:
-        """The environments that count as known."""
-        return self.judge.reference
-
-    @property
-    def calibration(self) -> Calibration:
-        """The levels."""
-        return self.judge.calibration
-
-    @property
-    def judge(self) -> Judge:
-        """What turns a frame into a check."""
-        return self.watch.settings.judge
-
-    @property
-    def last_check(self) -> Check | None:
-        """The last check; None before the first."""
-        return self.watch.last_check
-
-    @property
-    def events(self) -> list[Event]:
-        """Events so far, in order of id; of the closed ones the last 1000, all of them are in the log."""
-        return self.watch.events
-
-    @property
-    def n_checks(self) -> int:
-        """Checks so far."""
-        return 0 if self.watch.run is None else self.watch.run.n_checks
-
-    @property
-    def n_outliers(self) -> int:
-        """Times that checks were out, but not for long enough to open an event."""
-        return 0 if self.watch.run is None else self.watch.run.follower.n_outliers
-
-    @property
-    def stopped(self) -> bool:
-        """Whether the trigger or an action has asked for the end of the run; for loops of your own."""
-        return self.watch.run is not None and self.watch.run.stopped
-
-    @property
-    def overhead(self) -> Overhead:
-        """What the checks have cost so far."""
-        return self.watch.cost.overhead(self.n_checks)
 
     def detach(self) -> None:
         """Leave all dynamics that it was attached to; the log stays open, and it can be attached again."""

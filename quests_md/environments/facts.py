@@ -96,7 +96,7 @@ def results_at_hand(atoms: Atoms) -> Mapping[str, Any]:
     them.
     """
     results = getattr(atoms.calc, "results", None)
-    names = ["energy"] if isinstance(results, dict) else [] if atoms.calc is None else list(_GETTERS)
+    names = () if atoms.calc is None else _GETTERS
     found = {}
     for name in names:
         with suppress(Exception):  # a foreign calculator that cannot answer must not stop a run
