@@ -2,6 +2,7 @@
 
 import json
 import math
+import sys
 
 import numpy as np
 import pytest
@@ -10,6 +11,7 @@ from ase.calculators.singlepoint import SinglePointCalculator
 from systems import alloy, alloy_reference, copper, inside, level_at, md_reference, outside
 
 from quests_md import Monitor, StopRun, save_frame
+from quests_md.torch_sim import monitor_reporter
 
 #: What differs between two runs of the same: when, who, how long.
 FREE = {"elapsed_us", "started", "pid", "seconds"}
@@ -192,3 +194,9 @@ def test_a_stop_and_a_closed_monitor_are_as_in_check():
             monitor.check_arrays(*arrays_of(outside(count)), step=count)
         assert monitor.stopped
     assert monitor.check_arrays(*arrays_of(inside(1))).state == "invalid"
+
+
+def test_a_reporter_for_torch_sim_says_what_to_install_where_it_is_absent(monkeypatch):
+    monkeypatch.setitem(sys.modules, "torch_sim.trajectory", None)
+    with monitored() as monitor, pytest.raises(ImportError, match="install it with .pip install torch-sim-atomistic"):
+        monitor_reporter([monitor])

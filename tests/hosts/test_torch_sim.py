@@ -1,0 +1,234 @@
+"""Batches of torch-sim, run by torch-sim itself: one stream of events and one log for each system."""
+
+import json
+import math
+
+import pytest
+from ase.calculators.singlepoint import SinglePointCalculator
+from systems import copper, inside, level_at, md_reference, outside
+
+from quests_md import MismatchError, Monitor, StopRun, Trigger, read_log, score_trajectory
+from quests_md.torch_sim import monitor_reporter
+
+ts = pytest.importorskip("torch_sim", reason='torch-sim is not installed: pip install "torch-sim-atomistic"')
+torch = pytest.importorskip("torch")
+
+pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::UserWarning:torch_sim")
+
+FREE = {"elapsed_us", "interval"}
+
+#: Above the crystals, below what is displaced.
+LEVEL = -3.0
+
+
+def model():
+    from torch_sim.models.lennard_jones import LennardJonesModel
+
+    options = {"sigma": 2.3, "epsilon": 0.05, "cutoff": 5.0, "use_neighbor_list": False, "compute_forces": True}
+    return LennardJonesModel(**options, compute_stress=False, dtype=torch.float64, device=torch.device("cpu"))
+
+
+def systems():
+    """A crystal, one that is none any more, and a crystal of another size."""
+    return [inside(1), outside(2), copper(1, rattle=0.04, seed=3) * (2, 2, 3)]
+
+
+def monitors(logs, **options):
+    calibration = level_at(md_reference(), LEVEL)
+    return [Monitor(md_reference(), calibration, log=log, verbose=False, **options) for log in logs]
+
+
+def integrate(reporter, given, n_steps=20, **options):
+    torch.manual_seed(0)
+    how = {"integrator": ts.nvt_langevin, "n_steps": n_steps, "temperature": 50.0, "timestep": 0.001}
+    return ts.integrate(given, model(), **how, trajectory_reporter=reporter, **options)
+
+
+class Recorded:
+    """Keeps the frames that a reporter checks, system by system, as files of frames would."""
+
+    def __init__(self, reporter):
+        self.frames = [[] for _ in reporter.monitors]
+        self._reporter, self._report = reporter, reporter.report
+        reporter.report = self.report
+
+    def report(self, state, step, model=None):
+        for place, atoms in enumerate(state.to_atoms()):
+            one = state[place]
+            atoms.set_momenta(one.momenta.numpy())
+            atoms.calc = SinglePointCalculator(atoms, energy=float(one.energy), forces=one.forces.numpy())
+            atoms.info |= {"step": step, "time_ps": 0.001 * step}
+            if step % self._reporter.interval == 0:
+                self.frames[self._reporter.here[place]].append(atoms)
+        return self._report(state, step, model)
+
+
+def checks_of(log):
+    """The checks that a log holds, but for what differs between two runs of the same."""
+    found = [json.loads(line) for line in log.read_text().splitlines()]
+    return [{name: line[name] for name in line if name not in FREE} for line in found if line["type"] == "check"]
+
+
+def fitting(kind, n_atoms=81):
+    """An autobatcher of batches of at most so many atoms."""
+    return kind(model(), memory_scales_with="n_atoms", max_memory_scaler=float(n_atoms), return_indices=True)
+
+
+@pytest.mark.parametrize("is_batched", [False, True])
+def test_checks_are_those_of_the_written_trajectory_whatever_the_batches(tmp_path, is_batched):
+    logs = [tmp_path / f"{i}.jsonl" for i in range(3)]
+    reporter = monitor_reporter(monitors(logs), interval=5, timestep_ps=0.001)
+    recorded = Recorded(reporter)
+    integrate(reporter, systems(), autobatcher=fitting(ts.BinningAutoBatcher) if is_batched else False)
+    for i, log in enumerate(logs):
+        offline = tmp_path / f"offline-{i}.jsonl"
+        list(score_trajectory(recorded.frames[i], md_reference(), level_at(md_reference(), LEVEL), log=offline))
+        online = checks_of(log)
+        assert online == checks_of(offline)
+        assert [check["step"] for check in online] == [5, 10, 15, 20]
+        assert {check["n_atoms"] for check in online} == {len(systems()[i])}
+        assert online[0]["temperature_K"] > 0
+        assert online[0]["energy_per_atom"] is not None
+    assert [len(read_log(log).events) for log in logs] == [0, 1, 0]
+
+
+def test_systems_that_are_swapped_keep_their_streams(tmp_path):
+    """Optimised one after the other: each leaves when its energy has converged, and its monitor is closed."""
+    logs = [tmp_path / f"{i}.jsonl" for i in range(4)]
+    given = [systems()[i] for i in (2, 1, 0, 2)]
+    reporter = monitor_reporter(monitors(logs), interval=1)
+    batches = []
+    load = reporter.load_new_trajectories
+
+    def loaded(filenames):
+        load(filenames)
+        batches.append(list(reporter.here))
+
+    reporter.load_new_trajectories = loaded
+    energy = ts.generate_energy_convergence_fn(0.5)
+    options = {"convergence_fn": energy, "max_steps": 40, "steps_between_swaps": 5}
+    ts.optimize(
+        given, model(), optimizer=ts.gradient_descent, trajectory_reporter=reporter,
+        autobatcher=fitting(ts.InFlightAutoBatcher), **options,
+    )  # fmt: skip
+    assert len(batches) > 1
+    assert set().union(*batches) == set(range(4))
+    for i, log in enumerate(logs):
+        found = read_log(log)
+        assert set(found.n_atoms.tolist()) == {len(given[i])}
+        steps = found.step.tolist()
+        assert steps == list(range(steps[0], steps[0] + len(steps)))  # all steps at which it was there
+        assert "closed after" in log.read_text()
+
+
+def test_trajectories_are_written_beside(tmp_path):
+    logs = [tmp_path / f"{i}.jsonl" for i in range(3)]
+    files = [tmp_path / f"{i}.h5" for i in range(3)]
+    with monitor_reporter(
+        monitors(logs), interval=4, trajectory=ts.TrajectoryReporter(files, state_frequency=2)
+    ) as reporter:
+        integrate(reporter, systems(), n_steps=8, autobatcher=fitting(ts.BinningAutoBatcher))
+    for file, log, atoms in zip(files, logs, systems(), strict=True):
+        assert read_log(log).step.tolist() == [4, 8]
+        with ts.TorchSimTrajectory(file, mode="r") as trajectory:
+            assert len(trajectory) == 4
+            assert len(trajectory.get_atoms(0)) == len(atoms)
+
+
+class Failing:
+    """An action that fails."""
+
+    def __call__(self, event, frame):
+        raise OSError("disk full")
+
+
+@pytest.mark.parametrize("on_error", ["log", "raise"])
+def test_one_bad_system_does_not_stop_the_others(tmp_path, on_error, caplog):
+    logs = [tmp_path / f"{i}.jsonl" for i in range(3)]
+    reporter = monitor_reporter(monitors(logs, on_error=on_error, actions=[Failing()]), interval=2)
+    if on_error == "raise":
+        with pytest.raises(OSError, match="disk full") as caught:
+            integrate(reporter, systems(), n_steps=12)
+        assert "at system 1, step 6" in caught.value.__notes__
+        assert [len(read_log(log)) for log in logs] == [3, 3, 3]  # the system after it was checked as well
+        reporter.close()
+        return
+    integrate(reporter, systems(), n_steps=12)
+    assert [len(read_log(log)) for log in logs] == [6, 6, 6]
+    assert [log.read_text().count("the monitor failed: OSError: disk full") for log in logs] == [0, 1, 0]
+    assert sum("disk full" in record.getMessage() for record in caplog.records) == 1
+
+
+def test_a_system_that_explodes_or_is_stopped_is_told_and_the_others_go_on(tmp_path):
+    def stop(event, frame):
+        raise StopRun
+
+    given = systems()
+    state = ts.initialize_state(given, torch.device("cpu"), torch.float64)
+    reporter = monitor_reporter(monitors([tmp_path / f"{i}.jsonl" for i in range(3)], actions=[stop]), interval=1)
+    for step in range(4):
+        if step == 2:
+            state.positions[0, 1] = math.nan
+        reporter.report(state, step)
+        assert reporter.stopped == [[], [], [0, 1], [0, 1]][step]
+        assert reporter.exploded == [[], [], [0], [0]][step]
+    reporter.close()
+    assert [len(read_log(tmp_path / f"{i}.jsonl")) for i in range(3)] == [4, 4, 4]
+
+
+def test_nothing_of_the_state_is_changed_or_kept():
+    state = ts.initialize_state(systems(), torch.device("cpu"), torch.float64)
+    before = state.clone()
+    kept = []
+    reporter = monitor_reporter(monitors([None] * 3, actions=[lambda event, frame: kept.append(frame)]), interval=1)
+    for step in range(4):
+        reporter.report(state, step)
+    for name, value in vars(before).items():
+        assert torch.equal(getattr(state, name), value) if isinstance(value, torch.Tensor) else True
+    assert len(kept) == 1
+    kept[0].positions[:] = 0
+    assert torch.equal(state.positions, before.positions)
+
+
+def test_steps_of_each_system_are_counted_for_it():
+    """As later versions of torch-sim give them while systems are swapped."""
+    state = ts.initialize_state(systems(), torch.device("cpu"), torch.float64)
+    reporter = monitor_reporter(monitors([None] * 3), interval=5)
+    reporter.report(state, [5, 6, 20])
+    assert [monitor.last_check and monitor.last_check.step for monitor in reporter.monitors] == [5, None, 20]
+
+
+def test_a_log_of_another_run_is_raised_when_the_others_were_checked(tmp_path):
+    logs = [tmp_path / f"{i}.jsonl" for i in range(3)]
+    state = ts.initialize_state(systems(), torch.device("cpu"), torch.float64)
+    for shift in (0.0, 1.0):
+        state.positions[0, 0] += shift  # of the first system
+        reporter = monitor_reporter(monitors(logs, resume=True), interval=1)
+        if shift:
+            with pytest.raises(MismatchError) as caught:
+                reporter.report(state, 0)
+            assert "at system 0, step 0" in caught.value.__notes__
+            assert [monitor.n_checks for monitor in reporter.monitors] == [0, 1, 1]
+        else:
+            reporter.report(state, 0)
+        reporter.close()
+
+
+def test_wrong_arguments_say_what_is_expected(tmp_path):
+    two, one_file = monitors([None] * 2), ts.TrajectoryReporter([tmp_path / "1.h5"])
+    for wrong, message in [
+        ({"monitors": []}, "monitors: expected a Monitor for each system, got none"),
+        ({"monitors": [two[0]] * 2}, "monitors: expected a Monitor of its own"),
+        ({"monitors": [md_reference()]}, "monitors: expected a Monitor for each system, got Reference at place 0"),
+        ({"interval": 0}, "interval: expected a positive integer"),
+        ({"timestep_ps": -1.0}, "timestep_ps: expected a positive time in ps"),
+        ({"trajectory": "run.h5"}, "trajectory: expected a TrajectoryReporter or None, got str"),
+        ({"trajectory": one_file}, "trajectory: expected a file for each of 2 monitors, got 1"),
+        ({"monitors": monitors([None], trigger=Trigger(patience_ps=1.0))}, "timestep_ps: expected the time step in ps"),
+    ]:
+        with pytest.raises((TypeError, ValueError), match=message):
+            monitor_reporter(**{"monitors": two} | wrong)
+    one_file.close()
+    state = ts.initialize_state(systems(), torch.device("cpu"), torch.float64)
+    with pytest.raises(ValueError, match="monitors: expected one for each of the 3 systems of the batch, got 2"):
+        monitor_reporter(two).report(state, 10)
