@@ -198,5 +198,5 @@ def test_a_stop_and_a_closed_monitor_are_as_in_check():
 
 def test_a_reporter_for_torch_sim_says_what_to_install_where_it_is_absent(monkeypatch):
     monkeypatch.setitem(sys.modules, "torch_sim.trajectory", None)
-    with monitored() as monitor, pytest.raises(ImportError, match="install it with .pip install torch-sim-atomistic"):
+    with monitored() as monitor, pytest.raises(ImportError, match='install it with "pip install torch-sim'):
         monitor_reporter([monitor])
