@@ -22,6 +22,7 @@ from .null_scores import (
     separate_neighbourhoods,
 )
 from .origin import Origin
+from .plain_scores import are_scored, groups_of_elements
 from .statistics import check_statistics, require_rows
 from .wording import many_groups
 
@@ -71,7 +72,8 @@ def calibrate(
         "local_max", "local_cluster", "local_tail". Of plain rows: "dh_max", "dh_q99", "dh_mean", "n_tail",
         "tail_cluster", "frame_entropy". Default the first three, or "dh_max", "tail_cluster" and "dh_mean" where the
         reference has no averaged rows. A low dh_mean counts only with `frames`: leaving a group out says nothing of how
-        low dH may be.
+        low dH may be. Of plain rows that raise no alarm nothing is scored where it would take more than 1e10 pairs of
+        an environment and a row of the reference (`Calibration.lacks_dh`): from 333 000 rows on by its own groups.
     checks
         Checks in a run, for per="run".
     groups
@@ -102,34 +104,44 @@ def calibrate(
     if frames is None:
         source, (frame_groups, rule) = reference, _frame_groups(reference, groups)
         own = None if groups is None else frame_groups
-        held_out = held_out_frames(reference, own, rng, threads)
-        n = sum(len(frame.dh) for frame in held_out.full)
-        how = f"{n} held-out environments, leaving one group out at a time; groups: {rule}"
+        is_plain = are_scored(reference, statistics)
+        plain = held_out_frames(reference, own, rng, threads) if is_plain else None
     else:
         source = built_like(reference, frames, groups=groups, threads=threads)
-        frame_groups = source.arrays.frame_group
+        frame_groups, rule = source.arrays.frame_group, source.provenance["groups"]
         repeated = _repeated(source, reference)
-        held_out = separate_frames(reference, source, threads, repeated)
-        n_apart, rule = source.n_frames - int(repeated.sum()), source.provenance["groups"]
-        how = f"{n_apart} separate frames scored against the whole reference; {rule}"
-    unmatched = sum(int(np.isposinf(frame.dh).sum()) for frame in held_out.full)  # of an element that one group has
-    if unmatched:
-        how += f"; {unmatched} environments of elements without a counterpart left out"
-    landmarks, few = None, np.empty(0, np.int64)
-    of_local: list[NullScores] = []
+        is_plain = are_scored(reference, statistics, source.n_environments) or not source.has_averaged_rows
+        plain = separate_frames(reference, source, threads, repeated) if is_plain else None
+    landmarks, few, local = None, np.empty(0, np.int64), None
+    nulls: list[NullScores] = []
     if source.has_averaged_rows and reference.has_averaged_rows:
         if frames is None:
             local, landmarks, few = held_out_neighbourhoods(reference, own, rng, threads)
         else:
             local, landmarks = separate_neighbourhoods(reference, source, repeated, threads)
-        of_local, tail_levels = local.nulls()
+        nulls, tail_levels = local.nulls()
         landmarks = replace(landmarks, tail_level=tail_levels.get(ANY_ELEMENT, GUESS))
     elif frames is None:
         few = learn_landmarks(reference, own, np.empty(0, np.int64), threads, averaged=False).apart
+    held_out = plain or local
+    assert held_out is not None  # one or the other is there
+    if frames is None:
+        n = sum(len(frame.dh) for frame in held_out.full)
+        how = f"{n} held-out environments, leaving one group out at a time; groups: {rule}"
+    else:
+        n_apart = source.n_frames - int(repeated.sum())
+        how = f"{n_apart} separate frames scored against the whole reference; {rule}"
+    unmatched = sum(int(np.isposinf(frame.dh).sum()) for frame in held_out.full)  # of an element that one group has
+    if unmatched:
+        how += f"; {unmatched} environments of elements without a counterpart left out"
     if len(few):
         how += f"; {many_groups(len(few))}, far from all others and of kinds that few have, set no level"
-    nulls, atom_levels = held_out.nulls(few)
-    nulls += of_local
+    atom_levels: dict[int, float] = {}
+    if plain is None:
+        how += "; dH, which raises no alarm, was not scored: the reference is large"
+    else:
+        of_plain, atom_levels = plain.nulls(few)
+        nulls = of_plain + nulls
     numbers = [frame.atoms.numbers for frame in held_out.full]
     composition = np.unique(np.concatenate([np.empty(0, int), *numbers]), return_counts=True)
     n_groups = n_held_out(nulls, np.empty(0, np.int64))
@@ -149,6 +161,7 @@ def calibrate(
         typical=TypicalFrame(
             int(np.median([len(z) for z in numbers])) if numbers else 0,
             {int(z): int(n) for z, n in zip(*composition, strict=True)},
+            groups_of_elements(held_out) if plain is None else {},
         ),
         landmarks=landmarks,
         n_groups=n_held_out(nulls, np.intersect1d(few, held_out.groups)),

@@ -33,6 +33,7 @@ from .levels import (
     without_groups,
 )
 from .origin import Origin
+from .plain_scores import require_scores
 from .statistics import STATISTICS, check_statistics, require_rows
 from .wording import lines_of
 
@@ -52,6 +53,8 @@ class TypicalFrame:
     """Median number of environments of a frame."""
     composition: Mapping[int, int] = field(repr=False)
     """Environments of each atomic number in all frames."""
+    groups_of: Mapping[int, tuple[int, ...]] = field(default_factory=dict, repr=False)
+    """Groups whose frames have each atomic number, 0: any; empty where scores of dH tell it, see `lacks_dh`."""
 
     def numbers(self, n_atoms: int | None = None) -> NDArray[np.int64]:
         """Atomic numbers of a frame of `n_atoms`, default the median, with the composition of all."""
@@ -104,6 +107,11 @@ class Calibration:
         return kind_of(self.alarm_levels(self.typical.numbers()))
 
     @property
+    def lacks_dh(self) -> bool:
+        """Whether dH of plain rows was not scored: it raises no alarm, and the reference is large."""
+        return bool(self.typical.groups_of)
+
+    @property
     def counts_tail(self) -> bool:
         """Whether a statistic in use is of the environments above the atom level."""
         return any(STATISTICS[name].over == "tail" and STATISTICS[name].scale == "plain" for name in self.statistics)
@@ -119,8 +127,13 @@ class Calibration:
         return any(STATISTICS[name].scale == "averaged" for name in self.statistics)
 
     def with_statistics(self, statistics: Sequence[str]) -> Self:
-        """The same calibration with other statistics in use, which share the rate."""
-        return replace(self, statistics=check_statistics(statistics))
+        """The same calibration with other statistics in use, which share the rate.
+
+        Raises ValueError for names that are none, and MismatchError for statistics of dH where `lacks_dh` is true.
+        """
+        chosen = check_statistics(statistics)
+        require_scores(chosen, self.lacks_dh)
+        return replace(self, statistics=chosen)
 
     def levels(self, atoms: Atoms, checks: int | None = None, *, check_ps: float | None = None) -> NDArray[np.float64]:
         """Level of dH of each atom, (n_atoms,) in nats, for a system of this size and composition.
@@ -133,7 +146,10 @@ class Calibration:
             With per="ns" or "run": checks in that ns or run; default those of the calibration, else 1.
         check_ps
             Simulated time between checks in ps, of use with per="run".
+
+        Raises MismatchError if `lacks_dh` is true.
         """
+        require_scores(["dh_max"], self.lacks_dh)
         return self.dh_levels(self.frame_levels(atoms.numbers, checks, check_ps=check_ps), atoms.numbers)
 
     def dh_levels(self, levels: Iterable[Level], numbers: ArrayLike) -> NDArray[np.float64]:
@@ -144,8 +160,8 @@ class Calibration:
         return np.array([of.get(int(z), default) for z in np.asarray(numbers)], dtype=np.float64)
 
     def atom_level(self, numbers: ArrayLike) -> NDArray[np.float64]:
-        """DH in nats above which an atom counts in `n_tail`, (n,) for as many atomic numbers."""
-        default = self.atom_levels.get(ANY_ELEMENT, GUESS)
+        """DH in nats above which an atom counts in `n_tail`, (n,) for as many atomic numbers; NaN: not scored."""
+        default = math.nan if self.lacks_dh else self.atom_levels.get(ANY_ELEMENT, GUESS)
         return np.array([self.atom_levels.get(int(z), default) for z in np.asarray(numbers)], dtype=np.float64)
 
     def frame_levels(
@@ -197,7 +213,8 @@ class Calibration:
 
     def why_unpromised(self, numbers: ArrayLike) -> str | None:
         """Why nothing is promised for frames with these atoms, whatever the number of groups; None: it may be."""
-        unscored, is_by_element = [], any(null.element is not None for null in self.nulls)
+        unscored = []
+        is_by_element = any(null.element is not None for null in self.nulls) or any(self.typical.groups_of)
         if is_by_element and self.typical.composition:
             unscored = [int(z) for z in np.unique(np.asarray(numbers)) if int(z) not in self.typical.composition]
         if unscored:
@@ -224,6 +241,9 @@ class Calibration:
     def _groups_of_others(self, n_of: Mapping[str, int]) -> NDArray[np.int64]:
         """Groups with an element that the frame does not have, as far as groups of elements are known."""
         others = [null.groups for null in self.nulls if null.element not in (None, *n_of) and null.groups is not None]
+        others += [
+            np.array(of, np.int64) for z, of in self.typical.groups_of.items() if z and chemical_symbols[z] not in n_of
+        ]
         return np.unique(np.concatenate(others)) if others else np.empty(0, np.int64)
 
     def alarm_levels(self, numbers: ArrayLike, checks: int | None = None, **options: Any) -> tuple[Level, ...]:

@@ -1,6 +1,6 @@
 """Levels for a reference that has grown: the groups of its parent, scored again with all that was added."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -8,11 +8,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from quests_md.errors import MismatchError
-from quests_md.reference import Reference, copies_of, frames_of_ancestors
+from quests_md.reference import MAX_HELD_OUT, Reference, copies_of, frames_of_ancestors
 
 from .landmarks import Landmarks, learn_landmarks
 from .levels import ANY_ELEMENT, GUESS, NullScores
 from .null_scores import held_out_frames, held_out_neighbourhoods, n_held_out
+from .plain_scores import are_scored, groups_of_elements
 from .statistics import STATISTICS, require_rows
 
 if TYPE_CHECKING:
@@ -32,6 +33,8 @@ class Rescored(NamedTuple):
     """Landmarks of the whole reference; None: there are no averaged rows."""
     n_groups: int
     """Groups that were scored."""
+    groups_of: dict[int, tuple[int, ...]]
+    """Groups whose frames have each atomic number, where dH was not scored; else empty."""
 
 
 def carried(calibration: "Calibration", reference: Reference, threads: int | None) -> dict[str, Any]:
@@ -46,9 +49,10 @@ def carried(calibration: "Calibration", reference: Reference, threads: int | Non
     require_rows(reference, calibration.statistics)
     changed: dict[str, Any] = {"fingerprint": reference.fingerprint}
     if origin.frame_groups is not None:
-        found = rescored(reference, frames, origin.frame_groups, threads)
-        nulls = tuple(found.nulls)
-        return changed | found._asdict() | {"nulls": nulls}
+        found = rescored(reference, frames, origin.frame_groups, calibration.statistics, threads)
+        typical = replace(calibration.typical, groups_of=found.groups_of)
+        rest = {name: getattr(found, name) for name in ("atom_levels", "landmarks", "n_groups")}
+        return changed | rest | {"nulls": tuple(found.nulls), "typical": typical}
     if calibration.is_local:
         what = (
             "of separate frames"
@@ -82,12 +86,18 @@ def frames_of_parent(reference: Reference, fingerprint: str) -> range:
     return frames
 
 
-def rescored(reference: Reference, frames: range, frame_groups: NDArray[np.int64], threads: int | None) -> Rescored:
+def rescored(
+    reference: Reference,
+    frames: range,
+    frame_groups: NDArray[np.int64],
+    statistics: Iterable[str],
+    threads: int | None,
+) -> Rescored:
     """Scores of the groups of some frames of the reference, each held out against all the rest.
 
     `frame_groups`: (n,) the group of each of these frames. DH falls where rows are added, so that no score of dH is
-    above what it is without the other frames. These are known and give no scores. MismatchError if there are not as
-    many groups as frames.
+    above what it is without the other frames. These are known and give no scores. `statistics`: those in
+    use; of a large reference dH is scored for these alone. MismatchError if there are not as many groups as frames.
     """
     if len(frames) != len(frame_groups):
         raise MismatchError(
@@ -96,19 +106,22 @@ def rescored(reference: Reference, frames: range, frame_groups: NDArray[np.int64
         )
     groups, scored = _groups_left_out(reference, frames, frame_groups), np.zeros(reference.n_frames, bool)
     scored[frames.start : frames.stop] = True
-    landmarks, of_local = None, list[NullScores]()
+    landmarks, nulls, local = None, list[NullScores](), None
     if reference.has_averaged_rows:
         local, landmarks, few = held_out_neighbourhoods(reference, groups, 0, threads, scored)
-        of_local, tail_levels = local.nulls()
+        nulls, tail_levels = local.nulls()
         landmarks = replace(landmarks, tail_level=tail_levels.get(ANY_ELEMENT, GUESS))
     else:
         nothing = np.empty(0, np.int64)
         few = learn_landmarks(reference, groups, nothing, threads, averaged=False, setting=frame_groups).apart
+    n_rows = min(MAX_HELD_OUT, int(scored[reference.arrays.atom_frame].sum()))
+    if local is not None and not are_scored(reference, statistics, n_rows):
+        n_groups = n_held_out(nulls, np.intersect1d(few, local.groups))
+        return Rescored(nulls, {}, landmarks, n_groups, groups_of_elements(local))
     held_out = held_out_frames(reference, groups, 0, threads, scored)
-    nulls, atom_levels = held_out.nulls(few, np.unique(reference.numbers))
-    nulls += of_local
-    n_groups = n_held_out(nulls, np.intersect1d(few, held_out.groups))
-    return Rescored(nulls, atom_levels, landmarks, n_groups)
+    of_plain, atom_levels = held_out.nulls(few, np.unique(reference.numbers))
+    nulls = of_plain + nulls
+    return Rescored(nulls, atom_levels, landmarks, n_held_out(nulls, np.intersect1d(few, held_out.groups)), {})
 
 
 def kept_upper(nulls: Sequence[NullScores]) -> list[NullScores]:

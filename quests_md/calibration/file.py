@@ -72,6 +72,8 @@ def write(path: str | os.PathLike[str], fields: Mapping[str, Any]) -> None:
         ],
         "landmarks": None if fields["landmarks"] is None else _landmarks_content(fields["landmarks"]),
     }
+    if fields["groups_of"]:
+        content["groups_of_elements"] = {str(z): list(of) for z, of in fields["groups_of"].items()}
     if "labels" in fields:
         content |= {name: fields[name] for name in OF_LABELS} | {"labels": fields["labels"].content()}
     with replacing(path) as temporary:
@@ -129,6 +131,7 @@ def _fields(content: Any) -> dict[str, Any]:
         "nulls": nulls,
         "atom_levels": {_atomic_number(z): _number(z, value) for z, value in content["atom_levels"].items()},
         "composition": {_atomic_number(z): _count(z, n, fewest=1) for z, n in content["composition"].items()},
+        "groups_of": {_atomic_number(z): _groups(z, of) for z, of in content.get("groups_of_elements", {}).items()},
         "n_groups": _count("n_groups", content["n_groups"]),
         "n_atoms": frame_atoms,
         "origin": _read_origin(content),
@@ -230,6 +233,16 @@ def _atomic_number(text: str) -> int:
     if not 0 <= number < len(chemical_symbols) or str(number) != text:
         raise ValueError(f"expected an atomic number, got {text!r}")
     return number
+
+
+def _groups(name: str, content: Any) -> tuple[int, ...]:
+    """Groups of frames that have an element, ascending, each once."""
+    if not isinstance(content, list):
+        raise ValueError(f"groups_of_elements: expected a list of groups for {name}, got {content!r}")
+    groups = tuple(_count("groups_of_elements", group) for group in content)
+    if list(groups) != sorted(set(groups)):
+        raise ValueError(f"groups_of_elements: expected each group once, ascending, got {content!r}")
+    return groups
 
 
 def _count(name: str, value: Any, *, fewest: int = 0, most: int = 2**53) -> int:

@@ -258,7 +258,9 @@ def _chosen(reference: Reference, *, averaged: bool) -> NDArray[np.int64]:
         first = int(np.einsum("ij,ij->i", rows, rows).argmin())
         n_chosen = farthest_rows(rows.astype(np.float32), first, chosen)
         covering = pool[chosen[:n_chosen]]
-        rest = np.setdiff1d(np.arange(n), covering)
+        is_left = np.ones(n, bool)
+        is_left[covering] = False
+        rest = np.flatnonzero(is_left)
         found.append(block[np.sort(np.concatenate([covering, rng.choice(rest, most - n_chosen, replace=False)]))])
     return np.concatenate(found) if found else np.empty(0, np.int64)
 

@@ -68,7 +68,7 @@ class HeldOut:
     has_low_tails: bool
     """Whether low values are as the full reference would give them: not where rows of it were left out."""
     by_element: bool
-    """Whether atoms are compared with those of their element only."""
+    """Whether atoms are compared with those of their element only; local scores have one level for all."""
     scale: Scale = "plain"
     """Rows that were judged: those of single environments, or averaged ones, which have local scores."""
 
@@ -201,7 +201,8 @@ def _collect_local(
         known = np.isfinite(scores[atoms])
         frame = FrameNumbers(source.frame(index), nothing, known, nothing, np.nan, pair_distances, nothing)
         frames.append(replace(frame, local=scores[atoms]))
-    return HeldOut(frames, frames, groups[[index for index, _ in chosen]], True, False, "averaged")
+    is_by_element = reference.match == "element"
+    return HeldOut(frames, frames, groups[[index for index, _ in chosen]], True, is_by_element, "averaged")
 
 
 def _collect(

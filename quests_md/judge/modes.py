@@ -38,7 +38,7 @@ class Environments:
     levels: NDArray[np.float64]
     """(n,) level of dH, nats."""
     atom_levels: NDArray[np.float64]
-    """(n,) dH in nats above which `n_tail` counts."""
+    """(n,) dH in nats above which `n_tail` counts; NaN: it is not known."""
     pair_distances: PairDistances
     """Of the reference, see `FrameNumbers`."""
     averaged: NDArray[np.float64] | None = None
@@ -75,7 +75,7 @@ def evaluate_full(
         entropy=frame_entropy(these.rows, reference.bandwidth, threads) if is_judged else math.nan,
         pair_distances=these.pair_distances,
         excess=these.excess(dh),
-        tail=~(known & (dh <= these.atom_levels)),
+        tail=None if np.isnan(these.atom_levels).any() else ~(known & (dh <= these.atom_levels)),
     )
 
 

@@ -4,7 +4,7 @@ from .advice import chemistry_advice
 from .colder import colder_copies
 from .file import shortened
 from .frame_words import differences, frames_words, unknown_elements
-from .held_out import near_largest, whole_groups
+from .held_out import MAX_HELD_OUT, near_largest, whole_groups
 from .labels import label_list
 from .lengths import fault_of_start
 from .merge import require_equal_settings
@@ -22,6 +22,7 @@ from .reference import (
 )
 
 __all__ = [
+    "MAX_HELD_OUT",
     "MOST_ATOMS",
     "GivenReference",
     "Nearest",

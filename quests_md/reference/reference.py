@@ -403,7 +403,7 @@ def frames_also_in(source: Reference, reference: Reference) -> NDArray[np.bool_]
         known_rows = set(_digests(reference))
         return np.array([digest in known_rows for digest in _digests(source)], dtype=bool)
     known, of = (Placed.of(part.arrays, reference.match) for part in (reference, source))
-    return first_same(Placed.joined(known, of))[reference.n_frames :] < reference.n_frames
+    return first_same(Placed.joined(known, of), reference.n_frames)[reference.n_frames :] < reference.n_frames
 
 
 def _digests(reference: Reference) -> list[bytes]:

@@ -14,6 +14,9 @@ __all__ = ["Placed", "first_same", "is_of_places"]
 #: Å, and part of the largest coordinate, by which texts of eight decimals, six digits or single precision differ.
 ROUNDING, DIGITS = 1e-4, 5e-6
 
+#: Atoms of which structure factors are taken together: memory for a part of a large reference at a time.
+ATOMS_TOGETHER = 2**20
+
 #: Wave vectors, in reciprocal cell vectors, along which frames are compared before atoms are.
 WAVES = np.array(
     [
@@ -70,8 +73,10 @@ def is_of_places(settings: Mapping[str, Any]) -> bool:
     return str(settings["descriptor"]).startswith("quests-")
 
 
-def first_same(frames: Placed) -> NDArray[np.int64]:
+def first_same(frames: Placed, start: int = 0) -> NDArray[np.int64]:
     """(n_frames,) the first frame that is the same as each, which may be the frame itself.
+
+    Frames before `start` are not compared with each other.
 
     Frames are the same if the atoms of one, all moved by the same vector and each by cell vectors, are those of the
     other in some order: within 1e-4 Å and 5e-6 of the largest coordinate, which is more than text files of four
@@ -84,6 +89,8 @@ def first_same(frames: Placed) -> NDArray[np.int64]:
     """
     first = np.arange(len(frames.natoms))
     for members in _alike(frames):
+        if members[-1] < start:
+            continue
         keys = _keys(frames, members)
         # copies to the bit, however many there are, are one
         _, firsts, of = np.unique(keys, axis=0, return_index=True, return_inverse=True)
@@ -92,7 +99,7 @@ def first_same(frames: Placed) -> NDArray[np.int64]:
         near = tree.query_ball_point(keys[firsts], 1.0, p=np.inf)
         kept: list[list[int]] = [[] for _ in firsts]  # different frames of each key
         for place, i in enumerate(members.tolist()):
-            candidates = sorted(j for key in near[of[place]] for j in kept[key])
+            candidates = sorted(j for key in near[of[place]] for j in kept[key]) if i >= start else []
             same = next((j for j in candidates if _are_same(frames, i, j)), i)
             first[i] = same
             if same == i:
@@ -128,8 +135,10 @@ def _keys(frames: Placed, members: NDArray[np.int64]) -> NDArray[np.float64]:
         places = positions @ inverse
         # an atom n cells away is moved by rounding of the cell n times
         moved = np.sqrt(3) * tolerance * (1 + np.abs(places).max())
+        step = max(1, ATOMS_TOGETHER // n)
+        pieces = [slice(start, start + step) for start in range(0, len(members), step)]
         for wave in WAVES[~(WAVES[:, ~pbc] != 0).any(axis=1)]:
-            factor = np.abs((weights * np.exp(2j * np.pi * (places @ wave))).sum(axis=1))
+            factor = np.concatenate([_structure_factors(weights[i], places[i], wave) for i in pieces])
             change = 2 * np.pi * np.linalg.norm(inverse @ wave, axis=1).max() * moved
             keys.append(factor[:, None] / (2 * change))
     if not pbc.all():
@@ -143,6 +152,13 @@ def _keys(frames: Placed, members: NDArray[np.int64]) -> NDArray[np.float64]:
         products = np.einsum("nij,nik->njk", across, across) / n
         keys.append(products.reshape(len(members), 9) / (4 * moved * max(float(d.max()), tolerance)))
     return np.concatenate(keys, axis=1)
+
+
+def _structure_factors(
+    weights: NDArray[np.float64], places: NDArray[np.float64], wave: NDArray[np.int64]
+) -> NDArray[np.float64]:
+    """(n_frames,) sizes of the structure factors of atoms at fractional places (n_frames, n, 3)."""
+    return np.asarray(np.abs((weights * np.exp(2j * np.pi * (places @ wave))).sum(axis=1)))
 
 
 def _are_same(frames: Placed, i: int, j: int) -> bool:

@@ -5,7 +5,8 @@ import numpy as np
 from ase import Atoms
 from ase.build import bulk
 
-from quests_md import Descriptor
+from quests_md import Descriptor, Reference
+from quests_md.reference.contents import ARRAYS, Contents, ReferenceArrays
 
 #: Bandwidth of the references, 1/Å.
 H = 0.05
@@ -38,6 +39,29 @@ def carrying(rows, numbers=29):
     atoms = Atoms(np.broadcast_to(numbers, len(rows)), positions=np.arange(len(rows))[:, None] * [2.0, 0, 0])
     atoms.arrays["row"] = rows
     return atoms
+
+
+def repeated(reference, times, shift=1e-3):
+    """The frames of a reference so many times, each time with slightly other rows: many rows that cost nothing."""
+    kept, n_frames = reference.arrays, reference.n_frames
+    rng = np.random.default_rng(0)
+    counted = {"atom_frame": n_frames, "frame_index": n_frames, "frame_group": int(kept.frame_group.max()) + 1}
+    arrays = {}
+    for name, array in kept.present().items():
+        if ARRAYS[name].per not in ("atoms", "frames"):
+            arrays[name] = array
+            continue
+        parts = [array + i * counted.get(name, 0) for i in range(times)] if name in counted else [array] * times
+        arrays[name] = np.concatenate(parts)
+    for name in ("rows", "averaged"):
+        moved = shift * rng.normal(size=arrays[name].shape)
+        moved[: len(kept.rows)] = 0
+        arrays[name] = (arrays[name] + moved).astype(arrays[name].dtype)
+    whole = ReferenceArrays(**arrays)
+    whole = whole.by_element() if reference.match == "element" else whole
+    past = {"ancestors": [reference.fingerprint], "frames_of_ancestors": {reference.fingerprint: [0, n_frames]}}
+    provenance = {**reference.provenance, **past}
+    return Reference(Contents(whole, reference.descriptor, reference.settings, reference.sources, provenance))
 
 
 def naive_delta_entropy(frames, atoms, match, bandwidth=H):
