@@ -3,6 +3,7 @@
 from .backend import build_index
 from .bandwidth import best_bandwidth
 from .compilation import announce_compilation, are_kernels_cached
+from .devices import require_device
 from .index import Index
 from .regression import KernelRegression
 from .sums import BANDWIDTH, delta_entropy, diversity, entropy, minus_log_sums, overlap
@@ -20,4 +21,5 @@ __all__ = [
     "entropy",
     "minus_log_sums",
     "overlap",
+    "require_device",
 ]

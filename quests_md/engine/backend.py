@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from copy import copy
+from functools import partial
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,13 +21,17 @@ def best_backend() -> Callable[[Floats, float], Index]:
     return TileIndex if HAS_TILES else BlasIndex
 
 
-def build_index(rows: Floats, bandwidth: float, first: Index | None = None) -> Index:
+def build_index(rows: Floats, bandwidth: float, first: Index | None = None, device: str | None = None) -> Index:
     """A search structure over the rows (n, width) of one element, n >= 1, finite, in 1/Å; kept, not copied.
 
-    `first` is a structure of this bandwidth over rows equal to the first ones here; it is used again as long as it has
-    most of them.
+    `first` is a structure of this bandwidth over rows equal to the first ones here, on the same device; it is used
+    again as long as it has most of them. `device`: None for the CPU, or what `require_device` returns.
     """
     build = best_backend()
+    if device is not None:
+        from .torch_index import TorchIndex  # torch takes a second to import
+
+        build = partial(TorchIndex, device=device)
     if isinstance(first, JoinedIndex):
         first = first.first
     if first is None or not len(first.rows) < len(rows) <= 2 * len(first.rows):

@@ -3,7 +3,7 @@
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 from ase import Atoms
@@ -13,7 +13,7 @@ from quests_md._arguments import check_rows
 from quests_md._kernels.sums import nearest_rows
 from quests_md._progress import track
 from quests_md._threads import available_threads, for_ranges
-from quests_md.engine import Index, build_index, minus_log_sums
+from quests_md.engine import Index, build_index, minus_log_sums, require_device
 from quests_md.environments import check_center_rows, describe, is_center
 
 from .contents import Contents, blocks_of
@@ -56,6 +56,8 @@ class KnownRows(KeptRows):
         #: Search structures built so far, by the first row of their block.
         self.structures: dict[int, Index] = {}
         self._inherited: dict[int, Index] = {}
+        #: Device of torch on which these are; None: the CPU.
+        self.device: str | None = None
 
     def delta_entropy(
         self,
@@ -143,6 +145,29 @@ class KnownRows(KeptRows):
         frame[is_found] = self.arrays.atom_frame[found[is_found]]
         atom[is_found] = self.arrays.atom_index[found[is_found]]
         return Nearest(distance=distance, frame=frame, atom=atom)
+
+    def to(self, device: str | None) -> Self:
+        """The same reference, whose rows are searched on a device of torch, such as "cuda".
+
+        Decisions about environments are the same on every device: what is too close to a level for the arithmetic of
+        the device is summed on the CPU in float64. Values, and means of them, are within the same tolerance, not equal
+        to the bit. Descriptor rows and local scores are made on the CPU in any case. References made from this one are
+        on its device, pickled ones on the CPU.
+
+        Parameters
+        ----------
+        device
+            Name of a device that torch can use in double precision. None: the CPU, by kernels of this package, which
+            are faster there than torch ("cpu").
+
+        Raises
+        ------
+        ImportError
+            If torch is not installed.
+        ValueError, TypeError
+            If torch has no such device here, or it is no name.
+        """
+        return self._on(None if device is None else require_device(device))
 
     def is_center(self, numbers: ArrayLike) -> NDArray[np.bool_]:
         """Whether atoms of each atomic number have an environment: all, unless the descriptor restricts its centers."""
@@ -243,11 +268,17 @@ class KnownRows(KeptRows):
                 out[chosen] = math.log(mine / sketch.n_rows_of[z])
         return out
 
+    def _on(self, device: str | None) -> Self:
+        """The same reference, searched on another device."""
+        other = type(self).__new__(type(self))
+        vars(other).update(vars(self) | {"device": device, "structures": {}, "_inherited": {}})
+        return other
+
     def _index(self, block: slice) -> Index:
         """The search structure over a block of rows, built when first asked for."""
         if block.start not in self.structures:
             first = self._inherited.pop(block.start, None)
-            self.structures[block.start] = build_index(self.rows[block], self.bandwidth, first)
+            self.structures[block.start] = build_index(self.rows[block], self.bandwidth, first, self.device)
         return self.structures[block.start]
 
     def _inherit(self, first: "KnownRows") -> None:

@@ -5,7 +5,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Literal, Self, TypeAlias
+from typing import Any, Literal, Self, TypeAlias, TypeVar
 
 import numpy as np
 from ase import Atoms
@@ -273,7 +273,7 @@ class Reference(KnownRows):
             )
         arrays, settings = replace(self.arrays, score_row=None, score=None), self.settings | {"bandwidth": chosen}
         past = self.provenance | ({} if chosen == self.bandwidth else NO_ANCESTORS)
-        return type(self)(replace(self._contents, arrays=arrays, settings=settings, provenance=past, fingerprint=None))
+        return _changed(self, arrays=arrays, settings=settings, provenance=past)
 
     def held_out_scores(
         self,
@@ -318,7 +318,7 @@ class Reference(KnownRows):
         scores = self.held_out_scores(threads=threads)
         arrays = replace(self.arrays, score_row=scores.rows, score=scores.dh)
         carrying = type(self)(replace(self._complete, arrays=arrays))
-        carrying.structures = self.structures  # over the same rows
+        carrying.structures, carrying.device = self.structures, self.device  # over the same rows
         return carrying
 
     def sketch(self, n_rows: int, seed: int) -> "Reference":
@@ -345,6 +345,8 @@ class Reference(KnownRows):
         order = self.arrays.frame_order
         return order, np.searchsorted(self.arrays.atom_frame[order], np.arange(self.n_frames + 1))
 
+
+SomeReference = TypeVar("SomeReference", bound=Reference)
 
 GivenReference: TypeAlias = Reference | str | os.PathLike[str]
 
@@ -426,9 +428,15 @@ def thinned(references: Sequence[Reference], most_rows: int, seed: int) -> list[
     return [_with_random_rows(known, wanted, seed, known.descriptor) for known in references]
 
 
+def _changed(known: SomeReference, **changes: Any) -> SomeReference:
+    """A reference with other contents on the same device."""
+    return type(known)(replace(known._contents, fingerprint=None, **changes))._on(known.device)
+
+
 def _merged(parts: Sequence[Reference]) -> Reference:
     """The parts in one, with the search structures of the first."""
     whole = Reference(merged([part._complete for part in parts]))
+    whole.device = parts[0].device
     whole._inherit(parts[0])
     return whole
 
@@ -442,4 +450,4 @@ def _with_random_rows(
         chosen.append(block.start + np.sort(rng.choice(block.stop - block.start, wanted[z], replace=False)))
     arrays = known.arrays.with_rows(np.concatenate(chosen))
     provenance = known.provenance | {"parents": [known.fingerprint]} | NO_ANCESTORS | origin
-    return Reference(Contents(arrays, descriptor, known.settings, known.sources, provenance))
+    return Reference(Contents(arrays, descriptor, known.settings, known.sources, provenance))._on(known.device)
