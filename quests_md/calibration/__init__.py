@@ -1,7 +1,7 @@
 """Which value of a frame is strange, at a stated rate of false alarms."""
 
 from .advice import bandwidth_advice
-from .calibrating import DEFAULT_STATISTICS, calibrate
+from .calibrating import DEFAULT_STATISTICS, calibrate, default_statistics
 from .calibration import Calibration
 from .colder import Colder, usual_dh
 from .detection_power import Power, power, sight
@@ -12,6 +12,7 @@ from .landmarks import LocalScorer
 from .levels import Kind, Level, Mode, NullScores, as_released, count_excess, kind_of, level_of, rate_of, rate_of_checks
 from .null_scores import TAIL_SHARE
 from .opening import GivenCalibration, opened_calibration
+from .plain_scores import is_dh_scored
 from .statistics import (
     BASELINE_STATISTICS,
     SAMPLE_ATOMS,
@@ -49,7 +50,9 @@ __all__ = [
     "calibrate",
     "calibrate_errors",
     "count_excess",
+    "default_statistics",
     "frame_entropy",
+    "is_dh_scored",
     "kind_of",
     "level_of",
     "opened_calibration",

@@ -22,7 +22,7 @@ from .null_scores import (
     separate_neighbourhoods,
 )
 from .origin import Origin
-from .plain_scores import are_scored, groups_of_elements
+from .plain_scores import groups_of_elements, is_dh_scored
 from .statistics import check_statistics, require_rows
 from .wording import many_groups
 
@@ -104,13 +104,13 @@ def calibrate(
     if frames is None:
         source, (frame_groups, rule) = reference, _frame_groups(reference, groups)
         own = None if groups is None else frame_groups
-        is_plain = are_scored(reference, statistics)
+        is_plain = is_dh_scored(reference, statistics)
         plain = held_out_frames(reference, own, rng, threads) if is_plain else None
     else:
         source = built_like(reference, frames, groups=groups, threads=threads)
         frame_groups, rule = source.arrays.frame_group, source.provenance["groups"]
         repeated = _repeated(source, reference)
-        is_plain = are_scored(reference, statistics, source.n_environments) or not source.has_averaged_rows
+        is_plain = is_dh_scored(reference, statistics, source.n_environments) or not source.has_averaged_rows
         plain = separate_frames(reference, source, threads, repeated) if is_plain else None
     landmarks, few, local = None, np.empty(0, np.int64), None
     nulls: list[NullScores] = []

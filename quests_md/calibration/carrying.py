@@ -13,7 +13,7 @@ from quests_md.reference import MAX_HELD_OUT, Reference, copies_of, frames_of_an
 from .landmarks import Landmarks, learn_landmarks
 from .levels import ANY_ELEMENT, GUESS, NullScores
 from .null_scores import held_out_frames, held_out_neighbourhoods, n_held_out
-from .plain_scores import are_scored, groups_of_elements
+from .plain_scores import groups_of_elements, is_dh_scored
 from .statistics import STATISTICS, require_rows
 
 if TYPE_CHECKING:
@@ -115,7 +115,7 @@ def rescored(
         nothing = np.empty(0, np.int64)
         few = learn_landmarks(reference, groups, nothing, threads, averaged=False, setting=frame_groups).apart
     n_rows = min(MAX_HELD_OUT, int(scored[reference.arrays.atom_frame].sum()))
-    if local is not None and not are_scored(reference, statistics, n_rows):
+    if local is not None and not is_dh_scored(reference, statistics, n_rows):
         n_groups = n_held_out(nulls, np.intersect1d(few, local.groups))
         return Rescored(nulls, {}, landmarks, n_groups, groups_of_elements(local))
     held_out = held_out_frames(reference, groups, 0, threads, scored)

@@ -63,7 +63,7 @@ class Landmarks:
 
 def rows_to_score(reference: Reference, at: NDArray[np.int64], *, averaged: bool) -> NDArray[np.floating[Any]]:
     """Rows of the reference, (m, width), of which there are local scores; MismatchError if it has none."""
-    return reference.averaged_rows_at(at) if averaged else reference.rows[at]
+    return reference.averaged_rows_at(at) if averaged else reference.rows_at(at)
 
 
 class LearntLandmarks(NamedTuple):

@@ -11,14 +11,14 @@ from .levels import ANY_ELEMENT
 from .null_scores import HeldOut
 from .statistics import STATISTICS
 
-__all__ = ["are_scored", "groups_of_elements", "require_scores"]
+__all__ = ["groups_of_elements", "is_dh_scored", "require_scores"]
 
 #: Most pairs of an environment and a row of the reference for dH that raises no alarm: some ten seconds of one core,
 #: a reference of 333 000 rows by its own groups. Beyond that a search structure would need minutes and gigabytes.
 MOST_PAIRS = 1e10
 
 
-def are_scored(reference: Reference, statistics: Iterable[str], n_rows: int | None = None) -> bool:
+def is_dh_scored(reference: Reference, statistics: Iterable[str], n_rows: int | None = None) -> bool:
     """Whether dH of plain rows is scored, where these statistics are in use, for `n_rows`; None: rows held out."""
     if _of_plain_rows(statistics) or not reference.has_averaged_rows:
         return True

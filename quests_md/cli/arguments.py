@@ -44,6 +44,10 @@ __all__ = [
     "tell",
 ]
 
+#: Bytes of a reference file above which it is mapped: processes then share its rows, and few of them are read.
+LARGE_FILE = 2**30
+
+
 #: How the name of a reference file ends.
 REFERENCE_SUFFIX = ".safetensors"
 
@@ -154,7 +158,7 @@ def count_there(files: list[str]) -> int | None:
 def open_reference(path: Path, threads: int | None, **reading: Any) -> Reference:
     """Load a reference file, or build one from a file of frames, for which `reading` is as in `from_frames`."""
     if path.suffix == REFERENCE_SUFFIX or kind_of_file(path) is not None:  # a file of another kind is named there
-        return Reference.load(path)
+        return Reference.load(path, mmap=path.is_file() and path.stat().st_size > LARGE_FILE)
     require_regular(path, NO_PIPES)
     tell(f"building a reference from {path}; `quests-md reference build` keeps it")
     return Reference.from_frames(str(path), threads=threads, **reading)

@@ -25,7 +25,7 @@ from .arguments import (
     put,
     split_elements,
 )
-from .growing import print_reference, save_with_scores
+from .growing import is_quick, print_reference, save_with_scores
 
 __all__ = ["build", "info"]
 
@@ -91,11 +91,12 @@ def info(
     """Say what a reference file holds and what level it supports."""
     if verify:
         Reference.verify(file)
-    reference = Reference.load(file)
+    reference = Reference.load(file, mmap=True)
     print_reference(reference)
-    auto = reference.auto_bandwidth()
-    found = f"{auto} 1/Å" if auto else "none between 0.003 and 0.3 1/Å, as is usual for crystals"
-    put(fold(f"likeliest h {found} (--bandwidth auto)", sys.stdout, indent=12))
+    if is_quick(reference):
+        auto = reference.auto_bandwidth()
+        found = f"{auto} 1/Å" if auto else "none between 0.003 and 0.3 1/Å, as is usual for crystals"
+        put(fold(f"likeliest h {found} (--bandwidth auto)", sys.stdout, indent=12))
     if verify:
         put("content     equals the checksums written at save")
 

@@ -7,7 +7,7 @@ from typing import Annotated
 from typer import Argument, Option
 
 from quests_md._words import many
-from quests_md.calibration import calibrate
+from quests_md.calibration import calibrate, default_statistics, is_dh_scored
 from quests_md.reference import Reference
 from quests_md.show import fold, moved_levels, reference_lines
 
@@ -24,7 +24,7 @@ from .arguments import (
     tell,
 )
 
-__all__ = ["extend", "merge", "print_reference", "save_with_scores"]
+__all__ = ["extend", "is_quick", "merge", "print_reference", "save_with_scores"]
 
 
 def extend(
@@ -60,21 +60,29 @@ def save_with_scores(reference: Reference, output: Path, threads: int | None = N
         left_out = {why: n for why, n in reference.provenance.get("left_out", {}).items() if n}
         why = ", ".join(f"{many(n, 'frame')} left out ({why})" for why, n in left_out.items()) or "no frames"
         raise ValueError(f"{output}: expected environments to write, got none: {why}; check the frames and --centers")
-    reference = reference.with_held_out_scores(threads=threads)
+    if is_quick(reference):
+        reference = reference.with_held_out_scores(threads=threads)
     reference.save(output)
     print_reference(reference)
     tell(f"wrote {output}")
     return reference
 
 
+def is_quick(reference: Reference) -> bool:
+    """Whether the rows are so few that levels, and what they come from, are set beside: not of a large reference."""
+    return is_dh_scored(reference, default_statistics(reference))
+
+
 def print_reference(reference: Reference) -> None:
-    """Print what a reference holds and what level it supports."""
-    for line in reference_lines(reference, calibrate(reference)):
+    """Print what a reference holds and, unless it is large, what level it supports."""
+    for line in reference_lines(reference, calibrate(reference) if is_quick(reference) else None):
         put(fold(line, sys.stdout, indent=12))
 
 
 def _save_grown(before: Reference, after: Reference, output: Path, threads: int | None = None) -> None:
     after = save_with_scores(after, output, threads)
+    if not is_quick(after):
+        return
     lines = moved_levels(calibrate(before, threads=threads), calibrate(after, threads=threads))
     for i, line in enumerate(lines):
         put(fold(f"{'' if i else 'moved':<12}{line}", sys.stdout, indent=12))

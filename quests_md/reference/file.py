@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from ase.data import chemical_symbols
 from numpy.typing import NDArray
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
@@ -23,8 +22,9 @@ from quests_md.environments import Descriptor, DescriptorLike, averaged_over
 from quests_md.errors import FileFormatError, MismatchError, QuestsMDError
 from quests_md.io import iter_frames
 
-from .contents import ARRAYS, PAIR_BIN, Contents, ReferenceArrays, pair_keys
-from .late_array import PORTION, LateArray, stored_array
+from .contents import ARRAYS, Contents, ReferenceArrays
+from .contents_checks import check_content, check_descriptor, shortened
+from .late_array import LateArray, stored_array
 
 __all__ = ["fingerprint", "read", "shortened", "verify", "write"]
 
@@ -40,6 +40,9 @@ IDENTITY = ("rows", "numbers", "atom_frame", "atom_index", "frame_natoms", "fram
 #: Arrays that a file may lack: files of the first release have no times, temperatures and averaged rows, and not every
 #: reference has averaged rows or carries scores.
 OPTIONAL = ("frame_time", "frame_temperature", "averaged", "score_row", "score")
+
+#: Arrays with an entry for each atom: mapped from the file if asked for.
+MAPPED = tuple(name for name, layout in ARRAYS.items() if layout.per == "atoms")
 
 #: Version of the reference file. A newer one is refused.
 SCHEMA = 1
@@ -72,12 +75,12 @@ def read(path: Path, mmap: bool = False, descriptor: DescriptorLike | None = Non
     Raises as `Reference.load`.
     """
     _require_reference(path)
-    header, arrays, places = _read_unchecked(path, apart=("rows", "averaged") if mmap else ("averaged",))
+    header, arrays, places = _read_unchecked(path, apart=MAPPED if mmap else ("averaged",))
     if "averaged" in places:
         _require_type(path, "checksum of averaged", header["checksums"].get("averaged"), str)
     for name, (start, shape) in places.items():
         arrays[name] = _mapped(path, name, start, shape) if mmap else _late(path, name, start, shape, header)
-    _check_content(path, header, arrays)
+    check_content(path, header, arrays)
     settings = header["settings"]
     if descriptor is None and "k" in settings:
         descriptor = _stored_descriptor(path, settings)
@@ -88,7 +91,7 @@ def read(path: Path, mmap: bool = False, descriptor: DescriptorLike | None = Non
     if "averaged" in arrays and descriptor is not None and not averaged_over(descriptor):
         raise FileFormatError(f"{path}: averaged: expected none by its descriptor, whose rows are not averaged again")
     if isinstance(descriptor, Descriptor):
-        _check_descriptor(path, descriptor, settings, arrays)
+        check_descriptor(path, descriptor, settings, arrays)
     for name in ("frame_time", "frame_temperature"):
         arrays.setdefault(name, np.full(len(arrays["frame_natoms"]), np.nan))
     return Contents(ReferenceArrays(**arrays), descriptor, **{name: header[name] for name in IN_HEADER})
@@ -106,7 +109,7 @@ def verify(path: Path) -> None:
     if found != header["fingerprint"]:
         got = shortened(header["fingerprint"])
         raise FileFormatError(f"{path}: its header says fingerprint {got}, its content gives {found}")
-    _check_content(path, header, arrays)
+    check_content(path, header, arrays)
 
 
 def _require_reference(path: Path) -> None:
@@ -122,11 +125,6 @@ def _require_reference(path: Path) -> None:
 def fingerprint(settings: Mapping[str, Any], arrays: ReferenceArrays) -> str:
     """Checksum of the settings and of the arrays that decide what a reference answers."""
     return _fingerprint(settings, {name: _checksum(getattr(arrays, name)) for name in IDENTITY})
-
-
-def shortened(text: str) -> str:
-    """What a file says, for an error message, cut where it is long."""
-    return text if len(text) <= 200 else f"{text[:197]}..."
 
 
 def _fingerprint(settings: Mapping[str, Any], checksums: Mapping[str, str]) -> str:
@@ -216,13 +214,15 @@ def _first_bytes(path: Path, names: Sequence[str]) -> dict[str, int]:
 
 
 def _mapped(path: Path, name: str, start: int, shape: tuple[int, ...]) -> NDArray[Any]:
-    """An array mapped from the file."""
+    """An array mapped from the file, as it is: `check_content` looks at all but the rows, see `checked`."""
     dtype = np.dtype(ARRAYS[name].dtype)
     if not math.prod(shape):  # nothing can be mapped
         return np.empty(shape, dtype)
-    rows = np.memmap(path, dtype=dtype, mode="r", offset=start, shape=shape)
+    array = np.memmap(path, dtype=dtype, mode="r", offset=start, shape=shape)
     # kernels take aligned rows; safetensors and save align them, the format does not ask for it
-    return rows if rows.flags.aligned else np.array(rows)
+    if not array.flags.aligned:
+        return np.array(array)
+    return array if name in ("rows", "averaged") else np.asarray(array)  # the class tells what is unchecked
 
 
 def _late(path: Path, name: str, start: int, shape: tuple[int, ...], header: Mapping[str, Any]) -> LateArray:
@@ -281,112 +281,6 @@ def _check_layout(path: Path, layout: Mapping[str, tuple[str, tuple[int, ...]]])
     if "averaged" in layout and layout["averaged"][1][1] != width:
         columns = layout["averaged"][1][1]
         raise FileFormatError(f"{path}: averaged: expected {width} columns, as the rows have, got {columns}")
-
-
-def _check_content(path: Path, header: Mapping[str, Any], arrays: Mapping[str, Any]) -> None:
-    """Values: what would lead kernels out of the arrays, come back as a wrong answer, or is in no order."""
-    _check_indices(path, arrays, len(header["sources"]))
-    _check_values(path, arrays)
-    _check_order(path, arrays, header["settings"]["match"])
-
-
-def _check_descriptor(
-    path: Path, descriptor: Descriptor, settings: Mapping[str, Any], arrays: Mapping[str, NDArray[Any]]
-) -> None:
-    """Raise FileFormatError unless settings and arrays of a file are such as this descriptor leads to."""
-    for key, value in descriptor.settings.items():
-        if settings.get(key) != value:
-            got = shortened(repr(settings.get(key)))
-            raise FileFormatError(f"{path}: {key}: expected {value!r}, as its descriptor has, got {got}")
-    n_bins = math.ceil(descriptor.cutoff / PAIR_BIN) + 1
-    for name, width in (("rows", descriptor.width), ("pair_histogram", n_bins)):
-        if arrays[name].shape[1] != width:
-            raise FileFormatError(f"{path}: {name}: expected {width} columns, got {arrays[name].shape[1]}")
-    if not descriptor.is_center(arrays["numbers"]).all():
-        raise FileFormatError(f"{path}: numbers: expected atoms of {descriptor.centers} alone, the centers of its rows")
-    nearest = np.argmax(arrays["pair_histogram"] > 0, axis=1)
-    if not np.array_equal(nearest, np.floor(arrays["pair_smallest"] / PAIR_BIN)):
-        raise FileFormatError(f"{path}: pair_smallest: expected the smallest distances that pair_histogram counts")
-
-
-def _check_indices(path: Path, arrays: Mapping[str, NDArray[Any]], n_sources: int) -> None:
-    """Indices from a file decide where kernels read: they must lie inside the arrays."""
-    n_atoms, n_frames = len(arrays["numbers"]), len(arrays["frame_natoms"])
-    limits = {"atom_frame": n_frames, "score_row": n_atoms, "frame_source": n_sources, "frame_group": n_frames}
-    for name, limit in limits.items():
-        if name in arrays:
-            _require(path, name, arrays[name], (arrays[name] >= 0) & (arrays[name] < limit), f"numbers below {limit}")
-    natoms = arrays["frame_natoms"]
-    _require(path, "frame_natoms", natoms, natoms > 0, "positive numbers of atoms")
-    inside = (arrays["atom_index"] >= 0) & (arrays["atom_index"] < natoms[arrays["atom_frame"]])
-    _require(path, "atom_index", arrays["atom_index"], inside, "atoms of their frame")
-
-
-def _check_values(path: Path, arrays: Mapping[str, Any]) -> None:
-    """Values that are no numbers or mean nothing: they would come back as wrong answers, not as errors."""
-    for name in ("rows", "averaged"):
-        array = arrays.get(name, ())
-        for start in range(0, len(array), PORTION):
-            stop = start + PORTION
-            part = array.part(start, stop) if isinstance(array, LateArray) else array[start:stop]
-            if not np.isfinite(part).all():
-                _require(path, name, part, np.isfinite(part).all(axis=1), "finite numbers", start)
-    _require(path, "positions", arrays["positions"], np.isfinite(arrays["positions"]).all(axis=1), "finite numbers")
-    for name in ("numbers", "pair_elements"):
-        known = arrays[name] < len(chemical_symbols)
-        _require(path, name, arrays[name], known if known.ndim == 1 else known.all(axis=1), "atomic numbers")
-    bits = arrays["pbc"].view(np.uint8)
-    _require(path, "pbc", bits, (bits <= 1).all(axis=1), "bytes of 0 or 1")
-    fits = np.isfinite(arrays["cells"]).all(axis=2) | ~arrays["pbc"]
-    _require(path, "cells", arrays["cells"], fits.all(axis=1), "finite vectors along periodic directions")
-    volume = arrays["frame_volume"]
-    _require(path, "frame_volume", volume, np.isnan(volume) | ((volume >= 0) & (volume < np.inf)), "volumes or NaN")
-    temperature = arrays.get("frame_temperature", np.empty(0))
-    is_one = np.isnan(temperature) | ((temperature > 0) & (temperature < np.inf))
-    _require(path, "frame_temperature", temperature, is_one, "temperatures above 0 or NaN")
-    _require(path, "frame_index", arrays["frame_index"], arrays["frame_index"] >= 0, "numbers from 0")
-    smallest, histogram = arrays["pair_smallest"], arrays["pair_histogram"]
-    _require(path, "pair_smallest", smallest, np.isfinite(smallest) & (smallest > 0), "positive distances")
-    # as floats, since a sum of large integers may overflow; beyond 2^53 they are no counts
-    total = histogram.sum(axis=1, dtype=np.float64)
-    counted = (histogram >= 0).all(axis=1) & (total >= 1) & (total <= 2**53)
-    _require(path, "pair_histogram", histogram, counted, "counts of at least one distance")
-    if "score" in arrays:
-        _require(path, "score", arrays["score"], arrays["score"] > -np.inf, "numbers or inf")
-
-
-def _check_order(path: Path, arrays: Mapping[str, NDArray[Any]], match: str) -> None:
-    """Rows sorted by element, frame and atom, pairs by their elements, scores by their rows; no entry twice."""
-    if match == "element" and (np.diff(arrays["numbers"].astype(np.int64)) < 0).any():
-        raise FileFormatError(f"{path}: numbers: expected rows sorted by element")
-    steps = [np.diff(arrays[name].astype(np.int64)) for name in ("numbers", "atom_frame", "atom_index")]
-    element, frame, atom = steps if match == "element" else (np.zeros_like(steps[0]), *steps[1:])
-    ascending = (element > 0) | (frame > 0) | ((frame == 0) & (atom > 0))
-    _require(path, "atom_index", arrays["atom_index"][1:], ascending, "each atom once, in the order of frames", 1)
-    per_frame = np.bincount(arrays["atom_frame"], minlength=len(arrays["frame_natoms"]))
-    _require(path, "frame_natoms", arrays["frame_natoms"], per_frame <= arrays["frame_natoms"], "as many atoms as rows")
-    first, second = arrays["pair_elements"].astype(np.int64).T
-    _require(path, "pair_elements", arrays["pair_elements"], first <= second, "the lower atomic number first")
-    ascending = np.diff(pair_keys(first, second)) > 0
-    _require(path, "pair_elements", arrays["pair_elements"][1:], ascending, "each pair once, ascending", 1)
-    if "score_row" in arrays:
-        rows = arrays["score_row"]
-        _require(path, "score_row", rows[1:], np.diff(rows) > 0, "each row once, ascending", 1)
-        groups = arrays["frame_group"][arrays["atom_frame"]]
-        n_groups = len(arrays["frame_group"])
-        n_all, n_scored = np.bincount(groups, minlength=n_groups), np.bincount(groups[rows], minlength=n_groups)
-        whole = ((n_scored == 0) | (n_scored == n_all))[groups[rows]]
-        _require(path, "score_row", rows, whole, "rows of whole groups")
-
-
-def _require(
-    path: Path, name: str, values: NDArray[Any], good: NDArray[np.bool_] | np.bool_, expected: str, start: int = 0
-) -> None:
-    """Raise FileFormatError for the first entry that is not good; `start`: the place of the first one in the file."""
-    if not good.all():
-        bad = int(np.argmin(good))
-        got = shortened(str(values[bad].tolist()))
-        raise FileFormatError(f"{path}: {name}: expected {expected}, got {got} in entry {start + bad}")
 
 
 def _check_settings(path: Path, settings: Mapping[str, Any]) -> None:

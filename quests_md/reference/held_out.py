@@ -43,7 +43,7 @@ def held_out_scores(
     rows = among[whole_groups(groups[among], most_rows, generator)]
 
     def without_own(rows: NDArray[np.int64], float64: bool) -> NDArray[np.float64]:
-        these, numbers = known.rows[rows], known.numbers[rows]
+        these, numbers = known.rows_at(rows), known.numbers[rows]
         return known.delta_entropy_without(these, numbers, groups[rows], frame_groups, float64=float64, threads=threads)
 
     dh = without_own(rows, float64=False)

@@ -9,7 +9,8 @@ from quests_md.environments import AVERAGED_SHARE, DescriptorLike, averaged_over
 from quests_md.errors import MismatchError
 
 from .contents import Contents, ReferenceArrays
-from .late_array import at_hand, rows_at
+from .contents_checks import checked, rows_at
+from .late_array import at_hand
 
 __all__ = ["KeptRows"]
 
@@ -53,7 +54,7 @@ class KeptRows:
         has gone by then, and FileFormatError if its content has changed.
         """
         averaged = self.rows if self.is_averaged else self.arrays.averaged
-        return None if averaged is None else at_hand(averaged)
+        return None if averaged is None else checked("averaged", at_hand(averaged))
 
     def averaged_rows_at(self, rows: NDArray[np.int64]) -> NDArray[np.float32] | NDArray[np.float64]:
         """The averaged rows of the given rows (m,) of the reference, (m, width), in their order, 1/Å.
@@ -64,7 +65,14 @@ class KeptRows:
         averaged = self.rows if self.is_averaged else self.arrays.averaged
         if averaged is None:
             raise MismatchError(f"reference: expected averaged rows, got {self.averaged_words}")
-        return rows_at(averaged, rows)
+        return rows_at("averaged", averaged, rows)
+
+    def rows_at(self, rows: NDArray[np.int64]) -> NDArray[np.float64]:
+        """The given rows (m,) of the reference, (m, width), in their order, 1/Å.
+
+        Raises FileFormatError if they are mapped from a file and not finite.
+        """
+        return rows_at("rows", self.rows, rows)
 
     @property
     def is_averaged(self) -> bool:

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from quests_md.errors import FileFormatError
 
-__all__ = ["PORTION", "LateArray", "at_hand", "rows_at", "stored_array"]
+__all__ = ["PORTION", "LateArray", "at_hand", "stored_array"]
 
 #: Rows read together where not all are kept: what fits into a cache.
 PORTION = 4096
@@ -128,8 +128,3 @@ def stored_array(path: Path, name: str, start: int, shape: tuple[int, ...], dtyp
 def at_hand(array: NDArray[Any] | LateArray) -> NDArray[Any]:
     """The array itself, read if it has not been."""
     return array.array() if isinstance(array, LateArray) else array
-
-
-def rows_at(array: NDArray[Any] | LateArray, chosen: NDArray[np.int64]) -> NDArray[Any]:
-    """The chosen rows, (m, ...), in the order given; of an array in a file no others are kept."""
-    return array.rows(chosen) if isinstance(array, LateArray) else np.asarray(array[chosen])

@@ -17,6 +17,7 @@ from quests_md.engine import Index, build_index, minus_log_sums, require_device
 from quests_md.environments import check_center_rows, describe, is_center
 
 from .contents import Contents, blocks_of
+from .contents_checks import checked
 from .kept_rows import KeptRows
 
 __all__ = ["FEW_ROWS", "KnownRows", "Nearest"]
@@ -24,8 +25,9 @@ __all__ = ["FEW_ROWS", "KnownRows", "Nearest"]
 #: Rows of an element up to which a float64 sum is as fast as anything.
 FEW_ROWS = 256
 
-#: Pairs of environments and rows up to which the nearest row is found before a search structure is built.
-FEW_PAIRS = 1e7
+#: Pairs of environments and rows, and environments, up to which nearest rows are found without a search structure:
+#: for a few environments one pass over the rows takes less time than the structure, and no memory.
+FEW_PAIRS, FEW_QUERIES = 1e7, 32
 
 #: Environments held out between two moves of the progress bar.
 HELD_OUT_PIECE = 1024
@@ -58,6 +60,8 @@ class KnownRows(KeptRows):
         self._inherited: dict[int, Index] = {}
         #: Device of torch on which these are; None: the CPU.
         self.device: str | None = None
+        #: First rows of the blocks that were looked at, see `checked`.
+        self._looked_at: set[int] = set()
 
     def delta_entropy(
         self,
@@ -132,10 +136,10 @@ class KnownRows(KeptRows):
         distance, found = np.full(len(rows), np.inf), np.full(len(rows), -1)
         n_threads = available_threads(threads)
         for where, block in self._matches(z):
-            known = self.rows[block]
+            known = self._known(block)
             best = np.full(len(where), -1)
-            is_many = len(where) * len(known) > FEW_PAIRS or block.start in self.structures
-            if is_many and len(known) > FEW_ROWS:
+            is_many = len(where) > FEW_QUERIES and len(where) * len(known) > FEW_PAIRS
+            if (is_many or block.start in self.structures) and len(known) > FEW_ROWS:
                 best = self._index(block).nearest(rows[where], n_threads)
             d2 = _nearest_rows(rows[where], known, best, n_threads)
             distance[where] = np.sqrt(d2) / self.bandwidth
@@ -193,7 +197,7 @@ class KnownRows(KeptRows):
         n_threads = available_threads(threads)
         out = np.where(self.is_center(numbers), np.inf, np.nan)
         for where, block in self._matches(numbers):
-            known = self.rows[block]
+            known = self._known(block)
             if float64 or len(known) <= FEW_ROWS:
                 out[where] = minus_log_sums(rows[where], known, self.bandwidth, threads=threads)
                 continue
@@ -241,7 +245,7 @@ class KnownRows(KeptRows):
         row_groups = self.arrays.groups_of_rows(frame_groups)
         out = np.full(len(rows), np.inf)
         for where, block in self._matches(numbers):
-            known, groups = self.rows[block], row_groups[block]
+            known, groups = self._known(block), row_groups[block]
             pieces = np.split(where, range(HELD_OUT_PIECE, len(where), HELD_OUT_PIECE))
             for piece in track(pieces, "holding out environments", len(pieces)):
                 unsure, own = piece, own_groups[piece]
@@ -278,8 +282,16 @@ class KnownRows(KeptRows):
         """The search structure over a block of rows, built when first asked for."""
         if block.start not in self.structures:
             first = self._inherited.pop(block.start, None)
-            self.structures[block.start] = build_index(self.rows[block], self.bandwidth, first, self.device)
+            self.structures[block.start] = build_index(self._known(block), self.bandwidth, first, self.device)
         return self.structures[block.start]
+
+    def _known(self, block: slice) -> NDArray[np.float64]:
+        """The rows of a block, which were looked at when they were first asked for if they are mapped."""
+        rows = self.rows[block]
+        if block.start not in self._looked_at:
+            checked("rows", rows, block.start)
+            self._looked_at.add(block.start)
+        return rows
 
     def _inherit(self, first: "KnownRows") -> None:
         """Take over the search structures of a reference whose rows come first in each element of this one."""

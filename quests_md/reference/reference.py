@@ -20,6 +20,7 @@ from quests_md.records import NearestEnvironment
 from . import file as reference_file
 from .build import build
 from .contents import PAIR_BIN, Contents
+from .contents_checks import checked, rows_at
 from .groups import frame_digests
 from .held_out import MAX_HELD_OUT, HeldOutScores, held_out_scores
 from .merge import merged
@@ -135,9 +136,9 @@ class Reference(KnownRows):
         path
             The file.
         mmap
-            Map the rows instead of reading them, so that processes on one node share them. The file must then stay as
-            it is: a truncated mapped file kills the process. Without it rows are read at once, and averaged rows when
-            they are first asked for.
+            Map what there is of atoms, so that loading takes no time and processes on a node share the memory. The file
+            must then stay as it is: a truncated mapped file kills the process. Rows that are not finite are refused
+            when they are used. Without it rows are read at once, and averaged rows when they are first asked for.
         descriptor
             The callable that made the rows, where it was not one of quests_md's.
 
@@ -254,7 +255,7 @@ class Reference(KnownRows):
 
         There is none if the best lies at an edge of 0.003 ... 0.3 1/Å, or if no group has another to be compared with.
         """
-        return best_bandwidth(self.rows, self.row_groups, list(self.blocks.values()), threads=threads)
+        return best_bandwidth(checked("rows", self.rows), self.row_groups, list(self.blocks.values()), threads=threads)
 
     def with_bandwidth(self, bandwidth: float | Literal["auto"], *, threads: int | None = None) -> Self:
         """The same environments with another bandwidth h in 1/Å: a new reference with another fingerprint.
@@ -448,6 +449,9 @@ def _with_random_rows(
     rng, chosen = np.random.default_rng(seed), []
     for z, block in known.blocks.items():
         chosen.append(block.start + np.sort(rng.choice(block.stop - block.start, wanted[z], replace=False)))
-    arrays = known.arrays.with_rows(np.concatenate(chosen))
+    rows = np.concatenate(chosen)
+    mapped = {name for name in ("rows", "averaged") if isinstance(getattr(known.arrays, name), np.memmap)}
+    checked_rows = {name: rows_at(name, getattr(known.arrays, name), rows) for name in mapped}
+    arrays = replace(known.arrays.with_rows(rows), **checked_rows)
     provenance = known.provenance | {"parents": [known.fingerprint]} | NO_ANCESTORS | origin
     return Reference(Contents(arrays, descriptor, known.settings, known.sources, provenance))._on(known.device)

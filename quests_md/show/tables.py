@@ -204,8 +204,11 @@ def power_rows(
     return [f"out of {found[0].n_frames} frames of the reference, one of each group, and the same disturbed:", *rows]
 
 
-def reference_lines(reference: Reference, calibration: Calibration) -> list[str]:
-    """What a reference holds and what level it supports, each line after a name of up to 11 letters."""
+def reference_lines(reference: Reference, calibration: Calibration | None) -> list[str]:
+    """What a reference holds and what level it supports, each line after a name of up to 11 letters.
+
+    Without a calibration it says how to make one.
+    """
     origin, settings = reference.provenance, reference.settings
     elements = zip(*np.unique(reference.numbers, return_counts=True), strict=True)
     left_out = origin.get("left_out", {})
@@ -228,6 +231,9 @@ def reference_lines(reference: Reference, calibration: Calibration) -> list[str]
     if origin.get("parents"):
         lines["parents"] = ", ".join(origin["parents"])
     found = [(name, one_line(str(value), LONGEST_LINE)) for name, value in lines.items()]
+    if calibration is None:
+        found.append(("levels", "not set here, since the rows are many: quests-md calibrate sets them"))
+        return [f"{name:<11} {printable(line)}" for name, line in found]
     found += [("" if i else "levels", line) for i, line in enumerate(calibration.describe().split("\n"))]
     advice = bandwidth_advice(reference, calibration)
     if advice is not None:

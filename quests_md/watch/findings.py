@@ -139,10 +139,10 @@ class FrameFindings:
         n_atoms, chosen = len(chosen), chosen[:MOST_ATOMS]
         names = identities(frame).astype(np.int64)
         worst = check.worst_atom if channel != "exploded" else int(chosen[0]) if n_atoms else None
-        environments = self._explained(chosen[:EXPLAINED] if channel == "novel" else chosen[:0])
-        nearest = None
-        if worst is not None and self.judged.rows is not None:
-            nearest = self._nearest(np.array([worst]))[0]
+        explained = chosen[:EXPLAINED] if channel == "novel" else chosen[:0]
+        # together: of a large reference each question is a pass over all rows
+        nearest = self._nearest(np.union1d(explained, [] if worst is None else [worst]).astype(np.int64))
+        environments = self._explained(explained, nearest)
         peak = Peak(
             peak_excess=excess,
             peak_step=check.step,
@@ -151,7 +151,7 @@ class FrameFindings:
             centroid=_centroid(frame, chosen),
             worst_atom=None if worst is None else int(names[worst]),
             worst_element=None if worst is None else str(frame.symbols[worst]),
-            nearest=nearest,
+            nearest=None if worst is None else nearest.get(worst),
             environments=environments,
         )
         self.used.setdefault("peaks", {})[channel] = to_mapping(peak)
@@ -229,20 +229,23 @@ class FrameFindings:
     def _is_of_phase(self, channel: EventKind) -> bool:
         return channel == "transition" and self.judged.product is not None
 
-    def _nearest(self, these: NDArray[np.int64]) -> list[NearestEnvironment | None]:
+    def _nearest(self, these: NDArray[np.int64]) -> dict[int, NearestEnvironment | None]:
+        """The nearest environments of some atoms, by atom; empty where there are no rows."""
         rows = self.judged.rows
-        assert rows is not None
+        if rows is None or not len(these):
+            return {}
         found = self.reference.nearest(rows[these], numbers=self.atoms.numbers[these], threads=1)
-        return [self.reference.describe_nearest(found, i) for i in range(len(these))]
+        return {int(atom): self.reference.describe_nearest(found, i) for i, atom in enumerate(these)}
 
-    def _delta_entropy(self, these: NDArray[np.int64]) -> NDArray[np.float64]:
-        """DH of some atoms, whatever the mode of evaluation."""
+    def _delta_entropy(self, these: NDArray[np.int64], *, float64: bool = False) -> NDArray[np.float64]:
+        """DH of some atoms, whatever the mode of evaluation; with `float64` no search structure is built for it."""
         known, rows = self.judged.check.delta_entropy, self.judged.rows
         dh = np.full(len(these), math.nan) if known is None else known[these].copy()
         unknown = np.isnan(dh)
         if unknown.any() and rows is not None:
             at = these[unknown]
-            dh[unknown] = self.reference.delta_entropy(rows[at], numbers=self.atoms.numbers[at], threads=1)
+            numbers = self.atoms.numbers[at]
+            dh[unknown] = self.reference.delta_entropy(rows[at], numbers=numbers, float64=float64, threads=1)
         return dh
 
     def _novelty(self, these: NDArray[np.int64]) -> NDArray[np.float64]:
@@ -252,10 +255,12 @@ class FrameFindings:
             return self._delta_entropy(these)
         return np.nan_to_num(check.local_score[these], nan=np.inf)
 
-    def _explained(self, worst: NDArray[np.int64]) -> tuple[Environment, ...]:
+    def _explained(
+        self, worst: NDArray[np.int64], nearest: Mapping[int, NearestEnvironment | None]
+    ) -> tuple[Environment, ...]:
         if self.judged.rows is None or not len(worst) or self.judged.check.delta_entropy is None:
             return ()
-        dh, scores = self._delta_entropy(worst), self.judged.check.local_score
+        dh, scores = self._delta_entropy(worst, float64=True), self.judged.check.local_score
         names, pairs = identities(self.atoms), self.reference.pair_distances()
         return tuple(
             Environment(
@@ -263,10 +268,10 @@ class FrameFindings:
                 element=str(self.atoms.symbols[i]),
                 delta_entropy=float(dh[n]),
                 coordination=coordination(self.atoms, int(i), pairs),
-                nearest=nearest,
+                nearest=nearest[int(i)],
                 local_score=None if scores is None or np.isnan(scores[i]) else float(scores[i]),
             )
-            for n, (i, nearest) in enumerate(zip(worst, self._nearest(worst), strict=True))
+            for n, i in enumerate(worst)
         )
 
 

@@ -33,6 +33,9 @@ UNBROKEN = "\N{NO-BREAK SPACE}"
 MOST_DISTURBED = 10
 
 
+#: Rows with which kernels are compiled: enough for a search structure, of one element at least.
+FEW_ROWS = 16_384
+
 #: Most pairs of rows that a disturbance may cost where levels of plain rows are looked at, about 9 ns each.
 MOST_PAIRS = 6e7
 
@@ -44,10 +47,13 @@ def warm_up(judge: Judge) -> None:
     # not the descriptor of the reference: one of the user's own may not take this crystal
     entropy(Descriptor()(crystal))
     largest_cluster(crystal, np.ones(len(crystal), dtype=bool), {})
+    if not judge.calibration.is_plain:  # a search structure over all rows is not built before it is needed
+        reference = reference.sketch(FEW_ROWS, 0)
     if reference.n_environments:
         z = reference.numbers[:1]
         reference.nearest(reference.rows[:1], numbers=z)
         reference.delta_entropy(reference.rows[:1], numbers=z)
+        reference.delta_entropy(reference.rows[:1], numbers=z, float64=True)
         reference.is_covered(reference.rows[:1], 0.0, numbers=z)
 
 

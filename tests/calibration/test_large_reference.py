@@ -2,13 +2,14 @@
 
 import json
 
+import naive
 import numpy as np
 import pytest
 from ase import Atoms
 from ase.build import bulk
 from references import repeated
 
-from quests_md import Calibration, Descriptor, FileFormatError, MismatchError, Monitor, Reference, calibrate
+from quests_md import Calibration, Descriptor, FileFormatError, MismatchError, Monitor, Reference, Trigger, calibrate
 from quests_md.calibration import DEFAULT_STATISTICS, STATISTICS
 
 #: Rows of three numbers cost little.
@@ -75,6 +76,27 @@ def test_a_monitor_needs_no_scores_of_dh(large, calibration):
         assert check.n_tail is None
         assert set(check.excesses) == set(DEFAULT_STATISTICS)
     assert np.isfinite(check.delta_entropy).all()
+
+
+def test_neither_preflight_nor_an_event_builds_a_search_structure(parent, calibration):
+    """Over so many rows it takes seconds and memory, inside an MD step; what an event says is found in one pass."""
+    large = repeated(parent, 12)
+    monitor = Monitor(large, calibration, log=None, trigger=Trigger(patience=1))
+    frame = alloys(2, seed=4)[1]
+    assert "inside" in monitor.preflight(frame) or "OUTSIDE" in monitor.preflight(frame)
+    strange = frame.copy()
+    strange.positions += np.random.default_rng(1).normal(0, 0.25, strange.positions.shape)
+    monitor.check(strange)
+    (event,) = monitor.events
+    assert large.structures == {}
+    rows = TINY(strange)
+    for found in event.environments:
+        own = large.rows[large.numbers == strange.numbers[found.atom]]
+        d2 = ((own - rows[found.atom]) ** 2).sum(axis=1)
+        assert found.nearest.distance == pytest.approx(np.sqrt(d2.min()) / large.bandwidth)
+        expected = naive.delta_entropy(rows[[found.atom]], own, large.bandwidth)
+        assert found.delta_entropy == pytest.approx(expected[0], rel=1e-9)
+    assert len(event.environments) == 3
 
 
 def test_groups_speak_for_frames_of_their_elements_alone(large, calibration):
