@@ -10,10 +10,18 @@ from quests_md._kernels.jit import Floats, Integers
 from quests_md._kernels.sums import NO_GROUP, log_kernel_sums
 from quests_md._threads import available_threads, for_ranges
 
+from .backend import build_index
+
 __all__ = ["BANDWIDTH", "delta_entropy", "diversity", "entropy", "minus_log_sums", "overlap"]
 
 #: Bandwidth h in 1/Å for data sets and uncertainty (doi:10.1038/s41467-025-59232-0, Methods).
 BANDWIDTH = 0.015
+
+#: Rows up to which all pairs are summed in float64, which takes a second: the time grows with the square.
+FEW_ROWS = 10_000
+
+#: Nats: values of the structure that rounding may have changed by more come from the float64 sum.
+INACCURATE = 1e-4
 
 #: Queries that a thread takes at a time; they pass the rows of the reference together.
 QUERIES_AT_A_TIME = 64
@@ -75,7 +83,8 @@ def delta_entropy(
 def entropy(rows: ArrayLike, bandwidth: float = BANDWIDTH, *, threads: int | None = None) -> float:
     """Information entropy of a set of n rows: H = log n + mean_i dH(x_i | X), in nats, between 0 and log n.
 
-    Parameters and errors as in `delta_entropy`; `rows` must not be empty.
+    Parameters and errors as in `delta_entropy`; `rows` must not be empty. H is within 1e-9 of up to 10 000 rows; of
+    more rows a search structure gives dH, and H is usually within 1e-6.
 
     References
     ----------
@@ -87,13 +96,16 @@ def entropy(rows: ArrayLike, bandwidth: float = BANDWIDTH, *, threads: int | Non
     0.693147
     """
     own = _own_delta_entropy(rows, bandwidth, threads)
-    return float(math.log(len(own)) + own.mean())
+    most = math.log(len(own))
+    found = float(most + own.mean())
+    return found if len(own) <= FEW_ROWS else min(max(found, 0.0), most)
 
 
 def diversity(rows: ArrayLike, bandwidth: float = BANDWIDTH, *, threads: int | None = None) -> float:
     """Diversity of a set of rows in log form: D = log sum_i exp(dH(x_i | X)), in nats, D >= H.
 
-    Parameters and errors as in `delta_entropy`; `rows` must not be empty. exp(D) counts distinct environments.
+    Parameters and errors as in `delta_entropy`; `rows` must not be empty. exp(D) counts distinct environments. As
+    accurate as `entropy`.
 
     References
     ----------
@@ -154,7 +166,13 @@ def minus_log_sums(
 
 
 def _own_delta_entropy(rows: ArrayLike, bandwidth: float, threads: int | None) -> Floats:
-    array = check_rows("rows", rows)
+    """DH of rows with respect to themselves: of more than 10 000 from a search structure, where float32 can follow."""
+    array, bandwidth = check_rows("rows", rows), check_bandwidth(bandwidth)
     if len(array) == 0:
         raise ValueError("rows: expected at least one row, got none")
-    return minus_log_sums(array, array, check_bandwidth(bandwidth), threads=threads)
+    if len(array) <= FEW_ROWS:
+        return minus_log_sums(array, array, bandwidth, threads=threads)
+    values, _, usual = build_index(array, bandwidth).minus_log_sums(array, available_threads(threads))
+    unsure = np.flatnonzero(~(usual < INACCURATE))
+    values[unsure] = minus_log_sums(array[unsure], array, bandwidth, threads=threads)
+    return values

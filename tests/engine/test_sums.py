@@ -275,3 +275,29 @@ def test_empty_arrays_and_unequal_widths_are_named():
     for function in (entropy, diversity):
         with pytest.raises(ValueError, match="rows"):
             function(GOOD[:0])
+
+
+def _rows_of(kind):
+    rng = np.random.default_rng(3)
+    rows = rng.normal(0, 0.02, (10_300, 6))
+    if kind == "clusters":
+        rows += 40.0 * (np.arange(10_300)[:, None] % 13)
+    elif kind == "outliers":
+        rows[::700] *= 1e6
+    elif kind == "equal":
+        rows[:] = rows[0]
+    elif kind == "huge":
+        rows[5] = 1e200
+    return rows
+
+
+@pytest.mark.parametrize("kind", ["one cloud", "clusters", "outliers", "equal", "huge"])
+def test_entropy_and_diversity_of_many_rows_are_those_of_the_float64_sum(kind):
+    """Of more than 10 000 rows they come from a search structure."""
+    rows = _rows_of(kind)
+    dh = delta_entropy(rows, rows)
+    found = entropy(rows)
+    assert found == pytest.approx(math.log(len(rows)) + dh.mean(), abs=2e-6)
+    assert 0 <= found <= math.log(len(rows))
+    assert diversity(rows) == pytest.approx(math.log(np.exp(dh).sum()), abs=2e-6)
+    assert entropy(rows, threads=2) == entropy(rows, threads=1) == found
