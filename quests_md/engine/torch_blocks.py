@@ -23,8 +23,11 @@ __all__ = ["PROBE", "UNIT32", "UNIT64", "Asked", "DeviceBlocks", "known", "neede
 #: Rounding units of float32 and float64.
 UNIT32, UNIT64 = 2.0**-24, 2.0**-53
 
-#: Numbers of a tile of products, and of all tiles together that are made at once.
-TILE_QUERIES, TOGETHER = 64, 2**25
+#: Queries of a tile.
+TILE_QUERIES = 64
+
+#: Numbers that are made at once, in all tiles together: what keeps a device busy, and what a CPU has caches for.
+TOGETHER, TOGETHER_CPU = 2**26, 2**18
 
 #: Places of a block are multiples of so many: what products of matrices like.
 PLACES = 64
@@ -132,7 +135,8 @@ class DeviceBlocks:
         members[tile, rank % n] = queries[order]
         of_tiles = block.repeat_interleave(n_tiles)
         width, places = self.panels.shape[1:]
-        at_once = max(1, TOGETHER // ((n + width) * places))
+        most = TOGETHER_CPU if members.device.type == "cpu" else TOGETHER
+        at_once = max(1, most // ((n + width) * places))
         for start in range(0, len(members), at_once):
             yield members[start : start + at_once], of_tiles[start : start + at_once]
 
