@@ -13,6 +13,7 @@ from .levels import Kind, Level, Mode, NullScores, as_released, count_excess, ki
 from .null_scores import TAIL_SHARE
 from .opening import GivenCalibration, opened_calibration
 from .plain_scores import is_dh_scored
+from .sharing_scorers import shared_scorer
 from .statistics import (
     BASELINE_STATISTICS,
     SAMPLE_ATOMS,
@@ -60,6 +61,7 @@ __all__ = [
     "rate_of",
     "rate_of_checks",
     "sample",
+    "shared_scorer",
     "sight",
     "usual_dh",
 ]

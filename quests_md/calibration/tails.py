@@ -1,5 +1,7 @@
 """Extrapolation of a tail: a generalised Pareto distribution fitted to the largest of some scores."""
 
+from functools import lru_cache
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -43,6 +45,13 @@ def pareto_level(scores: NDArray[np.float64], probability: float) -> tuple[float
     Hosking, Wallis, Technometrics 29, 339 (1987), doi:10.1080/00401706.1987.10488243; Coles, An Introduction to
     Statistical Modeling of Extreme Values (2001), sec. 4.3.
     """
+    return _pareto_level(np.asarray(scores, np.float64).tobytes(), float(probability))
+
+
+@lru_cache(maxsize=256)
+def _pareto_level(raw: bytes, probability: float) -> tuple[float, float, float]:
+    """`pareto_level` of float64 scores: header, promise and trigger of each run, and runs of a batch, ask for it."""
+    scores = np.frombuffer(raw, np.float64)
     threshold, excesses, shape, scale = _tail(scores)
     largest = float(scores[-1])
     if excesses[-1] <= 0:  # all equal: nothing to extrapolate

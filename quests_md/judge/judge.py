@@ -24,6 +24,7 @@ from quests_md.calibration import (
     Mode,
     count_excess,
     kind_of,
+    shared_scorer,
 )
 from quests_md.environments import (
     MAX_COORDINATE,
@@ -383,7 +384,7 @@ class Judge:
         if not calibration.is_local or landmarks is None:
             return found
         if cache.scorer is None:
-            cache.scorer = LocalScorer(self.reference, landmarks)
+            cache.scorer = shared_scorer(self.reference, landmarks)
         return with_local_scores(found, these, cache.scorer, landmarks.tail_level, self.threads)
 
 

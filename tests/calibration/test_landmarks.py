@@ -2,6 +2,7 @@
 
 import json
 import math
+import tracemalloc
 from dataclasses import replace
 from pathlib import Path
 
@@ -289,3 +290,19 @@ def test_separate_frames_are_linked_as_checks_link_them():
         sizes = [monitor.check(atoms).statistic("local_cluster") for atoms in wide]
     assert sorted(null.scores) == sorted(sizes[int(group)] for group in null.groups)
     assert null.scores.max() > 0
+
+
+def test_monitors_of_one_reference_and_calibration_share_their_landmarks():
+    """A batch has hundreds of monitors: laid out for each, landmarks would take 30 ms and some MB a system."""
+    frames = [copper(3, seed=seed, rattle=0.08) for seed in range(20)]
+    reference = Reference.from_frames(frames)
+    calibration = calibrate(reference)
+    monitors = [Monitor(reference, calibration, log=None, on_error="raise") for _ in range(30)]
+    monitors[0].check(frames[0])
+    tracemalloc.start()
+    checks = [monitor.check(frames[1]) for monitor in monitors[1:]]
+    grown, _ = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    rows = reference.rows.nbytes
+    assert grown < 3 * rows  # of 29 monitors; with landmarks of its own each takes more than once the rows
+    assert len({check.trigger_excess for check in checks}) == 1
