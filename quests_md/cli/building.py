@@ -24,6 +24,7 @@ from .arguments import (
     default_of,
     put,
     split_elements,
+    tell,
 )
 from .growing import is_quick, print_reference, save_with_scores
 
@@ -80,8 +81,13 @@ def build(
         skip_bad=skip_bad,
         topology=topology,
         threads=threads,
+        out=output,
     )
-    save_with_scores(reference, output, threads)
+    if is_quick(reference):
+        save_with_scores(reference, output, threads)
+    else:
+        print_reference(reference)
+        tell(f"wrote {output}")
 
 
 def info(

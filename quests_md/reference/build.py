@@ -1,5 +1,6 @@
 """Frames, one by one, into the contents of a reference."""
 
+import hashlib
 import math
 import warnings
 from collections import Counter
@@ -7,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
 from importlib import metadata
+from pathlib import Path
 from typing import Any, Literal, NoReturn
 
 import numpy as np
@@ -43,7 +45,8 @@ from .groups import Measured, blocks_of_frames, join_copies
 from .labels import label_list, label_of
 from .runs import told_labels
 from .same_frames import Placed, first_same, is_of_places
-from .too_near import frames_too_near
+from .spool import Pieces, Spool, columns_of, joined, kept, like
+from .too_near import NearestDistances, frames_too_near
 
 __all__ = ["build", "finished", "provenance"]
 
@@ -60,9 +63,13 @@ def build(
     threads: int | None,
     *,
     skip_bad: bool = False,
+    folder: Path | None = None,
     **reading: Any,
 ) -> Contents:
     """Check the arguments, and read and describe the frames.
+
+    With a folder, what there is of each atom is written there as it comes, and the arrays are mapped from files that
+    have no name: memory holds a frame, and some 120 bytes of each atom at the end.
 
     The arguments are those of `Reference.from_frames`, `reading` those of `iter_frames`. The bandwidth is 0.015 1/Å
     where "auto" is asked for: it is chosen from the rows.
@@ -86,7 +93,7 @@ def build(
     of_rows = chosen.settings if isinstance(chosen, Descriptor) else {}
     settings = {"descriptor": fingerprint, **of_rows, "bandwidth": h, "match": match}
     available_threads(threads)
-    builder = _Builder(chosen, groups, threads)
+    builder = _Builder(chosen, groups, threads, folder)
     frames = iter_frames(frames_or_paths, bad=builder.leave_out if skip_bad else _refuse, **reading)
     for frame in track(frames, "reading frames", count_frames(frames_or_paths)):
         try:
@@ -109,7 +116,13 @@ def _refuse(error: Exception) -> NoReturn:
 class _Builder:
     """Takes frames one by one, and keeps what each gives to the arrays of a reference."""
 
-    def __init__(self, descriptor: DescriptorLike, groups: str | Sequence[Any] | None, threads: int | None) -> None:
+    def __init__(
+        self,
+        descriptor: DescriptorLike,
+        groups: str | Sequence[Any] | None,
+        threads: int | None,
+        folder: Path | None,
+    ) -> None:
         self.descriptor, self.threads = descriptor, threads
         self.groups = groups if groups is None or isinstance(groups, str) else label_list(groups)
         self.cutoff = float(getattr(descriptor, "cutoff", 5.0))
@@ -117,14 +130,14 @@ class _Builder:
         names = [name for name, layout in ARRAYS.items() if layout.per in ("atoms", "frames")]
         # what comes later, and averaged rows where rows are averaged themselves or cannot be
         others = {"frame_group"} if averaged_over(descriptor) else {"frame_group", "averaged"}
-        self.pieces: dict[str, list[Any]] = {name: [] for name in names if name not in others}
+        self.pieces: dict[str, Pieces] = {name: _pieces(name, folder) for name in names if name not in others}
         #: What each frame has in common with all frames of its group.
         self.labels: list[Any] = []
         #: File, elements and `config_type` of each frame: equal for frames that may follow each other in time.
         self.kinds: list[tuple[int, bytes, str | None]] = []
         self.sources: dict[str, int] = {}
         #: Nearest distances of each frame by pair of elements.
-        self.nearest: list[dict[tuple[int, int], NDArray[np.float64]]] = []
+        self.nearest: list[dict[tuple[int, int], NearestDistances]] = []
         self.n_read = 0
         self.bad: list[str] = []
         self.left_out = {"isolated atoms": 0, "no atoms": 0, "no centers": 0}
@@ -163,9 +176,9 @@ class _Builder:
             what = f"atom {i} lies {closest[i]:.2g} Å from another"
             raise FrameError(f"{place}: {what}; remove the doubled atom, or leave the frame out")
         rows = both.plain
-        if self.pieces["rows"] and rows.shape[1] != (n := self.pieces["rows"][0].shape[1]):
+        if rows.shape[1] != (n := columns_of(self.pieces["rows"], rows.shape[1])):
             raise ValueError(f"{place}: descriptor: expected {n} columns as in the frames before, got {rows.shape[1]}")
-        self.nearest.append(_by_pair(atoms.numbers, elements, distances))
+        self.nearest.append(self._by_pair(atoms.numbers, elements, distances))
         self._keep(frame, rows, centers)
         if both.averaged is not None and "averaged" in self.pieces:
             self.pieces["averaged"].append(both.averaged[centers].astype(np.float32))
@@ -186,7 +199,8 @@ class _Builder:
         source = self.sources.setdefault(frame.source, len(self.sources))
         config_type = atoms.info.get("config_type")
         label = None if config_type is None else str(config_type)
-        self.kinds.append((source, atoms.numbers.tobytes(), label))
+        elements = hashlib.blake2b(atoms.numbers.tobytes(), digest_size=16).digest()
+        self.kinds.append((source, elements, label))
         time_ps, temperature_K = frame_time_ps(atoms), frame_temperature_K(atoms)
         for name, piece in {
             "rows": rows if centers.all() else rows[centers],
@@ -244,23 +258,39 @@ class _Builder:
         """Forget kept frames, by their count."""
         keep = [i for i in range(len(self.labels)) if i not in frames]
         names = list(self.sources)
-        self.pieces = {name: [pieces[i] for i in keep] for name, pieces in self.pieces.items()}
+        self.pieces = {name: kept(pieces, keep) for name, pieces in self.pieces.items()}
         self.labels, self.nearest = [self.labels[i] for i in keep], [self.nearest[i] for i in keep]
         of_frames = [names[source] for source in self.pieces["frame_source"]]
         self.sources = {name: i for i, name in enumerate(dict.fromkeys(of_frames))}
         self.pieces["frame_source"] = [self.sources[name] for name in of_frames]
         self.kinds = [(self.sources[names[self.kinds[i][0]]], *self.kinds[i][1:]) for i in keep]
-        self.pieces["atom_frame"] = [np.full(len(piece), i) for i, piece in enumerate(self.pieces["atom_frame"])]
+        counted = self.pieces["atom_frame"]
+        self.pieces["atom_frame"] = like(counted, (np.full(len(piece), i) for i, piece in enumerate(counted)))
 
     def _pairs(self) -> dict[tuple[int, int], tuple[float, NDArray[np.int64]]]:
         """Smallest nearest distance of each pair of elements, and how many are in each bin."""
         pairs: dict[tuple[int, int], tuple[float, NDArray[np.int64]]] = {}
         for frame in self.nearest:
-            for pair, r in frame.items():
+            for pair, nearest in frame.items():
                 smallest, histogram = pairs.get(pair, (math.inf, np.zeros(self.n_bins, np.int64)))
-                histogram += np.bincount((r / PAIR_BIN).astype(np.int64), minlength=self.n_bins)
-                pairs[pair] = min(smallest, float(r.min())), histogram
+                histogram += np.bincount(nearest.bins, minlength=self.n_bins)
+                pairs[pair] = min(smallest, nearest.smallest), histogram
         return pairs
+
+    def _by_pair(
+        self, numbers: NDArray[Any], elements: NDArray[Any], distances: NDArray[np.float64]
+    ) -> dict[tuple[int, int], NearestDistances]:
+        """Nearest distances (n, n_elements) that are finite, by pair of elements."""
+        found: dict[tuple[int, int], list[NDArray[np.float64]]] = {}
+        for a in elements.tolist():
+            for j, b in enumerate(elements.tolist()):
+                r = distances[numbers == a, j]
+                r = r[np.isfinite(r)]
+                if len(r):
+                    found.setdefault((min(a, b), max(a, b)), []).append(r)
+        whole = {pair: np.concatenate(parts) for pair, parts in found.items()}
+        small = np.min_scalar_type(self.n_bins)
+        return {pair: NearestDistances(float(r.min()), (r / PAIR_BIN).astype(small)) for pair, r in whole.items()}
 
     def finish(self, settings: Mapping[str, Any]) -> Contents:
         """All that was kept, with these settings; warns of frames left out.
@@ -279,7 +309,8 @@ class _Builder:
             "pair_histogram": np.array([of_pairs[pair][1] for pair in pairs], np.int64).reshape(-1, self.n_bins),
         }
         frame_group, rule = self._frame_groups()
-        built, copies = finished(arrays | {"frame_group": frame_group}, settings)
+        spools = {name: pieces for name, pieces in self.pieces.items() if isinstance(pieces, Spool)}
+        built, copies = finished(arrays | {"frame_group": frame_group}, settings, spools)
         left_out = {why: n for why, n in (self.left_out | {"bad, named when built": len(self.bad)}).items() if n}
         origin = provenance() | {"groups": rule + copies, "left_out": left_out}
         return Contents(built, self.descriptor, settings, list(self.sources), origin)
@@ -287,11 +318,10 @@ class _Builder:
     def _frame_groups(self) -> tuple[NDArray[np.int64], str]:
         """The group of each frame, and the rule that made the groups."""
         if self.groups is None:
-            kept = self.pieces
-            of_frames = (kept[name] for name in ("frame_source", "rows", "frame_time", "cells"))
-            told = told_labels(kept["frame_source"], [label for _, _, label in self.kinds])
+            files, times, cells = (list(self.pieces[name]) for name in ("frame_source", "frame_time", "cells"))
+            told = told_labels(files, [label for _, _, label in self.kinds])
             kinds = [(*kind[:2], label) for kind, label in zip(self.kinds, told, strict=True)]
-            groups, measured = blocks_of_frames(kinds, *of_frames)
+            groups, measured = blocks_of_frames(kinds, files, self.pieces["rows"], times, cells)
             rule = _block_rule(measured, list(self.sources), len(groups))
             n_groups, n_known = len(np.unique(groups)), sum(blocks.n_frames for blocks in measured)
             if n_groups < len(groups) and not n_known:
@@ -330,22 +360,13 @@ class _Builder:
             warnings.warn("the reference holds no environment: every atom will score +inf", stacklevel=5)
 
 
-def _by_pair(
-    numbers: NDArray[Any], elements: NDArray[Any], distances: NDArray[np.float64]
-) -> dict[tuple[int, int], NDArray[np.float64]]:
-    """Nearest distances (n, n_elements) that are finite, by pair of elements."""
-    found: dict[tuple[int, int], list[NDArray[np.float64]]] = {}
-    for a in elements.tolist():
-        for j, b in enumerate(elements.tolist()):
-            r = distances[numbers == a, j]
-            r = r[np.isfinite(r)]
-            if len(r):
-                found.setdefault((min(a, b), max(a, b)), []).append(r)
-    return {pair: np.concatenate(parts) for pair, parts in found.items()}
+def finished(
+    arrays: Mapping[str, NDArray[Any]], settings: Mapping[str, Any], spools: Mapping[str, Spool] | None = None
+) -> tuple[ReferenceArrays, str]:
+    """The arrays of a reference, with copies of a frame in one group and rows in order, and what to say of copies.
 
-
-def finished(arrays: Mapping[str, NDArray[Any]], settings: Mapping[str, Any]) -> tuple[ReferenceArrays, str]:
-    """The arrays of a reference, with copies of a frame in one group and rows in order, and what to say of copies."""
+    `spools`: files in which arrays are, by their name.
+    """
     match = settings["match"]
     numbers = arrays["numbers"] if match == "element" else None
     whole = ReferenceArrays(**arrays)
@@ -353,7 +374,11 @@ def finished(arrays: Mapping[str, NDArray[Any]], settings: Mapping[str, Any]) ->
     groups, n_copies = join_copies(arrays["frame_group"], arrays["atom_frame"], arrays["rows"], numbers, same)
     whole = replace(whole, frame_group=groups)
     copies = f"; {n_copies} frame(s) that repeat an earlier one share its group" if n_copies else ""
-    return whole.by_element() if match == "element" else whole, copies
+    if match == "element" and not whole.is_by_element:
+        order = np.argsort(whole.numbers, kind="stable")
+        in_files = {name: spool.taken(order) for name, spool in (spools or {}).items()}
+        whole = replace(whole, **in_files) if in_files else whole.with_rows(order)
+    return whole, copies
 
 
 def provenance() -> dict[str, Any]:
@@ -384,9 +409,15 @@ def _block_rule(measured: Sequence[Measured], sources: Sequence[str], n_frames: 
     return f"blocks two correlation times long: {', '.join(texts[:5])}{more}{rest}"
 
 
-def _joined(name: str, pieces: Sequence[Any], width: int) -> NDArray[Any]:
+def _joined(name: str, pieces: Pieces, width: int) -> NDArray[Any]:
     """The array of that name out of what each frame gives to it; without frames, rows have that width."""
     dtype, per, entry = ARRAYS[name]
     if per == "frames":
         return np.array(pieces, dtype).reshape(-1, *(n or 0 for n in entry))
-    return np.concatenate(pieces) if pieces else np.empty((0, *(n or width for n in entry)), dtype)
+    return joined(pieces) if len(pieces) else np.empty((0, *(n or width for n in entry)), dtype)
+
+
+def _pieces(name: str, folder: Path | None) -> Pieces:
+    """Room for what frames give to the array of that name: of arrays of atoms in the folder, if there is one."""
+    dtype, per, entry = ARRAYS[name]
+    return [] if folder is None or per == "frames" else Spool(folder, dtype, entry)

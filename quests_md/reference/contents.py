@@ -84,7 +84,7 @@ class ReferenceArrays:
     """(n_scores,) dH in nats of the row as if its group were not in the reference; +inf: no other group to compare."""
 
     def __post_init__(self) -> None:
-        for name, array in self._held().items():
+        for name, array in self.held().items():
             if not isinstance(array, LateArray):
                 view = array.view()
                 view.flags.writeable = False
@@ -96,25 +96,25 @@ class ReferenceArrays:
 
     def present(self) -> dict[str, NDArray[Any]]:
         """The arrays by name, without those that are None; what is still in the file is read."""
-        return {name: at_hand(array) for name, array in self._held().items()}
+        return {name: at_hand(array) for name, array in self.held().items()}
 
-    def _held(self) -> dict[str, NDArray[Any] | LateArray]:
+    def held(self) -> dict[str, NDArray[Any] | LateArray]:
+        """The arrays by name, without those that are None, as they are held."""
         arrays = {part.name: getattr(self, part.name) for part in fields(self)}
         return {name: array for name, array in arrays.items() if array is not None}
 
     def with_rows(self, chosen: NDArray[np.int64] | slice) -> "ReferenceArrays":
         """The same frames with the chosen rows alone, in the order given; without scores."""
-        kept: dict[str, Any] = {n: array for n, array in self._held().items() if ARRAYS[n].per != "scores"}
+        kept: dict[str, Any] = {n: array for n, array in self.held().items() if ARRAYS[n].per != "scores"}
         for name, array in kept.items():
             if ARRAYS[name].per == "atoms":
                 kept[name] = array.with_rows(chosen) if isinstance(array, LateArray) else array[chosen]
         return ReferenceArrays(**kept)
 
-    def by_element(self) -> "ReferenceArrays":
-        """The same with rows sorted by element, otherwise in the order in which they are; without scores."""
-        if (np.diff(self.numbers.astype(np.int64)) >= 0).all():
-            return self
-        return self.with_rows(np.argsort(self.numbers, kind="stable"))
+    @property
+    def is_by_element(self) -> bool:
+        """Whether rows are sorted by element."""
+        return bool((self.numbers[1:] >= self.numbers[:-1]).all())
 
     def groups_of_rows(self, frame_groups: NDArray[np.int64] | None = None) -> NDArray[np.int64]:
         """(N_ref,) group of each row, from the group of each frame (n_frames,), default `frame_group`."""

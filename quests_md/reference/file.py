@@ -13,11 +13,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 from safetensors import SafetensorError, safe_open
-from safetensors.numpy import save_file
 
 from quests_md._arguments import check_bandwidth
 from quests_md._file_kinds import REFERENCE, mistaken_for
 from quests_md._files import replacing, require_regular
+from quests_md._words import many
 from quests_md.environments import Descriptor, DescriptorLike, averaged_over
 from quests_md.errors import FileFormatError, MismatchError, QuestsMDError
 from quests_md.io import iter_frames
@@ -25,8 +25,9 @@ from quests_md.io import iter_frames
 from .contents import ARRAYS, Contents, ReferenceArrays
 from .contents_checks import check_content, check_descriptor, shortened
 from .late_array import LateArray, stored_array
+from .tensors import TYPES, bytes_of, portions, write_tensors
 
-__all__ = ["fingerprint", "read", "shortened", "verify", "write"]
+__all__ = ["fingerprint", "read", "shortened", "verify", "write", "write_built"]
 
 #: Key of the one JSON text in the safetensors header.
 HEADER = "quests_md"
@@ -53,20 +54,23 @@ _HEADER_TYPES = {"settings": dict, "provenance": dict, "sources": list, "fingerp
 #: What types of JSON are called in messages.
 _WORDS = {dict: "an object", list: "a list", str: "a text", int: "an integer"}
 
-#: Names of the types in the file.
-_TYPES = {"float64": "F64", "float32": "F32", "int64": "I64", "uint8": "U8", "bool": "BOOL"}
-
 
 def write(path: str | os.PathLike[str], contents: Contents) -> None:
-    """Write all with checksums of the arrays; an older file stays until the new one is whole."""
-    arrays = {name: np.ascontiguousarray(array) for name, array in contents.arrays.present().items()}
+    """Write all with checksums of the arrays, a part at a time; an older file stays until the new one is whole."""
+    arrays = contents.arrays.held()
     checksums = {name: _checksum(array) for name, array in arrays.items()}
     header = {"schema": SCHEMA, **{name: getattr(contents, name) for name in IN_HEADER}, "checksums": checksums}
-    with replacing(path) as temporary:
-        try:
-            save_file(arrays, temporary, metadata={HEADER: json.dumps(header)})
-        except SafetensorError as exc:  # it wraps errors of the operating system
-            raise OSError(f"{path}: the reference could not be written: {exc}") from exc
+    with replacing(path) as temporary, temporary.open("wb") as file:
+        write_tensors(file, arrays, {HEADER: json.dumps(header)})
+
+
+def write_built(path: str | os.PathLike[str], contents: Contents) -> None:
+    """`write` what was built of frames; ValueError if these gave nothing, so that no older file is lost for that."""
+    if not len(contents.arrays.rows):
+        left_out = {why: n for why, n in contents.provenance.get("left_out", {}).items() if n}
+        why = ", ".join(f"{many(n, 'frame')} left out ({why})" for why, n in left_out.items()) or "no frames"
+        raise ValueError(f"{path}: expected environments to write, got none: {why}; check the frames and `centers`")
+    write(path, contents)
 
 
 def read(path: Path, mmap: bool = False, descriptor: DescriptorLike | None = None) -> Contents:
@@ -132,16 +136,16 @@ def _fingerprint(settings: Mapping[str, Any], checksums: Mapping[str, str]) -> s
     return hashlib.blake2b(text.encode(), digest_size=8).hexdigest()
 
 
-def _checksum(array: NDArray[Any]) -> str:
+def _checksum(array: NDArray[Any] | LateArray) -> str:
     """Checksum of type, shape and content."""
-    return _checksum_of(str(array.dtype), array.shape, [array])
+    return _checksum_of(str(array.dtype), array.shape, portions(array))
 
 
 def _checksum_of(dtype: str, shape: tuple[int, ...], portions: Iterable[NDArray[Any]]) -> str:
     """Checksum of an array of this type and shape that comes in portions."""
     digest = hashlib.blake2b(f"{dtype} {shape}".encode(), digest_size=16)
     for portion in portions:
-        digest.update(np.ascontiguousarray(portion).reshape(-1).view(np.uint8).data)
+        digest.update(bytes_of(portion))
     return digest.hexdigest()
 
 
@@ -264,7 +268,7 @@ def _checked_header(path: Path, text: str) -> dict[str, Any]:
 def _check_layout(path: Path, layout: Mapping[str, tuple[str, tuple[int, ...]]]) -> None:
     """Types and shapes as the header tells them, before anything is read."""
     for name, (found, shape) in layout.items():
-        dtype, entry = _TYPES[ARRAYS[name].dtype], ARRAYS[name].entry
+        dtype, entry = TYPES[ARRAYS[name].dtype], ARRAYS[name].entry
         fits = len(shape) == 1 + len(entry) and all(n in (None, m) for n, m in zip(entry, shape[1:], strict=True))
         if found != dtype or not fits:
             expected = ", ".join(["n", *("m" if n is None else str(n) for n in entry)])

@@ -1,8 +1,9 @@
 """The rows of a reference at both scales, and what they are compared by."""
 
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
+from ase.data import chemical_symbols
 from numpy.typing import NDArray
 
 from quests_md.environments import AVERAGED_SHARE, DescriptorLike, averaged_over
@@ -35,6 +36,21 @@ class KeptRows:
     def numbers(self) -> NDArray[np.uint8]:
         """(N_ref,) atomic numbers."""
         return self.arrays.numbers
+
+    @property
+    def elements(self) -> tuple[str, ...]:
+        """Chemical symbols present, by atomic number."""
+        return tuple(chemical_symbols[z] for z in np.unique(self.numbers))
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """What must agree for two references, or a frame and a reference, to be compared."""
+        return dict(self._contents.settings)
+
+    @property
+    def row_groups(self) -> NDArray[np.int64]:
+        """(N_ref,) group of each row: the group of its frame."""
+        return self.arrays.groups_of_rows()
 
     @property
     def n_environments(self) -> int:

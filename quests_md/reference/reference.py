@@ -9,10 +9,10 @@ from typing import Any, Literal, Self, TypeAlias, TypeVar
 
 import numpy as np
 from ase import Atoms
-from ase.data import chemical_symbols
 from numpy.typing import NDArray
 
 from quests_md._arguments import check_bandwidth, opened
+from quests_md._files import check_output_file
 from quests_md.engine import best_bandwidth
 from quests_md.environments import DescriptorLike
 from quests_md.records import NearestEnvironment
@@ -68,6 +68,7 @@ class Reference(KnownRows):
         skip_bad: bool = False,
         topology: str | os.PathLike[str] | None = None,
         threads: int | None = None,
+        out: str | os.PathLike[str] | None = None,
     ) -> Self:
         """Build a reference from frames or files, one frame in memory at a time.
 
@@ -94,6 +95,9 @@ class Reference(KnownRows):
             Leave out frames that are whole and cannot be read or described, with a warning that lists them.
         threads
             Threads to use; default the cores that the process may use, or QUESTS_MD_THREADS.
+        out
+            Build out of core, for what is larger than memory: write the reference to this file, the same to the byte as
+            `save` writes it, and map it. The disk needs room for three times the file meanwhile.
 
         Raises
         ------
@@ -103,8 +107,16 @@ class Reference(KnownRows):
             If `bandwidth`, `match` or `groups` is not usable.
         """
         how: dict[str, Any] = {"skip_bad": skip_bad, "types": types, "topology": topology}
+        if out is not None:
+            check_output_file("out", out)
+            how["folder"] = Path(out).absolute().parent
         reference = cls(build(frames_or_paths, descriptor, bandwidth, match, groups, threads, **how))
-        return reference.with_bandwidth("auto", threads=threads) if bandwidth == "auto" else reference
+        if bandwidth == "auto":
+            reference = reference.with_bandwidth("auto", threads=threads)
+        if out is None:
+            return reference
+        reference_file.write_built(out, reference._complete)
+        return cls.load(out, mmap=True, descriptor=descriptor)
 
     def extend(self, frames_or_paths: Any, *, groups: str | Sequence[Any] | None = None) -> "Reference":
         """A new reference with more frames; this one is not changed. Parameters as in `from_frames`."""
@@ -182,16 +194,6 @@ class Reference(KnownRows):
         return len(self.arrays.frame_natoms)
 
     @property
-    def elements(self) -> tuple[str, ...]:
-        """Chemical symbols present, by atomic number."""
-        return tuple(chemical_symbols[z] for z in np.unique(self.numbers))
-
-    @property
-    def settings(self) -> dict[str, Any]:
-        """What must agree for two references, or a frame and a reference, to be compared."""
-        return dict(self._contents.settings)
-
-    @property
     def provenance(self) -> dict[str, Any]:
         """Where the reference comes from: creation time, versions, group rule, what was left out, parents."""
         return dict(self._contents.provenance)
@@ -205,11 +207,6 @@ class Reference(KnownRows):
     def sources(self) -> tuple[str, ...]:
         """Names of the files, to which `frame_source` points."""
         return tuple(self._contents.sources)
-
-    @property
-    def row_groups(self) -> NDArray[np.int64]:
-        """(N_ref,) group of each row: the group of its frame."""
-        return self.arrays.groups_of_rows()
 
     @property
     def fingerprint(self) -> str:

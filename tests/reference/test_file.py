@@ -1,7 +1,6 @@
 import json
 import os
 import stat
-from pathlib import Path
 
 import ase.io
 import numpy as np
@@ -199,11 +198,11 @@ def test_a_saved_file_has_the_permissions_that_the_umask_leaves(tmp_path, cu):
 def test_an_interrupted_save_keeps_the_older_file(tmp_path, saved, cu, monkeypatch, error):
     before = saved.read_bytes()
 
-    def interrupted(arrays, path, metadata):
-        Path(path).write_bytes(before[:1000])
+    def interrupted(file, arrays, metadata):
+        file.write(before[:1000])
         raise error
 
-    monkeypatch.setattr(quests_md.reference.file, "save_file", interrupted)
+    monkeypatch.setattr(quests_md.reference.file, "write_tensors", interrupted)
     with pytest.raises(type(error)):
         cu.save(saved)
     assert saved.read_bytes() == before

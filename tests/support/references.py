@@ -58,7 +58,8 @@ def repeated(reference, times, shift=1e-3):
         moved[: len(kept.rows)] = 0
         arrays[name] = (arrays[name] + moved).astype(arrays[name].dtype)
     whole = ReferenceArrays(**arrays)
-    whole = whole.by_element() if reference.match == "element" else whole
+    if reference.match == "element":
+        whole = whole.with_rows(np.argsort(whole.numbers, kind="stable"))
     past = {"ancestors": [reference.fingerprint], "frames_of_ancestors": {reference.fingerprint: [0, n_frames]}}
     provenance = {**reference.provenance, **past}
     return Reference(Contents(whole, reference.descriptor, reference.settings, reference.sources, provenance))
