@@ -29,6 +29,9 @@ TILE_QUERIES = 64
 #: Numbers that are made at once, in all tiles together: what keeps a device busy, and what a CPU has caches for.
 TOGETHER, TOGETHER_CPU = 2**26, 2**18
 
+#: Differences between coordinates of queries and boxes that are taken at once.
+MOST_DIFFERENCES = 2**24
+
 #: Places of a block are multiples of so many: what products of matrices like.
 PLACES = 64
 
@@ -104,9 +107,10 @@ class DeviceBlocks:
         lengths = points.square().sum(1).sqrt()
         narrow = points[:-1].to(torch.float32)
         distance2 = torch.zeros((len(queries), len(self.radii)), dtype=torch.float32, device=self.device)
-        for column, low, high in zip(narrow.T, *self.boxes, strict=True):
-            outside = torch.maximum(low - column[:, None], column[:, None] - high).clamp_(min=0.0)
-            distance2.addcmul_(outside, outside)
+        columns = max(1, MOST_DIFFERENCES // max(distance2.numel(), 1))
+        for parts in zip(narrow.T.split(columns), *(box.split(columns) for box in self.boxes), strict=True):
+            here, low, high = parts[0][:, :, None], parts[1][:, None, :], parts[2][:, None, :]
+            distance2 += torch.maximum(low - here, here - high).clamp_(min=0.0).square_().sum(dim=0)
         # rounding of coordinates, 3 units at most, and of the sum
         part = 1.0 - (queries.shape[1] + 8) * UNIT32
         slack = (8 * UNIT32 * lengths[:-1, None]).to(torch.float32)

@@ -89,6 +89,7 @@ def test_pieces_of_any_size_give_the_same(case, monkeypatch):
     plain, _, queries = case
     expected = answers(plain, queries)
     monkeypatch.setattr(torch_index, "MOST_BOUNDS", 40)
+    monkeypatch.setattr(torch_blocks, "MOST_DIFFERENCES", 1)
     monkeypatch.setattr(torch_blocks, "TOGETHER_CPU", 1)
     assert_same(answers(plain.to("cpu"), queries), expected)
 
