@@ -155,10 +155,10 @@ def count_there(files: list[str]) -> int | None:
     return None if names == files else count_frames(names)
 
 
-def open_reference(path: Path, threads: int | None, **reading: Any) -> Reference:
-    """Load a reference file, or build one from a file of frames, for which `reading` is as in `from_frames`."""
+def open_reference(path: Path, threads: int | None, *, mmap: bool = False, **reading: Any) -> Reference:
+    """Load or map a reference file, or build one from a file of frames, for which `reading` is as in `from_frames`."""
     if path.suffix == REFERENCE_SUFFIX or kind_of_file(path) is not None:  # a file of another kind is named there
-        return Reference.load(path, mmap=path.is_file() and path.stat().st_size > LARGE_FILE)
+        return Reference.load(path, mmap=path.is_file() and (mmap or path.stat().st_size > LARGE_FILE))
     require_regular(path, NO_PIPES)
     tell(f"building a reference from {path}; `quests-md reference build` keeps it")
     return Reference.from_frames(str(path), threads=threads, **reading)

@@ -2,8 +2,9 @@
 
 import sys
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 from typer import Option
 
@@ -109,7 +110,13 @@ def score_frames(
         str, Option(help="'full': dH of every atom; 'proven': who is above, faster; 'auto': by size.")
     ] = default_of(Monitor, "values"),
     at: Annotated[Path | None, Option(help="Check only the frames of this log: what the monitor saw live.")] = None,
-    workers: Annotated[int, Option(help="Frames judged at the same time.")] = default_of(score_trajectory, "workers"),
+    workers: Annotated[
+        int, Option(help="Processes that read the files and judge their frames; the result is the same.")
+    ] = default_of(score_trajectory, "workers"),
+    dask: Annotated[
+        str | None,
+        Option(metavar="ADDRESS", help="Dask scheduler whose workers do that: tcp://host:8786, or its scheduler file."),
+    ] = None,
     threads: ThreadsOption = None,
     fail_on_event: FailOption = False,
 ) -> None:
@@ -143,6 +150,8 @@ def score_frames(
     if threads is not None:
         check_integer("--threads", threads, 1)
     check_integer("--workers", workers, 1)
+    if dask is not None and workers != 1:
+        raise ValueError("--workers: those of --dask are meant by --dask alone; give one of the two")
     check_choice("--values", values, ("full", "proven", "auto"))
     for option, value, what in (
         ("--baseline-ps", baseline_ps, "time in ps"),
@@ -161,26 +170,31 @@ def score_frames(
     saved_before = 0 if save is None else file_size(str(save))
     steps = None if at is None else read_log(at)
     given_levels = None if calibration is None else Calibration.load(calibration)
-    known = open_reference(reference, threads, types=elements, topology=topology)
-    phases = {name: open_reference(file, threads) for name, file in phase_files.items()}
+    is_shared = dask is not None or workers > 1  # mapped files are shared by processes, and sent by their names
+    known = open_reference(reference, threads, mmap=is_shared, types=elements, topology=topology)
+    phases = {name: open_reference(file, threads, mmap=is_shared) for name, file in phase_files.items()}
     levels = given_levels or calibrate(known, false_alarms=rate, threads=threads)
     actions = [] if save is None else [save_frame(save)]
-    with Monitor(
-        known,
-        levels,
-        statistics=names,
-        baseline_ps=baseline_ps,
-        max_temperature_K=max_temperature,
-        phases=phases or None,
-        trigger=trigger,
-        log=log,
-        actions=actions if sentinel_file is None else [*actions, sentinel(sentinel_file)],
-        values=values,  # type: ignore[arg-type]  # checked there
-        on_error="raise",
-        threads=threads,
-        resume=resume,
-        verbose=False,  # events are told below
-    ) as monitor:
+    broken: Exception | None = None
+    with (
+        _dask_client(dask) as client,
+        Monitor(
+            known,
+            levels,
+            statistics=names,
+            baseline_ps=baseline_ps,
+            max_temperature_K=max_temperature,
+            phases=phases or None,
+            trigger=trigger,
+            log=log,
+            actions=actions if sentinel_file is None else [*actions, sentinel(sentinel_file)],
+            values=values,  # type: ignore[arg-type]  # checked there
+            on_error="raise",
+            threads=threads,
+            resume=resume,
+            verbose=False,  # events are told below
+        ) as monitor,
+    ):
         tell(fold(monitor.calibration.describe(), sys.stderr))
         seen = FramesSeen()
         checks = score_trajectory(
@@ -188,12 +202,17 @@ def score_frames(
             known,
             monitor=monitor,
             workers=workers,
+            client=client,
             steps=steps,
             types=elements,
             seen=seen,
             topology=topology,
         )
-        counts = _print_checks(checks, trajectory, monitor.calibration.statistics)
+        counts = {"in": 0, "out": 0, "invalid": 0}
+        try:
+            _print_checks(checks, trajectory, monitor.calibration.statistics, counts)
+        except (FileFormatError, FileNotFoundError, PermissionError) as exc:  # what could be read is told first
+            broken = exc
         events = monitor.events
     tell(fold(f"read: {seen.describe(count_there(trajectory))}", sys.stderr, indent=6))
     tell(f"{many(sum(counts.values()), 'frame')}{' checked now' if resume else ''}: {run_summary(counts, events)}")
@@ -208,7 +227,32 @@ def score_frames(
         tell(f"and {many(n_more, 'event')} before: `quests-md events` lists all of a log")
     if plot is not None and log is not None:
         save_picture(timeline(read_log(log)), plot)
+    if broken is not None:
+        raise broken
     exit_after(events, fail_on_event)
+
+
+@contextmanager
+def _dask_client(address: str | None) -> Iterator[Any]:
+    """A client of the Dask scheduler at an address or named in a file; None for None."""
+    if address is None:
+        yield None
+        return
+    try:
+        from distributed import Client
+    except ImportError:
+        raise ValueError("--dask: needs Dask, which is not installed: pip install 'quests_md[dask]'") from None
+    is_file = Path(address).is_file()
+    try:
+        client: Any = Client(scheduler_file=address) if is_file else Client(address)  # type: ignore[no-untyped-call]
+    except (OSError, ValueError, TypeError) as exc:
+        raise ValueError(
+            f"--dask: no Dask scheduler answers at {address} ({exc}); expected tcp://host:8786 as `dask scheduler` "
+            "prints, or the file of its --scheduler-file"
+        ) from exc
+    with client:
+        tell(f"Dask at {client.scheduler.address}: {many(len(client.nthreads()), 'worker')}")
+        yield client
 
 
 def _files_by_name(option: str, texts: Sequence[str]) -> dict[str, Path]:
@@ -224,9 +268,11 @@ def _files_by_name(option: str, texts: Sequence[str]) -> dict[str, Path]:
     return files
 
 
-def _print_checks(checks: Iterator[Check], trajectory: list[str], statistics: Sequence[str]) -> dict[str, int]:
+def _print_checks(
+    checks: Iterator[Check], trajectory: list[str], statistics: Sequence[str], counts: dict[str, int]
+) -> None:
     """Print the checks as they come: in columns on a terminal, else tab-separated; count their states."""
-    counts, has_blank = {"in": 0, "out": 0, "invalid": 0}, False
+    has_blank = False
     width = terminal_width(sys.stdout)
     if width is None and sys.stderr.isatty():  # in a terminal the lines themselves show how far it is
         checks = track(checks, "scoring frames", count_frames(trajectory))
@@ -240,4 +286,3 @@ def _print_checks(checks: Iterator[Check], trajectory: list[str], statistics: Se
         tell(f"no dh_max: {NO_LARGEST[is_plain]}; --values full gives it")
     if counts["out"] and width is not None:
         tell(f"out by: {OUT_BY}")
-    return counts

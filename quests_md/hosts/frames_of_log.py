@@ -1,8 +1,8 @@
 """The frames of a trajectory that a monitor has seen live: those of the checks in its log."""
 
 import warnings
-from collections.abc import Iterator
-from dataclasses import replace
+from collections.abc import Collection, Iterator
+from dataclasses import dataclass, replace
 from typing import Any
 
 from quests_md._arguments import is_integer
@@ -11,7 +11,39 @@ from quests_md.environments import frame_digest
 from quests_md.io import Frame
 from quests_md.log import Log
 
-__all__ = ["frames_of_log", "with_step"]
+__all__ = ["Chosen", "chosen_by", "frames_of_log", "with_step"]
+
+
+@dataclass(frozen=True, slots=True)
+class Chosen:
+    """Frames that may be those to be checked, as far as one frame alone can tell."""
+
+    steps: frozenset[int]
+    """Their steps."""
+    digests: frozenset[str] = frozenset()
+    """Checksums of those that tell no step."""
+    places: frozenset[tuple[str, int]] = frozenset()
+    """Their files and numbers, which then decide."""
+    by_count: bool = False
+    """Whether the count of a frame that tells no step is its step."""
+
+    def wants(self, frame: Frame, count: int | None) -> bool | None:
+        """Whether a frame may be one of them; None: its count decides and is not known."""
+        if self.places:
+            return (frame.source, frame.index) in self.places
+        own: Any = frame.atoms.info.get("step")
+        if is_integer(own):
+            return int(own) in self.steps
+        if self.by_count:
+            return None if count is None else count in self.steps
+        return frame_digest(frame.atoms) in self.digests
+
+
+def chosen_by(steps: Collection[int] | Log) -> Chosen:
+    """The frames that may be checked by these steps, or by this log."""
+    if not isinstance(steps, Log):
+        return Chosen(frozenset(map(int, steps)), by_count=True)
+    return Chosen(frozenset(steps.step.tolist()), frozenset(steps.digest.tolist()), frozenset(_steps_by_place(steps)))
 
 
 def frames_of_log(frames: Iterator[Frame], log: Log) -> Iterator[Frame]:
@@ -23,11 +55,7 @@ def frames_of_log(frames: Iterator[Frame], log: Log) -> Iterator[Frame]:
     Raises ValueError where two frames may be that of one check, or where no frame of the log is found. Warns of checks
     without a frame.
     """
-    by_place = {
-        (log.sources[source], frame): step
-        for source, frame, step in zip(log.source.tolist(), log.source_frame.tolist(), log.step.tolist(), strict=True)
-        if source >= 0
-    }
+    by_place = _steps_by_place(log)
     digests: dict[int, set[str]] = {}
     steps: dict[str, list[int]] = {}
     for step, digest in zip(log.step.tolist(), log.digest.tolist(), strict=True):
@@ -78,3 +106,12 @@ def with_step(frame: Frame, step: int) -> Frame:
     atoms.calc = frame.atoms.calc
     atoms.info["step"] = step
     return replace(frame, atoms=atoms)
+
+
+def _steps_by_place(log: Log) -> dict[tuple[str, int], int]:
+    """The steps of the checks by file and number of their frames, where the log names these."""
+    return {
+        (log.sources[source], frame): step
+        for source, frame, step in zip(log.source.tolist(), log.source_frame.tolist(), log.step.tolist(), strict=True)
+        if source >= 0
+    }

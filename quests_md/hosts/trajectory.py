@@ -2,29 +2,27 @@
 
 import os
 import warnings
-from collections import deque
-from collections.abc import Collection, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import replace
+from collections.abc import Collection, Generator, Iterator, Sequence
 from functools import partial
 from typing import Any, Literal, Protocol
 
-from ase import Atoms
-
-from quests_md._arguments import check_positive_integer, is_integer
-from quests_md._interrupts import uninterrupted
+from quests_md._arguments import check_positive_integer
 from quests_md._threads import available_threads
 from quests_md.calibration import GivenCalibration
 from quests_md.environments import frame_digest
-from quests_md.errors import FileFormatError, FrameError, MismatchError, UnsuitableFrameError
-from quests_md.io import Frame, FramesSeen, frame_time_ps, iter_frames
-from quests_md.judge import Judge, Judged, Values
+from quests_md.errors import FileFormatError, MismatchError, UnsuitableFrameError
+from quests_md.io import Frame, FramesSeen, PartedFiles, frame_time_ps, is_of_files, iter_frames
+from quests_md.judge import Judge, Values
 from quests_md.log import Log
-from quests_md.records import Check, FramePlace
+from quests_md.records import Check
 from quests_md.reference import GivenReference, Reference, differences, fault_of_start, opened_reference
 from quests_md.watch import GivenAction, RunSettings, Trigger, Watch
 
-from .frames_of_log import frames_of_log, with_step
+from .bad_files import BadFiles
+from .frames_of_log import chosen_by, frames_of_log, with_step
+from .in_parts import judged_by_workers
+from .judging import judged_in_order, step_of
+from .workers import DaskWorkers, Here, Processes, Workers, why_not_sendable
 
 __all__ = ["score_trajectory"]
 
@@ -52,6 +50,7 @@ def score_trajectory(
     monitor: Watched | None = None,
     seen: FramesSeen | None = None,
     topology: str | os.PathLike[str] | None = None,
+    client: Any = None,
 ) -> Iterator[Check]:
     """Check the frames of a trajectory one after the other; the same frames give the same events as live.
 
@@ -68,11 +67,12 @@ def score_trajectory(
     log
         Name of a JSON-lines log to write; default none.
     workers
-        Frames judged at the same time. Never changes the result.
+        Processes that read files and judge their frames, each a part of a file; frames in memory are judged by so many
+        threads. Never changes the result.
     on_error
         As in `Monitor`; default "raise".
     threads
-        Threads per frame; default the cores that the process may use, shared among the workers.
+        Threads per frame; default the cores that the process may use, shared among the workers; 1 for those of Dask.
     steps
         Check only frames of these steps, where a frame that tells none has its count; or the log of a live run
         (``read_log("run.jsonl")``), and the frames that it has checked are: found by their steps, or, where they tell
@@ -85,6 +85,9 @@ def score_trajectory(
         A `Monitor` of your own, whose `events` you can then read, in the place of `reference`, `calibration`, `log`,
         `trigger`, `actions`, `values` and `on_error`, which are the monitor's. With ``resume=True`` it goes on with its
         log: frames that the log has already are read but not checked again, except for the last of them.
+    client
+        A `distributed.Client`: the workers of its Dask cluster read and judge the files, which they must see under the
+        same names. Never changes the result.
     seen
         Takes what the frames are (`quests_md.io.FramesSeen`), to be asked afterwards.
 
@@ -98,19 +101,27 @@ def score_trajectory(
 
     Raises
     ------
-    FileFormatError, FileNotFoundError
-        If a file is damaged (after the frames before the damage) or missing.
+    FileFormatError, OSError
+        If a file is missing, or damaged or not readable: after the frames before the damage, and, where others come
+        after that file, after theirs too; a warning names it at its place.
     ValueError, TypeError
         If an argument is not usable, or is given beside a monitor that has its own.
     MismatchError
         If the reference given beside a monitor is not the monitor's.
+    ChildProcessError
+        If workers die of one part of a file again and again.
     """
     workers = check_positive_integer("workers", workers)
-    if workers > 1:
+    if client is not None:
+        _check_client(client, path_or_frames, workers)
+        threads = 1 if threads is None else available_threads(threads)
+    elif workers > 1:
         threads = max(1, available_threads(threads) // workers)
-    frames = iter_frames(path_or_frames, incomplete="warn", types=types, topology=topology)
-    if steps is not None:
-        frames = frames_of_log(frames, steps) if isinstance(steps, Log) else _at(frames, frozenset(map(int, steps)))
+    reading: dict[str, Any] = {"types": types, "topology": topology}
+    files = PartedFiles(path_or_frames, **reading) if _is_shared(path_or_frames, workers, client) else None
+    bad_files = BadFiles()
+    reading |= {"incomplete": "warn", "bad_file": bad_files.add}
+    given = None if files is not None else iter_frames(path_or_frames, **reading)
     if monitor is None:
         if reference is None:
             raise TypeError(
@@ -128,14 +139,34 @@ def score_trajectory(
         if watch.budget is not None:
             message = "budget: every frame is checked, whatever it costs; give steps=, or fewer frames"
             warnings.warn(message, stacklevel=2)
+    judge = watch.settings.judge if threads is None else watch.settings.judge.with_threads(threads)
+    why = None if files is None else why_not_sendable(judge)
+    if why is not None and client is not None:
+        raise TypeError(f"client: its workers cannot be sent {why}; leave client out")
+    if why is not None:
+        warnings.warn(f"workers: threads judge the frames, since processes cannot be sent {why}", stacklevel=2)
+        files, given = None, iter_frames(path_or_frames, **reading)
+    first = _first_to_check(watch)
+    source: Generator[tuple[int, Frame], None, None]
+    if files is not None:
+        make = partial(_workers, judge, client, takes_calculations=watch.settings.calculates)
+        chosen = None if steps is None else chosen_by(steps)
+        source = judged_by_workers(files, make, workers, chosen, first, bad_files.add)
+    else:
+        assert given is not None
+        source = _counted(given)
+    source = bad_files.told(source)
+    frames: Iterator[Frame] = (frame for _, frame in source)
+    if steps is not None:
+        frames = frames_of_log(frames, steps) if isinstance(steps, Log) else _at(source, frozenset(map(int, steps)))
     frames = _looked_at(
         frames, watch.settings.judge.reference, FramesSeen() if seen is None else seen, is_new=watch.is_new
     )
     if steps is None:
         frames = _at_least_one(frames, path_or_frames)
-    judge = watch.settings.judge if threads is None else watch.settings.judge.with_threads(threads)
-    frames, first = _not_in_log(frames, watch)
-    return _checks(frames, first, watch, judge, workers, close=monitor is None)
+    frames = _not_in_log(frames, watch)
+    n_threads = 1 if files is not None else workers
+    return _checks(frames, first, watch, judge, n_threads, source, close=monitor is None)
 
 
 def _require_nothing_beside(watch: Watch, given: GivenReference | None, settings: dict[str, Any]) -> None:
@@ -156,20 +187,58 @@ def _require_nothing_beside(watch: Watch, given: GivenReference | None, settings
         )
 
 
-def _not_in_log(frames: Iterator[Frame], watch: Watch) -> tuple[Iterator[Frame], int]:
-    """The frames, and the count of the first: of a run that goes on with its log, from the last one in the log on."""
+def _check_client(client: Any, path_or_frames: Any, workers: int) -> None:
+    if not (hasattr(client, "scatter") and hasattr(client, "submit")):
+        raise TypeError(f"client: expected a distributed.Client, got {type(client).__name__}")
+    if getattr(client, "asynchronous", False):
+        raise TypeError("client: expected a synchronous distributed.Client, got one with asynchronous=True")
+    if workers != 1:
+        raise ValueError(f"workers: expected none beside a client, whose cluster has its own, got {workers}")
+    if not is_of_files(path_or_frames):
+        raise TypeError("client: expected names of files, which its workers read; write the frames to a file first")
+
+
+def _is_shared(path_or_frames: Any, workers: int, client: Any) -> bool:
+    """Whether processes of their own read the frames."""
+    return client is not None or (workers > 1 and is_of_files(path_or_frames))
+
+
+def _workers(judge: Judge, client: Any, n_parts: int, *, takes_calculations: bool) -> Workers:
+    """Those who judge `n_parts` parts at the same time."""
+    if client is not None:
+        return DaskWorkers(client, judge)
+    return Processes(judge, n_parts) if n_parts > 1 else Here(judge, takes_calculations=takes_calculations)
+
+
+def _counted(frames: Iterator[Frame]) -> Generator[tuple[int, Frame], None, None]:
+    yield from enumerate(frames)
+
+
+def _first_to_check(watch: Watch) -> int:
+    """The count of the first frame to be checked: of a run that goes on with its log the last one in the log."""
+    history = watch.log.history
+    last = None if history is None or watch.run is not None else history.last
+    if last is None:
+        return 0
+    return int(last.content["frame"]) + (watch.settings.averaging is not None)  # else the last one is checked again
+
+
+def _not_in_log(frames: Iterator[Frame], watch: Watch) -> Iterator[Frame]:
+    """The frames, of a run that goes on with its log from the first one to be checked."""
     history = watch.log.history
     last = None if history is None or watch.run is not None else history.last
     if history is None or last is None:
-        return frames, 0
-    first = int(last.content["frame"]) + (watch.settings.averaging is not None)  # else the last one is checked again
-    return _from_the_last(frames, first, last.content, str(history.path)), first
+        return frames
+    return _from_the_last(frames, _first_to_check(watch), last.content, str(history.path))
 
 
 def _from_the_last(frames: Iterator[Frame], first: int, last: dict[str, Any], log: str) -> Iterator[Frame]:
     known, count = int(last["frame"]), -1
     for count, frame in enumerate(frames):
-        if count == known and (_step(frame.atoms, count), frame_digest(frame.atoms)) != (last["step"], last["digest"]):
+        if count == known and (step_of(frame.atoms, count), frame_digest(frame.atoms)) != (
+            last["step"],
+            last["digest"],
+        ):
             raise MismatchError(
                 f"resume: the last check of {log}, number {known + 1}, is of another frame (step {last['step']}) than "
                 f"frame {frame.index} of {frame.source}; give the frames of that run, or another log"
@@ -183,21 +252,32 @@ def _from_the_last(frames: Iterator[Frame], first: int, last: dict[str, Any], lo
 
 
 def _checks(
-    frames: Iterator[Frame], first: int, watch: Watch, judge: Judge, workers: int, *, close: bool
+    frames: Iterator[Frame],
+    first: int,
+    watch: Watch,
+    judge: Judge,
+    threads: int,
+    source: Generator[tuple[int, Frame], None, None],
+    *,
+    close: bool,
 ) -> Iterator[Check]:
     takes_calculations = watch.settings.calculates
     try:
-        for count, (judged, atoms) in enumerate(_judged(frames, first, judge, workers, takes_calculations), first):
+        judgements = judged_in_order(frames, first, judge, threads, takes_calculations)
+        for count, (judged, atoms) in enumerate(judgements, first):
             if isinstance(judged, Exception):
-                step, time_ps = _step(atoms, count), frame_time_ps(atoms)
+                step, time_ps = step_of(atoms, count), frame_time_ps(atoms)
                 yield watch.accept_failure(judged, atoms, step=step, frame=count, time_ps=time_ps)
             else:
                 yield watch.accept(judged, atoms)
             if watch.run is not None and watch.run.stopped:
                 return
     finally:
-        if close:
-            watch.close()
+        try:
+            source.close()
+        finally:
+            if close:
+                watch.close()
 
 
 def _looked_at(frames: Iterator[Frame], reference: Reference, seen: FramesSeen, *, is_new: bool) -> Iterator[Frame]:
@@ -215,7 +295,7 @@ def _looked_at(frames: Iterator[Frame], reference: Reference, seen: FramesSeen, 
             kind = UnsuitableFrameError if frame.source == "memory" else FileFormatError
             raise kind(f"{frame.source}: frame {frame.index}: {fault}")
         doubts = [] if seen.n_frames else differences(reference, frame.atoms)
-        for doubt in doubts + seen.add(frame, _step(frame.atoms, seen.n_frames)):
+        for doubt in doubts + seen.add(frame, step_of(frame.atoms, seen.n_frames)):
             _warn(doubt)
         yield frame
 
@@ -236,64 +316,9 @@ def _warn(message: str) -> None:
     warnings.warn(message, stacklevel=2)
 
 
-def _at(frames: Iterator[Frame], steps: frozenset[int]) -> Iterator[Frame]:
+def _at(frames: Iterator[tuple[int, Frame]], steps: frozenset[int]) -> Iterator[Frame]:
     """Frames of these steps. A frame that does not tell its step is given its count as its step."""
-    for count, frame in enumerate(frames):
-        step = _step(frame.atoms, count)
+    for count, frame in frames:
+        step = step_of(frame.atoms, count)
         if step in steps:
             yield frame if "step" in frame.atoms.info else with_step(frame, step)
-
-
-def _judged(
-    frames: Iterator[Frame], first: int, judge: Judge, workers: int, takes_calculations: bool
-) -> Iterator[tuple[Judged | Exception, Atoms]]:
-    """Frames with their judgement or why there is none, in order; at most two frames per worker are held.
-
-    Where a judgement takes calculations of the user's own, and there is one worker, the work is done in this thread.
-    """
-
-    def judged(count: int, frame: Frame) -> Judged | Exception:
-        atoms = frame.atoms
-        try:
-            found = judge.judge(atoms, step=_step(atoms, count), frame=count, time_ps=frame_time_ps(atoms))
-            return (
-                found
-                if frame.source == "memory"
-                else replace(found, check=replace(found.check, place=FramePlace(frame.source, frame.index)))
-            )
-        except Exception as exc:  # the monitor knows whether to raise it
-            return exc if frame.source == "memory" else _told(exc, f"{frame.source}, frame {frame.index}")
-
-    if workers == 1:
-        for count, frame in enumerate(frames, first):
-            work = partial(judged, count, frame)
-            yield (work() if takes_calculations else uninterrupted(work)), frame.atoms
-        return
-    waiting: deque[tuple[Future[Judged | Exception], Atoms]] = deque()
-    with ThreadPoolExecutor(workers) as pool:
-        damage: Exception | None = None
-        try:
-            for count, frame in enumerate(frames, first):
-                waiting.append((pool.submit(judged, count, frame), frame.atoms))
-                if len(waiting) >= 2 * workers:
-                    future, atoms = waiting.popleft()
-                    yield future.result(), atoms
-        except Exception as exc:  # a damaged frame does not cost the ones before it
-            damage = exc
-        for future, atoms in waiting:
-            yield future.result(), atoms
-        if damage is not None:
-            raise damage
-
-
-def _told(error: Exception, place: str) -> Exception:
-    """The error with the place of the frame that it is of."""
-    if isinstance(error, FrameError):
-        return type(error)(f"{place}: {error}")
-    error.add_note(f"at {place}")
-    return error
-
-
-def _step(atoms: Atoms, count: int) -> int:
-    step: Any = atoms.info.get("step")
-    return int(step) if is_integer(step) else count

@@ -1,8 +1,18 @@
 """Frames in: files of frames, read one frame at a time. Frames out: flagged frames, appended to a file."""
 
+from .files import Frame
 from .flagged_frames import append_frame, fault_of_flagged_file, is_finite, labelled_copy
-from .frames import Frame, FramesOrPaths, count_frames, expand_sources, frame_temperature_K, frame_time_ps, iter_frames
+from .frames import (
+    FramesOrPaths,
+    count_frames,
+    expand_sources,
+    frame_temperature_K,
+    frame_time_ps,
+    is_of_files,
+    iter_frames,
+)
 from .lammps_dump import check_types
+from .parts import Part, PartedFiles, read_part
 from .seen import FramesSeen, periodic_words
 from .usable import fault_of_frame
 
@@ -10,6 +20,8 @@ __all__ = [
     "Frame",
     "FramesOrPaths",
     "FramesSeen",
+    "Part",
+    "PartedFiles",
     "append_frame",
     "check_types",
     "count_frames",
@@ -19,7 +31,9 @@ __all__ = [
     "frame_temperature_K",
     "frame_time_ps",
     "is_finite",
+    "is_of_files",
     "iter_frames",
     "labelled_copy",
     "periodic_words",
+    "read_part",
 ]

@@ -2,7 +2,7 @@
 
 import json
 import math
-from collections.abc import Iterator
+from collections.abc import Container, Iterator
 from pathlib import Path
 from typing import IO, Any
 
@@ -14,13 +14,19 @@ from numpy.typing import NDArray
 
 from quests_md.errors import FileFormatError
 
+from .start import Start
 from .xyz import IncompleteError, shown_error
 
-__all__ = ["read_ase_trajectory"]
+__all__ = ["read_ase_trajectory", "scan_ase_trajectory"]
 
 
-def read_ase_trajectory(name: str, wanted: range) -> Iterator[tuple[int, Atoms | None]]:
-    """Yield (index, atoms) for every frame in order; atoms is None where the index is not wanted."""
+def read_ase_trajectory(
+    name: str, wanted: Container[int], *, start: Start | None = None
+) -> Iterator[tuple[int, Atoms | None]]:
+    """Yield (index, atoms) for every frame in order; atoms is None where the index is not wanted.
+
+    `start`: the first frame to read.
+    """
     with Path(name).open("rb") as fd:
         try:
             offsets = read_header(fd)[-1]
@@ -29,7 +35,7 @@ def read_ase_trajectory(name: str, wanted: range) -> Iterator[tuple[int, Atoms |
             trajectory = TrajectoryReader(fd)
         except Exception as error:
             raise FileFormatError(f"{name}: expected a whole ASE trajectory, got {shown_error(error)}") from error
-        for index in range(len(trajectory)):
+        for index in range(0 if start is None else start.index, len(trajectory)):
             if index not in wanted:
                 yield index, None
                 continue
@@ -40,6 +46,20 @@ def read_ase_trajectory(name: str, wanted: range) -> Iterator[tuple[int, Atoms |
                 kind = IncompleteError if _is_torn_from(index, fd, offsets, trajectory) else FileFormatError
                 raise kind(f"{name}: frame {index}: the data are torn ({shown_error(error)})") from error
             yield index, atoms
+
+
+def scan_ase_trajectory(name: str) -> Iterator[tuple[Start, int]]:
+    """Yield the frames that the file names; how many atoms they have (here 0) is not looked at.
+
+    Raises FileFormatError if it is no ASE trajectory.
+    """
+    with Path(name).open("rb") as fd:
+        try:
+            n_frames = len(read_header(fd)[-1])
+        except Exception as error:
+            raise FileFormatError(f"{name}: expected a whole ASE trajectory, got {shown_error(error)}") from error
+    for index in range(n_frames):
+        yield Start(index), 0
 
 
 # Bytes that the arrays announced in the text of a frame may take, whatever the length of the text; and more for every

@@ -92,4 +92,4 @@ def warn_of_names(name: str, words: str) -> None:
     """Warn that elements come from the names of atoms, unless every name is a chemical symbol."""
     pairs = [part.split(": ") for part in words.split("; ") if part]
     if any(named != element for element, named in pairs):
-        warn(f"{name}: elements are taken from the names of atoms ({words}); check them")
+        warn(f"{name}: elements are taken from the names of atoms ({words}); check them", once="names")

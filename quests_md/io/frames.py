@@ -5,54 +5,28 @@ import math
 import numbers
 import os
 import re
-import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
-from functools import partial
 from itertools import count
 from pathlib import Path
-from typing import Any, Literal, NamedTuple, TypeAlias
+from typing import Any, Literal, TypeAlias
 
 from ase import Atoms
 from ase.io.formats import get_compression
 
 from quests_md._arguments import check_choice
-from quests_md._file_kinds import mistaken_for
 from quests_md._files import NO_PIPES, require_regular
 from quests_md.errors import FileFormatError
 
-from .ase_trajectory import read_ase_trajectory
-from .digits import doubt_of_digits
 from .file_order import doubt_of_order, in_order
-from .first_bytes import fault_of_bytes
-from .gro import read_gro
-from .lammps_dump import check_types, is_lammps_dump, read_lammps_dump
-from .other_formats import file_kind, read_other, way_out
-from .pdb import read_pdb
-from .topologies import read_with_topology
-from .usable import require_usable
-from .vasprun import read_vasprun
+from .files import Frame, How, Source, iter_file, reader_of, scanner_of, whole_frames
+from .lammps_dump import check_types
 from .warned import warn
-from .xdatcar import read_xdatcar
-from .xyz import IncompleteError, read_xyz
 
-__all__ = ["Frame", "count_frames", "expand_sources", "frame_time_ps", "iter_frames"]
+__all__ = ["count_frames", "expand_sources", "frame_time_ps", "is_of_files", "iter_frames", "sources_of"]
 
 PathSpec: TypeAlias = str | os.PathLike[str]
 FramesOrPaths: TypeAlias = Atoms | PathSpec | Iterable[Atoms | PathSpec]
-
-
-@dataclass(frozen=True, slots=True)
-class Frame:
-    """One configuration and where it came from."""
-
-    atoms: Atoms
-    """The configuration as ASE reads it, with info, arrays and calculator; in memory the very object given."""
-    source: str
-    """Name of the file as given (or as the glob found it, without slice), or "memory"."""
-    index: int
-    """Number of the frame in its source, from 0 over all frames of the file, not over the slice."""
 
 
 def iter_frames(
@@ -61,6 +35,7 @@ def iter_frames(
     incomplete: Literal["raise", "warn"] = "raise",
     types: Sequence[str] | None = None,
     bad: Callable[[FileFormatError], None] | None = None,
+    bad_file: Callable[[Exception], None] | None = None,
     topology: PathSpec | None = None,
 ) -> Iterator[Frame]:
     """Yield frames one at a time, never holding a whole XYZ file, LAMMPS dump or ASE trajectory in memory.
@@ -86,7 +61,10 @@ def iter_frames(
         not need it.
     bad
         Called with the error of a frame that is whole and cannot be read or is none, which is then left out; None
-        raises it. A file that cannot be read beyond a place raises in any case.
+        raises it. A file that cannot be read beyond a place is none of its concern.
+    bad_file
+        Called with the error of a file that cannot be read, or not beyond a place; the next file is then read. None
+        raises it.
 
     Raises
     ------
@@ -105,15 +83,23 @@ def iter_frames(
     >>> [(frame.source, frame.index, len(frame.atoms)) for frame in iter_frames([bulk("Cu"), bulk("Si")])]
     [('memory', 0, 1), ('memory', 1, 2)]
     """
-    check_choice("`incomplete`", incomplete, ("raise", "warn"))
-    if types is not None:
-        types = check_types(types)
-    if topology is not None:
-        require_regular(topology, NO_PIPES)
-    items = _expand(_items(frames_or_paths), of_run=incomplete == "warn")
-    if isinstance(frames_or_paths, (Atoms, str, os.PathLike, list, tuple)):
-        items = iter(list(items))
-    return _iter_items(items, _How(incomplete, types, bad, None if topology is None else os.fsdecode(topology)))
+    items, how = _items_and_how(frames_or_paths, incomplete, types, bad, topology)
+    return _iter_items(items, how, bad_file)
+
+
+def sources_of(
+    paths: FramesOrPaths, incomplete: str, types: Sequence[str] | None, topology: PathSpec | None
+) -> tuple[list[Source], How]:
+    """The files that `iter_frames` would read of these paths, and how; arguments and errors are its own."""
+    items, how = _items_and_how(paths, incomplete, types, None, topology)
+    return [item for item in items if isinstance(item, Source)], how
+
+
+def is_of_files(frames_or_paths: Any) -> bool:
+    """Whether all frames are those of files that are named now: a path, or a list of paths."""
+    if isinstance(frames_or_paths, list | tuple):
+        return bool(frames_or_paths) and all(isinstance(item, str | os.PathLike) for item in frames_or_paths)
+    return isinstance(frames_or_paths, str | os.PathLike)
 
 
 def expand_sources(paths: PathSpec | Iterable[PathSpec]) -> list[str]:
@@ -124,7 +110,7 @@ def expand_sources(paths: PathSpec | Iterable[PathSpec]) -> list[str]:
     items = list(_expand(_items(paths)))
     if any(isinstance(item, Atoms) for item in items):
         raise TypeError("`paths`: expected a path or several, got Atoms; give them to iter_frames")
-    return [item.name + item.suffix for item in items if isinstance(item, _Source)]
+    return [item.name + item.suffix for item in items if isinstance(item, Source)]
 
 
 def count_frames(frames_or_paths: FramesOrPaths) -> int | None:
@@ -145,10 +131,10 @@ def count_frames(frames_or_paths: FramesOrPaths) -> int | None:
         if not Path(item.name).is_file() or get_compression(item.name)[1] is not None:
             return None
         try:
-            read = _reader(item.name)
-            if getattr(read, "func", read) not in _QUICK:
+            read = reader_of(item.name)
+            if scanner_of(read) is None:
                 return None
-            n_frames, _ = _count(read, item.name)
+            n_frames, _ = whole_frames(read, item.name)
         except FileFormatError:
             return None
         total += len(range(n_frames)[item.selection])
@@ -194,26 +180,23 @@ def frame_temperature_K(atoms: Atoms) -> float | None:
     return None
 
 
-class _How(NamedTuple):
-    """How files are read, see `iter_frames`."""
-
-    incomplete: str = "raise"
-    types: Sequence[str] | None = None
-    bad: Callable[[FileFormatError], None] | None = None
-    topology: str | None = None
-
-
-class _Source(NamedTuple):
-    """A file, the slice as written ("@::10" or nothing) and as understood."""
-
-    name: str
-    suffix: str
-    selection: slice
-
-
-#: Yields (index, atoms) for every frame of a file in order; atoms is None where the index is not in the range, and an
-#: error where a frame is whole and cannot be read.
-_Reader: TypeAlias = Callable[[str, range], Iterator[tuple[int, Atoms | FileFormatError | None]]]
+def _items_and_how(
+    frames_or_paths: FramesOrPaths,
+    incomplete: str,
+    types: Sequence[str] | None,
+    bad: Callable[[FileFormatError], None] | None,
+    topology: PathSpec | None,
+) -> tuple[Iterator[Atoms | Source], How]:
+    """What is to be read, and how; see `iter_frames`."""
+    check_choice("`incomplete`", incomplete, ("raise", "warn"))
+    if types is not None:
+        types = check_types(types)
+    if topology is not None:
+        require_regular(topology, NO_PIPES)
+    items = _expand(_items(frames_or_paths), of_run=incomplete == "warn")
+    if isinstance(frames_or_paths, (Atoms, str, os.PathLike, list, tuple)):
+        items = iter(list(items))
+    return items, How(incomplete, types, bad, None if topology is None else os.fsdecode(topology))
 
 
 def _items(frames_or_paths: FramesOrPaths) -> Iterator[Atoms | PathSpec]:
@@ -228,7 +211,7 @@ def _items(frames_or_paths: FramesOrPaths) -> Iterator[Atoms | PathSpec]:
 
 def _expand(
     items: Iterator[Atoms | PathSpec], *, quiet: bool = False, of_run: bool = False
-) -> Iterator[Atoms | _Source]:
+) -> Iterator[Atoms | Source]:
     """Look up the paths among the items, and warn of the files left out because they came before.
 
     Of files of a run a warning tells too where their names do not tell their order.
@@ -258,7 +241,7 @@ def _expand(
 _SLICED = re.compile(r"(.+)@(-?\d+|-?\d*:-?\d*(?::-?\d*)?)", re.DOTALL)
 
 
-def _find(path: str, *, of_run: bool = False) -> list[_Source]:
+def _find(path: str, *, of_run: bool = False) -> list[Source]:
     name, suffix, selection = path, "", slice(None)
     # a file may really be called "a@5"
     if not Path(path).exists() and (match := _SLICED.fullmatch(path)):
@@ -272,7 +255,7 @@ def _find(path: str, *, of_run: bool = False) -> list[_Source]:
         raise IsADirectoryError(f"{name}: expected a file, got a folder; name its files, for example {name}/*.xyz")
     if Path(name).exists():
         require_regular(name, NO_PIPES)
-        return [_Source(name, suffix, selection)]
+        return [Source(name, suffix, selection)]
     if name == "-":
         raise FileNotFoundError("-: standard input is not read; write it to a file first, and name the file")
     if not glob.has_magic(name):
@@ -285,128 +268,20 @@ def _find(path: str, *, of_run: bool = False) -> list[_Source]:
         require_regular(file, NO_PIPES)
     if of_run and (doubt := doubt_of_order(name, found)) is not None:
         warn(doubt)
-    return [_Source(file, suffix, selection) for file in found]
+    return [Source(file, suffix, selection) for file in found]
 
 
-def _iter_items(items: Iterator[Atoms | _Source], how: _How) -> Iterator[Frame]:
+def _iter_items(
+    items: Iterator[Atoms | Source], how: How, bad_file: Callable[[Exception], None] | None
+) -> Iterator[Frame]:
     in_memory = count()
     for item in items:
         if isinstance(item, Atoms):
             yield Frame(item, "memory", next(in_memory))
-        else:
-            yield from _iter_file(item, how)
-
-
-def _iter_file(source: _Source, how: _How) -> Iterator[Frame]:
-    name, suffix, selection = source
-    read = _reader(name, how.types, how.topology)
-    first, last, step = selection.start or 0, selection.stop, selection.step or 1
-    if first < 0 or step < 0 or (last is not None and last < 0):
-        n_frames, torn = _count(read, name)
-        if torn is not None:
-            _report(torn, how.incomplete, name, n_frames)
-        wanted = range(n_frames)[selection]
-    else:
-        wanted = range(first, sys.maxsize if last is None else last, step)
-    if step < 0:
-        # files are read forwards only, so these frames are kept
-        kept = list(_iter_wanted(read, name, wanted[::-1], how))
-        found = len(kept)
-        yield from reversed(kept)
-    else:
-        found = 0
-        for frame in _iter_wanted(read, name, wanted, how):
-            found += 1
-            yield frame
-    if not found:
-        n_frames, torn = _count(read, name)
-        if n_frames == 0 and torn is None:
-            raise _empty(name)
-        if suffix:
-            raise ValueError(f"{name}: the slice {suffix!r} selects none of the {n_frames} frames of the file")
-
-
-def _iter_wanted(read: _Reader, name: str, wanted: range, how: _How) -> Iterator[Frame]:
-    end = wanted[-1] + 1 if wanted else 0
-    index, is_first, is_dump = -1, True, getattr(read, "func", read) is read_lammps_dump
-    try:
-        for index, atoms in read(name, wanted):
-            try:
-                if isinstance(atoms, FileFormatError):
-                    raise atoms
-                if atoms is not None:
-                    require_usable(name, index, atoms, is_first=is_first)
-            except FileFormatError as error:
-                if how.bad is None:
-                    raise
-                how.bad(error)
-                atoms = None
-            if isinstance(atoms, Atoms):
-                if is_first and not is_dump and (doubt := doubt_of_digits(atoms.positions)) is not None:
-                    warn(f"{name}: frame {index}: {doubt}")
-                is_first = False
-                yield Frame(atoms, name, index)
-            if index + 1 >= end:
-                break
-    except IncompleteError as error:
-        _report(error, how.incomplete, name, index + 1)
-
-
-def _count(read: _Reader, name: str) -> tuple[int, IncompleteError | None]:
-    """Count the complete frames; the error tells how the file ends if it is torn."""
-    n_frames = 0
-    try:
-        for index, _ in read(name, range(0)):
-            n_frames = index + 1
-    except IncompleteError as error:
-        return n_frames, error
-    return n_frames, None
-
-
-def _report(torn: IncompleteError, incomplete: str, name: str, n_complete: int) -> None:
-    if incomplete == "raise":
-        hint = f"; to use the complete frames only, give {name}@:{n_complete}" if n_complete else ""
-        raise FileFormatError(f"{torn}{hint}") from torn.__cause__
-    warn(f"{torn}; the complete frames before it are used")
-
-
-def _empty(name: str) -> FileFormatError:
-    return FileFormatError(f"{name}: the file holds no frames; did the run that writes it start?")
-
-
-def _reader(name: str, types: Sequence[str] | None = None, topology: str | None = None) -> _Reader:
-    root, compression = get_compression(name)
-    if Path(name).is_file() and Path(name).stat().st_size == 0:
-        raise _empty(name)
-    if fault := mistaken_for(name, None, "frames"):
-        raise FileFormatError(f"{name}: {fault}")
-    suffix = Path(root).suffix.lower()
-    if (fault := fault_of_bytes(name, unpacks_gzip=is_lammps_dump(name))) is not None:
-        raise FileFormatError(f"{name}: {way_out(name) or fault}")
-    if suffix in (".xyz", ".extxyz"):
-        return partial(read_xyz, types=types)
-    if suffix == ".lammpstrj" or is_lammps_dump(name):
-        return partial(read_lammps_dump, types=types)
-    if topology is not None and suffix != ".traj":
-        return partial(read_with_topology, topology=topology)
-    if suffix in (".pdb", ".ent"):
-        return read_pdb
-    kind = "traj" if suffix == ".traj" else file_kind(name)
-    if kind in ("xyz", "extxyz"):
-        return partial(read_xyz, types=types)
-    if kind == "lammps-dump-text":
-        return partial(read_lammps_dump, types=types)
-    if kind == "traj" and compression is None:
-        return read_ase_trajectory
-    return _BY_KIND.get(kind) or partial(read_other, types=types)
-
-
-_BY_KIND: dict[str, _Reader] = {
-    "proteindatabank": read_pdb,
-    "gromacs": read_gro,
-    "vasp-xml": read_vasprun,
-    "vasp-xdatcar": read_xdatcar,
-}
-
-#: Readers of files that are scanned without parsing.
-_QUICK = (read_xyz, read_lammps_dump, read_ase_trajectory)
+            continue
+        try:
+            yield from iter_file(item, how)
+        except (FileFormatError, OSError) as error:
+            if bad_file is None:
+                raise
+            bad_file(error)

@@ -6,7 +6,7 @@ ASE's reader takes one frame of three decimals, and the first two letters of a n
 import math
 import re
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Container, Iterator, Sequence
 from itertools import count
 
 import numpy as np
@@ -24,7 +24,7 @@ from .xyz import IncompleteError, Lines, shown
 __all__ = ["read_gro"]
 
 
-def read_gro(name: str, wanted: range) -> Iterator[tuple[int, Atoms | FileFormatError | None]]:
+def read_gro(name: str, wanted: Container[int]) -> Iterator[tuple[int, Atoms | FileFormatError | None]]:
     """Yield (index, atoms) for every frame in order; atoms is None where the index is not wanted.
 
     Lengths are converted from nm to Å, velocities become momenta. Elements come from the names of atoms

@@ -10,7 +10,7 @@ import math
 import re
 import zlib
 from bisect import bisect_left
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Container, Iterable, Iterator, Sequence
 from itertools import count
 from lzma import LZMAError
 from pathlib import Path
@@ -27,19 +27,20 @@ from .digits import doubt_of_digits
 from .elements import SYMBOLS, isotope_mass
 from .lammps_elements import integers, labels_of, numbers_of
 from .lammps_snapshot import UNITS, Snapshot
+from .start import Start
 from .warned import warn
 from .written_numbers import to_float, to_int
 from .xyz import PORTION, IncompleteError, Lines, fortran_free, reraise_system_error, shown
 from .xyz_comment import MOST_COLUMNS
 
-__all__ = ["check_types", "is_lammps_dump", "read_lammps_dump"]
+__all__ = ["check_types", "is_lammps_dump", "read_lammps_dump", "scan_lammps_dump"]
 
 Array: TypeAlias = NDArray[np.float64]
 T = TypeVar("T")
 
 
 def read_lammps_dump(
-    name: str, wanted: range, *, types: Sequence[str] | None = None
+    name: str, wanted: Container[int], *, types: Sequence[str] | None = None, start: Start | None = None
 ) -> Iterator[tuple[int, Atoms | FileFormatError | None]]:
     """Yield (index, atoms) for every frame in order; atoms is None where the index is not wanted.
 
@@ -63,10 +64,13 @@ def read_lammps_dump(
     frame that has them.
 
     LAMMPS ends every line, so the file ends in the middle of a frame (IncompleteError) if its last line has no end.
+
+    `start`: the first frame to read, as `scan_lammps_dump` has found it.
     """
-    is_first, told, before = True, set[str](), 0
+    start = start or Start(0)
+    is_first, told, before = True, set[str](), start.n_atoms_before
     with _open(name) as fd:
-        for snapshot in _split(name, Lines(name, fd), wanted):
+        for snapshot in _split(name, Lines(name, fd, start), wanted, start):
             lost, before = before - (snapshot.n_atoms or 0), snapshot.n_atoms or 0
             if snapshot.index not in wanted:
                 yield snapshot.index, None
@@ -77,13 +81,28 @@ def read_lammps_dump(
                 yield snapshot.index, error
                 continue
             for doubt in _doubts(snapshot, atoms) if is_first else ():
-                warn(f"{name}: frame {snapshot.index}: {doubt}")
+                warn(f"{name}: frame {snapshot.index}: {doubt}", once="first")
             is_first = False
             for kind, doubt in _doubts_of_atoms(atoms, lost):
                 if kind not in told:
                     told.add(kind)
-                    warn(f"{name}: frame {snapshot.index}: {doubt}")
+                    warn(f"{name}: frame {snapshot.index}: {doubt}", once=kind)
             yield snapshot.index, atoms
+
+
+def scan_lammps_dump(name: str) -> Iterator[tuple[Start, int]]:
+    """Yield where each whole frame begins, and how many atoms it has; the lines of atoms are not looked at.
+
+    Raises as `read_lammps_dump` where the file is torn or no dump.
+    """
+    before, style, has_flags = 0, None, None
+    with _open(name) as fd:
+        for snapshot in _split(name, Lines(name, fd), range(0), Start(0)):
+            yield (
+                Start(snapshot.index, snapshot.offset, snapshot.at - 1, before, style, has_flags),
+                snapshot.n_atoms or 0,
+            )
+            before, style, has_flags = snapshot.n_atoms or 0, snapshot.style, snapshot.has_flags
 
 
 def is_lammps_dump(name: str) -> bool:
@@ -127,14 +146,15 @@ def _open(name: str) -> IO[Any]:
     return open_with_compression(name, "rb")
 
 
-def _split(name: str, lines: Lines, wanted: range) -> Iterator[Snapshot]:
+def _split(name: str, lines: Lines, wanted: Container[int], start: Start) -> Iterator[Snapshot]:
     """Yield frames, with the lines of their atoms only where wanted."""
-    style, has_flags = None, None
-    for index in count():
+    style, has_flags = start.style, start.has_flags
+    for index in count(start.index):
         header = lines.read_filled()
         if not header:
             break
-        snapshot = Snapshot(name, index, lines.number, style, has_flags=has_flags)
+        offset = lines.offset - len(header[0])
+        snapshot = Snapshot(name, index, lines.number, style, has_flags=has_flags, offset=offset)
         _read_header(snapshot, lines, header[0])
         _read_rows(snapshot, lines, keep=index in wanted)
         style, has_flags = snapshot.style, snapshot.has_flags

@@ -54,6 +54,8 @@ class Snapshot:
     has_flags: bool | None = None
     """Whether the box says which of its boundaries are periodic; None: no box has been read."""
     columns: list[str] = field(default_factory=list)
+    offset: int = 0
+    """Bytes before it."""
     rows_at: int = 0
     """Number of the line of the first atom."""
     rows: list[bytes] = field(default_factory=list)

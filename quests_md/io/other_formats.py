@@ -3,7 +3,7 @@
 import io
 import re
 import zlib
-from collections.abc import Generator, Iterator, Sequence
+from collections.abc import Container, Generator, Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from lzma import LZMAError
 from pathlib import Path
@@ -130,7 +130,7 @@ def _unknown(name: str, got: str) -> FileFormatError:
 
 
 def read_other(
-    name: str, wanted: range, *, types: Sequence[str] | None = None
+    name: str, wanted: Container[int], *, types: Sequence[str] | None = None
 ) -> Iterator[tuple[int, Atoms | FileFormatError | None]]:
     """Yield (index, atoms) for every frame in order; atoms is None where the index is not wanted."""
     kind = file_kind(name)
@@ -174,7 +174,7 @@ def _require_possible_counts(name: str) -> None:
 
 
 def _read_frames(
-    name: str, kind: str, frames: Iterator[Atoms], wanted: range, types: Sequence[str] | None, *, is_torn: bool
+    name: str, kind: str, frames: Iterator[Atoms], wanted: Container[int], types: Sequence[str] | None, *, is_torn: bool
 ) -> Generator[tuple[int, Atoms | FileFormatError | None], None, int]:
     """Yield what ASE reads, but for the last frame of a torn file; return the number of frames."""
     index, held = 0, None

@@ -1,7 +1,7 @@
 """PDB files model by model, by ASE's reader: a cell that stands once holds for all models, none is added or lost."""
 
 import io
-from collections.abc import Iterator
+from collections.abc import Container, Iterator
 
 import numpy as np
 from ase import Atoms
@@ -19,7 +19,7 @@ from .xyz import IncompleteError, Lines, shown_error
 __all__ = ["read_pdb"]
 
 
-def read_pdb(name: str, wanted: range) -> Iterator[tuple[int, Atoms | FileFormatError | None]]:
+def read_pdb(name: str, wanted: Container[int]) -> Iterator[tuple[int, Atoms | FileFormatError | None]]:
     """Yield (index, atoms) for every model in order; atoms is None where the index is not wanted.
 
     A CRYST1 line holds until the next one; the unit cube that says "no crystal" is none. Models without atoms are
@@ -34,7 +34,7 @@ def read_pdb(name: str, wanted: range) -> Iterator[tuple[int, Atoms | FileFormat
         rows, left_out = one_location(rows)
         if left_out and not has_told_places:
             has_told_places = True
-            warn(f"{name}: frame {index}: {left_out}")
+            warn(f"{name}: frame {index}: {left_out}", once="places")
         try:
             atoms, words = _atoms(cell, rows)
         except Exception as error:

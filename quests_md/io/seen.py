@@ -9,7 +9,8 @@ from ase.data import chemical_symbols
 
 from quests_md._words import many
 
-from .frames import Frame, frame_time_ps
+from .files import Frame
+from .frames import frame_time_ps
 
 __all__ = ["FramesSeen", "periodic_words"]
 

@@ -6,7 +6,7 @@ Michaud-Agrawal et al., J. Comput. Chem. 32, 2319 (2011), doi:10.1002/jcc.21787.
 """
 
 import warnings
-from collections.abc import Iterator
+from collections.abc import Container, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -30,7 +30,7 @@ _WITH_MASSES = (".psf", ".prmtop", ".parm7", ".top", ".tpr", ".data")
 
 
 def read_with_topology(
-    name: str, wanted: range, *, topology: str
+    name: str, wanted: Container[int], *, topology: str
 ) -> Iterator[tuple[int, Atoms | FileFormatError | None]]:
     """Yield (index, atoms) for every frame in order; atoms is None where the index is not wanted.
 

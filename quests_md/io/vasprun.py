@@ -4,7 +4,7 @@ ASE reads the calculations alone, and of a torn file what there is.
 """
 
 import xml.etree.ElementTree as ET
-from collections.abc import Iterator
+from collections.abc import Container, Iterator
 from typing import NamedTuple
 
 import numpy as np
@@ -30,7 +30,7 @@ class _Structure(NamedTuple):
     scaled: NDArray[np.float64]
 
 
-def read_vasprun(name: str, wanted: range) -> Iterator[tuple[int, Atoms | FileFormatError | None]]:
+def read_vasprun(name: str, wanted: Container[int]) -> Iterator[tuple[int, Atoms | FileFormatError | None]]:
     """Yield (index, atoms) for every ionic step in order; atoms is None where the index is not wanted.
 
     Steps of calculations are read by ASE, with energy and forces; steps between them, of machine-learned forces, have

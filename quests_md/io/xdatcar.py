@@ -5,7 +5,7 @@ ASE's reader loses all steps where the last one is torn, and reads the whole fil
 
 import math
 import re
-from collections.abc import Iterator
+from collections.abc import Container, Iterator
 from itertools import count
 from typing import NamedTuple
 
@@ -38,7 +38,7 @@ class _Head(NamedTuple):
         return sum(self.counts)
 
 
-def read_xdatcar(name: str, wanted: range) -> Iterator[tuple[int, Atoms | FileFormatError | None]]:
+def read_xdatcar(name: str, wanted: Container[int]) -> Iterator[tuple[int, Atoms | FileFormatError | None]]:
     """Yield (index, atoms) for every step in order; atoms is None where the index is not wanted.
 
     The number of a step is ``info["step"]``. A cell holds until the next one. The system is periodic.

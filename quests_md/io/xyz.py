@@ -9,11 +9,11 @@ import io
 import re
 import zlib
 from bisect import bisect_left
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Container, Iterator, Sequence
 from functools import lru_cache, partial
 from itertools import count, islice
 from lzma import LZMAError
-from typing import IO, Any, TypeAlias
+from typing import IO, Any, NamedTuple, TypeAlias
 
 from ase import Atoms
 from ase.data import atomic_masses, atomic_numbers
@@ -23,6 +23,7 @@ from ase.io.formats import open_with_compression
 from quests_md.errors import FileFormatError
 
 from .elements import SYMBOLS, LabelError, contradiction, doubt_of_labels, isotope_mass, symbols_of_labels
+from .start import Start
 from .torn_ends import WINDOW, is_cut_short, no_line_end
 from .warned import warn
 from .written_numbers import to_float, to_int
@@ -35,6 +36,7 @@ __all__ = [
     "fortran_free",
     "read_xyz",
     "reraise_system_error",
+    "scan_xyz",
     "shown",
     "shown_error",
 ]
@@ -45,16 +47,16 @@ class IncompleteError(FileFormatError):
 
 
 def read_xyz(
-    name: str, wanted: range, *, types: Sequence[str] | None = None
+    name: str, wanted: Container[int], *, types: Sequence[str] | None = None, start: Start | None = None
 ) -> Iterator[tuple[int, Atoms | FileFormatError | None]]:
     """Yield (index, atoms) for every frame in order; atoms is None where the index is not wanted.
 
     In the place of a frame that is whole and cannot be read comes the error that says why. `types` are chemical
-    symbols for labels of atoms that are numbers.
+    symbols for labels of atoms that are numbers. `start`: the first frame to read, as `scan_xyz` has found it.
     """
     is_told = has_doubted = False
     with open_with_compression(name, "rb") as fd:
-        for index, at, block in _split_xyz(name, Lines(name, fd), wanted):
+        for index, at, block, _, _ in _split_xyz(name, Lines(name, fd, start), wanted):
             if index not in wanted:
                 yield index, None
                 continue
@@ -68,7 +70,7 @@ def read_xyz(
                 continue
             if doubts and not has_doubted:
                 has_doubted = True
-                warn(f"{name}: frame {index}: {doubts[0]}")
+                warn(f"{name}: frame {index}: {doubts[0]}", once="labels")
             comment = block[1].decode(errors="replace")
             if not is_told and (hint := hint_of_more(comment, has_cell=bool(atoms.cell.any()))) is not None:
                 is_told = True
@@ -76,9 +78,20 @@ def read_xyz(
                 warn(
                     f"{name}: frame {index}, line {at + 1}: the comment says {hint!r}, which is not understood; the "
                     f"frame is taken as {taken}. Write the cell as "
-                    'Lattice="10.8 0 0 0 10.8 0 0 0 10.8" (Å), positions in Å'
+                    'Lattice="10.8 0 0 0 10.8 0 0 0 10.8" (Å), positions in Å',
+                    once="comment",
                 )
             yield index, atoms
+
+
+def scan_xyz(name: str) -> Iterator[tuple[Start, int]]:
+    """Yield where each whole frame begins, and how many atoms it has; what is in the lines is not looked at.
+
+    Raises as `read_xyz` where the file is torn or no XYZ file.
+    """
+    with open_with_compression(name, "rb") as fd:
+        for index, at, _, offset, n_atoms in _split_xyz(name, Lines(name, fd), range(0)):
+            yield Start(index, offset, at - 1), n_atoms
 
 
 def reraise_system_error(error: Exception) -> None:
@@ -106,8 +119,16 @@ _LINE_OVERHEAD = 40
 class Lines:
     """Lines of an XYZ file in portions; reading errors wait in `failure` until the lines before them are used up."""
 
-    def __init__(self, name: str, fd: IO[Any]) -> None:
-        self.name, self.number, self.fd = name, 0, fd
+    def __init__(self, name: str, fd: IO[Any], start: Start | None = None) -> None:
+        self.name, self.fd = name, fd
+        self.number = 0 if start is None else start.line
+        """Lines so far."""
+        self.offset = 0 if start is None else start.offset
+        """Bytes so far."""
+        self.first = 0 if start is None else start.index
+        """Number of the first frame."""
+        if start is not None:
+            fd.seek(start.offset)
         self.failure: Exception | None = None
         self.is_compressed = not isinstance(fd, io.BufferedReader)
         self.memory = 0
@@ -132,6 +153,7 @@ class Lines:
                 at = self.number + before + sizes.index(longest) + 1
                 raise FileFormatError(f"{self.name}: line {at}: expected at most {longest} bytes, got more; no text?")
             size += sum(sizes)
+        self.offset += size
         if self.number == 0 and lines:
             lines[0] = self._without_mark(lines[0])
         self.number += len(lines)
@@ -172,16 +194,28 @@ class Lines:
         raise kind(f"{self.name}: frame {index}: {what}") from self.failure
 
 
-def _split_xyz(name: str, lines: Lines, wanted: range) -> Iterator[tuple[int, int, list[bytes]]]:
-    """Yield frame index, number of its first line (from 1) and its lines, complete only where wanted."""
+class _Block(NamedTuple):
+    """A frame of the file."""
+
+    number: int
+    at: int
+    """Number of its first line, from 1."""
+    lines: list[bytes]
+    """Complete only where wanted."""
+    offset: int
+    """Bytes before it."""
+    n_atoms: int
+
+
+def _split_xyz(name: str, lines: Lines, wanted: Container[int]) -> Iterator[_Block]:
     header = lines.read(1)
     above: list[bytes] = []
-    for index in count():
+    for index in count(lines.first):
         if header and header[0].isspace():
             header = lines.read_filled()
         if not header:
             break
-        at, start = lines.number, lines.memory
+        at, start, offset = lines.number, lines.memory, lines.offset - len(header[0])
         n_atoms = _n_atoms(name, index, at, header[0])
         block = header + lines.read(1)
         missing = n_atoms
@@ -214,7 +248,7 @@ def _split_xyz(name: str, lines: Lines, wanted: range) -> Iterator[tuple[int, in
             what = f"expected three cell vectors after the atoms, but the file ends within, at line {lines.number}"
             raise IncompleteError(f"{name}: frame {index} (line {at}): {what}")
         block += vectors
-        yield index, at, block
+        yield _Block(index, at, block, offset, n_atoms)
     lines.raise_failure(index)
 
 

@@ -3,14 +3,14 @@
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from quests_md.records import Check
 
-__all__ = ["Judged", "Opinion", "called_off", "opinion_of", "with_excesses"]
+__all__ = ["Judged", "LateRows", "Opinion", "called_off", "opinion_of", "with_excesses"]
 
 
 def with_excesses(check: Check, excesses: Mapping[str, float]) -> Check:
@@ -25,12 +25,29 @@ def with_excesses(check: Check, excesses: Mapping[str, float]) -> Check:
     )
 
 
+class LateRows:
+    """Rows that are computed again where someone asks for them: they are much to send, and few are asked for."""
+
+    def __init__(self, find: Callable[[], NDArray[np.float64]]) -> None:
+        self._find = find
+        self._rows: NDArray[np.float64] | None = None
+
+    def __getitem__(self, chosen: Any) -> NDArray[np.float64]:
+        rows: NDArray[np.float64] = np.asarray(self)[chosen]
+        return rows
+
+    def __array__(self, dtype: Any = None, copy: bool | None = None) -> NDArray[np.float64]:
+        if self._rows is None:
+            self._rows = self._find()
+        return self._rows
+
+
 @dataclass(frozen=True, slots=True)
 class Judged:
     """A check with what went into it."""
 
     check: Check
-    rows: NDArray[np.float64] | None
+    rows: NDArray[np.float64] | LateRows | None
     """(n_atoms, width) descriptor rows; None for an invalid frame."""
     reason: str = ""
     """Why the frame is invalid."""

@@ -2,7 +2,6 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields
-from functools import partial
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -11,6 +10,7 @@ from numpy.typing import NDArray
 from quests_md.environments import DescriptorLike
 
 from .late_array import LateArray, at_hand
+from .mapped import as_sent, mapped_again
 
 __all__ = ["ARRAYS", "PAIR_BIN", "Contents", "ReferenceArrays", "blocks_of", "pair_keys"]
 
@@ -91,8 +91,8 @@ class ReferenceArrays:
                 object.__setattr__(self, name, view)
 
     def __reduce__(self) -> tuple[Any, ...]:
-        """Arrays that come out of a pickle are writeable: they pass the constructor again."""
-        return partial(ReferenceArrays, **self.present()), ()
+        """Arrays that come out of a pickle are writeable: they pass the constructor again. Mapped ones are mapped."""
+        return _arrays_again, ({name: as_sent(array) for name, array in self.present().items()},)
 
     def present(self) -> dict[str, NDArray[Any]]:
         """The arrays by name, without those that are None; what is still in the file is read."""
@@ -130,6 +130,10 @@ class ReferenceArrays:
     def frame_order(self) -> NDArray[np.int64]:
         """(N_ref,) indices of the rows in the order of frames and, within a frame, of atoms."""
         return np.lexsort((self.atom_index, self.atom_frame))
+
+
+def _arrays_again(sent: dict[str, Any]) -> ReferenceArrays:
+    return ReferenceArrays(**{name: mapped_again(array) for name, array in sent.items()})
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -353,15 +353,18 @@ def _is_inaccurate(values: NDArray[np.float64], errors: NDArray[np.float64]) -> 
 def _nearest_rows(
     queries: NDArray[np.float64], rows: NDArray[np.float64], best: NDArray[np.int64], threads: int
 ) -> NDArray[np.float64]:
-    """Squared distances of queries from their nearest rows `best`, which are looked for, and filled in, where -1."""
-    with np.errstate(over="ignore"):  # then inf, as the kernel says
-        d2: NDArray[np.float64] = ((queries - rows[best]) ** 2).sum(axis=1)
+    """Squared distances of queries from their nearest rows `best`, which are looked for, and filled in, where -1.
+
+    They are summed in one way, to the bit, whoever has found the rows.
+    """
     missing = np.flatnonzero(best < 0)
-    these, their_best, their_d2 = queries[missing], best[missing], d2[missing]
+    these, their_best, their_d2 = queries[missing], best[missing], np.empty(len(missing))
 
     def work(start: int, stop: int) -> None:
         nearest_rows(these[start:stop], rows, their_best[start:stop], their_d2[start:stop])
 
     for_ranges(work, len(missing), 64, threads)
-    best[missing], d2[missing] = their_best, their_d2
+    best[missing] = their_best
+    with np.errstate(over="ignore"):  # then inf, as the kernel says
+        d2: NDArray[np.float64] = ((queries - rows[best]) ** 2).sum(axis=1)
     return d2

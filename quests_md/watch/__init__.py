@@ -4,7 +4,7 @@ from .actions import Action, GivenAction, save_frame, sentinel, stop
 from .budget import Overhead
 from .cusum import Cusum
 from .run import Run
-from .run_log import OnError
+from .run_log import OnError, keep_trace
 from .settings import RunSettings
 from .trigger import Trigger
 from .watching import Watch
@@ -19,6 +19,7 @@ __all__ = [
     "RunSettings",
     "Trigger",
     "Watch",
+    "keep_trace",
     "save_frame",
     "sentinel",
     "stop",

@@ -10,7 +10,7 @@ from quests_md._interrupts import interrupt_behind
 from quests_md._words import printable
 from quests_md.log import LogWriter
 
-__all__ = ["NoteLevel", "OnError", "RunLog"]
+__all__ = ["NoteLevel", "OnError", "RunLog", "keep_trace"]
 
 OnError = Literal["log", "raise"]
 
@@ -113,7 +113,7 @@ class RunLog:
             raise failure
         message = f"{type(failure).__name__}: {failure}"
         if self._say_once(message):
-            trace = "".join(traceback.format_exception(failure, limit=-3))
+            trace = getattr(failure, _TRACE, "") or _trace_of(failure)
             self.note("error", f"the monitor failed: {message}\n{trace}")
 
     def fail_action(self, failure: Exception, what: str) -> None:
@@ -156,3 +156,15 @@ class RunLog:
         self._said.add(message)
         _logger.error("quests_md: %s; %s, said once", printable(message), then)
         return True
+
+
+def keep_trace(failure: Exception, of: Exception | None = None) -> None:
+    """Keep what the log says of where a failure came from (`of`: another one), before it is sent elsewhere."""
+    setattr(failure, _TRACE, _trace_of(of or failure))
+
+
+_TRACE = "quests_md_trace"
+
+
+def _trace_of(failure: Exception) -> str:
+    return "".join(traceback.format_exception(failure, limit=-3))

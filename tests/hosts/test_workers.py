@@ -1,0 +1,133 @@
+"""Processes that read files and judge their frames give what one process gives, and leave nothing behind."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+from ase.io import write
+from deadly import Deadly
+from processes import ROOT
+from scored import frames_of_run, levels, log_lines, scored, write_run
+from systems import level_at, md_frames, md_reference
+
+from quests_md import Descriptor, Reference, read_log, score_trajectory
+
+pytestmark = pytest.mark.slow
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("run")
+    write_run(folder)
+    return folder
+
+
+def workers():
+    """Processes of this one that judge."""
+    found = subprocess.run(["ps", "-o", "pid=,args=", "--ppid", str(os.getpid())], capture_output=True, text=True)
+    return [int(line.split()[0]) for line in found.stdout.splitlines() if "popen_loky" in line]
+
+
+def test_files_of_all_kinds_and_a_worker_that_is_killed(folder, tmp_path, monkeypatch):
+    monkeypatch.chdir(folder)
+    files = ["run.xyz", "run.dump", "run.traj", "long.xyz.gz", "part*.xyz", "run.xyz@50:2:-3", "run.traj@-9::2"]
+    files.append("torn.xyz")
+    pids = []
+
+    def kill(event, frame):
+        """At the first event, of the first file, all workers are at work."""
+        if not pids and workers():
+            pids.extend(workers())
+            os.kill(pids[0], signal.SIGKILL)
+
+    options = {"types": ["Cu"], "threads": 1, "actions": [kill]}
+    checks, one, told_by_one = scored(files, tmp_path / "one.jsonl", **options)
+    n_frames = [60, 60, 60, 120, 60, 16, 5, 59]
+    assert len(checks) == sum(n_frames)
+    _, two, told = scored(files, tmp_path / "two.jsonl", workers=2, **options)
+    assert len(pids) == 2
+    deaths = [text for text in told if text.startswith("a worker has died (SIGKILL")]
+    assert len(deaths) == 1
+    assert [text for text in told if text not in deaths] == told_by_one
+    assert sum("31 atoms after 32" in text for text in told) == 1
+    assert sum("the complete frames before it are used" in text for text in told) == 1
+    assert two == one
+    assert len(read_log(tmp_path / "two.jsonl").events) > 3
+    assert workers() == []
+
+
+def test_leaving_early_ends_the_workers(folder):
+    checks = score_trajectory(folder / "run.xyz", md_reference(), levels(), workers=2)
+    next(checks)
+    assert len(workers()) == 2
+    checks.close()
+    assert workers() == []
+
+
+def test_a_part_that_kills_its_workers_is_named(tmp_path):
+    frames = frames_of_run(40)
+    frames[25].set_initial_charges([2] + [0] * 31)
+    write(tmp_path / "run.xyz", frames, format="extxyz")
+    reference = Reference.from_frames(list(md_frames()[:20]), descriptor=Deadly(tmp_path / "once"), bandwidth=0.05)
+    checks, named = [], r"run\.xyz, frames \d+ to .*: 3 workers died of it, one after the other \(SIGKILL"
+    with pytest.warns(UserWarning, match="a worker has died"), pytest.raises(ChildProcessError, match=named):  # noqa: PT012, PT031
+        for check in score_trajectory(tmp_path / "run.xyz", reference, level_at(reference, -6.0), workers=2):
+            checks.append(check)
+    assert 0 < len(checks) <= 25
+    assert workers() == []
+
+
+def test_what_cannot_be_sent_is_judged_by_threads(folder):
+    class Bound(Descriptor):
+        def __reduce__(self):
+            raise TypeError("it holds a library")
+
+    reference = Reference.from_frames(list(md_frames()[:20]), descriptor=Bound(), bandwidth=0.05)
+    with pytest.warns(
+        UserWarning, match=r"workers: threads judge .* processes cannot be sent Bound: TypeError: it holds"
+    ):
+        checks = list(score_trajectory(folder / "part0.xyz", reference, level_at(reference, -6.0), workers=2))
+    assert len(checks) == 5
+
+
+def test_a_script_needs_no_guard(folder, tmp_path):
+    script = tmp_path / "script.py"
+    script.write_text(
+        "from quests_md import score_trajectory\n"
+        "print('once')\n"
+        f"known = {str(folder / 'reference.safetensors')!r}, {str(folder / 'levels.json')!r}\n"
+        f"print(len(list(score_trajectory({str(folder / 'run.xyz')!r}, *known, workers=2))))\n",
+        encoding="utf-8",
+    )
+    environment = os.environ | {"PYTHONPATH": str(ROOT)}
+    done = subprocess.run([sys.executable, script], capture_output=True, text=True, env=environment, check=False)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "once\n60\n", "")
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGKILL])
+def test_nothing_is_left_of_a_command_that_is_interrupted_or_killed(folder, tmp_path, number):
+    command = [sys.executable, "-m", "quests_md", "score", "long.xyz.gz", "long.xyz.gz@1:", "run.xyz"]
+    command += ["-r", "reference.safetensors", "-c", "levels.json", "--workers", "2", "--log", tmp_path / "log"]
+    environment = os.environ | {"PYTHONPATH": str(ROOT), "TMPDIR": str(tmp_path)}
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+    running = subprocess.Popen(command, cwd=folder, env=environment, start_new_session=True, **pipes)
+    for _ in range(10):
+        running.stdout.readline()
+    if number == signal.SIGINT:
+        os.killpg(running.pid, number)  # as a terminal does: to all of them
+    else:
+        running.kill()
+    _, err = running.communicate(timeout=60)
+    assert running.returncode == (130 if number == signal.SIGINT else -number)
+    assert "Traceback" not in err
+    for _ in range(100):
+        found = subprocess.run(["pgrep", "-g", str(running.pid)], capture_output=True, text=True, check=False)
+        if not found.stdout:
+            break
+        time.sleep(0.1)
+    assert found.stdout == ""
+    assert [file.name for file in tmp_path.iterdir()] == ["log"]
+    assert len(log_lines(tmp_path / "log")) > 5
