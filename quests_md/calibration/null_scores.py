@@ -181,9 +181,10 @@ def separate_frames(
     reference: Reference, apart: Reference, threads: int | None, left_out: NDArray[np.bool_] | None = None
 ) -> HeldOut:
     """Frames that are not in the reference, judged against all of it; but for frames `left_out`, (n_frames,)."""
-    dh = reference.evaluate(apart.rows, apart.numbers, threads=threads)
+    rows = apart.rows.astype(np.float64, copy=False)
+    dh = reference.evaluate(rows, apart.numbers, threads=threads)
     top = near_largest(dh, apart.arrays.frame_elements)
-    dh[top] = reference.evaluate(apart.rows[top], apart.numbers[top], float64=True, threads=threads)
+    dh[top] = reference.evaluate(rows[top], apart.numbers[top], float64=True, threads=threads)
     if left_out is not None:
         dh[left_out[apart.arrays.atom_frame]] = np.nan
     return _collect(reference, apart, dh, apart.arrays.frame_group, threads)
@@ -226,7 +227,7 @@ def _collect(
         rows = np.concatenate(samples)
         numbers, left_out = source.numbers[rows], None if is_separate else groups
         own = np.full(len(rows), -1) if is_separate else groups[source.arrays.atom_frame[rows]]
-        values = sketch.delta_entropy_without(source.rows[rows], numbers, own, left_out, threads=threads)
+        values = sketch.delta_entropy_without(source.rows_at(rows), numbers, own, left_out, threads=threads)
         values -= reference.log_shares(sketch, numbers)
         sampled_dh = np.split(values, np.cumsum([len(part) for part in samples])[:-1])
     pair_distances = reference.pair_distances()
@@ -239,7 +240,7 @@ def _collect(
             dh=dh[atoms],
             ranked=finite,
             averaged=np.where(finite, dh[atoms], np.nan),
-            entropy=frame_entropy(source.rows[atoms], reference.bandwidth, threads),
+            entropy=frame_entropy(source.rows_at(atoms), reference.bandwidth, threads),
             pair_distances=pair_distances,
             excess=np.full(len(atoms), np.nan),
         )
@@ -247,7 +248,7 @@ def _collect(
         averaged, entropy = np.full(len(atoms), np.nan), frame.entropy
         averaged[places] = np.where(np.isfinite(values), values, np.nan)
         if len(places) < len(atoms):
-            entropy = frame_entropy(source.rows[atoms[places]], reference.bandwidth, threads)
+            entropy = frame_entropy(source.rows_at(atoms[places]), reference.bandwidth, threads)
         proven.append(replace(frame, averaged=averaged, entropy=entropy))
     return HeldOut(full, proven, groups[frames], is_separate, reference.match == "element")
 

@@ -51,6 +51,7 @@ def build(
         Reference.from_frames, "match"
     ),
     groups: GroupsOption = None,
+    single: Annotated[bool, Option("--single", help="Round rows to single precision: half their bytes.")] = False,
     types: Annotated[
         str | None, Option(help="Elements of atom types, for LAMMPS files that do not name them: Cu,Zr.")
     ] = None,
@@ -77,6 +78,7 @@ def build(
         bandwidth=_bandwidth(bandwidth),
         match=match,  # type: ignore[arg-type]  # checked there
         groups=groups,
+        precision="single" if single else "double",
         types=of_types,
         skip_bad=skip_bad,
         topology=topology,

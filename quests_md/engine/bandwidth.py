@@ -46,7 +46,9 @@ def best_bandwidth(
         size = block.stop - block.start
         wanted = min(size, max(1, min(MOST_HELD_OUT * size // max(n_rows, 1), MOST_PAIRS // size)))
         chosen = block.start + np.sort(generator.choice(size, wanted, replace=False))
-        log_sums, counts = _held_out(rows[chosen], groups[chosen], rows[block], groups[block], threads)
+        log_sums, counts = _held_out(
+            rows[chosen].astype(np.float64), groups[chosen], rows[block], groups[block], threads
+        )
         usable = counts > 0
         total += (log_sums[usable] - np.log(counts[usable])[:, None]).sum(axis=0)
         n_held_out += int(usable.sum())

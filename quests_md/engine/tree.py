@@ -74,7 +74,7 @@ class Layout(NamedTuple):
 
 def principal_axes(rows: Floats, bandwidth: float) -> Axes:
     """Mean and principal axes of rows (n, width)."""
-    some = rows[:: max(1, len(rows) // AXES_ROWS)]
+    some = rows[:: max(1, len(rows) // AXES_ROWS)].astype(np.float64, copy=False)
     centre = np.median(some, axis=0)
     distance2 = np.einsum("ij,ij->i", some - centre, some - centre)
     some = some[distance2 <= AXES_OUTLIER**2 * np.quantile(distance2, 0.9)]
@@ -102,7 +102,7 @@ def lay_out(rows: Floats, axes: Axes) -> Layout:
     blocks = []
     for b, (start, stop) in enumerate(pairwise(block_start)):
         numbers = order[start:stop]
-        block = rows[numbers]
+        block = rows[numbers].astype(np.float64, copy=False)
         # the median: a few rows far away leave it where the others are
         centre = np.median(block, axis=0)
         rotated = product((block - centre) / axes.bandwidth, axes.directions)

@@ -143,7 +143,7 @@ def _held_out(
     frames = whole_groups(source.arrays.frame_group, most, np.random.default_rng(SEED), sizes)
     order = source.arrays.frame_order
     order = order[np.isin(source.arrays.atom_frame[order], frames)]
-    rows, numbers = source.rows[order], source.numbers[order].astype(np.int64)
+    rows, numbers = source.rows_at(order), source.numbers[order].astype(np.int64)
     dh = np.empty((len(order), len(references)))
     for column, (name, known) in enumerate(references.items()):
         groups = source.row_groups[order] if name == own else np.full(len(order), -1)

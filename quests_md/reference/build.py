@@ -40,7 +40,7 @@ from quests_md.io import (
     periodic_words,
 )
 
-from .contents import ARRAYS, PAIR_BIN, Contents, ReferenceArrays
+from .contents import ARRAYS, PAIR_BIN, Contents, ReferenceArrays, type_of
 from .groups import Measured, blocks_of_frames, join_copies
 from .labels import label_list, label_of
 from .runs import told_labels
@@ -62,6 +62,7 @@ def build(
     groups: str | Sequence[Any] | None,
     threads: int | None,
     *,
+    precision: str = "double",
     skip_bad: bool = False,
     folder: Path | None = None,
     **reading: Any,
@@ -84,6 +85,7 @@ def build(
         bandwidth = chosen.bandwidth
     h = BANDWIDTH if bandwidth == "auto" else check_bandwidth(bandwidth)
     check_choice("match", match, ("element", "any"))
+    check_choice("precision", precision, ("double", "single"))
     fingerprint = getattr(chosen, "fingerprint", None)
     if not callable(chosen) or not isinstance(fingerprint, str):
         raise ValueError(
@@ -92,8 +94,10 @@ def build(
         )
     of_rows = chosen.settings if isinstance(chosen, Descriptor) else {}
     settings = {"descriptor": fingerprint, **of_rows, "bandwidth": h, "match": match}
+    if precision == "single":  # references from before know of no other
+        settings["precision"] = precision
     available_threads(threads)
-    builder = _Builder(chosen, groups, threads, folder)
+    builder = _Builder(chosen, groups, threads, settings, folder)
     frames = iter_frames(frames_or_paths, bad=builder.leave_out if skip_bad else _refuse, **reading)
     for frame in track(frames, "reading frames", count_frames(frames_or_paths)):
         try:
@@ -105,7 +109,7 @@ def build(
                 _refuse(error)
             builder.leave_out(error, is_read=True)
     builder.look_for_explosions(skip_bad=skip_bad)
-    return builder.finish(settings)
+    return builder.finish()
 
 
 def _refuse(error: Exception) -> NoReturn:
@@ -121,16 +125,16 @@ class _Builder:
         descriptor: DescriptorLike,
         groups: str | Sequence[Any] | None,
         threads: int | None,
+        settings: Mapping[str, Any],
         folder: Path | None,
     ) -> None:
-        self.descriptor, self.threads = descriptor, threads
+        self.descriptor, self.threads, self.settings = descriptor, threads, settings
         self.groups = groups if groups is None or isinstance(groups, str) else label_list(groups)
-        self.cutoff = float(getattr(descriptor, "cutoff", 5.0))
         #: What the frames give to the arrays of atoms and frames, by the name of the array.
         names = [name for name, layout in ARRAYS.items() if layout.per in ("atoms", "frames")]
         # what comes later, and averaged rows where rows are averaged themselves or cannot be
         others = {"frame_group"} if averaged_over(descriptor) else {"frame_group", "averaged"}
-        self.pieces: dict[str, Pieces] = {name: _pieces(name, folder) for name in names if name not in others}
+        self.pieces: dict[str, Pieces] = {name: _pieces(name, settings, folder) for name in names if name not in others}
         #: What each frame has in common with all frames of its group.
         self.labels: list[Any] = []
         #: File, elements and `config_type` of each frame: equal for frames that may follow each other in time.
@@ -184,6 +188,11 @@ class _Builder:
             self.pieces["averaged"].append(both.averaged[centers].astype(np.float32))
 
     @property
+    def cutoff(self) -> float:
+        """Å, up to which nearest distances are counted."""
+        return float(getattr(self.descriptor, "cutoff", 5.0))
+
+    @property
     def n_bins(self) -> int:
         """Bins of the distances of a pair of elements."""
         return math.ceil(self.cutoff / PAIR_BIN) + 1
@@ -203,7 +212,7 @@ class _Builder:
         self.kinds.append((source, elements, label))
         time_ps, temperature_K = frame_time_ps(atoms), frame_temperature_K(atoms)
         for name, piece in {
-            "rows": rows if centers.all() else rows[centers],
+            "rows": (rows if centers.all() else rows[centers]).astype(type_of("rows", self.settings), copy=False),
             "numbers": atoms.numbers[centers].astype(np.uint8),
             "atom_frame": np.full(centers.sum(), len(self.labels) - 1),
             "atom_index": np.flatnonzero(centers),
@@ -292,8 +301,8 @@ class _Builder:
         small = np.min_scalar_type(self.n_bins)
         return {pair: NearestDistances(float(r.min()), (r / PAIR_BIN).astype(small)) for pair, r in whole.items()}
 
-    def finish(self, settings: Mapping[str, Any]) -> Contents:
-        """All that was kept, with these settings; warns of frames left out.
+    def finish(self) -> Contents:
+        """All that was kept; warns of frames left out.
 
         Raises ValueError if there are labels for more frames than were added.
         """
@@ -303,17 +312,17 @@ class _Builder:
         self._warn_of_boundaries()
         of_pairs = self._pairs()
         width, pairs = int(getattr(self.descriptor, "width", 0)), sorted(of_pairs)
-        arrays = {name: _joined(name, pieces, width) for name, pieces in self.pieces.items()} | {
+        arrays = {name: _joined(name, pieces, width, self.settings) for name, pieces in self.pieces.items()} | {
             "pair_elements": np.array(pairs, np.uint8).reshape(-1, 2),
             "pair_smallest": np.array([of_pairs[pair][0] for pair in pairs], np.float64),
             "pair_histogram": np.array([of_pairs[pair][1] for pair in pairs], np.int64).reshape(-1, self.n_bins),
         }
         frame_group, rule = self._frame_groups()
         spools = {name: pieces for name, pieces in self.pieces.items() if isinstance(pieces, Spool)}
-        built, copies = finished(arrays | {"frame_group": frame_group}, settings, spools)
+        built, copies = finished(arrays | {"frame_group": frame_group}, self.settings, spools)
         left_out = {why: n for why, n in (self.left_out | {"bad, named when built": len(self.bad)}).items() if n}
         origin = provenance() | {"groups": rule + copies, "left_out": left_out}
-        return Contents(built, self.descriptor, settings, list(self.sources), origin)
+        return Contents(built, self.descriptor, self.settings, list(self.sources), origin)
 
     def _frame_groups(self) -> tuple[NDArray[np.int64], str]:
         """The group of each frame, and the rule that made the groups."""
@@ -409,15 +418,16 @@ def _block_rule(measured: Sequence[Measured], sources: Sequence[str], n_frames: 
     return f"blocks two correlation times long: {', '.join(texts[:5])}{more}{rest}"
 
 
-def _joined(name: str, pieces: Pieces, width: int) -> NDArray[Any]:
+def _joined(name: str, pieces: Pieces, width: int, settings: Mapping[str, Any]) -> NDArray[Any]:
     """The array of that name out of what each frame gives to it; without frames, rows have that width."""
     dtype, per, entry = ARRAYS[name]
     if per == "frames":
         return np.array(pieces, dtype).reshape(-1, *(n or 0 for n in entry))
-    return joined(pieces) if len(pieces) else np.empty((0, *(n or width for n in entry)), dtype)
+    shape = (0, *(n or width for n in entry))
+    return joined(pieces) if len(pieces) else np.empty(shape, type_of(name, settings))
 
 
-def _pieces(name: str, folder: Path | None) -> Pieces:
+def _pieces(name: str, settings: Mapping[str, Any], folder: Path | None) -> Pieces:
     """Room for what frames give to the array of that name: of arrays of atoms in the folder, if there is one."""
-    dtype, per, entry = ARRAYS[name]
-    return [] if folder is None or per == "frames" else Spool(folder, dtype, entry)
+    _, per, entry = ARRAYS[name]
+    return [] if folder is None or per == "frames" else Spool(folder, type_of(name, settings), entry)

@@ -12,7 +12,7 @@ from quests_md.environments import DescriptorLike
 from .late_array import LateArray, at_hand
 from .mapped import as_sent, mapped_again
 
-__all__ = ["ARRAYS", "PAIR_BIN", "Contents", "ReferenceArrays", "blocks_of", "pair_keys"]
+__all__ = ["ARRAYS", "PAIR_BIN", "Contents", "ReferenceArrays", "blocks_of", "pair_keys", "type_of"]
 
 #: Å, width of the bins in which nearest-neighbour distances of element pairs are counted.
 PAIR_BIN = 0.01
@@ -41,8 +41,8 @@ class ReferenceArrays:
     rows are sorted by element; within an element, and under match="any" altogether, by frame and atom.
     """
 
-    rows: NDArray[np.float64] = field(metadata=_layout("float64", "atoms", None))
-    """(N_ref, width) descriptor rows, 1/Å."""
+    rows: NDArray[np.float64] | NDArray[np.float32] = field(metadata=_layout("float64", "atoms", None))
+    """(N_ref, width) descriptor rows, 1/Å; float32 with precision="single"."""
     numbers: NDArray[np.uint8] = field(metadata=_layout("uint8", "atoms"))
     """(N_ref,) atomic number of each row."""
     atom_frame: NDArray[np.int64] = field(metadata=_layout("int64", "atoms"))
@@ -145,7 +145,7 @@ class Contents:
     descriptor: DescriptorLike | None
     """The callable that makes the rows; None: a descriptor of one's own that is not at hand."""
     settings: Mapping[str, Any]
-    """Fingerprint and settings of the descriptor, "bandwidth" in 1/Å, and "match"."""
+    """Fingerprint and settings of the descriptor, "bandwidth" in 1/Å, "match", and "precision" if it is "single"."""
     sources: Sequence[str]
     """Names of the files, to which `frame_source` points."""
     provenance: Mapping[str, Any]
@@ -161,6 +161,11 @@ class Contents:
 
 #: The arrays of the file in the order in which a file is checked.
 ARRAYS: dict[str, Layout] = {part.name: part.metadata["layout"] for part in fields(ReferenceArrays)}
+
+
+def type_of(name: str, settings: Mapping[str, Any]) -> str:
+    """Name of the type of an array in a reference with these settings."""
+    return "float32" if name == "rows" and settings.get("precision") == "single" else ARRAYS[name].dtype
 
 
 def pair_keys(first: NDArray[np.int64], numbers: NDArray[Any]) -> NDArray[np.int64]:

@@ -22,7 +22,7 @@ from quests_md.environments import Descriptor, DescriptorLike, averaged_over
 from quests_md.errors import FileFormatError, MismatchError, QuestsMDError
 from quests_md.io import iter_frames
 
-from .contents import ARRAYS, Contents, ReferenceArrays
+from .contents import ARRAYS, Contents, ReferenceArrays, type_of
 from .contents_checks import check_content, check_descriptor, shortened
 from .late_array import LateArray, stored_array
 from .tensors import TYPES, bytes_of, portions, write_tensors
@@ -83,7 +83,8 @@ def read(path: Path, mmap: bool = False, descriptor: DescriptorLike | None = Non
     if "averaged" in places:
         _require_type(path, "checksum of averaged", header["checksums"].get("averaged"), str)
     for name, (start, shape) in places.items():
-        arrays[name] = _mapped(path, name, start, shape) if mmap else _late(path, name, start, shape, header)
+        dtype = type_of(name, header["settings"])
+        arrays[name] = _mapped(path, name, start, shape, dtype) if mmap else _late(path, name, start, shape, header)
     check_content(path, header, arrays)
     settings = header["settings"]
     if descriptor is None and "k" in settings:
@@ -171,7 +172,7 @@ def _read_unchecked(
             names = [name for name in ARRAYS if name in present]
             slices = {name: file.get_slice(name) for name in names}
             layout = {name: (part.get_dtype(), tuple(part.get_shape())) for name, part in slices.items()}
-            _check_layout(path, layout)
+            _check_layout(path, layout, header["settings"])
             arrays = {name: file.get_tensor(name) for name in names if name not in apart}
     except PermissionError:
         raise
@@ -217,9 +218,8 @@ def _first_bytes(path: Path, names: Sequence[str]) -> dict[str, int]:
     return {name: 8 + length + entries[name]["data_offsets"][0] for name in names}
 
 
-def _mapped(path: Path, name: str, start: int, shape: tuple[int, ...]) -> NDArray[Any]:
+def _mapped(path: Path, name: str, start: int, shape: tuple[int, ...], dtype: str) -> NDArray[Any]:
     """An array mapped from the file, as it is: `check_content` looks at all but the rows, see `checked`."""
-    dtype = np.dtype(ARRAYS[name].dtype)
     if not math.prod(shape):  # nothing can be mapped
         return np.empty(shape, dtype)
     array = np.memmap(path, dtype=dtype, mode="r", offset=start, shape=shape)
@@ -265,10 +265,10 @@ def _checked_header(path: Path, text: str) -> dict[str, Any]:
     return dict(header)
 
 
-def _check_layout(path: Path, layout: Mapping[str, tuple[str, tuple[int, ...]]]) -> None:
+def _check_layout(path: Path, layout: Mapping[str, tuple[str, tuple[int, ...]]], settings: Mapping[str, Any]) -> None:
     """Types and shapes as the header tells them, before anything is read."""
     for name, (found, shape) in layout.items():
-        dtype, entry = TYPES[ARRAYS[name].dtype], ARRAYS[name].entry
+        dtype, entry = TYPES[type_of(name, settings)], ARRAYS[name].entry
         fits = len(shape) == 1 + len(entry) and all(n in (None, m) for n, m in zip(entry, shape[1:], strict=True))
         if found != dtype or not fits:
             expected = ", ".join(["n", *("m" if n is None else str(n) for n in entry)])
@@ -292,6 +292,8 @@ def _check_settings(path: Path, settings: Mapping[str, Any]) -> None:
     _require_type(path, "descriptor", descriptor, str)
     if match not in ("element", "any"):
         raise FileFormatError(f"{path}: match: expected 'element' or 'any', got {shortened(repr(match))}")
+    if (precision := settings.get("precision", "single")) != "single":
+        raise FileFormatError(f"{path}: precision: expected 'single' or none, got {shortened(repr(precision))}")
     if isinstance(bandwidth, bool | str):
         raise FileFormatError(f"{path}: bandwidth: expected a number, got {shortened(repr(bandwidth))}")
     check_bandwidth(bandwidth)

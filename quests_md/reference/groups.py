@@ -75,7 +75,8 @@ def blocks_of_frames(
         breaks[a:b] |= breaks_in_time(times[a:b])
     starts = np.flatnonzero(breaks).tolist()
     stops = [*starts, len(kinds)][1:]
-    followed = [rows[:: max(1, math.ceil(len(rows) / FOLLOWED_ATOMS))] for rows in frame_rows]
+    some = (rows[:: max(1, math.ceil(len(rows) / FOLLOWED_ATOMS))] for rows in frame_rows)
+    followed = [rows.astype(np.float64, copy=False) for rows in some]
     runs: list[tuple[int, int, Any]] = []  # first frame, the next after the last, what has one length
     for a, b in zip(starts, stops, strict=True):
         inner = starts_of_runs(change_between_frames(followed[a:b]))
@@ -231,7 +232,7 @@ def join_copies(
 
 
 def frame_digests(
-    n_frames: int, atom_frame: NDArray[np.int64], rows: NDArray[np.float64], numbers: NDArray[np.uint8] | None
+    n_frames: int, atom_frame: NDArray[np.int64], rows: NDArray[np.floating[Any]], numbers: NDArray[np.uint8] | None
 ) -> list[bytes]:
     """What frames with the same rows have in common, for each of so many frames; parameters as in `join_copies`."""
     order = np.argsort(atom_frame, kind="stable")
@@ -239,7 +240,7 @@ def frame_digests(
     digests = []
     for frame in range(n_frames):
         here = order[ends[frame] : ends[frame + 1]]
-        content = (np.round(rows[here], 7) + 0.0).tobytes()  # -0.0 is 0.0
+        content = (np.round(rows[here].astype(np.float64, copy=False), 7) + 0.0).tobytes()  # -0.0 is 0.0
         if numbers is not None:
             content += numbers[here].tobytes()
         digests.append(hashlib.blake2b(content, digest_size=16).digest())

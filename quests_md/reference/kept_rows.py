@@ -28,8 +28,8 @@ class KeptRows:
         return self._contents.arrays
 
     @property
-    def rows(self) -> NDArray[np.float64]:
-        """(N_ref, width) descriptor rows, 1/Å."""
+    def rows(self) -> NDArray[np.float64] | NDArray[np.float32]:
+        """(N_ref, width) descriptor rows, 1/Å; float32 with precision="single"."""
         return self.arrays.rows
 
     @property
@@ -88,7 +88,7 @@ class KeptRows:
 
         Raises FileFormatError if they are mapped from a file and not finite.
         """
-        return rows_at("rows", self.rows, rows)
+        return rows_at("rows", self.rows, rows).astype(np.float64, copy=False)
 
     @property
     def is_averaged(self) -> bool:
@@ -109,6 +109,11 @@ class KeptRows:
     def match(self) -> Literal["element", "any"]:
         """Which reference atoms an atom is compared with: those of its element, or any."""
         return "any" if self._contents.settings["match"] == "any" else "element"
+
+    @property
+    def precision(self) -> Literal["double", "single"]:
+        """Whether rows are float64 or rounded to float32."""
+        return "single" if self._contents.settings.get("precision") == "single" else "double"
 
     @property
     def descriptor(self) -> DescriptorLike:

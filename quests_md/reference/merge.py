@@ -66,6 +66,7 @@ def require_equal_settings(
     """Raise MismatchError naming the first setting that differs, with both values."""
     # the descriptor's fingerprint says less than the k or cutoff behind it
     last = "descriptor" if "k" in expected and "k" in got else ""
+    expected, got = ({"precision": "double", **settings} for settings in (expected, got))
     for key in sorted(dict.fromkeys(["descriptor", *expected, *got]), key=lambda key: key == last):
         if expected.get(key) != got.get(key):
             raise MismatchError(

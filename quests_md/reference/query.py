@@ -194,7 +194,7 @@ class KnownRows(KeptRows):
         threads: int | None = None,
     ) -> NDArray[np.float64]:
         """`delta_entropy` of checked rows; comparisons of the result with `levels` (n,) are as with float64=True."""
-        n_threads = available_threads(threads)
+        n_threads, rows = available_threads(threads), np.asarray(rows, dtype=np.float64)
         out = np.where(self.is_center(numbers), np.inf, np.nan)
         for where, block in self._matches(numbers):
             known = self._known(block)
@@ -221,7 +221,7 @@ class KnownRows(KeptRows):
         threads: int | None = None,
     ) -> NDArray[np.float64]:
         """`evaluate` where dH may be above `lowest` (n,) nats, NaN where a proof says that dH is not."""
-        out = np.full(len(rows), np.nan)
+        out, rows = np.full(len(rows), np.nan), np.asarray(rows, dtype=np.float64)
         is_open = self._verdicts(rows, numbers, lowest, threads) <= 0
         these = [level[is_open] for level in (lowest, *levels)]
         out[is_open] = self.evaluate(rows[is_open], numbers[is_open], levels=these, threads=threads)
@@ -243,7 +243,7 @@ class KnownRows(KeptRows):
         default the groups of the reference. Returns (n,) nats, +inf where no other group has the element.
         """
         row_groups = self.arrays.groups_of_rows(frame_groups)
-        out = np.full(len(rows), np.inf)
+        out, rows = np.full(len(rows), np.inf), np.asarray(rows, dtype=np.float64)
         for where, block in self._matches(numbers):
             known, groups = self._known(block), row_groups[block]
             pieces = np.split(where, range(HELD_OUT_PIECE, len(where), HELD_OUT_PIECE))
@@ -285,7 +285,7 @@ class KnownRows(KeptRows):
             self.structures[block.start] = build_index(self._known(block), self.bandwidth, first, self.device)
         return self.structures[block.start]
 
-    def _known(self, block: slice) -> NDArray[np.float64]:
+    def _known(self, block: slice) -> NDArray[Any]:
         """The rows of a block, which were looked at when they were first asked for if they are mapped."""
         rows = self.rows[block]
         if block.start not in self._looked_at:

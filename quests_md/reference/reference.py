@@ -64,6 +64,7 @@ class Reference(KnownRows):
         bandwidth: float | Literal["auto"] | None = None,
         match: Literal["element", "any"] = "element",
         groups: str | Sequence[Any] | None = None,
+        precision: Literal["double", "single"] = "double",
         types: Sequence[str] | None = None,
         skip_bad: bool = False,
         topology: str | os.PathLike[str] | None = None,
@@ -89,6 +90,8 @@ class Reference(KnownRows):
             Which frames count as independent when a level is set. None: contiguous blocks per file of two correlation
             times, measured. "frame": every frame. "file": every file. Any other text: the key of `atoms.info` that
             holds the label. A sequence: one label per frame. Labels that read alike, 1 and "1", are one.
+        precision
+            "single": rows are rounded to float32, half the bytes; dH moves by some 1e-5 nats, see docs/large.md.
         types, topology
             What files do not say: elements of LAMMPS types, ("Cu", "Zr") say; a file with those of an xtc, trr or dcd.
         skip_bad
@@ -106,7 +109,7 @@ class Reference(KnownRows):
         ValueError
             If `bandwidth`, `match` or `groups` is not usable.
         """
-        how: dict[str, Any] = {"skip_bad": skip_bad, "types": types, "topology": topology}
+        how: dict[str, Any] = {"precision": precision, "skip_bad": skip_bad, "types": types, "topology": topology}
         if out is not None:
             check_output_file("out", out)
             how["folder"] = Path(out).absolute().parent
@@ -366,6 +369,7 @@ def built_like(
         descriptor=reference.descriptor,
         bandwidth=reference.bandwidth,
         match=reference.match,
+        precision=reference.precision,
         groups=groups,
         threads=threads,
     )
