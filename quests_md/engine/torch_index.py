@@ -41,6 +41,9 @@ CARRIES = 16.0
 #: Part of the promised tolerance of dH that rounding of products may use up.
 SHARE = 0.75
 
+#: Nats: a larger bound of its error makes float32 useless for decisions, however small the error usually is.
+MOST_SINGLE = 1.0
+
 #: Nats: a larger error is no bound of any use.
 MOST_ERROR = 100.0
 
@@ -190,7 +193,11 @@ class TorchIndex:
         for members, block in self._blocks.tiles(blocks, queries, m) if is_single else ():
             exponents, base, lengths, probe = self._blocks.exponents(asked, members, block, is_single=True)
             worst, usual = self._blocks.errors(asked, members, block, lengths, reach, carried, UNIT32)
-            is_good = (usual <= allowed[members]) & (probe == float(np.float32(PROBE) * np.float32(PROBE)))
+            is_good = (
+                (usual <= allowed[members])
+                & (worst < MOST_SINGLE)
+                & (probe == float(np.float32(PROBE) * np.float32(PROBE)))
+            )
             exponent, total, is_bad = _summed(exponents, base)
             exponent, total = torch.where(is_good, exponent, -math.inf), torch.where(is_good, total, 0.0)
             _add(found, members, exponent, total, is_bad & is_good, worst, usual)

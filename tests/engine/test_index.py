@@ -252,7 +252,8 @@ def test_no_error_beyond_its_bound_and_no_wrong_proof(seed, n, width, spread, sh
         with np.errstate(invalid="ignore"):
             error = np.where(values == wanted, 0, np.abs(values - wanted))
         assert not (error > bound).any()
-        assert far > 5 or np.isfinite(bound).all()
+        # rows of a device are in float32, also those far from the others of their block
+        assert far > (3 if isinstance(index, TorchIndex) else 5) or np.isfinite(bound).all()
         promised = usual < 1e-4 + 1e-6 * np.abs(values)
         assert (error <= 1e-4 + 1e-6 * np.abs(wanted))[promised].all()
     finite = np.where(np.isfinite(expected), expected, 0)
