@@ -26,7 +26,8 @@ def monitor_reporter(
     System i of those that torch-sim is given has monitor i, and so events and a log of its own, in whichever batch
     torch-sim's autobatchers put it. Where one monitor fails, its failure is said once and noted in its log, and the
     others go on; with on_error="raise" it is raised when all systems of the batch have been checked. The monitors
-    are closed as their systems leave for good, and at the end of the run.
+    are closed as their systems leave for good, and at the end of the run. Torch-sim 0.3 counts the steps of each call
+    from 1: give each call logs of its own.
 
     Parameters
     ----------

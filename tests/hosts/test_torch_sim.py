@@ -3,6 +3,7 @@
 import json
 import math
 
+import numpy as np
 import pytest
 from ase.calculators.singlepoint import SinglePointCalculator
 from systems import copper, inside, level_at, md_reference, outside
@@ -196,6 +197,32 @@ def test_steps_of_each_system_are_counted_for_it():
     reporter = monitor_reporter(monitors([None] * 3), interval=5)
     reporter.report(state, [5, 6, 20])
     assert [monitor.last_check and monitor.last_check.step for monitor in reporter.monitors] == [5, None, 20]
+
+
+def test_a_batch_is_taken_up_again_where_its_checkpoint_stands(tmp_path):
+    def states():
+        state = ts.initialize_state(systems(), torch.device("cpu"), torch.float64)
+        for step in range(8):
+            state.positions += 0.01 * torch.sin(state.positions + step)
+            yield step, state.clone()
+
+    def run(name, steps, **options):
+        logs = [tmp_path / f"{name}-{i}.jsonl" for i in range(3)]
+        with monitor_reporter(monitors(logs, **options), interval=2) as reporter:
+            for step, state in states():
+                if step in steps:
+                    reporter.report(state, step)
+        return logs
+
+    whole = run("whole", range(8))
+    run("killed", range(6))
+    again = run("killed", range(4, 8), resume=True)
+    for one, other in zip(whole, again, strict=True):
+        assert read_log(one).step.tolist() == read_log(other).step.tolist() == [0, 2, 4, 6]
+        np.testing.assert_array_equal(read_log(one).dh_max, read_log(other).dh_max)
+        assert [event.onset_step for event in read_log(one).events] == [
+            event.onset_step for event in read_log(other).events
+        ]
 
 
 def test_a_log_of_another_run_is_raised_when_the_others_were_checked(tmp_path):
