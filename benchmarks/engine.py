@@ -37,6 +37,12 @@ from quests_md.environments import describe
 
 Array = NDArray[np.float64]
 
+#: What the page says at its end; `gpu.py` measures it.
+GPU = (
+    "## On a GPU",
+    '`reference.to("cuda")` searches the rows on a GPU; no CUDA device was at hand, see [gpu.md](gpu.md).',
+)
+
 #: Kinds of queries, and what they are.
 CLASSES = {
     "covered": "atoms of held-out frames with dH up to the level",
@@ -920,7 +926,7 @@ def main() -> None:
     if page.contract:
         print("\n## The speed contract\n")
         print(table(["what", "contract", "measured", "today"], page.contract))
-    for paragraph in page.paragraphs:
+    for paragraph in (*page.paragraphs, *GPU):
         print(f"\n{paragraph}")
 
 
