@@ -1,6 +1,15 @@
 """A frame, atom by atom: descriptor rows, neighbours, connected clusters, atoms that are too near."""
 
-from .contacts import bare, close_pairs, clusters, coordination, largest_cluster, links
+from .contacts import (
+    NOT_CROWDED,
+    bare,
+    close_pairs,
+    clusters,
+    coordination,
+    largest_cluster,
+    links,
+    nearest_allowed,
+)
 from .describing import (
     DescriptorLike,
     averaged_over,
@@ -10,6 +19,7 @@ from .describing import (
     inner_descriptor,
     is_center,
     is_neighbor,
+    show_room,
 )
 from .descriptor import AVERAGED_SHARE, Descriptor
 from .facts import element_symbol, frame_digest, frame_facts, hashed, identities, results_at_hand
@@ -20,6 +30,7 @@ from .time_averaged import TimeAveraged, Window
 __all__ = [
     "AVERAGED_SHARE",
     "MAX_COORDINATE",
+    "NOT_CROWDED",
     "Descriptor",
     "DescriptorLike",
     "Minimised",
@@ -45,7 +56,9 @@ __all__ = [
     "largest_cluster",
     "linked_pairs",
     "links",
+    "nearest_allowed",
     "nearest_by_element",
     "results_at_hand",
+    "show_room",
     "wrapped_positions",
 ]

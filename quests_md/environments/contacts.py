@@ -18,7 +18,18 @@ from quests_md._words import many
 from .facts import element_symbol
 from .neighbours import PairDistances, frame_grid, linked_pairs
 
-__all__ = ["LINK", "ClosePairs", "bare", "close_pairs", "clusters", "coordination", "largest_cluster", "links"]
+__all__ = [
+    "LINK",
+    "NOT_CROWDED",
+    "ClosePairs",
+    "bare",
+    "close_pairs",
+    "clusters",
+    "coordination",
+    "largest_cluster",
+    "links",
+    "nearest_allowed",
+]
 
 #: Atoms are linked up to this multiple of the reference's median nearest-neighbour distance of their elements: past
 #: the first shell of fcc and both near shells of bcc (1.15), short of the second of fcc (1.41).
@@ -63,6 +74,15 @@ class ClosePairs:
     """The same of a pair that no motion brings about, see `close_pairs`; empty if there is none."""
 
 
+#: What `close_pairs` says of a frame in which no atoms are too near.
+NOT_CROWDED = ClosePairs(0, np.empty((0, 2), np.int64), np.empty(0), "")
+
+
+def nearest_allowed(numbers: NDArray[np.int64], pair_distances: PairDistances) -> float:
+    """Distance in Å from which on no pair of atoms of these atomic numbers is too near; see `close_pairs`."""
+    return float(_limits(np.unique(numbers), pair_distances).max(initial=0.0))
+
+
 def close_pairs(atoms: Atoms, pair_distances: PairDistances, *, moving: bool = True) -> ClosePairs:
     """Pairs of atoms nearer than 0.8 times the closest pair of their elements in the reference.
 
@@ -88,7 +108,7 @@ def close_pairs(atoms: Atoms, pair_distances: PairDistances, *, moving: bool = T
     longest = float(limits.max(initial=0.0))
     n_pairs, pairs = _linked(atoms, limits, species) if longest > 0 else (0, np.empty((0, 2), np.int64))
     if n_pairs == 0 and _shortest_period_at_least(atoms) >= longest:
-        return ClosePairs(0, pairs, np.empty(0), "")
+        return NOT_CROWDED
     periods = _reduced_periods(atoms)
     shortest = np.linalg.norm(periods, axis=1).min(initial=math.inf)
     own = np.flatnonzero(shortest < np.diag(limits)[species])

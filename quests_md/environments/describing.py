@@ -19,6 +19,7 @@ __all__ = [
     "inner_descriptor",
     "is_center",
     "is_neighbor",
+    "show_room",
 ]
 
 
@@ -75,6 +76,14 @@ def averaged_over(descriptor: object) -> int | None:
     if inner is None:
         return None
     return AVERAGE if inner.average is None and inner.sees_centers else 0
+
+
+def show_room(descriptor: object, rows: NDArray[np.float64], distance: float) -> bool:
+    """Whether rows (n_atoms, width) of a frame show that no two atoms or images are within a distance in Å.
+
+    False as well where rows do not tell, as those of a descriptor that describes another frame.
+    """
+    return isinstance(descriptor, Descriptor) and descriptor.are_apart(rows, distance)
 
 
 def check_center_rows(argument: str, rows: ArrayLike, centers: NDArray[np.bool_]) -> NDArray[np.float64]:

@@ -305,6 +305,18 @@ class Descriptor:
         for_ranges(average, len(order), PIECE_OF_AVERAGES, n_threads)
         return BothRows(rows, averaged)
 
+    def are_apart(self, rows: NDArray[np.float64], distance: float) -> bool:
+        """Whether rows (n_atoms, width) of a whole frame show that no two atoms or images are within a distance in Å.
+
+        The first number of a row is w(r)/r of the nearest neighbour (of each element, where these are told apart),
+        which falls with r. False as well where rows do not tell: averaged ones, and those that do not see all atoms.
+        """
+        if self.average is not None or self.centers or self.neighbors or not 0 < distance < self.cutoff:
+            return False
+        n_lists, length = len(self.elements) if self.elements else 1, 2 * self.k - 1
+        limit = (1 - (distance / self.cutoff) ** 2) ** 2 / distance
+        return bool(rows[:, : n_lists * length : length].max(initial=0.0) < limit * (1 - 1e-9))
+
     def require_elements(self, numbers: NDArray[Any]) -> None:
         """Raise UnsuitableFrameError if an atom that is seen is of none of the `elements`."""
         self._kinds(numbers, self.is_neighbor(numbers))

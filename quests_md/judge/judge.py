@@ -4,7 +4,7 @@ import copy
 import math
 import time
 from collections.abc import Collection
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, Literal, Self
 
@@ -28,6 +28,7 @@ from quests_md.calibration import (
 )
 from quests_md.environments import (
     MAX_COORDINATE,
+    NOT_CROWDED,
     Descriptor,
     PairDistances,
     bare,
@@ -38,6 +39,8 @@ from quests_md.environments import (
     frame_facts,
     inner_descriptor,
     largest_cluster,
+    nearest_allowed,
+    show_room,
     wrapped_positions,
 )
 from quests_md.errors import FrameError, UnsuitableFrameError
@@ -45,7 +48,8 @@ from quests_md.records import CHECK_FIELDS, Check
 from quests_md.reference import Reference, require_equal_settings
 
 from .colder import ColderCopies
-from .judged import Judged, Opinion, called_off, opinion_of, with_excesses
+from .frame_kinds import FrameKind, KindsSeen
+from .judged import Judged, Opinion, called_off, fields_of_excesses, opinion_of
 from .modes import (
     Environments,
     evaluate_full,
@@ -71,18 +75,23 @@ TOLD_LIMIT = 2e6
 #: Statistics with a field of their own that are not told where only local scores are in use.
 DEAR = ("tail_cluster", "frame_entropy")
 
+#: What has a field of its own.
+FIELDS = frozenset(CHECK_FIELDS)
+
 PS_PER_NS = 1000.0
+
+NO_CENTERS = "the frame has no atom of the elements that are centers of environments"
 
 
 @dataclass(slots=True, eq=False)
 class _Cache:
-    """What is made once of a reference, and the levels of the last kind of frame with what they are for."""
+    """What is made once of a reference, and what is known of the last kind of frame."""
 
     pair_distances: PairDistances
     colder: ColderCopies
     sketch: Reference | None = None
     scorer: LocalScorer | None = None
-    levels: tuple[tuple[Any, ...], tuple[Level, ...]] | None = None
+    kinds: KindsSeen = field(default_factory=KindsSeen)
     phase_levels: tuple[tuple[Any, ...], dict[str, Level]] | None = None
 
 
@@ -205,60 +214,64 @@ class Judge:
         start = time.perf_counter()
         seen = atoms if averaged is None else averaged
         facts = frame_facts(atoms)
-        is_center = self.reference.is_center(atoms.numbers)
-        centers = np.flatnonzero(is_center)
-        check = Check.invalid(  # what is known of the frame before it is judged
-            step=step,
-            frame=frame,
+        mode = self.mode(len(atoms))
+        kind = self._kind(atoms.numbers, mode)
+        centers, numbers, is_all = kind.centers, kind.numbers, kind.is_all
+        before: dict[str, Any] = {  # what is known of the frame before it is judged
+            "step": step,
+            "frame": frame,
             # to 1e-9 ps, so that it does not depend on how it was added up
-            time_ps=None if time_ps is None else round(time_ps, 9),
-            n_atoms=len(atoms),
-            n_unknown=int((is_center & ~self.reference.is_known(atoms.numbers)).sum()),
-            temperature_K=facts.temperature_K,
-            volume_per_atom=facts.volume_per_atom,
-            energy_per_atom=facts.energy_per_atom,
-            interval=interval,
-            digest=facts.digest,
-        )
+            "time_ps": None if time_ps is None else round(time_ps, 9),
+            "n_atoms": len(atoms),
+            "n_unknown": kind.n_unknown,
+            "temperature_K": facts.temperature_K,
+            "volume_per_atom": facts.volume_per_atom,
+            "energy_per_atom": facts.energy_per_atom,
+            "interval": interval,
+            "digest": facts.digest,
+        }
         try:
             if len(atoms) == 0:
                 raise FrameError("empty frame: it has no atoms")
-            _require_centers(self.reference, atoms.numbers)
-            if not isinstance(self.reference.descriptor, Descriptor):
+            if len(centers) == 0:
+                raise UnsuitableFrameError(NO_CENTERS)
+            descriptor = self.reference.descriptor
+            if not isinstance(descriptor, Descriptor):
                 wrapped_positions(atoms)  # a descriptor of one's own may not look
             rows, of_neighbourhoods = self._describe(seen)
-            crowded = close_pairs(atoms, self._cache.pair_distances, moving=bool(facts.fastest_K))
+            # most frames show by their rows that no atoms are too near; then nothing is searched for
+            is_roomy = seen is atoms and show_room(descriptor, rows, kind.nearest_allowed)
+            moving, distances = bool(facts.fastest_K), self._cache.pair_distances
+            crowded = NOT_CROWDED if is_roomy else close_pairs(atoms, distances, moving=moving)
         except UnsuitableFrameError:  # the reference is not for such frames: nothing has exploded
             raise
         except FrameError as exc:
             lost = np.flatnonzero(~(np.abs(atoms.positions) <= MAX_COORDINATE).all(axis=1))
-            check = replace(check, elapsed_us=(time.perf_counter() - start) * 1e6)
+            check = Check.invalid(**before, elapsed_us=(time.perf_counter() - start) * 1e6)
             return Judged(check, None, str(exc), offenders=tuple(lost.tolist()))
         # atoms that are no centers have no dH and count in nothing, not in the size of the frame either
-        numbers = np.asarray(seen.numbers)[centers]
-        levels = self.frame_levels(numbers, self.mode(len(atoms)))
-        is_all = len(centers) == len(atoms)
+        levels = kind.levels
         environments = Environments(
             atoms=seen if is_all else bare(seen, centers),
             identities=facts.identities[centers],
             rows=rows if is_all else rows[centers],
-            known=self.reference.is_known(numbers),
-            levels=self.calibration.dh_levels(levels, numbers),
-            atom_levels=self.calibration.atom_level(numbers),
+            known=kind.known,
+            levels=kind.dh_levels,
+            atom_levels=kind.atom_levels,
             pair_distances=self._cache.pair_distances,
             averaged=of_neighbourhoods if is_all or of_neighbourhoods is None else of_neighbourhoods[centers],
         )
-        found = self._evaluate(environments, self.mode(len(atoms)))
+        found = self._evaluate(environments, mode)
         dh, local = found.dh, found.local
         # those with a field of their own are told as well: all of them where one is in use, else those that cost little
         in_use = self.calibration.statistics
         dear = () if self.calibration.is_plain else DEAR
-        told = (name for name in STATISTICS if name in in_use or (name in CHECK_FIELDS and name not in dear))
+        told = (name for name in STATISTICS if name in in_use or (name in FIELDS and name not in dear))
         values = {name: STATISTICS[name].of(found) for name in told}
-        own: dict[str, Any] = {name: value for name, value in values.items() if name in CHECK_FIELDS}
+        own: dict[str, Any] = {name: values.get(name) for name in STATISTICS if name in FIELDS}
         further = {name: values[name] for name in in_use if name not in own}
         # an element without a reference is out whatever the statistics
-        judged = dict.fromkeys((*in_use, *(["dh_max"] if check.n_unknown else [])))
+        judged = dict.fromkeys((*in_use, *(["dh_max"] if kind.n_unknown else [])))
         excesses = {name: STATISTICS[name].excess(found, values[name], levels, self.release) for name in judged}
         explosion = crowded.impossible or facts.not_finite
         # what the reference holds in motion is not strange at rest; values stay as they are
@@ -271,7 +284,7 @@ class Judge:
         opinion = Opinion()
         doubted = {name: value for name, value in excesses.items() if name not in self.not_confirmed}
         has_alarms = any(value > 0 for value in doubted.values())
-        if self.confirm is not None and has_alarms and not explosion and not check.n_unknown:
+        if self.confirm is not None and has_alarms and not explosion and not kind.n_unknown:
             opinion = opinion_of(partial(self.confirm.judge, atoms, step=step, frame=frame))
             excesses |= called_off(doubted, opinion)
         # labelled phases: the cluster of each product is a statistic of its own
@@ -286,16 +299,16 @@ class Judge:
             of_product = labels == self.phases.names.index(product)
             excesses |= {f"phase:{name}": excess for name, excess in beyond.items()}
         worst, tail = _worst(found, excess), tail_of(found, self.calibration)
-        check = with_excesses(check, excesses)
-        check = replace(
-            check,
+        alarms = fields_of_excesses(excesses) | ({"state": "out"} if explosion else {})
+        check = Check(
+            **before,
             **own,
+            **alarms,
             n_above=int(above.sum()),
             largest_cluster=largest_cluster(environments.atoms, above, self._cache.pair_distances),
             excess=float(excess.max()),
             worst_atom=None if worst is None else int(centers[worst]),
             worst_element=None if worst is None else element_symbol(int(numbers[worst])),
-            state="out" if explosion else check.state,
             phases=counts,
             phase_clusters=clusters,
             explosion=explosion,
@@ -325,7 +338,8 @@ class Judge:
 
     def require_suitable(self, atoms: Atoms) -> None:
         """Raise UnsuitableFrameError if the reference is not for frames of these elements."""
-        _require_centers(self.reference, atoms.numbers)
+        if len(atoms) and not self.reference.is_center(atoms.numbers).any():
+            raise UnsuitableFrameError(NO_CENTERS)
         descriptor = inner_descriptor(self.reference.descriptor)
         if descriptor is not None:
             descriptor.require_elements(atoms.numbers)
@@ -333,12 +347,7 @@ class Judge:
     def frame_levels(self, numbers: NDArray[np.int64], mode: Mode | None = None) -> tuple[Level, ...]:
         """The levels for a frame of these centers."""
         mode = self.mode(len(numbers)) if mode is None else mode
-        key = (mode, self.checks, self.check_ps, np.sort(numbers).tobytes())
-        known = self._cache.levels
-        if known is None or known[0] != key:
-            levels = self.calibration.frame_levels(numbers, self.checks, check_ps=self.check_ps, mode=mode)
-            known = self._cache.levels = key, levels
-        return known[1]
+        return self.calibration.frame_levels(numbers, self.checks, check_ps=self.check_ps, mode=mode)
 
     def phase_levels(self, n_atoms: int) -> dict[str, Level]:
         """The level of the largest cluster of each product in a frame of the parent phase."""
@@ -360,6 +369,17 @@ class Judge:
     def delta_entropy(self, rows: NDArray[np.float64], atoms: Atoms) -> NDArray[np.float64]:
         """DH of every atom, whatever the mode; NaN for atoms that are no centers."""
         return self.reference.delta_entropy(rows, numbers=atoms.numbers, threads=self.threads)
+
+    def _kind(self, numbers: NDArray[np.int64], mode: Mode) -> FrameKind:
+        distances = self._cache.pair_distances
+        return self._cache.kinds.of(
+            numbers,
+            (mode, self.checks, self.check_ps),
+            self.reference,
+            self.calibration,
+            partial(self.frame_levels, mode=mode),
+            partial(nearest_allowed, pair_distances=distances),
+        )
 
     def _describe(self, atoms: Atoms) -> tuple[NDArray[np.float64], NDArray[np.float64] | None]:
         """Rows of a frame, and those of which local scores are made, where a statistic in use needs them."""
@@ -396,11 +416,6 @@ def _unpromised(calibration: Calibration, levels: tuple[Level, ...], numbers: ND
     return f"these levels are of kind none, {why or 'from too few groups of frames like this'}"
 
 
-def _require_centers(reference: Reference, numbers: NDArray[np.int64]) -> None:
-    if len(numbers) and not reference.is_center(numbers).any():
-        raise UnsuitableFrameError("the frame has no atom of the elements that are centers of environments")
-
-
 def _worst(found: FrameNumbers, excess: NDArray[np.float64]) -> int | None:
     """Place of the environment that is farthest beyond its level; None: all are below by a proof."""
     known = np.flatnonzero(~np.isnan(found.dh)) if excess is found.excess else np.arange(len(excess))
@@ -409,6 +424,8 @@ def _worst(found: FrameNumbers, excess: NDArray[np.float64]) -> int | None:
 
 def _of_all(where: NDArray[np.int64], values: NDArray[Any], n_atoms: int, other: Any) -> NDArray[Any]:
     """(n_atoms,) values of the atoms at `where`, and `other` for all others."""
+    if len(where) == n_atoms:
+        return values
     out = np.full(n_atoms, other, dtype=values.dtype)
     out[where] = values
     return out

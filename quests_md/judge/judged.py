@@ -10,19 +10,18 @@ from numpy.typing import NDArray
 
 from quests_md.records import Check
 
-__all__ = ["Judged", "LateRows", "Opinion", "called_off", "opinion_of", "with_excesses"]
+__all__ = ["Judged", "LateRows", "Opinion", "called_off", "fields_of_excesses", "opinion_of"]
 
 
-def with_excesses(check: Check, excesses: Mapping[str, float]) -> Check:
-    """The check with the excesses of its statistics, and what follows: it is out exactly if one of them is above 0."""
+def fields_of_excesses(excesses: Mapping[str, float]) -> dict[str, Any]:
+    """The fields of a check that follow from the excesses of its statistics: it is out exactly if one is above 0."""
     alarms = tuple(name for name, value in excesses.items() if value > 0)
-    return replace(
-        check,
-        alarms=alarms,
-        excesses=dict(excesses),
-        trigger_excess=max(excesses.values(), default=-math.inf),
-        state="out" if alarms else "in",
-    )
+    return {
+        "alarms": alarms,
+        "excesses": dict(excesses),
+        "trigger_excess": max(excesses.values(), default=-math.inf),
+        "state": "out" if alarms else "in",
+    }
 
 
 class LateRows:
@@ -73,7 +72,7 @@ class Judged:
     def with_excesses(self, changed: Mapping[str, float | None]) -> "Judged":
         """The same check with other excesses of some statistics; None: the statistic is not in use."""
         merged = {name: value for name, value in {**self.check.excesses, **changed}.items() if value is not None}
-        return replace(self, check=with_excesses(self.check, merged))
+        return replace(self, check=replace(self.check, **fields_of_excesses(merged)))
 
 
 class Opinion(NamedTuple):

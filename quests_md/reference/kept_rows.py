@@ -1,5 +1,6 @@
 """The rows of a reference at both scales, and what they are compared by."""
 
+from functools import cached_property
 from typing import Any, Literal
 
 import numpy as np
@@ -37,7 +38,7 @@ class KeptRows:
         """(N_ref,) atomic numbers."""
         return self.arrays.numbers
 
-    @property
+    @cached_property
     def elements(self) -> tuple[str, ...]:
         """Chemical symbols present, by atomic number."""
         return tuple(chemical_symbols[z] for z in np.unique(self.numbers))
