@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
-from quests_md.calibration import Calibration, Level
+from quests_md.calibration import Calibration, Level, kind_of
 from quests_md.reference import Reference
 
 __all__ = ["FrameKind", "KindsSeen"]
@@ -32,6 +32,8 @@ class FrameKind:
     """(n,) level of dH of each, nats."""
     atom_levels: NDArray[np.float64]
     """(n,) dH in nats above which `n_tail` counts."""
+    unpromised: str
+    """Why the levels promise no rate of false alarms for such a frame; empty: they promise one."""
     nearest_allowed: float
     """Å: no pair of atoms is too near if none is nearer than this."""
 
@@ -73,7 +75,16 @@ class KindsSeen:
             levels=found,
             dh_levels=calibration.dh_levels(found, own),
             atom_levels=calibration.atom_level(own),
+            unpromised=_unpromised(calibration, found, own),
             nearest_allowed=nearest_allowed(numbers),
         )
         self._last = key, np.array(numbers), kind
         return kind
+
+
+def _unpromised(calibration: Calibration, levels: tuple[Level, ...], numbers: NDArray[np.int64]) -> str:
+    """Why levels promise no rate of false alarms for a frame of these centers; empty: they promise one."""
+    if kind_of([level for level in levels if level.statistic in calibration.statistics]) != "none":
+        return ""
+    why = calibration.why_unpromised(numbers)
+    return f"these levels are of kind none, {why or 'from too few groups of frames like this'}"

@@ -6,7 +6,7 @@ import time
 from collections.abc import Collection
 from dataclasses import dataclass, field
 from functools import partial
-from typing import Any, Literal, Self
+from typing import Any, Literal, NamedTuple, Self
 
 import numpy as np
 from ase import Atoms
@@ -23,7 +23,6 @@ from quests_md.calibration import (
     LocalScorer,
     Mode,
     count_excess,
-    kind_of,
     shared_scorer,
 )
 from quests_md.environments import (
@@ -238,7 +237,7 @@ class Judge:
             descriptor = self.reference.descriptor
             if not isinstance(descriptor, Descriptor):
                 wrapped_positions(atoms)  # a descriptor of one's own may not look
-            rows, of_neighbourhoods = self._describe(seen)
+            rows, of_neighbourhoods = _described(self.reference, self.calibration, seen, self.threads)
             # most frames show by their rows that no atoms are too near; then nothing is searched for
             is_roomy = seen is atoms and show_room(descriptor, rows, kind.nearest_allowed)
             moving, distances = bool(facts.fastest_K), self._cache.pair_distances
@@ -288,16 +287,10 @@ class Judge:
             opinion = opinion_of(partial(self.confirm.judge, atoms, step=step, frame=frame))
             excesses |= called_off(doubted, opinion)
         # labelled phases: the cluster of each product is a statistic of its own
-        product, of_product, counts, clusters = None, None, None, None
+        new = NO_PHASES
         if self.phases is not None:
-            labels = self.phases.assign(seen, rows, threads=self.threads)
-            counts = {name: int((labels == i).sum()) for i, name in enumerate(self.phases.names)}
-            clusters = self.phases.clusters(seen, labels)
-            limits = self.phase_levels(len(centers))
-            beyond = {name: count_excess(clusters[name], level, self.release) for name, level in limits.items()}
-            product = max(beyond, key=lambda name: beyond[name])
-            of_product = labels == self.phases.names.index(product)
-            excesses |= {f"phase:{name}": excess for name, excess in beyond.items()}
+            new = _of_phases(self.phases, self.phase_levels(len(centers)), seen, rows, self.release, self.threads)
+            excesses |= new.excesses
         worst, tail = _worst(found, excess), tail_of(found, self.calibration)
         alarms = fields_of_excesses(excesses) | ({"state": "out"} if explosion else {})
         check = Check(
@@ -309,8 +302,8 @@ class Judge:
             excess=float(excess.max()),
             worst_atom=None if worst is None else int(centers[worst]),
             worst_element=None if worst is None else element_symbol(int(numbers[worst])),
-            phases=counts,
-            phase_clusters=clusters,
+            phases=new.counts,
+            phase_clusters=new.clusters,
             explosion=explosion,
             confirm_excess=opinion.excess,
             n_colder=beside.n_colder,
@@ -329,10 +322,10 @@ class Judge:
             else tuple(dict.fromkeys(crowded.atoms.ravel().tolist())),
             near=crowded.reason,
             fastest_K=facts.fastest_K,
-            product=of_product,
-            product_phase=product,
+            product=new.atoms,
+            product_phase=new.name,
             unanswered=opinion.unanswered,
-            unpromised=_unpromised(self.calibration, levels, numbers),
+            unpromised=kind.unpromised,
             averaged=self.calibration.landmarks is None or self.calibration.landmarks.averaged,
         )
 
@@ -381,14 +374,6 @@ class Judge:
             partial(nearest_allowed, pair_distances=distances),
         )
 
-    def _describe(self, atoms: Atoms) -> tuple[NDArray[np.float64], NDArray[np.float64] | None]:
-        """Rows of a frame, and those of which local scores are made, where a statistic in use needs them."""
-        descriptor, landmarks = self.reference.descriptor, self.calibration.landmarks
-        if self.calibration.is_local and landmarks is not None and landmarks.averaged:
-            return describe_both(descriptor, atoms, self.threads)
-        rows = describe(descriptor, atoms, self.threads)
-        return rows, rows if self.calibration.is_local else None
-
     def _evaluate(self, these: Environments, mode: Mode) -> FrameNumbers:
         calibration, cache = self.calibration, self._cache
         if mode == "full":
@@ -408,12 +393,54 @@ class Judge:
         return with_local_scores(found, these, cache.scorer, landmarks.tail_level, self.threads)
 
 
-def _unpromised(calibration: Calibration, levels: tuple[Level, ...], numbers: NDArray[np.int64]) -> str:
-    """Why levels promise no rate of false alarms for a frame of these centers; empty: they promise one."""
-    if kind_of([level for level in levels if level.statistic in calibration.statistics]) != "none":
-        return ""
-    why = calibration.why_unpromised(numbers)
-    return f"these levels are of kind none, {why or 'from too few groups of frames like this'}"
+class _OfPhases(NamedTuple):
+    """What labelled phases say of a frame."""
+
+    name: str | None = None
+    """The product that is farthest beyond its level."""
+    atoms: NDArray[np.bool_] | None = None
+    """(n_atoms,) the atoms that look like it."""
+    counts: dict[str, int] | None = None
+    """Atoms that look like each phase."""
+    clusters: dict[str, int] | None = None
+    """Atoms in the largest cluster of each product."""
+    excesses: dict[str, float] = {}  # noqa: RUF012 - nobody writes into it
+    """How far each of these is beyond its level, by the name of the statistic."""
+
+
+NO_PHASES = _OfPhases()
+
+
+def _of_phases(
+    phases: Phases,
+    levels: dict[str, Level],
+    atoms: Atoms,
+    rows: NDArray[np.float64],
+    release: float,
+    threads: int | None,
+) -> _OfPhases:
+    labels = phases.assign(atoms, rows, threads=threads)
+    clusters = phases.clusters(atoms, labels)
+    beyond = {name: count_excess(clusters[name], level, release) for name, level in levels.items()}
+    product = max(beyond, key=lambda name: beyond[name])
+    return _OfPhases(
+        name=product,
+        atoms=labels == phases.names.index(product),
+        counts={name: int((labels == i).sum()) for i, name in enumerate(phases.names)},
+        clusters=clusters,
+        excesses={f"phase:{name}": excess for name, excess in beyond.items()},
+    )
+
+
+def _described(
+    reference: Reference, calibration: Calibration, atoms: Atoms, threads: int | None
+) -> tuple[NDArray[np.float64], NDArray[np.float64] | None]:
+    """Rows of a frame, and those of which local scores are made, where a statistic in use needs them."""
+    descriptor, landmarks = reference.descriptor, calibration.landmarks
+    if calibration.is_local and landmarks is not None and landmarks.averaged:
+        return describe_both(descriptor, atoms, threads)
+    rows = describe(descriptor, atoms, threads)
+    return rows, rows if calibration.is_local else None
 
 
 def _worst(found: FrameNumbers, excess: NDArray[np.float64]) -> int | None:
