@@ -1,9 +1,12 @@
 """Kernel sums over rows that carry values, in log space: float32 where that is good enough, float64 elsewhere.
 
 Rows lie in leaves, leaves in groups. In float32 the rows of a group are relative to its centre, and a half square is
-made of a product: |y - x|^2 / 2 = |y|^2 / 2 + |x|^2 / 2 - y . x. First each query by itself finds a near row, then some
-queries together pass the leaves that matter to any of them, in the order of the leaves. What is added to the sums of a
-query, and in which order, depends on the query and the rows alone.
+made of a product: |y - x|^2 / 2 = |y|^2 / 2 + |x|^2 / 2 - y . x. Where rows vary little but along some main components,
+these alone are multiplied: the product of the rests is bounded, and left out where the bound is low.
+
+First each query by itself finds a near row, then some queries together pass the leaves that matter to any of them, in
+the order of the leaves. What is added to the sums of a query, and in which order, depends on the query and the rows
+alone.
 """
 # mypy: allow-untyped-calls, disable-error-code="import-untyped, call-arg"
 
@@ -24,6 +27,7 @@ __all__ = [
     "COMPONENTS",
     "COMPONENT_ROUNDING",
     "FEATURES",
+    "REST_PRODUCT",
     "REST_ROUNDING",
     "Scale",
     "WeightedRows",
@@ -41,6 +45,10 @@ LEFT_OUT = 8.0
 #: a limit. A product is wrong by 16 units |y||x| at most in practice (docs/design.md).
 ROUNDING, ROUNDING_PART, MOST_ROUNDING = 6e-4, 1e-4, 1.4e-3
 PRODUCT_ERROR = 16.0 * 2.0**-24
+
+#: Nats. Largest product of the rests of a query and a row, besides their main components, that may be left out. Signs
+#: of such products differ from row to row, so that sums are usually wrong by far less (docs/design.md).
+REST_PRODUCT = 0.02
 
 #: Bandwidths from the centre of a group up to which float32 is of use in the search of a near row, and largest radius
 #: of a group whose squares are numbers in float32.
@@ -91,6 +99,10 @@ class WeightedRows(NamedTuple):
     points: Floats  #: (p, d, PANEL) panels of rows.
     panels: Floats32  #: (p, d, PANEL) relative to the centres; 0 in places left over.
     norms: Floats32  #: (p PANEL,) -|x|^2 / 2 of these; -inf in places left over.
+    directions: Floats  #: (d, c) the main components that are multiplied, the largest first.
+    short_centres: Floats  #: (g, c) those of the centres.
+    short_panels: Floats32  #: (p, c, PANEL) those of the rows of panels.
+    rests: Floats  #: (g,) largest length of the rest of a row, relative to its centre; inf: all columns are multiplied.
     values: Floats32  #: (v, p PANEL) values; 0 in places left over.
 
 
@@ -202,8 +214,12 @@ def weighted_sums(queries, query_groups, rows: WeightedRows, groups, minus_log, 
     totals = np.zeros((m, n_sums))
     lanes = np.zeros((m + 1, n_sums, LANES), np.float32)
     packed, offsets = np.zeros((m + 1, d), np.float32), np.zeros(m + 1, np.float32)
-    is_exact = np.empty(m, np.bool_)
-    here, tile = np.empty(m, np.int64), np.empty(m + TILE, np.int64)
+    n_short = rows.directions.shape[1]
+    short, components = np.zeros((m + 1, n_short), np.float32), np.zeros((m, n_short))
+    if n_short:
+        _project(points, rows.directions, components)
+    is_exact, is_short = np.empty(m, np.bool_), np.empty(m, np.bool_)
+    here, tile, short_tile = np.empty(m, np.int64), np.empty(m + TILE, np.int64), np.empty(m + TILE, np.int64)
     squares = np.empty(PANEL)
     memory = np.empty(PANEL, np.float32), np.empty(PANEL, np.float32), np.empty(PANEL, np.int32)
     for g in range(rows.centres.shape[0]):
@@ -216,23 +232,33 @@ def weighted_sums(queries, query_groups, rows: WeightedRows, groups, minus_log, 
                     n_here += 1
                     break
         _pack(points, here, n_here, rows.centres, g, rows.radii[g], nearest, cuts, packed, offsets, is_exact)
+        _shorten(points, components, here, n_here, rows, g, short, is_short)
         for leaf in range(first_leaf, end_leaf):
-            k = 0
+            k = k_short = 0
             for i in range(n_here):
                 q = here[i]
                 if bounds[q, leaf] <= cuts[q]:
                     if is_exact[q]:
                         _add_exactly(points, q, own[q], rows, groups, leaf, nearest[q], squares, totals)
+                    elif HAS_TILES and is_short[q]:
+                        short_tile[k_short] = q
+                        k_short += 1
                     elif HAS_TILES:
                         tile[k] = q
                         k += 1
                     else:
                         _add_without_tiles(packed, q, own[q], rows, groups, leaf, nearest[q], memory, totals)
-            for i in range(k, k + TILE):
-                tile[i] = m
+            for i in range(TILE):
+                tile[k + i] = short_tile[k_short + i] = m
+            first, end = rows.leaf_start[leaf] // PANEL, -(-rows.leaf_start[leaf + 1] // PANEL)
             for i in range(0, k, TILE):
-                for p in range(rows.leaf_start[leaf] // PANEL, -(-rows.leaf_start[leaf + 1] // PANEL)):
+                for p in range(first, end):
                     _terms_tile(packed, tile, rows.panels, rows.norms, offsets, rows.values, own, groups, lanes, i, p)
+            for i in range(0, k_short, TILE):
+                for p in range(first, end):
+                    _terms_tile(
+                        short, short_tile, rows.short_panels, rows.norms, offsets, rows.values, own, groups, lanes, i, p
+                    )
             if leaf % FLUSHED == FLUSHED - 1 or leaf == n_leaves - 1:
                 _flush(lanes, totals)
     for q in range(m):
@@ -338,6 +364,45 @@ def _pack(points, here, n_here, centres, g, radius, nearest, cuts, packed, offse
         rounded = length * longest if HAS_TILES else max(length * longest, nearest[q])
         is_exact[q] = not (radius < MOST_RADIUS and PRODUCT_ERROR * rounded <= allowed)
         offsets[q] = 0.5 * length2 - nearest[q] + SHIFT
+
+
+@kernel
+def _project(points, directions, components):
+    """Products of points (m, d) and directions (d, c), written to (m, c)."""
+    m, d = points.shape
+    c = directions.shape[1]
+    for q in range(m):
+        for i in range(c):
+            components[q, i] = 0.0
+        for k in range(d):
+            x = points[q, k]
+            for i in range(c):
+                components[q, i] += x * directions[k, i]
+
+
+@kernel
+def _shorten(points, components, here, n_here, rows, g, short, is_short):
+    """Whether main components alone may be multiplied in group g, for the first points of `here`, and these.
+
+    is_short (m,), and short (m, c): relative to the centre of the group, in float32.
+    """
+    d = points.shape[1]
+    c = components.shape[1]
+    for i in range(n_here):
+        q = here[i]
+        is_short[q] = False
+        if not (c and rows.rests[g] < np.inf):
+            continue
+        length2 = main2 = 0.0
+        for k in range(d):
+            difference = points[q, k] - rows.centres[g, k]
+            length2 += difference * difference
+        for k in range(c):
+            difference = components[q, k] - rows.short_centres[g, k]
+            main2 += difference * difference
+            short[q, k] = difference
+        rest = math.sqrt(max(length2 - main2, 0.0) + REST_ROUNDING * REST_ROUNDING * length2)
+        is_short[q] = rest * rows.rests[g] <= REST_PRODUCT
 
 
 @kernel

@@ -69,7 +69,7 @@ Values = Mode | Literal["auto"]
 FULL_LIMIT = 5e7
 
 #: The same where dH of plain rows is told and decides nothing: it would cost more than all the rest.
-TOLD_LIMIT = 2e6
+TOLD_LIMIT = 1e5
 
 #: Statistics with a field of their own that are not told where only local scores are in use.
 DEAR = ("tail_cluster", "frame_entropy")
