@@ -3,6 +3,7 @@
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import TypeAlias
 
 import numpy as np
@@ -107,15 +108,24 @@ def wrapped_positions(atoms: Atoms) -> tuple[NDArray[np.float64], NDArray[np.flo
         bad = np.flatnonzero(~np.isfinite(positions).all(axis=1))
         more = f" and {len(bad) - 1} more" if len(bad) > 1 else ""
         raise FrameError(f"positions: expected finite numbers, got {positions[bad[0]]} for atom {bad[0]}{more}")
-    pbc = np.asarray(atoms.pbc, dtype=bool)
-    cell = np.array(atoms.cell.array, dtype=np.float64)
-    vectors = cell[pbc]
+    vectors, inverse = _lattice(np.asarray(atoms.cell.array, np.float64).tobytes(), tuple(map(bool, atoms.pbc)))
     if len(vectors) == 0:
-        return positions, vectors, np.empty((3, 0))
+        return positions, vectors, inverse
     if len(positions) and np.abs(positions).max() > MAX_COORDINATE:
         far = np.flatnonzero((np.abs(positions) > MAX_COORDINATE).any(axis=1))
         got = f"got {positions[far[0]]} for atom {far[0]}"
         raise FrameError(f"positions: expected coordinates up to {MAX_COORDINATE:.0e} Å, {got}")
+    positions -= np.floor(positions @ inverse) @ vectors
+    return positions, vectors.copy(), inverse.copy()
+
+
+@lru_cache(maxsize=16)
+def _lattice(cell_bytes: bytes, pbc: tuple[bool, bool, bool]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Lattice vectors and their inverse, see `wrapped_positions`; most runs keep a cell for many checks."""
+    cell = np.frombuffer(cell_bytes).reshape(3, 3)
+    vectors = cell[list(pbc)]
+    if len(vectors) == 0:
+        return vectors, np.empty((3, 0))
     if not np.isfinite(vectors).all():
         raise FrameError(f"cell: expected finite numbers, got {cell.tolist()}")
     lengths = np.linalg.norm(vectors, axis=1)
@@ -129,10 +139,9 @@ def wrapped_positions(atoms: Atoms) -> tuple[NDArray[np.float64], NDArray[np.flo
         raise FrameError(f"cell: its periodic vectors are linearly dependent: {vectors.tolist()}")
     if flatness < 0.3 and len(vectors) > 1:
         reduced, _ = minkowski_reduce(cell, pbc)
-        vectors = np.asarray(reduced)[pbc]
+        vectors = np.asarray(reduced)[list(pbc)]
     inverse = np.asarray(np.linalg.inv(vectors) if len(vectors) == 3 else np.linalg.pinv(vectors), dtype=np.float64)
-    positions -= np.floor(positions @ inverse) @ vectors
-    return positions, vectors, inverse
+    return vectors, inverse
 
 
 def _refuse_crowds(grid: FrameGrid, cutoff: float) -> None:

@@ -104,7 +104,7 @@ class Judge:
     values
         "full": every dH exact. "proven": dH only where an atom is within `margin` of its level or above; mean, 99 %
         quantile and frame entropy then come from a fixed sample of atoms against a fixed sketch of the reference.
-        "auto": full up to 5e7 pairs (2e6 where only local scores are in use), else proven.
+        "auto": full up to 5e7 pairs (1e5 where only local scores are in use), else proven.
     release
         Nats below its level at which dH counts as back, see `Trigger`. "proven" gives the excess exactly down to minus
         this number (0.5 at least); a lower excess reads as minus this number.
