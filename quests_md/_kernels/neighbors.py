@@ -4,7 +4,7 @@ import numpy as np
 
 from .jit import Floats, Integers, kernel
 
-__all__ = ["bin_points", "candidates", "extent", "link_pairs", "list_images", "nearest_of_species"]
+__all__ = ["bin_points", "candidates", "extent", "label_components", "link_pairs", "list_images", "nearest_of_species"]
 
 #: Most bins along an axis: three axes stay far inside int64 and the edge only grows, which is always right.
 MAX_BINS = 1_000_000
@@ -181,3 +181,25 @@ def link_pairs(x, y, z, bins, shape, slots, source, species, links, pairs):
                             pairs[n, 1] = other
                         n += 1
     return n
+
+
+@kernel
+def label_components(pairs, labels):
+    """Write to each entry of labels (n,) the smallest number that pairs (m, 2) connect it with.
+
+    Each entry points to one of its component that is no larger, in the end to the smallest; paths are halved on the way
+    (R. E. Tarjan and J. van Leeuwen, J. ACM 31, 245 (1984), doi:10.1145/62.2160).
+    """
+    for i in range(labels.shape[0]):
+        labels[i] = i
+    for k in range(pairs.shape[0]):
+        a, b = pairs[k, 0], pairs[k, 1]
+        while labels[a] != a:
+            labels[a] = labels[labels[a]]
+            a = labels[a]
+        while labels[b] != b:
+            labels[b] = labels[labels[b]]
+            b = labels[b]
+        labels[max(a, b)] = min(a, b)
+    for i in range(labels.shape[0]):
+        labels[i] = labels[labels[i]]

@@ -9,10 +9,8 @@ from ase import Atoms
 from ase.data import covalent_radii
 from ase.geometry import minkowski_reduce
 from numpy.typing import NDArray
-from scipy.sparse import coo_array
-from scipy.sparse.csgraph import connected_components
 
-from quests_md._kernels.neighbors import link_pairs
+from quests_md._kernels.neighbors import label_components, link_pairs
 from quests_md._words import many
 
 from .facts import element_symbol
@@ -146,10 +144,10 @@ def clusters(atoms: Atoms, flagged: NDArray[np.bool_], pair_distances: PairDista
     frame = bare(atoms, chosen)
     elements, species = np.unique(frame.numbers, return_inverse=True)
     pairs = linked_pairs(frame, links(elements, pair_distances), species.astype(np.int64))
-    shape = len(chosen), len(chosen)
-    graph = coo_array((np.ones(len(pairs), dtype=np.int8), (pairs[:, 0], pairs[:, 1])), shape=shape)
-    _, labels = connected_components(graph, directed=False)
-    parts = np.split(chosen[np.argsort(labels, kind="stable")], np.cumsum(np.bincount(labels))[:-1])
+    labels = np.empty(len(chosen), np.int64)
+    label_components(pairs, labels)
+    order = np.argsort(labels, kind="stable")
+    parts = np.split(chosen[order], np.flatnonzero(np.diff(labels[order])) + 1)
     return sorted(parts, key=lambda part: (-len(part), part[0]))
 
 

@@ -11,6 +11,8 @@ from ase.md.langevin import Langevin
 from ase.neighborlist import neighbor_list
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from scipy.sparse import coo_array
+from scipy.sparse.csgraph import connected_components
 from systems import FS, alloy
 
 from quests_md import FrameError, Reference
@@ -349,3 +351,18 @@ def test_an_unlike_pair_known_only_cold_takes_the_mean_of_the_like_ones():
     hot = {(41, 41): (2.1, 2.8), (41, 42): (2.75, 2.8), (42, 42): (2.2, 2.7)}
     assert limit("NbMo", hot) == pytest.approx(0.8 * 2.15)
     assert limit("Nb2", hot) == pytest.approx(0.8 * 2.1)
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_clusters_are_the_connected_components_of_linked_atoms(seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    n = int(rng.integers(2, 120))
+    atoms = Atoms(f"Cu{n}", scaled_positions=rng.random((n, 3)), cell=[rng.uniform(4, 25)] * 3, pbc=rng.random(3) < 0.5)
+    flagged = rng.random(n) < 0.6
+    chosen = np.flatnonzero(flagged)
+    i, j = neighbor_list("ij", atoms[chosen], 1.3 * 2.5)
+    graph = coo_array((np.ones(len(i)), (i, j)), shape=(len(chosen),) * 2)
+    labels = connected_components(graph, directed=False)[1]
+    expected = [chosen[labels == label].tolist() for label in np.unique(labels)]
+    expected.sort(key=lambda part: (-len(part), part[0]))
+    assert [part.tolist() for part in clusters(atoms, flagged, {(29, 29): (2.0, 2.5)})] == expected
