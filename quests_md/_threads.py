@@ -38,12 +38,19 @@ def available_threads(threads: int | None = None) -> int:
     return check_positive_integer(source, value)
 
 
-def for_ranges(work: Callable[[int, int], None], n_items: int, piece: int, threads: int) -> None:
+def for_ranges(
+    work: Callable[[int, int], None], n_items: int, piece: int, threads: int, *, least: int | None = None
+) -> None:
     """Call `work(start, stop)` for consecutive pieces of range(n_items), on up to `threads` threads.
 
-    The pieces do not depend on the number of threads, and no thread outlives the call, so nothing is left behind for
-    a fork to trip over. Starting the pool costs about 0.1 ms: a single piece runs in the calling thread.
+    A piece has at most `piece` items. Without `least` pieces do not depend on the number of threads. With it all
+    threads get pieces of about the same size, down to `least` items; what is computed for an item must then not depend
+    on its piece. No thread outlives the call, so nothing is left behind for a fork to trip over. Starting the pool
+    costs about 0.1 ms: a single piece runs in the calling thread.
     """
+    if least is not None and threads > 1 and n_items > least:
+        rounds = -(-n_items // (piece * threads))
+        piece = max(least, -(-n_items // (rounds * threads)))
     starts = range(0, n_items, piece)
     if threads == 1 or len(starts) <= 1:
         for start in starts:

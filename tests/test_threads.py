@@ -20,6 +20,22 @@ def test_pieces_cover_every_item_once():
         assert (seen == 1).all()
 
 
+@pytest.mark.parametrize("threads", [1, 2, 3, 64])
+def test_small_pieces_share_the_work_evenly(threads):
+    for n in (1, 63, 64, 65, 108, 256, 257, 864, 4000, 100_000):
+        pieces = []
+        for_ranges(lambda start, stop, pieces=pieces: pieces.append((start, stop)), n, 256, threads, least=64)
+        pieces.sort()
+        assert np.concatenate([np.arange(*piece) for piece in pieces]).tolist() == list(range(n))
+        sizes = [stop - start for start, stop in pieces]
+        assert max(sizes) <= 256
+        if threads > 1 and n >= 64 * threads:  # nobody waits for more than a piece, and there are pieces for all
+            assert len(pieces) >= threads
+            assert max(sizes) * -(-len(pieces) // threads) <= 1.02 * n / threads + 1
+        if threads > 1 and n > 64:
+            assert min(sizes[:-1], default=64) >= 64
+
+
 def test_an_error_in_a_piece_is_raised():
     def work(start, stop):
         raise ValueError(start)

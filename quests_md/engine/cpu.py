@@ -25,6 +25,9 @@ __all__ = ["BlasIndex", "CpuIndex", "TileIndex"]
 #: Queries that pass the blocks, or the leaves, together: what one thread takes at a time.
 BATCH = 256
 
+#: The same at least, where answers do not depend on which queries are together.
+FEWEST_DECIDED = 64
+
 #: Queries that are sorted together.
 SORTED_TOGETHER = 2048
 
@@ -90,7 +93,7 @@ class CpuIndex(ABC):
             decide(rotated, _norms(rotated), np.minimum(levels[these], HIGHEST_LEVEL), leaves, most_leaves, found)
             verdict[these] = found
 
-        self._in_batches(work, queries, threads)
+        self._in_batches(work, queries, threads, least=FEWEST_DECIDED)
         verdict[(verdict < 0) & (levels > HIGHEST_LEVEL)] = 0
         return verdict
 
@@ -147,13 +150,16 @@ class CpuIndex(ABC):
                 limit[:] = 0.5 * nearest.distance2 / self.bandwidth**2 * (1 + SUM_ROUNDING)
             rows[these] = nearest.row
 
-        self._in_batches(work, queries, threads)
+        self._in_batches(work, queries, threads, least=FEWEST_DECIDED)
         return rows
 
-    def _in_batches(self, work: Callable[[Integers], None], queries: Floats, threads: int) -> None:
+    def _in_batches(
+        self, work: Callable[[Integers], None], queries: Floats, threads: int, *, least: int | None = None
+    ) -> None:
         """Call `work` with the places of queries that meet the same rows, batch by batch, on up to `threads` threads.
 
-        Numpy does not warn: numbers too large for a product end as NaN and are dealt with.
+        `least`: queries of the smallest batch, where answers do not depend on the batch; None: batches do not depend on
+        threads. Numpy does not warn: numbers too large for a product end as NaN and are dealt with.
         """
         order = self._sorted(queries)
 
@@ -162,7 +168,7 @@ class CpuIndex(ABC):
                 work(order[start:stop])
 
         with steady_blas(queries.shape[1]):
-            for_ranges(quietly, len(queries), BATCH, threads)
+            for_ranges(quietly, len(queries), BATCH, threads, least=least)
 
     def _sorted(self, queries: Floats) -> Integers:
         """Order of the queries in which those that meet the same rows come together."""

@@ -26,11 +26,11 @@ from .neighbours import frame_grid
 
 __all__ = ["AVERAGED_SHARE", "BothRows", "Descriptor", "Wrapped"]
 
-#: Atoms per piece of work, a millisecond: two halves of a piece take longer in two threads than the piece in one.
-PIECE = 256
+#: Most atoms of a piece of work, and fewest: a fifth of a millisecond, twice of what starting threads takes.
+PIECE, LEAST_PIECE = 256, 64
 
-#: Atoms per piece of averaging, which takes a third of the time.
-PIECE_OF_AVERAGES = 4 * PIECE
+#: The same for averaging, which takes a third of the time.
+PIECE_OF_AVERAGES, LEAST_OF_AVERAGES = 4 * PIECE, 3 * LEAST_PIECE
 
 #: Neighbours over which rows are averaged where both scales are asked for.
 AVERAGE = 12
@@ -288,7 +288,7 @@ class Descriptor:
             if self.average is None:
                 rows[order[part]] = piece
 
-        for_ranges(work, len(order), PIECE, n_threads)
+        for_ranges(work, len(order), PIECE, n_threads, least=LEAST_PIECE)
         if sorted_rows is None:
             return BothRows(rows, rows)
         averaged = np.full_like(rows, np.nan) if self.average is None else rows
@@ -302,7 +302,7 @@ class Descriptor:
                 *(n_average, self.cutoff, sorted_rows, order, averaged),
             )
 
-        for_ranges(average, len(order), PIECE_OF_AVERAGES, n_threads)
+        for_ranges(average, len(order), PIECE_OF_AVERAGES, n_threads, least=LEAST_OF_AVERAGES)
         return BothRows(rows, averaged)
 
     def are_apart(self, rows: NDArray[np.float64], distance: float) -> bool:
