@@ -29,6 +29,7 @@ __all__ = [
     "FEATURES",
     "REST_PRODUCT",
     "REST_ROUNDING",
+    "MainComponents",
     "Scale",
     "WeightedRows",
     "to_points",
@@ -86,6 +87,15 @@ class Scale(NamedTuple):
     main: Floats  #: (d, COMPONENTS) directions; 0 where rows have fewer.
 
 
+class MainComponents(NamedTuple):
+    """Main components of rows, which are multiplied in their place where the rest is short; none: c is 0."""
+
+    directions: Floats  #: (d, c) directions, the largest first.
+    centres: Floats  #: (g, c) components of the centres.
+    panels: Floats32  #: (p, c, PANEL) those of the rows of panels, relative to the centres.
+    rests: Floats  #: (g,) largest length of the rest of a row, relative to its centre; inf without components.
+
+
 class WeightedRows(NamedTuple):
     """Rows, leaf by leaf, in bandwidths, and the values they carry."""
 
@@ -99,10 +109,7 @@ class WeightedRows(NamedTuple):
     points: Floats  #: (p, d, PANEL) panels of rows.
     panels: Floats32  #: (p, d, PANEL) relative to the centres; 0 in places left over.
     norms: Floats32  #: (p PANEL,) -|x|^2 / 2 of these; -inf in places left over.
-    directions: Floats  #: (d, c) the main components that are multiplied, the largest first.
-    short_centres: Floats  #: (g, c) those of the centres.
-    short_panels: Floats32  #: (p, c, PANEL) those of the rows of panels.
-    rests: Floats  #: (g,) largest length of the rest of a row, relative to its centre; inf: all columns are multiplied.
+    main: MainComponents  #: what is multiplied where that is enough.
     values: Floats32  #: (v, p PANEL) values; 0 in places left over.
 
 
@@ -214,10 +221,10 @@ def weighted_sums(queries, query_groups, rows: WeightedRows, groups, minus_log, 
     totals = np.zeros((m, n_sums))
     lanes = np.zeros((m + 1, n_sums, LANES), np.float32)
     packed, offsets = np.zeros((m + 1, d), np.float32), np.zeros(m + 1, np.float32)
-    n_short = rows.directions.shape[1]
+    n_short = rows.main.directions.shape[1]
     short, components = np.zeros((m + 1, n_short), np.float32), np.zeros((m, n_short))
     if n_short:
-        _project(points, rows.directions, components)
+        _project(points, rows.main.directions, components)
     is_exact, is_short = np.empty(m, np.bool_), np.empty(m, np.bool_)
     here, tile, short_tile = np.empty(m, np.int64), np.empty(m + TILE, np.int64), np.empty(m + TILE, np.int64)
     squares = np.empty(PANEL)
@@ -257,7 +264,7 @@ def weighted_sums(queries, query_groups, rows: WeightedRows, groups, minus_log, 
             for i in range(0, k_short, TILE):
                 for p in range(first, end):
                     _terms_tile(
-                        short, short_tile, rows.short_panels, rows.norms, offsets, rows.values, own, groups, lanes, i, p
+                        short, short_tile, rows.main.panels, rows.norms, offsets, rows.values, own, groups, lanes, i, p
                     )
             if leaf % FLUSHED == FLUSHED - 1 or leaf == n_leaves - 1:
                 _flush(lanes, totals)
@@ -391,18 +398,18 @@ def _shorten(points, components, here, n_here, rows, g, short, is_short):
     for i in range(n_here):
         q = here[i]
         is_short[q] = False
-        if not (c and rows.rests[g] < np.inf):
+        if not (c and rows.main.rests[g] < np.inf):
             continue
         length2 = main2 = 0.0
         for k in range(d):
             difference = points[q, k] - rows.centres[g, k]
             length2 += difference * difference
         for k in range(c):
-            difference = components[q, k] - rows.short_centres[g, k]
+            difference = components[q, k] - rows.main.centres[g, k]
             main2 += difference * difference
             short[q, k] = difference
         rest = math.sqrt(max(length2 - main2, 0.0) + REST_ROUNDING * REST_ROUNDING * length2)
-        is_short[q] = rest * rows.rests[g] <= REST_PRODUCT
+        is_short[q] = rest * rows.main.rests[g] <= REST_PRODUCT
 
 
 @kernel

@@ -15,6 +15,7 @@ from quests_md._kernels.weighted import (
     FEATURES,
     REST_PRODUCT,
     REST_ROUNDING,
+    MainComponents,
     Scale,
     WeightedRows,
     to_points,
@@ -163,7 +164,7 @@ def _lay_out(rows: Floats, bandwidth: float) -> tuple[Integers, WeightedRows]:
         group = slice(group_start[g], group_start[g + 1])
         centres[g] = _centre(points[group], axes.directions)
         relative[group] = points[group] - centres[g]
-    short = _shortened(points, centres, group_start, axes.directions[:, ::-1])
+    main_components = _main_components(points, centres, group_start, axes.directions[:, ::-1])
     norm2 = np.einsum("ij,ij->i", relative, relative, dtype=np.float64)
     radii = np.sqrt(np.maximum.reduceat(norm2, group_start[:-1]))
     padding = -n % PANEL
@@ -181,10 +182,7 @@ def _lay_out(rows: Floats, bandwidth: float) -> tuple[Integers, WeightedRows]:
         _panels(points),
         _panels(relative),
         norms,
-        short.directions,
-        short.centres,
-        short.panels,
-        short.rests,
+        main_components,
         nothing,
     )
 
@@ -200,16 +198,7 @@ def _centre(points: Floats, directions: Floats) -> Floats:
     return centre if np.isfinite(centre).all() else middle
 
 
-class _Short(NamedTuple):
-    """The main components that are multiplied in place of whole rows; see `WeightedRows`."""
-
-    directions: Floats
-    centres: Floats
-    panels: Floats32
-    rests: Floats
-
-
-def _shortened(points: Floats, centres: Floats, starts: Integers, directions: Floats) -> _Short:
+def _main_components(points: Floats, centres: Floats, starts: Integers, directions: Floats) -> MainComponents:
     """As few main components, a multiple of 8, as leave most rows with a rest so short that it may be left out.
 
     None where that takes three quarters of the columns or more. `directions` (d, d): the largest first.
@@ -225,9 +214,9 @@ def _shortened(points: Floats, centres: Floats, starts: Integers, directions: Fl
         if np.mean(rests2[:, c] * longest2[group] <= REST_PRODUCT**2) >= MOST_SHORT:
             kept = np.ascontiguousarray(directions[:, :c])
             longest = np.sqrt(longest2) + REST_ROUNDING * np.sqrt(np.maximum.reduceat(rests2[:, 0], starts[:-1]))
-            return _Short(kept, product(centres, kept), _panels(components[:, :c].astype(np.float32)), longest)
+            return MainComponents(kept, product(centres, kept), _panels(components[:, :c].astype(np.float32)), longest)
     nothing = np.zeros((-(-n // PANEL), 0, PANEL), np.float32)
-    return _Short(np.zeros((width, 0)), np.zeros((len(centres), 0)), nothing, np.full(len(centres), np.inf))
+    return MainComponents(np.zeros((width, 0)), np.zeros((len(centres), 0)), nothing, np.full(len(centres), np.inf))
 
 
 def _panels(rows: Floats | Floats32) -> Any:

@@ -269,6 +269,7 @@ class AseAttachment:
         check = self._watch.check_frame(atoms, step, host.time_ps(), host.interval and host.interval * every, averaged)
         self._watch.took(check)
         self._watch.keep_budget("steps", host.interval or 1)
+        self._watch.say_toll(host.interval or 1)
 
     def _say_that_steps_stand_still(self, host: AseHost) -> None:
         if not self._has_said_still:

@@ -8,13 +8,18 @@ from dataclasses import dataclass
 
 from quests_md._arguments import check_share
 
-__all__ = ["Budget", "Cost", "Overhead"]
+__all__ = ["Budget", "Cost", "Overhead", "Toll", "toll_text"]
 
 #: Weight of the newest measurement in the running averages of times.
 NEWEST = 0.2
 
 #: The interval grows when more than GROW times the present one is needed, and shrinks when less than SHRINK times is.
 GROW, SHRINK = 1.05, 0.7
+
+
+#: Share of a run above which checks are said to take much of it, the share that is then advised, and checks that are
+#: looked at before.
+LOUD_SHARE, LOW_SHARE, LOOKED_AT = 0.2, 0.05, 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,14 +90,15 @@ class Budget:
         self.every = 1
         """Calls per check."""
         self._skipped = 0
-        self._n_taken = 0
-        self._check_s = math.nan
-        self._call_s = math.nan
+        self.n_taken = 0
+        """Checks so far."""
+        self.check_s = self.call_s = math.nan
+        """Time of a check and of the run between two calls, s: running averages."""
         self._last_end: float | None = None
 
     def is_due(self) -> bool:
         """Whether this call is to check; every call must ask."""
-        if self._n_taken == 0 or self._skipped + 1 >= self.every:
+        if self.n_taken == 0 or self._skipped + 1 >= self.every:
             return True
         self._skipped += 1
         return False
@@ -100,12 +106,12 @@ class Budget:
     def take(self, check_s: float, since_last_s: float) -> bool:
         """Take the wall time of a check, s, and that since the end of the check before; True if `every` has changed."""
         calls, self._skipped = self._skipped + 1, 0
-        self._n_taken += 1
-        if self._n_taken == 1:
+        self.n_taken += 1
+        if self.n_taken == 1:
             return False
-        self._check_s = _average(self._check_s, check_s)
-        self._call_s = _average(self._call_s, since_last_s / calls)
-        wanted = self._check_s * (1 - self.share) / (self.share * max(self._call_s, 1e-9))
+        self.check_s = _average(self.check_s, check_s)
+        self.call_s = _average(self.call_s, since_last_s / calls)
+        wanted = self.check_s * (1 - self.share) / (self.share * max(self.call_s, 1e-9))
         every = max(1, math.ceil(wanted))
         if wanted <= GROW * self.every and every >= SHRINK * self.every:
             return False
@@ -117,6 +123,43 @@ class Budget:
         since_last = 0.0 if self._last_end is None else cost.last_start - self._last_end
         self._last_end = cost.last_end
         return self.take(cost.last_end - cost.last_start, since_last)
+
+
+class Toll:
+    """Looks at the first checks of a run that has no budget, and says once if they take much of it."""
+
+    def __init__(self) -> None:
+        self._budget: Budget | None = Budget(LOUD_SHARE)
+
+    def said(self, cost: Cost, interval: int) -> str:
+        """What to say after a check, which is due every `interval` steps; mostly nothing."""
+        budget = self._budget
+        if budget is None:
+            return ""
+        budget.take_last(cost)
+        if budget.n_taken < LOOKED_AT:
+            return ""
+        self._budget = None
+        return toll_text(budget.check_s, budget.call_s, interval)
+
+
+def toll_text(check_s: float, between_s: float, interval: int) -> str:
+    """What checks of so many seconds take of a run with so many seconds between them; empty up to a fifth of it."""
+    share = check_s / (check_s + between_s)
+    if not share > LOUD_SHARE:
+        return ""
+    times = check_s * (1 - LOW_SHARE) / (LOW_SHARE * max(between_s, 1e-9))
+    scale = 10 ** max(0, math.ceil(math.log10(times * interval)) - 1)
+    longer = next(m * scale for m in (1, 2, 5, 10) if m * scale >= times * interval)
+    less = check_s / (check_s + between_s * longer / interval)
+    return (
+        f"quests_md: checks take {share:.0%} of the run, {1e3 * check_s:.3g} ms {_every(interval)}:\n"
+        f"quests_md: interval={longer} would take {less:.1%}, Monitor(budget=0.02) 2 % at most"
+    )
+
+
+def _every(interval: int) -> str:
+    return "at every step" if interval == 1 else f"every {interval} steps"
 
 
 def _average(before: float, newest: float) -> float:

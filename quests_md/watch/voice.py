@@ -11,6 +11,7 @@ from quests_md._progress import say
 from quests_md._words import many
 from quests_md.records import Check
 
+from .budget import Cost, Toll
 from .event_follower import EventFollower
 from .resume import Place
 
@@ -49,6 +50,7 @@ class Voice:
         self._place = "no log" if log is None else os.fspath(log)
         self._sizes: dict[int, int] = {}  # of open events, as they were said last
         self._systems: list[_System] = []
+        self._toll = Toll()
 
     def is_new(self, atoms: Atoms) -> bool:
         """Whether nothing has been said of this system yet: other elements, boundaries or cell. From now on it has."""
@@ -71,6 +73,11 @@ class Voice:
         if place is not None:
             self.say(f"quests_md: {place.describe()}")
         self._sizes = {course.event_id: course.size for course in follower.courses}
+
+    def say_toll(self, cost: Cost, interval: int) -> None:
+        """Say if the checks so far take much of the run, see `Toll`."""
+        if text := self._toll.said(cost, interval):
+            self.say(text)
 
     def follow(self, check: Check, follower: EventFollower) -> None:
         """Say that an event opens, has grown or closes with this check."""

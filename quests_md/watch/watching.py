@@ -217,6 +217,11 @@ class Watch:
             every = f"{budget.every * size} {unit}"
             self.log.note("info", f"budget {budget.share:g}: a check every {every} from here on")
 
+    def say_toll(self, interval: int) -> None:
+        """Say once, after the first checks at every so many steps, if checks take much of a run without a budget."""
+        if self.budget is None:
+            self._voice.say_toll(self.cost, interval)
+
     def accept(self, judged: Judged, atoms: Atoms) -> Check:
         """Take a frame judged elsewhere (by `settings.judge`, on another thread) as the next one of the run."""
         with self._lock, self.cost.measured(judged.check.elapsed_us * 1e-6):

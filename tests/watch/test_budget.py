@@ -1,12 +1,15 @@
 """The share of the run that checks take, in simulated time and in a real run."""
 
+import re
 import time
 import warnings
+from itertools import product
 
 import numpy as np
 import pytest
 from ase import units
 from ase.build import bulk
+from ase.calculators.calculator import Calculator
 from ase.calculators.emt import EMT
 from ase.md.verlet import VelocityVerlet
 from hypothesis import given
@@ -14,7 +17,7 @@ from hypothesis import strategies as st
 from systems import copper, level_at
 
 from quests_md import Monitor, Reference, read_log, score_trajectory
-from quests_md.watch.budget import Budget
+from quests_md.watch.budget import Budget, toll_text
 
 
 def simulate(budget, n_calls, check_s, call_s):
@@ -162,3 +165,51 @@ def test_a_trajectory_is_checked_whole_and_says_so():
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             assert len(list(checks)) == 30
+
+
+@pytest.mark.parametrize(
+    ("check", "between", "interval", "says"),
+    [
+        (1e-3, 4.1e-3, 1, ""),
+        (1e-3, 3.9e-3, 1, "checks take 20% of the run, 1 ms at every step:\ninterval=5 would take 4.9%"),
+        (9e-3, 1e-3, 1, "checks take 90% of the run, 9 ms at every step:\ninterval=200 would take 4.3%"),
+        (6e-2, 4e-2, 10, "checks take 60% of the run, 60 ms every 10 steps:\ninterval=500 would take 2.9%"),
+    ],
+)
+def test_what_is_said_of_dear_checks(check, between, interval, says):
+    text = toll_text(check, between, interval)
+    assert says in text.replace("quests_md: ", "")
+    assert bool(text) == bool(says)
+    assert all(len(line) <= 80 for line in text.splitlines())
+
+
+def test_an_interval_that_is_advised_takes_a_twentieth_at_most():
+    for check, between, interval in product((1e-4, 1e-2, 1.0), (1e-5, 1e-3, 1e-1), (1, 3, 10, 100)):
+        text = toll_text(check, between, interval)
+        if text:
+            longer, share = re.search(r"interval=(\d+) would take ([\d.]+)%", text).groups()
+            assert float(share) == pytest.approx(100 * check / (check + between * int(longer) / interval), abs=0.06)
+            assert float(share) <= 5.05
+            assert int(longer) > interval
+
+
+class Free(Calculator):
+    """Atoms that feel nothing: a step of such a run takes less than any check of it."""
+
+    implemented_properties = ("energy", "forces")
+
+    def calculate(self, *args, **kwargs):
+        Calculator.calculate(self, *args, **kwargs)
+        self.results = {"energy": 0.0, "forces": np.zeros((len(self.atoms), 3))}
+
+
+@pytest.mark.parametrize("budget", [None, 0.5])
+def test_a_run_whose_checks_are_dear_is_told_so_once(budget, capsys):
+    reference = Reference.from_frames([copper(seed=i) for i in range(4)])
+    atoms = copper(seed=0, rattle=0.05, temperature_K=300, calc=Free())
+    dyn = VelocityVerlet(atoms, 0.001 * units.fs)
+    with Monitor(reference, level_at(reference, 5.0), log=None, budget=budget, verbose=True) as monitor:
+        monitor.attach(dyn, interval=1)
+        dyn.run(60)
+    said = [line for line in capsys.readouterr().err.splitlines() if "of the run" in line]
+    assert len(said) == (budget is None)
