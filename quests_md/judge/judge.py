@@ -68,8 +68,9 @@ Values = Mode | Literal["auto"]
 #: values="auto" evaluates every atom up to this many pairs of an atom and a reference row (or another atom).
 FULL_LIMIT = 5e7
 
-#: The same where dH of plain rows is told and decides nothing: it would cost more than all the rest.
-TOLD_LIMIT = 1e5
+#: The same where dH of plain rows is told and decides nothing, and most rows of a reference for that: with more it
+#: would be the dearest part of a check.
+TOLD_LIMIT, TOLD_ROWS = 2e6, 8000
 
 #: Statistics with a field of their own that are not told where only local scores are in use.
 DEAR = ("tail_cluster", "frame_entropy")
@@ -104,7 +105,7 @@ class Judge:
     values
         "full": every dH exact. "proven": dH only where an atom is within `margin` of its level or above; mean, 99 %
         quantile and frame entropy then come from a fixed sample of atoms against a fixed sketch of the reference.
-        "auto": full up to 5e7 pairs (1e5 where only local scores are in use), else proven.
+        "auto": full up to 5e7 pairs (2e6 and 8000 rows where only local scores are in use), else proven.
     release
         Nats below its level at which dH counts as back, see `Trigger`. "proven" gives the excess exactly down to minus
         this number (0.5 at least); a lower excess reads as minus this number.
@@ -179,8 +180,11 @@ class Judge:
         """How a frame of this size is evaluated."""
         if self.values != "auto":
             return self.values
-        limit = FULL_LIMIT if self.calibration.is_plain else TOLD_LIMIT
-        return "full" if n_atoms * max(self.reference.n_environments, n_atoms) <= limit else "proven"
+        n_rows = self.reference.n_environments
+        pairs = n_atoms * max(n_rows, n_atoms)
+        if self.calibration.is_plain:
+            return "full" if pairs <= FULL_LIMIT else "proven"
+        return "full" if pairs <= TOLD_LIMIT and n_rows <= TOLD_ROWS else "proven"
 
     def judge(
         self,

@@ -81,12 +81,16 @@ def shown_on_a_terminal(*arguments, cwd, columns=80, code=0, **variables):
     return text
 
 
+def lines_in_the_end(shown):
+    """The lines as they are left: where work takes a while a bar comes and goes, drawn again and again in one line."""
+    plain = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", shown)
+    return [line.rpartition("\r")[2] for line in plain.split("\n")]
+
+
 def test_the_table_of_all_statistics_fits_a_terminal(folder, tmp_path):
     level = ("--statistics", "all", "-o", tmp_path / "all.json")
     shown = shown_on_a_terminal("calibrate", "train.safetensors", *level, cwd=folder)
-    # where work takes a while a bar comes and goes, which is drawn again and again in one line
-    plain = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", shown)
-    lines = [line.rpartition("\r")[2] for line in plain.split("\n")]
+    lines = lines_in_the_end(shown)
     assert [line for line in lines if len(line) > 80 and str(tmp_path) not in line] == []  # a path is not broken
     assert sum(line.startswith("alarm by") for line in lines) > 1
     assert sum("local_max" in line for line in lines if line.startswith("alarm by")) == 1
@@ -176,7 +180,7 @@ def test_errors_and_levels_are_folded_in_a_terminal(folder, tmp_path):
         (2, ("score", "run.xyz", *KNOWN, "--patience", "9" * 20)),
         (0, ("score", "run.xyz", "-r", "train.safetensors")),
     ):
-        lines = shown_on_a_terminal(*command, cwd=folder, code=code).splitlines()
+        lines = lines_in_the_end(shown_on_a_terminal(*command, cwd=folder, code=code))
         assert [line for line in lines if len(line) > 80 and len(line.split()) > 1] == []
 
 
