@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
+from ase.data import atomic_masses
 from numpy.typing import NDArray
 
 from quests_md._arguments import check_positive, check_positive_integer
@@ -223,8 +224,12 @@ class _Batch(NamedTuple):
         systems = {"cell": state.row_vector_cell, "energy": getattr(state, "energy", None)}
         system = _in_memory(state.system_idx)
         ends = np.cumsum(np.bincount(system, minlength=int(state.n_systems)))
+        arrays = {name: _in_memory(tensor) for name, tensor in atoms.items() if tensor is not None}
+        usual = atomic_masses.take(arrays["numbers"], mode="clip").astype(arrays["masses"].dtype)
+        if np.array_equal(arrays["masses"], usual):  # as of frames of a file, which say nothing of them
+            del arrays["masses"]
         return cls(
-            {name: _in_memory(tensor) for name, tensor in atoms.items() if tensor is not None},
+            arrays,
             {name: _in_memory(tensor) for name, tensor in systems.items() if tensor is not None},
             state.pbc if isinstance(state.pbc, bool) else _in_memory(state.pbc),
             np.argsort(system, kind="stable"),

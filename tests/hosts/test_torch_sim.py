@@ -187,8 +187,22 @@ def test_nothing_of_the_state_is_changed_or_kept():
     for name, value in vars(before).items():
         assert torch.equal(getattr(state, name), value) if isinstance(value, torch.Tensor) else True
     assert len(kept) == 1
+    assert not kept[0].has("masses")  # they are those of the elements
     kept[0].positions[:] = 0
     assert torch.equal(state.positions, before.positions)
+
+
+def test_masses_of_ones_own_count():
+    given = systems()
+    for atoms in given[:2]:
+        atoms.set_momenta(np.ones((len(atoms), 3)))
+    given[1].set_masses(np.full(len(given[1]), 200.0))
+    state = ts.initialize_state(given, torch.device("cpu"), torch.float64)
+    state.momenta = torch.ones_like(state.positions)
+    reporter = monitor_reporter(monitors([None] * 3), interval=1)
+    reporter.report(state, 0)
+    for monitor, atoms in zip(reporter.monitors[:2], given[:2], strict=True):
+        assert monitor.last_check.temperature_K == pytest.approx(atoms.get_temperature(), rel=1e-12)
 
 
 def test_steps_of_each_system_are_counted_for_it():
