@@ -18,7 +18,7 @@ from quests_md._version import __version__
 from quests_md.errors import QuestsMDError
 
 from .arguments import tell
-from .building import build, info
+from .building import build, info, thin
 from .demo import show_demo
 from .error_levels import set_error_levels
 from .exit_codes import ExitCode
@@ -114,6 +114,7 @@ for _group, _name, _function in (
     (app, "demo", show_demo),
     (reference_app, "build", build),
     (reference_app, "info", info),
+    (reference_app, "thin", thin),
     (reference_app, "extend", extend),
     (reference_app, "merge", merge),
     (app, "calibrate", set_levels),

@@ -8,7 +8,7 @@ from typer import Argument, Option
 
 from quests_md._arguments import check_bandwidth
 from quests_md.environments import Descriptor
-from quests_md.reference import Reference
+from quests_md.reference import Reference, thinning_loss
 from quests_md.show import fold
 
 from .arguments import (
@@ -28,7 +28,7 @@ from .arguments import (
 )
 from .growing import is_quick, print_reference, save_with_scores
 
-__all__ = ["build", "info"]
+__all__ = ["build", "info", "thin"]
 
 #: Bandwidth in 1/Å unless one is given, in words.
 DEFAULT_BANDWIDTHS = f"{Descriptor().bandwidth}, of averaged rows {Descriptor(average=12).bandwidth}"
@@ -90,6 +90,29 @@ def build(
     else:
         print_reference(reference)
         tell(f"wrote {output}")
+
+
+def thin(
+    file: Annotated[Path, Argument(metavar="REFERENCE", help="Reference file.")],
+    output: Annotated[Path, Option("--output", "-o", help="Reference file to write.")],
+    bound: Annotated[float, Option(help="Nats: dH of each row left out is at most that.")] = 0.5,
+    force: ForceOption = False,
+    threads: ThreadsOption = None,
+) -> None:
+    """Keep rows that cover the others, in a new file. Says what is lost."""
+    check_output("--output", output, (REFERENCE_SUFFIX,), force=force)
+    check_apart({"--output": output}, [file])
+    whole = Reference.load(file, mmap=True)
+    small = whole.thin(bound, threads=threads)
+    small.save(output)
+    loss = thinning_loss(whole, small, threads=threads)
+    n, m = small.n_environments, whole.n_environments
+    put(f"kept        {n} of {m} environments ({loss.kept:.1%}); dH of the others is at most {bound:g} nats")
+    put(f"lost        {1 - loss.completeness:.2%} of the environments have dH > 0 now")
+    median, high, most = loss.shift
+    put(f"dH rises    of held-out environments by {median:.2f} nats (median), {high:.2f} (99 %), {most:.2f} (largest)")
+    put("levels      need a new calibration, with frames that are not in it: quests-md calibrate --frames")
+    tell(f"wrote {output}")
 
 
 def info(

@@ -9,7 +9,7 @@ from .labels import label_list
 from .lengths import fault_of_start
 from .merge import require_equal_settings
 from .molecules import MOST_ATOMS, is_of_molecules
-from .query import Nearest
+from .nearest import Nearest
 from .reference import (
     GivenReference,
     Reference,
@@ -20,6 +20,7 @@ from .reference import (
     opened_reference,
     thinned,
 )
+from .thinning import thinning_loss
 
 __all__ = [
     "MAX_HELD_OUT",
@@ -43,6 +44,7 @@ __all__ = [
     "require_equal_settings",
     "shortened",
     "thinned",
+    "thinning_loss",
     "unknown_elements",
     "whole_groups",
 ]

@@ -9,10 +9,12 @@ from numpy.typing import NDArray
 
 from quests_md.environments import AVERAGED_SHARE, DescriptorLike, averaged_over
 from quests_md.errors import MismatchError
+from quests_md.records import NearestEnvironment
 
 from .contents import Contents, ReferenceArrays
 from .contents_checks import checked, rows_at
 from .late_array import at_hand
+from .nearest import Nearest
 
 __all__ = ["KeptRows"]
 
@@ -52,6 +54,18 @@ class KeptRows:
     def row_groups(self) -> NDArray[np.int64]:
         """(N_ref,) group of each row: the group of its frame."""
         return self.arrays.groups_of_rows()
+
+    def describe_nearest(self, nearest: Nearest, i: int) -> NearestEnvironment | None:
+        """File, frame in that file, and atom of entry `i` of a result of `nearest`."""
+        frame = int(nearest.frame[i])
+        if frame < 0:
+            return None
+        return NearestEnvironment(
+            distance=float(nearest.distance[i]),
+            source=self._contents.sources[self.arrays.frame_source[frame]],
+            frame=int(self.arrays.frame_index[frame]),
+            atom=int(nearest.atom[i]),
+        )
 
     @property
     def n_environments(self) -> int:

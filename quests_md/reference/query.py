@@ -2,7 +2,6 @@
 
 import math
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from typing import Any, Self
 
 import numpy as np
@@ -19,8 +18,9 @@ from quests_md.environments import check_center_rows, describe, is_center
 from .contents import Contents, blocks_of
 from .contents_checks import checked
 from .kept_rows import KeptRows
+from .nearest import Nearest
 
-__all__ = ["FEW_ROWS", "KnownRows", "Nearest"]
+__all__ = ["FEW_ROWS", "KnownRows"]
 
 #: Rows of an element up to which a float64 sum is as fast as anything.
 FEW_ROWS = 256
@@ -31,18 +31,6 @@ FEW_PAIRS, FEW_QUERIES = 1e7, 32
 
 #: Environments held out between two moves of the progress bar.
 HELD_OUT_PIECE = 1024
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Nearest:
-    """Reference environments nearest to the atoms of a frame."""
-
-    distance: NDArray[np.float64]
-    """(n,) distance of the rows in bandwidths; inf for an unknown element or an atom that is no center."""
-    frame: NDArray[np.int64]
-    """(n,) frame of the reference, counted over all its frames; -1 where the distance is inf."""
-    atom: NDArray[np.int64]
-    """(n,) index of the atom in that frame; -1 where the distance is inf."""
 
 
 class KnownRows(KeptRows):

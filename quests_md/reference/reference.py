@@ -15,7 +15,6 @@ from quests_md._arguments import check_bandwidth, opened
 from quests_md._files import check_output_file
 from quests_md.engine import best_bandwidth
 from quests_md.environments import DescriptorLike
-from quests_md.records import NearestEnvironment
 
 from . import file as reference_file
 from .build import build
@@ -24,8 +23,9 @@ from .contents_checks import checked, rows_at
 from .groups import frame_digests
 from .held_out import MAX_HELD_OUT, HeldOutScores, held_out_scores
 from .merge import merged
-from .query import KnownRows, Nearest
+from .query import KnownRows
 from .same_frames import Placed, first_same, is_of_places
+from .thinning import rows_to_keep
 
 __all__ = [
     "GivenReference",
@@ -238,18 +238,6 @@ class Reference(KnownRows):
         marked = getattr(self._contents.descriptor, "marked", None)  # of averaged frames, see TimeAveraged
         return frame if marked is None else marked(frame)
 
-    def describe_nearest(self, nearest: Nearest, i: int) -> NearestEnvironment | None:
-        """File, frame in that file, and atom of entry `i` of a result of `nearest`."""
-        frame = int(nearest.frame[i])
-        if frame < 0:
-            return None
-        return NearestEnvironment(
-            distance=float(nearest.distance[i]),
-            source=self._contents.sources[self.arrays.frame_source[frame]],
-            frame=int(self.arrays.frame_index[frame]),
-            atom=int(nearest.atom[i]),
-        )
-
     def auto_bandwidth(self, *, threads: int | None = None) -> float | None:
         """Bandwidth in 1/Å that maximises the leave-one-group-out likelihood of the rows; None if there is none.
 
@@ -321,6 +309,18 @@ class Reference(KnownRows):
         carrying = type(self)(replace(self._complete, arrays=arrays))
         carrying.structures, carrying.device = self.structures, self.device  # over the same rows
         return carrying
+
+    def thin(self, bound: float, *, threads: int | None = None) -> "Reference":
+        """Fewer rows that cover the others: of every row left out, dH with respect to those kept is at most `bound`.
+
+        Rows are kept in their order unless rows before cover them; frames and groups stay. The bound is about the rows
+        left out: of a new environment dH rises, by how much `thinning_loss` measures. Levels need a new calibration,
+        with `frames=`: rows that were kept are those that are unlike each other, and say too much of what is usual.
+
+        Raises ValueError unless `bound` is a finite number of nats.
+        """
+        rows = rows_to_keep(self, bound, threads)
+        return _with_rows(self, rows, self._contents.descriptor, thinned={"bound": bound, "rows": len(rows)})
 
     def sketch(self, n_rows: int, seed: int) -> "Reference":
         """A random subset of at most about `n_rows` rows, each element in its share and with at least one row.
@@ -450,7 +450,13 @@ def _with_random_rows(
     rng, chosen = np.random.default_rng(seed), []
     for z, block in known.blocks.items():
         chosen.append(block.start + np.sort(rng.choice(block.stop - block.start, wanted[z], replace=False)))
-    rows = np.concatenate(chosen)
+    return _with_rows(known, np.concatenate(chosen), descriptor, **origin)
+
+
+def _with_rows(
+    known: Reference, rows: NDArray[np.int64], descriptor: DescriptorLike | None, **origin: Any
+) -> Reference:
+    """The chosen rows alone, ascending."""
     mapped = {name for name in ("rows", "averaged") if isinstance(getattr(known.arrays, name), np.memmap)}
     checked_rows = {name: rows_at(name, getattr(known.arrays, name), rows) for name in mapped}
     arrays = replace(known.arrays.with_rows(rows), **checked_rows)
