@@ -86,7 +86,7 @@ def references(large: bool, folder: Path) -> Iterator[Reference]:
         path = folder / f"{n_rows}.safetensors"
         if not path.exists():
             frames = trajectory("solid", SIZES[864], -(-n_rows // 864), seed=1)
-            Reference.from_frames(frames, threads=1).save(path)
+            Reference.from_frames(frames, threads=1, out=path)
         yield Reference.load(path, mmap=n_rows > 100_000)
 
 
