@@ -70,7 +70,7 @@ def build(
     """Check the arguments, and read and describe the frames.
 
     With a folder, what there is of each atom is written there as it comes, and the arrays are mapped from files that
-    have no name: memory holds a frame, and some 120 bytes of each atom at the end.
+    have no name: memory holds a frame, and some 130 bytes of each atom at the end.
 
     The arguments are those of `Reference.from_frames`, `reading` those of `iter_frames`. The bandwidth is 0.015 1/Å
     where "auto" is asked for: it is chosen from the rows.
