@@ -142,6 +142,10 @@ class Processes:
             self._file.unlink(missing_ok=True)
 
 
+#: Seconds of waiting after which a Dask cluster is asked whether its workers have what they need.
+ASK_S = 5.0
+
+
 class DaskWorkers:
     """The workers of a Dask cluster, to each of which the judge is sent once.
 
@@ -172,7 +176,7 @@ class DaskWorkers:
         from distributed import KilledWorker
 
         try:
-            found: JudgedPart = handle.result()
+            found = self._waited_for(handle)
         except KilledWorker as exc:
             raise WorkerLostError(str(exc)) from None
         except CancelledError as exc:  # all that had the judge are gone, or the scheduler
@@ -180,6 +184,16 @@ class DaskWorkers:
                 raise ConnectionError(f"client: the connection to the Dask scheduler is lost ({exc})") from None
             raise WorkerLostError(str(exc)) from None
         return found
+
+    def _waited_for(self, handle: Any) -> JudgedPart:
+        """The result of a part; what was scattered cannot be made again, and a part that needs it may wait for ever."""
+        while True:
+            try:
+                found: JudgedPart = handle.result(timeout=ASK_S)
+                return found
+            except TimeoutError:
+                if handle.status == "pending" and not any(self._client.who_has([self._sent]).values()):
+                    raise WorkerLostError("no worker has the reference any more") from None
 
     def has_result(self, handle: Any) -> bool:
         """As in `Workers`."""

@@ -8,8 +8,8 @@ import pytest
 from ase.calculators.emt import EMT
 from ase.io import write
 from deadly import Deadly
-from scored import frames_of_run, levels, log_lines, scored, write_run
-from systems import level_at, md_frames, md_reference, outside
+from scored import frames_of_run, known, levels, log_lines, scored, write_run
+from systems import level_at, md_frames, outside
 
 from quests_md import (
     FileFormatError,
@@ -70,7 +70,7 @@ def test_flagged_frames_are_the_same_and_a_stop_ends_the_work(folder, tmp_path, 
     for name, options in (("one", {}), ("two", {"client": client})):
         actions = [save_frame(tmp_path / f"{name}.xyz"), stop]
         checks = score_trajectory(
-            folder / "run.xyz", md_reference(), levels(), actions=actions, trigger=Trigger(patience=4), **options
+            folder / "run.xyz", known(), levels(), actions=actions, trigger=Trigger(patience=4), **options
         )
         assert len(list(checks)) == 34
     assert (tmp_path / "one.xyz").read_bytes() == (tmp_path / "two.xyz").read_bytes()
@@ -87,11 +87,11 @@ def test_frames_of_a_log_and_a_run_that_goes_on(folder, tmp_path, client):
     checks, _ = same([str(tmp_path / "bare.traj"), str(source)], tmp_path, client, steps=[3, 59, 61, 100])
     assert [check.step for check in checks] == [3, 59, 100]
     short = tmp_path / "short.jsonl"
-    list(score_trajectory(f"{source}@:25", md_reference(), levels(), log=short, threads=1))
+    list(score_trajectory(f"{source}@:25", known(), levels(), log=short, threads=1))
     for name, options in (("one", {}), ("two", {"client": client})):
         log = tmp_path / name
         log.write_bytes(short.read_bytes())
-        with Monitor(md_reference(), levels(), log=log, resume=True, verbose=False, threads=1) as monitor:
+        with Monitor(known(), levels(), log=log, resume=True, verbose=False, threads=1) as monitor:
             checks = list(score_trajectory(source, monitor=monitor, **options))
         assert [check.frame for check in checks] == list(range(24, 60))
     assert log_lines(tmp_path / "one") == log_lines(tmp_path / "two")
@@ -100,25 +100,25 @@ def test_frames_of_a_log_and_a_run_that_goes_on(folder, tmp_path, client):
 #: What may be asked of a monitor, besides `levels` of dh_max.
 SETTINGS = {
     "default statistics and a baseline": {"baseline_ps": 0.5},
-    "a second reference": {"confirm": (lambda: (md_reference(), level_at(md_reference(), -5.0)))},
-    "phases": {"phases": lambda: Phases({"cold": md_reference(), "hot": hot_reference()})},
+    "a second reference": {"confirm": (lambda: (known(), level_at(known(), -2.0)))},
+    "phases": {"phases": lambda: Phases({"cold": known(), "hot": hot_reference()})},
     "proven": {"values": "proven", "statistics": ("dh_max", "tail_cluster", "dh_mean")},
 }
 
 
 def hot_reference():
-    return Reference.from_frames([outside(i) for i in range(20, 40)], bandwidth=md_reference().bandwidth)
+    return Reference.from_frames([outside(i) for i in range(20, 40)], bandwidth=known().bandwidth)
 
 
 @pytest.mark.parametrize("name", SETTINGS)
 def test_settings_of_a_monitor(folder, tmp_path, client, name):
     given = {key: value() if callable(value) else value for key, value in SETTINGS[name].items()}
     with warnings.catch_warnings(action="ignore"):
-        known = calibrate(md_reference(), false_alarms=0.1, threads=1)
+        its_levels = calibrate(known(), false_alarms=0.1, threads=1)
         for log, options in (("one", {}), ("two", {"client": client})):
             saved = save_frame(tmp_path / "flagged.xyz")
             settings = {"log": tmp_path / log, "verbose": False, "threads": 1, "actions": [saved]} | given
-            with Monitor(md_reference(), known, **settings) as monitor:
+            with Monitor(known(), its_levels, **settings) as monitor:
                 list(score_trajectory(folder / "run.xyz", monitor=monitor, **options))
                 assert monitor.events
             saved.path.rename(tmp_path / f"{log}.xyz")
@@ -129,7 +129,7 @@ def test_settings_of_a_monitor(folder, tmp_path, client, name):
 def test_a_descriptor_with_a_calculator(folder, tmp_path, client):
     frames = list(md_frames()[:6])
     reference = Reference.from_frames(frames, descriptor=Minimised(EMT, "EMT", steps=3), bandwidth=0.05)
-    options = {"reference": reference, "calibration": level_at(reference, -6.0)}
+    options = {"reference": reference, "calibration": level_at(reference, -3.0)}
     checks, _ = same(f"{folder / 'run.xyz'}@:12", tmp_path, client, **options)
     assert len(checks) == 12
 
@@ -146,13 +146,13 @@ def test_a_bad_file_is_named_and_the_others_finish(folder, tmp_path, client, wit
     named, at_once = r"^run2\.xyz: frame 2, line 79", r"^run2\.xyz: frame 2, line 79: .*; the files after it are read$"
     places = []
     with pytest.warns(UserWarning, match=at_once), pytest.raises(FileFormatError, match=named):  # noqa: PT012, PT031
-        for check in score_trajectory("run*.xyz", md_reference(), levels(), **options):
+        for check in score_trajectory("run*.xyz", known(), levels(), **options):
             places.append(check.place.source)
     assert places == [f"run{i}.xyz" for i in range(5) for _ in range(2 if i == 2 else 5)]
     (tmp_path / "run4.xyz").write_text("no frames\n", encoding="utf-8")
     both = r"^2 files could not be read to their end: run2\.xyz: frame 2.*; run4\.xyz: frame 0"
     with pytest.warns(UserWarning, match=at_once), pytest.raises(FileFormatError, match=both):
-        list(score_trajectory("run*.xyz", md_reference(), levels(), **options))
+        list(score_trajectory("run*.xyz", known(), levels(), **options))
 
 
 def test_a_failure_of_the_monitor_is_logged_as_that_of_one_process(tmp_path, client):
@@ -160,7 +160,7 @@ def test_a_failure_of_the_monitor_is_logged_as_that_of_one_process(tmp_path, cli
     frames[25].set_initial_charges([3] + [0] * 31)
     write(tmp_path / "run.xyz", frames, format="extxyz")
     reference = Reference.from_frames(list(md_frames()[:20]), descriptor=Deadly(tmp_path / "once"), bandwidth=0.05)
-    options = {"reference": reference, "calibration": level_at(reference, -6.0)}
+    options = {"reference": reference, "calibration": level_at(reference, -3.0)}
     checks, _ = same(tmp_path / "run.xyz", tmp_path, client, on_error="log", **options)
     assert checks[25].state == "invalid"
     with pytest.raises(ArithmeticError, match="cannot be described"):
@@ -173,7 +173,7 @@ def test_workers_that_die_cost_time_alone_and_a_part_that_kills_them_is_named(tm
     write(tmp_path / "run.xyz", frames, format="extxyz")
     (tmp_path / "once").touch()
     reference = Reference.from_frames(list(md_frames()[:20]), descriptor=Deadly(tmp_path / "once"), bandwidth=0.05)
-    options = {"reference": reference, "calibration": level_at(reference, -6.0)}
+    options = {"reference": reference, "calibration": level_at(reference, -3.0)}
     checks, two, _ = scored(tmp_path / "run.xyz", tmp_path / "two", client=client, **options)
     assert not (tmp_path / "once").exists()
     assert len(checks) == 40
@@ -210,11 +210,11 @@ def test_a_reference_that_is_mapped_is_not_sent(folder, tmp_path, client):
 
 def test_what_a_client_cannot_do_is_said(folder, client):
     with pytest.raises(TypeError, match=r"^client: expected names of files, which its workers read"):
-        score_trajectory(list(md_frames()[:3]), md_reference(), levels(), client=client)
+        score_trajectory(list(md_frames()[:3]), known(), levels(), client=client)
     with pytest.raises(ValueError, match=r"^workers: expected none beside a client"):
-        score_trajectory(folder / "run.xyz", md_reference(), levels(), client=client, workers=2)
+        score_trajectory(folder / "run.xyz", known(), levels(), client=client, workers=2)
     with pytest.raises(TypeError, match=r"^client: expected a distributed.Client, got str"):
-        score_trajectory(folder / "run.xyz", md_reference(), levels(), client="tcp://here:8786")
+        score_trajectory(folder / "run.xyz", known(), levels(), client="tcp://here:8786")
 
 
 def test_the_command_line_asks_a_scheduler(folder, quests_md_command, client):

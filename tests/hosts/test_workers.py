@@ -10,8 +10,8 @@ import pytest
 from ase.io import write
 from deadly import Deadly
 from processes import ROOT
-from scored import frames_of_run, levels, log_lines, scored, write_run
-from systems import level_at, md_frames, md_reference
+from scored import frames_of_run, known, levels, log_lines, scored, write_run
+from systems import level_at, md_frames
 
 from quests_md import Descriptor, Reference, read_log, score_trajectory
 
@@ -60,7 +60,7 @@ def test_files_of_all_kinds_and_a_worker_that_is_killed(folder, tmp_path, monkey
 
 
 def test_leaving_early_ends_the_workers(folder):
-    checks = score_trajectory(folder / "run.xyz", md_reference(), levels(), workers=2)
+    checks = score_trajectory(folder / "run.xyz", known(), levels(), workers=2)
     next(checks)
     assert len(workers()) == 2
     checks.close()
@@ -74,7 +74,7 @@ def test_a_part_that_kills_its_workers_is_named(tmp_path):
     reference = Reference.from_frames(list(md_frames()[:20]), descriptor=Deadly(tmp_path / "once"), bandwidth=0.05)
     checks, named = [], r"run\.xyz, frames \d+ to .*: 3 workers died of it, one after the other \(SIGKILL"
     with pytest.warns(UserWarning, match="a worker has died"), pytest.raises(ChildProcessError, match=named):  # noqa: PT012, PT031
-        for check in score_trajectory(tmp_path / "run.xyz", reference, level_at(reference, -6.0), workers=2):
+        for check in score_trajectory(tmp_path / "run.xyz", reference, level_at(reference, -3.0), workers=2):
             checks.append(check)
     assert 0 < len(checks) <= 25
     assert workers() == []
@@ -89,7 +89,7 @@ def test_what_cannot_be_sent_is_judged_by_threads(folder):
     with pytest.warns(
         UserWarning, match=r"workers: threads judge .* processes cannot be sent Bound: TypeError: it holds"
     ):
-        checks = list(score_trajectory(folder / "part0.xyz", reference, level_at(reference, -6.0), workers=2))
+        checks = list(score_trajectory(folder / "part0.xyz", reference, level_at(reference, -3.0), workers=2))
     assert len(checks) == 5
 
 
