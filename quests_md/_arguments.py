@@ -2,6 +2,7 @@
 
 import math
 import os
+import sys
 from collections.abc import Callable, Sequence
 from numbers import Integral
 from pathlib import Path
@@ -20,6 +21,7 @@ __all__ = [
     "check_positive_integer",
     "check_rows",
     "check_share",
+    "check_step",
     "is_integer",
     "is_number",
     "opened",
@@ -37,8 +39,19 @@ def is_integer(value: object) -> bool:
 
 
 def is_number(value: object) -> bool:
-    """Whether this is an integer or a float of Python or numpy; True and False are none."""
+    """Whether this is an integer or a float of Python or numpy; True, False and what no float can hold are none."""
+    if isinstance(value, int) and abs(value) > sys.float_info.max:
+        return False
     return isinstance(value, int | float | np.integer | np.floating) and not isinstance(value, bool)
+
+
+def check_step(argument: str, value: Any) -> int:
+    """A step of a run, of 64 bits as hosts and logs count; else a TypeError or a ValueError that names the argument."""
+    if not is_integer(value):
+        raise TypeError(f"{argument}: expected an integer, got {value!r}")
+    if not -(2**63) <= value < 2**63:
+        raise ValueError(f"{argument}: expected an integer of 64 bits, got {value!r}")
+    return int(value)
 
 
 def check_integer(argument: str, value: Any, least: int) -> int:

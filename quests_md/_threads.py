@@ -3,7 +3,7 @@
 import os
 import threading
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from functools import cache
 from typing import Any
 
@@ -45,8 +45,8 @@ def for_ranges(
 
     A piece has at most `piece` items. Without `least` pieces do not depend on the number of threads. With it all
     threads get pieces of about the same size, down to `least` items; what is computed for an item must then not depend
-    on its piece. No thread outlives the call, so nothing is left behind for a fork to trip over. Starting the pool
-    costs about 0.1 ms: a single piece runs in the calling thread.
+    on its piece. The calling thread works too, and the others do not outlive the call, so nothing is left behind for a
+    fork to trip over. Of errors that of the first piece is raised, when all threads have ended.
     """
     if least is not None and threads > 1 and n_items > least:
         rounds = -(-n_items // (piece * threads))
@@ -56,9 +56,38 @@ def for_ranges(
         for start in starts:
             work(start, min(start + piece, n_items))
         return
-    with ThreadPoolExecutor(min(threads, len(starts))) as pool:
-        for _ in pool.map(lambda start: work(start, min(start + piece, n_items)), starts):
-            pass
+    waiting, failures = iter(starts), dict[int, BaseException]()
+
+    def take() -> None:
+        while not failures and (start := next(waiting, None)) is not None:
+            try:
+                work(start, min(start + piece, n_items))
+            except BaseException as exc:
+                failures[start] = exc
+
+    others = [threading.Thread(target=take, daemon=True) for _ in range(min(threads, len(starts)) - 1)]
+    try:
+        with suppress(RuntimeError):  # the system has no more threads to give: those that there are do it
+            for thread in others:
+                thread.start()
+        take()
+    finally:
+        for thread in others:
+            _wait_for(thread)
+    if failures:
+        raise failures[min(failures)]
+
+
+def _wait_for(thread: threading.Thread) -> None:
+    """Wait until a thread has ended, if it was started; an interrupt is raised then."""
+    interrupt = None
+    while thread.ident is not None and thread.is_alive():
+        try:
+            thread.join()
+        except BaseException as exc:
+            interrupt = exc
+    if interrupt is not None:
+        raise interrupt
 
 
 class _OneBlasThread:

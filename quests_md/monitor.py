@@ -9,7 +9,7 @@ from typing import Any, NoReturn, Self
 from ase import Atoms
 from numpy.typing import ArrayLike
 
-from quests_md._arguments import is_integer, is_number
+from quests_md._arguments import check_step, is_number
 from quests_md.calibration import Calibration, GivenCalibration
 from quests_md.hosts import AseAttachment, frame_of_arrays
 from quests_md.judge import Judge, Phases, Values
@@ -246,20 +246,22 @@ class Monitor(_Watched):
         Raises
         ------
         TypeError
-            If `atoms` is not Atoms.
+            If `atoms` is not Atoms, or `step` is no integer.
         MismatchError, FileFormatError
             If it is the first frame of a run whose log cannot be resumed with it.
         ValueError
-            If the trigger has a `patience_ps` and `time_ps` is not given, or, with on_error="raise", if it is closed.
+            If the trigger has a `patience_ps` and `time_ps` is not given, if `step` takes more than 64
+            bits, or, with on_error="raise", if the monitor is closed.
         """
         if not isinstance(atoms, Atoms):
             raise TypeError(f"atoms: expected ase.Atoms, got {type(atoms).__name__}")
+        step = None if step is None else check_step("step", step)
         if self.watch.is_closed:
             self.watch.log.fail(_closed())
             return Check.invalid(step=step or 0, frame=self.n_checks, time_ps=time_ps, n_atoms=len(atoms))
         if time_ps is None and (needs_time := self.watch.settings.needs_time) is not None:
             raise ValueError(f"time_ps: expected a time in ps since {needs_time} is set, got None")
-        return self.watch.check_given(atoms, None if step is None else int(step), time_ps)
+        return self.watch.check_given(atoms, step, time_ps)
 
     def check_arrays(
         self,
@@ -307,8 +309,8 @@ class Monitor(_Watched):
         TypeError, ValueError
             If an argument is not what it should be, which the message names, whatever `on_error` says.
         """
-        if step is not None and not is_integer(step):
-            raise TypeError(f"step: expected an integer, got {step!r}")
+        if step is not None:
+            check_step("step", step)
         if time_ps is not None and not (is_number(time_ps) and math.isfinite(time_ps)):
             raise ValueError(f"time_ps: expected a finite number of ps, got {time_ps!r}")
         atoms = frame_of_arrays(

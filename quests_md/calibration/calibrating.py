@@ -102,6 +102,12 @@ def calibrate(
     require_rows(reference, statistics)
     check_checks(checks)
     if frames is None:
+        if "thinned" in reference.provenance:
+            warnings.warn(
+                "calibrate: the reference was thinned, and its rows are those that are unlike each other: levels from "
+                "its own groups promise nothing; give frames that are not in it (frames=, --frames)",
+                stacklevel=2,
+            )
         source, (frame_groups, rule) = reference, _frame_groups(reference, groups)
         own = None if groups is None else frame_groups
         is_plain = is_dh_scored(reference, statistics)

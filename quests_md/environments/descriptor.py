@@ -26,7 +26,7 @@ from .neighbours import frame_grid
 
 __all__ = ["AVERAGED_SHARE", "BothRows", "Descriptor", "Wrapped"]
 
-#: Most atoms of a piece of work, and fewest: a fifth of a millisecond, twice of what starting threads takes.
+#: Most atoms of a piece of work, and fewest: a fifth of a millisecond, more than starting a thread takes.
 PIECE, LEAST_PIECE = 256, 64
 
 #: The same for averaging, which takes a third of the time.

@@ -64,13 +64,13 @@ def build(
     *,
     precision: str = "double",
     skip_bad: bool = False,
-    folder: Path | None = None,
+    out: Path | None = None,
     **reading: Any,
 ) -> Contents:
     """Check the arguments, and read and describe the frames.
 
-    With a folder, what there is of each atom is written there as it comes, and the arrays are mapped from files that
-    have no name: memory holds a frame, and some 130 bytes of each atom at the end.
+    With `out`, what there is of each atom is written to its folder as it comes, and the arrays are mapped from files
+    that have no name: memory holds a frame, and some 130 bytes of each atom at the end.
 
     The arguments are those of `Reference.from_frames`, `reading` those of `iter_frames`. The bandwidth is 0.015 1/Å
     where "auto" is asked for: it is chosen from the rows.
@@ -97,7 +97,7 @@ def build(
     if precision == "single":  # references from before know of no other
         settings["precision"] = precision
     available_threads(threads)
-    builder = _Builder(chosen, groups, threads, settings, folder)
+    builder = _Builder(chosen, groups, threads, settings, out)
     frames = iter_frames(frames_or_paths, bad=builder.leave_out if skip_bad else _refuse, **reading)
     for frame in track(frames, "reading frames", count_frames(frames_or_paths)):
         try:
@@ -126,7 +126,7 @@ class _Builder:
         groups: str | Sequence[Any] | None,
         threads: int | None,
         settings: Mapping[str, Any],
-        folder: Path | None,
+        out: Path | None,
     ) -> None:
         self.descriptor, self.threads, self.settings = descriptor, threads, settings
         self.groups = groups if groups is None or isinstance(groups, str) else label_list(groups)
@@ -134,7 +134,7 @@ class _Builder:
         names = [name for name, layout in ARRAYS.items() if layout.per in ("atoms", "frames")]
         # what comes later, and averaged rows where rows are averaged themselves or cannot be
         others = {"frame_group"} if averaged_over(descriptor) else {"frame_group", "averaged"}
-        self.pieces: dict[str, Pieces] = {name: _pieces(name, settings, folder) for name in names if name not in others}
+        self.pieces: dict[str, Pieces] = {name: _pieces(name, settings, out) for name in names if name not in others}
         #: What each frame has in common with all frames of its group.
         self.labels: list[Any] = []
         #: File, elements and `config_type` of each frame: equal for frames that may follow each other in time.
@@ -427,7 +427,7 @@ def _joined(name: str, pieces: Pieces, width: int, settings: Mapping[str, Any]) 
     return joined(pieces) if len(pieces) else np.empty(shape, type_of(name, settings))
 
 
-def _pieces(name: str, settings: Mapping[str, Any], folder: Path | None) -> Pieces:
-    """Room for what frames give to the array of that name: of arrays of atoms in the folder, if there is one."""
+def _pieces(name: str, settings: Mapping[str, Any], out: Path | None) -> Pieces:
+    """Room for what frames give to the array of that name: of arrays of atoms beside `out`, if that is given."""
     _, per, entry = ARRAYS[name]
-    return [] if folder is None or per == "frames" else Spool(folder, type_of(name, settings), entry)
+    return [] if out is None or per == "frames" else Spool(out, type_of(name, settings), entry)

@@ -25,6 +25,7 @@ from quests_md.io import iter_frames
 from .contents import ARRAYS, Contents, ReferenceArrays, type_of
 from .contents_checks import check_content, check_descriptor, shortened
 from .late_array import LateArray, stored_array
+from .mapped import map_array
 from .tensors import TYPES, bytes_of, portions, write_tensors
 
 __all__ = ["fingerprint", "read", "shortened", "verify", "write", "write_built"]
@@ -222,7 +223,7 @@ def _mapped(path: Path, name: str, start: int, shape: tuple[int, ...], dtype: st
     """An array mapped from the file, as it is: `check_content` looks at all but the rows, see `checked`."""
     if not math.prod(shape):  # nothing can be mapped
         return np.empty(shape, dtype)
-    array = np.memmap(path, dtype=dtype, mode="r", offset=start, shape=shape)
+    array = map_array(Path(path), dtype, start, shape)
     # kernels take aligned rows; safetensors and save align them, the format does not ask for it
     if not array.flags.aligned:
         return np.array(array)

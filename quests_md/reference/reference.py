@@ -99,8 +99,8 @@ class Reference(KnownRows):
         threads
             Threads to use; default the cores that the process may use, or QUESTS_MD_THREADS.
         out
-            Build out of core, for what is larger than memory: write the reference to this file, the same to the byte as
-            `save` writes it, and map it. The disk needs room for three times the file meanwhile.
+            Build out of core and write the reference to this file, as `save` does to the byte but for the time, and map
+            it. A file of that name is replaced. The disk needs room for three times the file meanwhile.
 
         Raises
         ------
@@ -111,8 +111,7 @@ class Reference(KnownRows):
         """
         how: dict[str, Any] = {"precision": precision, "skip_bad": skip_bad, "types": types, "topology": topology}
         if out is not None:
-            check_output_file("out", out)
-            how["folder"] = Path(out).absolute().parent
+            how["out"] = _checked_output(out, frames_or_paths)
         reference = cls(build(frames_or_paths, descriptor, bandwidth, match, groups, threads, **how))
         if bandwidth == "auto":
             reference = reference.with_bandwidth("auto", threads=threads)
@@ -451,6 +450,16 @@ def _with_random_rows(
     for z, block in known.blocks.items():
         chosen.append(block.start + np.sort(rng.choice(block.stop - block.start, wanted[z], replace=False)))
     return _with_rows(known, np.concatenate(chosen), descriptor, **origin)
+
+
+def _checked_output(out: str | os.PathLike[str], frames_or_paths: Any) -> Path:
+    """The file to be written; OSError or ValueError if it cannot be, or is one of those that are read."""
+    check_output_file("out", out)
+    given = [frames_or_paths] if isinstance(frames_or_paths, str | os.PathLike) else frames_or_paths
+    for path in given if isinstance(given, list | tuple) else ():
+        if isinstance(path, str | os.PathLike) and Path(path).absolute() == Path(out).absolute():
+            raise ValueError(f"out: expected another file than those of the frames, got {os.fspath(out)!r}")
+    return Path(out).absolute()
 
 
 def _with_rows(

@@ -22,14 +22,15 @@ class Spool(Sequence[NDArray[Any]]):
 
     Parameters
     ----------
-    folder
-        Where the file is: there must be room for the whole array.
+    target
+        The file that is being built, which errors name. The spool is in its folder, which must have room for the array.
     dtype, entry
         Type, and shape of one entry; None: any length, the same in all pieces.
     """
 
-    def __init__(self, folder: Path, dtype: Any, entry: tuple[int | None, ...]) -> None:
-        self._folder, self._dtype, self.entry = folder, np.dtype(dtype), entry
+    def __init__(self, target: Path, dtype: Any, entry: tuple[int | None, ...]) -> None:
+        self._target, self._dtype, self.entry = target, np.dtype(dtype), entry
+        folder = target.parent
         try:
             self._file = TemporaryFile(dir=folder)  # noqa: SIM115  # it stays open as long as the array is in use
         except OSError as exc:
@@ -46,7 +47,7 @@ class Spool(Sequence[NDArray[Any]]):
         try:
             self._file.write(array.data)
         except OSError as exc:
-            raise naming(exc, self._folder) from None
+            raise naming(exc, self._target) from None
         self._ends.append(self._ends[-1] + len(array))
         self._array = None
 
@@ -59,13 +60,13 @@ class Spool(Sequence[NDArray[Any]]):
             try:
                 self._file.flush()
             except OSError as exc:
-                raise naming(exc, self._folder) from None
+                raise naming(exc, self._target) from None
             self._array = np.asarray(np.memmap(self._file, self._dtype, "r", shape=shape))
         return self._array
 
     def like(self, pieces: Iterable[NDArray[Any]]) -> "Spool":
         """A spool of other pieces in the same folder."""
-        other = Spool(self._folder, self._dtype, self.entry)
+        other = Spool(self._target, self._dtype, self.entry)
         for piece in pieces:
             other.append(piece)
         return other

@@ -5,6 +5,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from statistics import median
 
 from quests_md._arguments import check_share
 
@@ -17,9 +18,9 @@ NEWEST = 0.2
 GROW, SHRINK = 1.05, 0.7
 
 
-#: Share of a run above which checks are said to take much of it, the share that is then advised, and checks that are
-#: looked at before.
-LOUD_SHARE, LOW_SHARE, LOOKED_AT = 0.2, 0.05, 20
+#: Share of a run above which checks are said to take much of it, the share that is then advised, and checks after the
+#: first that are looked at before.
+LOUD_SHARE, LOW_SHARE, LOOKED_AT = 0.2, 0.05, 19
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,15 +91,13 @@ class Budget:
         self.every = 1
         """Calls per check."""
         self._skipped = 0
-        self.n_taken = 0
-        """Checks so far."""
-        self.check_s = self.call_s = math.nan
-        """Time of a check and of the run between two calls, s: running averages."""
+        self._n_taken = 0
+        self._check_s = self._call_s = math.nan
         self._last_end: float | None = None
 
     def is_due(self) -> bool:
         """Whether this call is to check; every call must ask."""
-        if self.n_taken == 0 or self._skipped + 1 >= self.every:
+        if self._n_taken == 0 or self._skipped + 1 >= self.every:
             return True
         self._skipped += 1
         return False
@@ -106,12 +105,12 @@ class Budget:
     def take(self, check_s: float, since_last_s: float) -> bool:
         """Take the wall time of a check, s, and that since the end of the check before; True if `every` has changed."""
         calls, self._skipped = self._skipped + 1, 0
-        self.n_taken += 1
-        if self.n_taken == 1:
+        self._n_taken += 1
+        if self._n_taken == 1:
             return False
-        self.check_s = _average(self.check_s, check_s)
-        self.call_s = _average(self.call_s, since_last_s / calls)
-        wanted = self.check_s * (1 - self.share) / (self.share * max(self.call_s, 1e-9))
+        self._check_s = _average(self._check_s, check_s)
+        self._call_s = _average(self._call_s, since_last_s / calls)
+        wanted = self._check_s * (1 - self.share) / (self.share * max(self._call_s, 1e-9))
         every = max(1, math.ceil(wanted))
         if wanted <= GROW * self.every and every >= SHRINK * self.every:
             return False
@@ -126,21 +125,28 @@ class Budget:
 
 
 class Toll:
-    """Looks at the first checks of a run that has no budget, and says once if they take much of it."""
+    """Looks at the first checks of a run that has no budget, and says once if they take much of it.
+
+    Medians count: one check takes seconds, that with the first alarm, and a run may pause.
+    """
 
     def __init__(self) -> None:
-        self._budget: Budget | None = Budget(LOUD_SHARE)
+        self._checks_s: list[float] = []
+        self._between_s: list[float] = []
+        self._last_end: float | None = None
 
     def said(self, cost: Cost, interval: int) -> str:
         """What to say after a check, which is due every `interval` steps; mostly nothing."""
-        budget = self._budget
-        if budget is None:
+        if len(self._checks_s) == LOOKED_AT:
             return ""
-        budget.take_last(cost)
-        if budget.n_taken < LOOKED_AT:
+        before, self._last_end = self._last_end, cost.last_end
+        if before is None:  # the first check may load libraries
             return ""
-        self._budget = None
-        return toll_text(budget.check_s, budget.call_s, interval)
+        self._checks_s.append(cost.last_end - cost.last_start)
+        self._between_s.append(cost.last_start - before)
+        if len(self._checks_s) < LOOKED_AT:
+            return ""
+        return toll_text(median(self._checks_s), median(self._between_s), interval)
 
 
 def toll_text(check_s: float, between_s: float, interval: int) -> str:
@@ -153,8 +159,8 @@ def toll_text(check_s: float, between_s: float, interval: int) -> str:
     longer = next(m * scale for m in (1, 2, 5, 10) if m * scale >= times * interval)
     less = check_s / (check_s + between_s * longer / interval)
     return (
-        f"quests_md: checks take {share:.0%} of the run, {1e3 * check_s:.3g} ms {_every(interval)}:\n"
-        f"quests_md: interval={longer} would take {less:.1%}, Monitor(budget=0.02) 2 % at most"
+        f"quests_md: checks take {share:.0%} of the run, {1e3 * check_s:.3g} ms each {_every(interval)};\n"
+        f"quests_md: interval={longer} would take {less:.1%}, and see events later (docs/runs.md)"
     )
 
 

@@ -10,7 +10,7 @@ import numpy as np
 from ase import Atoms
 from numpy.typing import NDArray
 
-from quests_md._arguments import check_choice, is_integer
+from quests_md._arguments import check_choice, check_step
 from quests_md.calibration import GivenCalibration
 from quests_md.engine import announce_compilation, are_kernels_cached
 from quests_md.errors import UnsuitableFrameError
@@ -54,8 +54,8 @@ class Watch:
             raise TypeError(f"log: expected a file name or None, got {type(log).__name__}")
         if resume and log is None:
             raise ValueError("resume: expected a log to resume, got log=None")
-        if start_step is not None and not is_integer(start_step):
-            raise TypeError(f"start_step: expected an integer, got {start_step!r}")
+        if start_step is not None:
+            check_step("start_step", start_step)
         if log is not None and not resume:
             require_new_log(log)
         self.settings = resolve()

@@ -1,9 +1,12 @@
 """Mapped files: loaded without a look at the rows, which are refused when they are used."""
 
 import json
+import os
+import pickle
 
 import numpy as np
 import pytest
+from ase.io import write
 from references import H, rattled_cells, repeated
 
 from quests_md import Descriptor, FileFormatError, Reference, calibrate
@@ -128,3 +131,33 @@ def test_a_few_nearest_rows_are_found_without_a_search_structure(many):
     assert found.frame.tolist() == known.arrays.atom_frame[d2.argmin(axis=1)].tolist()
     known.nearest(np.repeat(rows, 40, axis=0))
     assert len(known.structures) == 1
+
+
+@pytest.mark.parametrize("replace_with", ["another", "a smaller one", "nothing"])
+def test_a_mapped_reference_is_sent_as_it_was_mapped_whatever_became_of_its_file(path, tmp_path, replace_with):
+    """Processes would map the file that has the name now."""
+    mapped = Reference.load(path, mmap=True)
+    sent_by_place = pickle.dumps(mapped)
+    frames = rattled_cells(80 if replace_with == "another" else 3, seed=9, amplitude=0.2)
+    other = tmp_path / "other.safetensors"
+    Reference.from_frames(frames, bandwidth=H, groups="frame").save(other)
+    if replace_with == "nothing":
+        path.unlink()
+    else:
+        os.utime(other, ns=(path.stat().st_mtime_ns + 1,) * 2)
+        other.replace(path)
+    again = pickle.loads(pickle.dumps(mapped))
+    assert again.fingerprint == mapped.fingerprint
+    np.testing.assert_array_equal(again.rows, mapped.rows)
+    assert len(sent_by_place) < mapped.rows.nbytes / 2
+    with pytest.raises((FileFormatError, FileNotFoundError), match=r"r\.safetensors"):
+        pickle.loads(sent_by_place)
+
+
+def test_the_frames_are_not_replaced_by_the_reference_that_is_built_of_them(tmp_path):
+    write(tmp_path / "train.xyz", rattled_cells(3))
+    before = (tmp_path / "train.xyz").read_bytes()
+    for given in (tmp_path / "train.xyz", [str(tmp_path / "train.xyz")]):
+        with pytest.raises(ValueError, match="out: expected another file than those of the frames"):
+            Reference.from_frames(given, bandwidth=H, out=tmp_path / "train.xyz")
+    assert (tmp_path / "train.xyz").read_bytes() == before

@@ -85,6 +85,11 @@ def test_the_loss_is_told(tmp_path):
     thin.save(tmp_path / "thin.safetensors")
     loaded = Reference.load(tmp_path / "thin.safetensors")
     assert calibrate(loaded, frames=rattled_cells(20, seed=5, amplitude=0.03)).n_groups > 1
+    with pytest.warns(UserWarning, match="thinned|no groups") as told:
+        calibrate(loaded)
+    assert any(
+        "was thinned" in str(one.message) and "give frames that are not in it" in str(one.message) for one in told
+    )
 
 
 @pytest.mark.parametrize("bound", [np.nan, np.inf, "1", None, True])

@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from systems import copper, level_at
 
 from quests_md import Monitor, Reference, read_log, score_trajectory
-from quests_md.watch.budget import Budget, toll_text
+from quests_md.watch.budget import Budget, Cost, Toll, toll_text
 
 
 def simulate(budget, n_calls, check_s, call_s):
@@ -171,9 +171,9 @@ def test_a_trajectory_is_checked_whole_and_says_so():
     ("check", "between", "interval", "says"),
     [
         (1e-3, 4.1e-3, 1, ""),
-        (1e-3, 3.9e-3, 1, "checks take 20% of the run, 1 ms at every step:\ninterval=5 would take 4.9%"),
-        (9e-3, 1e-3, 1, "checks take 90% of the run, 9 ms at every step:\ninterval=200 would take 4.3%"),
-        (6e-2, 4e-2, 10, "checks take 60% of the run, 60 ms every 10 steps:\ninterval=500 would take 2.9%"),
+        (1e-3, 3.9e-3, 1, "checks take 20% of the run, 1 ms each at every step;\ninterval=5 would take 4.9%"),
+        (9e-3, 1e-3, 1, "checks take 90% of the run, 9 ms each at every step;\ninterval=200 would take 4.3%"),
+        (6e-2, 4e-2, 10, "checks take 60% of the run, 60 ms each every 10 steps;\ninterval=500 would take 2.9%"),
     ],
 )
 def test_what_is_said_of_dear_checks(check, between, interval, says):
@@ -191,6 +191,19 @@ def test_an_interval_that_is_advised_takes_a_twentieth_at_most():
             assert float(share) == pytest.approx(100 * check / (check + between * int(longer) / interval), abs=0.06)
             assert float(share) <= 5.05
             assert int(longer) > interval
+
+
+@pytest.mark.parametrize(("slow", "pause"), [(None, None), (17, None), (None, 7)])
+@pytest.mark.parametrize("check_s", [1e-3, 9e-3])
+def test_one_slow_check_and_a_pause_do_not_count(slow, pause, check_s):
+    toll, cost, now, said = Toll(), Cost(), 0.0, []
+    for i in range(40):
+        now += 0.01 + (60.0 if i == pause else 0.0)
+        cost.last_start = now
+        now += 3.0 if i == slow else check_s
+        cost.last_end = now
+        said.append(toll.said(cost, 1))
+    assert [i for i, text in enumerate(said) if text] == ([19] if check_s > 5e-3 else [])
 
 
 class Free(Calculator):
