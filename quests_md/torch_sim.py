@@ -1,6 +1,6 @@
 """Batches of torch-sim: a reporter that gives each system of a batch to a Monitor of its own."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -253,6 +253,8 @@ def _as_list(names: Any) -> list[Any]:
 
 
 def _checked(monitors: Any, timestep_ps: float | None) -> list[Monitor]:
+    if not isinstance(monitors, Monitor | Iterable):
+        raise TypeError(f"monitors: expected a Monitor for each system, got {type(monitors).__name__}")
     given = [monitors] if isinstance(monitors, Monitor) else list(monitors)
     for i, monitor in enumerate(given):
         if not isinstance(monitor, Monitor):

@@ -259,6 +259,7 @@ def test_wrong_arguments_say_what_is_expected(tmp_path):
     two, one_file = monitors([None] * 2), ts.TrajectoryReporter([tmp_path / "1.h5"])
     for wrong, message in [
         ({"monitors": []}, "monitors: expected a Monitor for each system, got none"),
+        ({"monitors": 5}, "monitors: expected a Monitor for each system, got int"),
         ({"monitors": [two[0]] * 2}, "monitors: expected a Monitor of its own"),
         ({"monitors": [md_reference()]}, "monitors: expected a Monitor for each system, got Reference at place 0"),
         ({"interval": 0}, "interval: expected a positive integer"),
