@@ -382,8 +382,8 @@ Everything in turns in one process.""",
 864 atoms, 1e5 rows. `values` as `Monitor(values="auto")` chooses them. Local statistics share one sum.""",
     "threads": """\
 1e5 rows. Rows, averaged rows, decisions and local scores are cut into pieces of equal size, as many as there are
-threads or a multiple, of 64 to 256 atoms (averages: 192 to 1024), so that 64 threads have work from 4096 atoms on. A
-piece changes no bit. Starting threads takes 0.1 ms three times a check.""",
+threads or a multiple, of 128 to 256 atoms (averages: 384 to 1024; local scores 128), so that 64 threads have work from
+8192 atoms on. A piece changes no bit. The calling thread works too; starting the others takes 0.05 ms a time.""",
     "shares": """\
 The share of a run that checks take: check / (interval x step + check), one core, medians, a log is written. References:
 40 frames of the run, levels from 20 later ones. Frames of LAMMPS are handed over to Python, which counts as part of the

@@ -26,7 +26,7 @@ __all__ = ["BlasIndex", "CpuIndex", "TileIndex"]
 BATCH = 256
 
 #: The same at least, where answers do not depend on which queries are together.
-FEWEST_DECIDED = 64
+FEWEST_DECIDED = 128
 
 #: Queries that are sorted together.
 SORTED_TOGETHER = 2048

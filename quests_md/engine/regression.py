@@ -28,8 +28,8 @@ from .tree import SPLIT, principal_axes
 
 __all__ = ["KernelRegression", "Regressed"]
 
-#: Queries that one thread takes at a time, at most and at least.
-QUERIES_TOGETHER, FEWEST_TOGETHER = 128, 64
+#: Queries that one thread takes at a time.
+QUERIES_TOGETHER = 128
 
 #: Most rows of a leaf, which is passed or left out as a whole.
 LEAF_ROWS = 64
@@ -135,7 +135,7 @@ class KernelRegression:
             with np.errstate(all="ignore"):  # for kernels that are not compiled
                 weighted_sums(queries[piece], own, self._rows, groups, result.delta_entropy[piece], result.means[piece])
 
-        for_ranges(work, m, QUERIES_TOGETHER, threads, least=FEWEST_TOGETHER)
+        for_ranges(work, m, QUERIES_TOGETHER, threads)
         result.means[:] = self._middle + self._half * np.clip(result.means, -1.0, 1.0)
         return result
 

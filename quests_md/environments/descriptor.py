@@ -26,8 +26,8 @@ from .neighbours import frame_grid
 
 __all__ = ["AVERAGED_SHARE", "BothRows", "Descriptor", "Wrapped"]
 
-#: Most atoms of a piece of work, and fewest: a fifth of a millisecond, more than starting a thread takes.
-PIECE, LEAST_PIECE = 256, 64
+#: Most atoms of a piece of work, and fewest: with less, threads take longer to start and to wait for than they save.
+PIECE, LEAST_PIECE = 256, 128
 
 #: The same for averaging, which takes a third of the time.
 PIECE_OF_AVERAGES, LEAST_OF_AVERAGES = 4 * PIECE, 3 * LEAST_PIECE
