@@ -1,4 +1,4 @@
-"""Our own thread pool over pieces of work: no global thread setting is read or changed."""
+"""Our own threads over pieces of work: no global thread setting is read or changed."""
 
 import os
 import threading

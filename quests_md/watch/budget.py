@@ -17,7 +17,6 @@ NEWEST = 0.2
 #: The interval grows when more than GROW times the present one is needed, and shrinks when less than SHRINK times is.
 GROW, SHRINK = 1.05, 0.7
 
-
 #: Share of a run above which checks are said to take much of it, the share that is then advised, and checks after the
 #: first that are looked at before.
 LOUD_SHARE, LOW_SHARE, LOOKED_AT = 0.2, 0.05, 19
