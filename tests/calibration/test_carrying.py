@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from systems import copper
+from systems import copper, reordered
 
 from quests_md import Calibration, MismatchError, Monitor, Reference, calibrate
 from quests_md.reference import frames_of_ancestors
@@ -11,11 +11,11 @@ PLAIN = ("dh_max", "tail_cluster", "dh_mean")
 
 
 def cold(seed):
-    return copper(2, seed=seed, rattle=0.08)
+    return reordered([copper(2, seed=seed, rattle=0.08)], seed)[0]
 
 
 def hot(seed):
-    return copper(2, seed=seed, rattle=0.3)
+    return reordered([copper(2, seed=seed, rattle=0.3)], seed)[0]
 
 
 @pytest.fixture(scope="module")

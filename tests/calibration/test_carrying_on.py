@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from systems import copper
+from systems import copper, reordered
 
 from quests_md import Calibration, Descriptor, FileFormatError, MismatchError, Monitor, Reference, calibrate
 from quests_md.calibration import kind_of
@@ -17,11 +17,11 @@ DATA = Path(__file__).parents[1] / "data" / "version-0.1.0"
 
 
 def cold(seed):
-    return copper(2, seed=seed, rattle=0.08)
+    return reordered([copper(2, seed=seed, rattle=0.08)], seed)[0]
 
 
 def hot(seed):
-    return copper(2, seed=seed, rattle=0.3)
+    return reordered([copper(2, seed=seed, rattle=0.3)], seed)[0]
 
 
 def gold(seed):

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from ase import Atoms
 from ase.data import chemical_symbols
-from systems import H, alloy
+from systems import H, alloy, reordered
 
 from quests_md import Monitor, Reference, calibrate, entropy
 from quests_md.calibration import SAMPLE_ATOMS, SEED, SKETCH_ROWS, STATISTICS, frame_entropy, sample
@@ -15,7 +15,7 @@ from quests_md.environments import largest_cluster
 from quests_md.judge import Judge
 
 #: Frames that are alike but for two of other sizes, three to a group of the reference.
-FRAMES = [*(alloy(seed=i) for i in range(22)), alloy(1, seed=50), alloy(3, seed=51)]
+FRAMES = reordered([*(alloy(seed=i) for i in range(22)), alloy(1, seed=50), alloy(3, seed=51)])
 GROUPS = np.repeat(range(8), 3)
 
 PLAIN = [name for name, statistic in STATISTICS.items() if statistic.scale == "plain"]

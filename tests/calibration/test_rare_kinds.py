@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 from ase import Atoms
-from systems import copper
+from systems import copper, reordered
 
 from quests_md import Monitor, Reference, calibrate
 from quests_md.calibration.rare_kinds import MOST_RARE, excluded_groups, groups_of_own_kind
@@ -55,11 +55,11 @@ def test_of_many_strange_groups_the_set_is_made():
 
 
 def hot(seed):
-    return copper(2, seed=seed, rattle=0.3)
+    return reordered([copper(2, seed=seed, rattle=0.3)], seed)[0]
 
 
 def cold(seed):
-    return copper(2, seed=seed, rattle=0.08)
+    return reordered([copper(2, seed=seed, rattle=0.08)], seed)[0]
 
 
 @pytest.fixture(scope="module")

@@ -4,7 +4,7 @@ from ase.build import bulk
 from ase.io import write
 from ase.io.trajectory import Trajectory
 from logs import checks_of, event, write_log
-from systems import outside
+from systems import outside, reordered
 
 from quests_md import Monitor, Reference, calibrate, save_frame
 from quests_md.cli.app import app
@@ -23,7 +23,7 @@ def folder(tmp_path_factory):
         return atoms
 
     folder = tmp_path_factory.mktemp("my dätä")
-    write(folder / "train.xyz", [crystal(0.08) for _ in range(24)])
+    write(folder / "train.xyz", reordered([crystal(0.08) for _ in range(24)]))
     write(folder / "quiet.xyz", [crystal(0.06, n) for n in range(6)])
     run = [crystal(0.06, n) for n in range(12)]
     for n in range(7, 12):

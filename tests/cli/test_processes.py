@@ -13,7 +13,7 @@ import threading
 
 import pytest
 from ase.io import read, write
-from processes import fresh
+from processes import ROOT, fresh
 
 from quests_md import read_log
 
@@ -25,7 +25,7 @@ KNOWN = ("-r", "train.safetensors", "--statistics", "dh_max,tail_cluster,dh_mean
 
 def start(*arguments, cwd, stdout=subprocess.PIPE, stderr=subprocess.PIPE, **variables):
     environment = {name: value for name, value in os.environ.items() if name != "COLUMNS"}
-    environment |= {"TERM": "xterm-256color", "PYTHONUNBUFFERED": ""} | variables
+    environment |= {"TERM": "xterm-256color", "PYTHONUNBUFFERED": "", "PYTHONPATH": str(ROOT)} | variables
     command = [sys.executable, "-m", "quests_md", *map(str, arguments)]
     return subprocess.Popen(command, cwd=cwd, env=environment, stdin=subprocess.DEVNULL, stdout=stdout, stderr=stderr)
 

@@ -10,7 +10,7 @@ import pytest
 from ase.build import bulk
 from ase.io import write
 from processes import ROOT
-from systems import outside
+from systems import outside, reordered
 
 from quests_md import MismatchError, Monitor, Reference, calibrate, read_log, score_trajectory
 from quests_md.records import CHECK_FIELDS
@@ -26,7 +26,7 @@ def crystal(seed):
 def folder(tmp_path_factory):
     """A trajectory with events, a frame that has exploded, and steps that begin again."""
     folder = tmp_path_factory.mktemp("resumed")
-    reference = Reference.from_frames([crystal(i) for i in range(24)], groups="frame")
+    reference = Reference.from_frames(reordered([crystal(i) for i in range(24)]), groups="frame")
     reference.save(folder / "train.safetensors")
     calibrate(reference, false_alarms=0.1, statistics=("dh_max",)).save(folder / "levels.json")
     frames = [crystal(100 + i) for i in range(60)]

@@ -8,7 +8,7 @@ import warnings
 
 from ase.io import write
 from ase.io.trajectory import Trajectory
-from systems import H, inside, level_at, md_frames, outside
+from systems import H, inside, level_at, md_frames, outside, reordered
 
 from quests_md import Reference, Trigger, score_trajectory
 
@@ -19,7 +19,7 @@ FREE = {"started", "pid", "elapsed_us"}
 @functools.cache
 def known():
     """A small reference, of which each process makes what it needs in no time."""
-    return Reference.from_frames(list(md_frames()[:120:6]), bandwidth=H, groups="frame")
+    return Reference.from_frames(reordered(md_frames()[:120:6]), bandwidth=H, groups="frame")
 
 
 @functools.cache
