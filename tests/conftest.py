@@ -1,4 +1,4 @@
-"""Which tests are quick: the first case of every test that is neither marked slow nor in tests/validation."""
+"""Which tests are quick: the first case of every test that is neither marked slow or long nor in tests/validation."""
 
 import signal
 
@@ -12,7 +12,7 @@ def pytest_collection_modifyitems(items):
         if "validation" in item.path.parts:
             item.add_marker("slow")
         test = item.nodeid.partition("[")[0]
-        if test not in seen and item.get_closest_marker("slow") is None:
+        if test not in seen and not any(item.iter_markers("slow")) and not any(item.iter_markers("long")):
             item.add_marker("quick")
         seen.add(test)
 

@@ -1,5 +1,6 @@
 """Pipes and devices in the place of files: each is refused at once, and no simulation waits for the other end."""
 
+import json
 import os
 import subprocess
 import sys
@@ -95,47 +96,86 @@ def test_flagged_frames_do_not_go_into_other_files_of_quests_md(folder):
         save_frame(folder / "train.safetensors")
 
 
+#: Runs commands one after the other, as one process can: a line of its number, exit code and last line of stderr each.
+RUN_ALL = """
+import contextlib, io, json, sys
+from quests_md.cli.app import app
+for number, arguments in enumerate(json.loads(sys.argv[1])):
+    said, code = io.StringIO(), None
+    with contextlib.redirect_stderr(said), contextlib.redirect_stdout(io.StringIO()):
+        try:
+            app(arguments)
+        except SystemExit as end:
+            code = end.code
+    print(json.dumps([number, code, said.getvalue().splitlines()[-1]]), flush=True)
+"""
+
+COMMANDS = [
+    ("score", "{}", "-r", "train.safetensors"),
+    ("score", "run.xyz", "-r", "{}"),
+    ("score", "run.xyz", "-r", "train.safetensors", "-c", "{}"),
+    ("score", "run.xyz", "-r", "train.safetensors", "--at", "{}"),
+    ("score", "run.xyz", "-r", "train.safetensors", "--log", "{}"),
+    ("score", "run.xyz", "-r", "train.safetensors", "--save", "{}"),
+    ("score", "run.xyz", "-r", "train.safetensors", "--sentinel", "{}"),
+    ("score", "run.xyz", "-r", "train.safetensors", "--topology", "{}"),
+    ("score", "run.xyz", "-r", "train.safetensors", "--phase", "a={}", "--phase", "b=train.safetensors"),
+    ("score", "run.xyz", "-r", "train.safetensors", "--log", "x.jsonl", "--plot", "{}"),
+    ("events", "{}"),
+    ("reference", "build", "run.xyz", "-o", "{}"),
+    ("reference", "build", "{}"),
+    ("reference", "info", "{}"),
+    ("reference", "info", "{}", "--verify"),
+    ("reference", "merge", "{}", "-o", "x.safetensors"),
+    ("calibrate", "{}"),
+    ("calibrate", "train.safetensors", "-o", "{}", "--force"),
+    ("calibrate", "train.safetensors", "--frames", "{}"),
+    ("calibrate-errors", "train.safetensors", "{}"),
+]
+
+
+def pipe_for(folder, number):
+    arguments = COMMANDS[number]
+    end = ".png" if "--plot" in arguments else ".safetensors" if "-o" in arguments else ""
+    return folder / f"pipe{number}{end}"
+
+
+@pytest.fixture(scope="module")
+def answers(folder):
+    """Exit code and last line of stderr of each command, by its number; one that waits has none, nor the later ones."""
+    for number in range(len(COMMANDS)):
+        os.mkfifo(pipe_for(folder, number))
+    words = [[text.format(pipe_for(folder, number)) for text in words] for number, words in enumerate(COMMANDS)]
+    with subprocess.Popen(
+        [sys.executable, "-c", RUN_ALL, json.dumps(words)],
+        cwd=folder,
+        env=os.environ | {"PYTHONPATH": str(ROOT)},
+        stdout=subprocess.PIPE,
+        text=True,
+    ) as process:
+        try:
+            out, _ = process.communicate(timeout=120)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            out, _ = process.communicate()
+    return {number: answer for number, *answer in map(json.loads, out.splitlines())}
+
+
+@pytest.mark.parametrize("number", range(len(COMMANDS)), ids=[" ".join(words) for words in COMMANDS])
+def test_no_command_waits_for_a_pipe(folder, answers, number):
+    assert number in answers, f"it waited, if the first without an answer: {min(set(range(99)) - set(answers))}"
+    code, said = answers[number]
+    assert code == 2
+    assert "regular file, got a pipe" in said
+    assert pipe_for(folder, number).is_fifo()
+
+
 def command(folder, *arguments, **options):
     env = os.environ | {"PYTHONPATH": str(ROOT)}
     words = [sys.executable, "-m", "quests_md", *map(str, arguments)]
     return subprocess.run(
         words, cwd=folder, env=env, capture_output=True, text=True, timeout=120, check=False, **options
     )
-
-
-@pytest.mark.parametrize(
-    "arguments",
-    [
-        ("score", "{}", "-r", "train.safetensors"),
-        ("score", "run.xyz", "-r", "{}"),
-        ("score", "run.xyz", "-r", "train.safetensors", "-c", "{}"),
-        ("score", "run.xyz", "-r", "train.safetensors", "--at", "{}"),
-        ("score", "run.xyz", "-r", "train.safetensors", "--log", "{}"),
-        ("score", "run.xyz", "-r", "train.safetensors", "--save", "{}"),
-        ("score", "run.xyz", "-r", "train.safetensors", "--sentinel", "{}"),
-        ("score", "run.xyz", "-r", "train.safetensors", "--topology", "{}"),
-        ("score", "run.xyz", "-r", "train.safetensors", "--phase", "a={}", "--phase", "b=train.safetensors"),
-        ("score", "run.xyz", "-r", "train.safetensors", "--log", "x.jsonl", "--plot", "{}"),
-        ("events", "{}"),
-        ("reference", "build", "run.xyz", "-o", "{}"),
-        ("reference", "build", "{}"),
-        ("reference", "info", "{}"),
-        ("reference", "info", "{}", "--verify"),
-        ("reference", "merge", "{}", "-o", "x.safetensors"),
-        ("calibrate", "{}"),
-        ("calibrate", "train.safetensors", "-o", "{}", "--force"),
-        ("calibrate", "train.safetensors", "--frames", "{}"),
-        ("calibrate-errors", "train.safetensors", "{}"),
-    ],
-    ids=" ".join,
-)
-def test_no_command_waits_for_a_pipe(folder, tmp_path, arguments):
-    name = tmp_path / f"pipe{'.png' if '--plot' in arguments else '.safetensors' if '-o' in arguments else ''}"
-    os.mkfifo(name)
-    done = command(folder, *(text.format(name) for text in arguments))
-    assert done.returncode == 2
-    assert "regular file, got a pipe" in done.stderr.splitlines()[-1]
-    assert name.is_fifo()
 
 
 def test_standard_input_is_not_read_and_the_message_says_what_to_do(folder):

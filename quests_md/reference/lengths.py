@@ -73,6 +73,8 @@ def doubt_of_lengths(reference: Reference, atoms: Atoms) -> str | None:
     elements, species, usual = _usual(reference, atoms)
     if len(atoms) < FEWEST or np.isnan(usual).all() or not np.isfinite(atoms.positions).all():
         return None
+    if _n_at_one_place(atoms.positions) > (1 - ALL) * len(atoms):  # all in one leaf of the tree take minutes
+        return None
     bonds = _bonds(elements)
     distances, nearest = cKDTree(atoms.positions).query(atoms.positions, k=2)
     pair = species, species[nearest[:, 1]]
@@ -90,6 +92,12 @@ def doubt_of_lengths(reference: Reference, atoms: Atoms) -> str | None:
                     "its unit)"
                 )
     return None
+
+
+def _n_at_one_place(positions: NDArray[np.float64]) -> int:
+    """How many atoms are exactly where another one is."""
+    same = (np.diff(positions[np.lexsort(positions.T)], axis=0) == 0).all(axis=1)
+    return int((np.append(same, False) | np.append(False, same)).sum())
 
 
 def _usual(reference: Reference, atoms: Atoms) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.float64]]:

@@ -71,7 +71,7 @@ def test_frames_with_an_adsorbate_take_no_groups_from_the_slab():
     assert both.n_groups == len(set(groups))
 
 
-@pytest.mark.parametrize("statistics", [None, PLAIN])
+@pytest.mark.parametrize("statistics", [None, pytest.param(PLAIN, marks=pytest.mark.long)])
 def test_quiet_frames_are_in_with_and_without_the_adsorbate(statistics):
     """The level of O was a guess, 0.00, and 23 of 40 quiet frames were out."""
     for atoms, seed in ((relaxed(), 3), (relaxed("O", 1.2), 4)):
@@ -104,7 +104,9 @@ def test_levels_of_the_bare_slab_come_from_frames_without_the_adsorbate(statisti
 
 
 @pytest.mark.parametrize(
-    ("statistic", "how"), [("dh_max", (None, PLAIN)), ("local_max", (("Cu", "O"), None))], ids=["plain", "elements"]
+    ("statistic", "how"),
+    [("dh_max", (None, PLAIN)), pytest.param("local_max", (("Cu", "O"), None), marks=pytest.mark.long)],
+    ids=["plain", "elements"],
 )
 def test_an_adatom_is_as_far_above_its_level_as_before(statistic, how):
     """By averaged rows that see no elements an adatom is known where an adsorbed O is: it is told by what does."""

@@ -103,7 +103,7 @@ def test_scores_of_separate_frames_are_kept(base, grown):
         local.carried_to(grown)
 
 
-@pytest.mark.parametrize("n_added", [4, 40])
+@pytest.mark.parametrize("n_added", [pytest.param(4, marks=pytest.mark.long), 40])
 @pytest.mark.parametrize("statistics", [None, PLAIN])
 @pytest.mark.parametrize(("old", "added"), [(cold, hot), (hot, cold)])
 def test_new_frames_of_the_old_kind_stay_in_after_others_were_added(old, added, statistics, n_added):

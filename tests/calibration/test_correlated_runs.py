@@ -53,8 +53,15 @@ def test_the_set_keeps_single_frames_and_runs_have_blocks(way):
     assert len(changes) == len(set(changes))  # blocks are contiguous
 
 
-@pytest.mark.parametrize("way", ["all", "extended"])
-@pytest.mark.parametrize("statistics", [None, PLAIN])
+@pytest.mark.parametrize(
+    ("way", "statistics"),
+    [
+        ("all", None),
+        ("extended", PLAIN),
+        pytest.param("all", PLAIN, marks=pytest.mark.long),
+        pytest.param("extended", None, marks=pytest.mark.long),
+    ],
+)
 def test_levels_do_not_rise_by_runs(way, statistics):
     """The level of the mean went from -0.46 to 4.03 nats, and cavitation was seen late."""
     before, now = (

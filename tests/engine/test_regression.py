@@ -257,7 +257,7 @@ def test_no_values_and_no_queries():
     assert (result.delta_entropy.shape, result.means.shape) == ((0,), (0, 0))
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.skipif(numba.config.DISABLE_JIT, reason="nothing is compiled")
 @pytest.mark.skipif(platform.machine() not in ("x86_64", "AMD64") or not HAS_TILES, reason="needs AVX2")
 @pytest.mark.parametrize(("cpu", "features"), [("haswell", "+avx,+avx2,+fma"), ("generic", "")])

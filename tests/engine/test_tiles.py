@@ -173,7 +173,11 @@ sys.exit(pytest.main(["-q", "-p", "no:cacheprovider", sys.argv[1], "-k", "not pr
 @pytest.mark.skipif(numba.config.CPU_FEATURES is not None, reason="is itself the run for another processor")
 @pytest.mark.skipif(platform.machine() not in ("x86_64", "AMD64") or not HAS_TILES, reason="needs AVX2")
 @pytest.mark.parametrize(
-    ("cpu", "features", "found"), [("haswell", "+avx,+avx2,+fma", "True 16 6"), ("generic", "", "False 16 6")]
+    ("cpu", "features", "found"),
+    [
+        pytest.param("haswell", "+avx,+avx2,+fma", "True 16 6", marks=pytest.mark.long),
+        ("generic", "", "False 16 6"),
+    ],
 )
 def test_other_processors(cpu, features, found, tmp_path):
     path = Path(__file__)

@@ -19,7 +19,7 @@ from cells import (
 )
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
-from systems import md_frames, outside
+from systems import md_frames, outside, reordered
 
 from quests_md import Descriptor, Minimised, Monitor, Reference, TimeAveraged, calibrate, score_trajectory
 from quests_md.errors import MismatchError
@@ -323,7 +323,7 @@ def test_reference_round_trip(tmp_path, kind, match):
 def test_the_whole_chain():
     descriptor = Descriptor(average=12)
     frames = [atoms.copy() for atoms in md_frames()]
-    reference = Reference.from_frames(frames[::2], descriptor=descriptor, groups="frame")
+    reference = Reference.from_frames(reordered(frames[::2]), descriptor=descriptor, groups="frame")
     calibration = calibrate(reference, false_alarms=0.05)
     with Monitor(reference, calibration, log=None, on_error="raise") as monitor:
         checks = [monitor.check(atoms) for atoms in frames[1:80:2]]

@@ -173,7 +173,10 @@ def well():
     return Reference.from_frames(ethane(torsions(300, 0), 0), groups="frame")
 
 
-@pytest.mark.parametrize(("seed", "enter"), [(1, 0.08), (2, 0.08), (1, 0.12), (2, 0.12)])
+@pytest.mark.parametrize(
+    ("seed", "enter"),
+    [(1, 0.08), *(pytest.param(*other, marks=pytest.mark.long) for other in [(2, 0.08), (1, 0.12), (2, 0.12)])],
+)
 def test_a_methyl_group_that_turns_over_a_barrier_opens_an_event_by_visits(well, seed, enter, tmp_path):
     """18 % of the checks of such a run were out, and no event came for a long time: never, if no visit is longer."""
     angles = torsions(200, seed, enter=enter)
