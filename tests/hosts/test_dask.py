@@ -99,6 +99,9 @@ def test_frames_of_a_log_and_a_run_that_goes_on(folder, tmp_path, client):
 
 #: What may be asked of a monitor, besides `levels` of dh_max.
 SETTINGS = {
+    "a reference of which colder copies are made": {
+        "reference": lambda: Reference.from_frames(list(md_frames()[:120:6]))
+    },
     "default statistics and a baseline": {"baseline_ps": 0.5},
     "a second reference": {"confirm": (lambda: (known(), level_at(known(), -2.0)))},
     "phases": {"phases": lambda: Phases({"cold": known(), "hot": hot_reference()})},
@@ -110,15 +113,18 @@ def hot_reference():
     return Reference.from_frames([outside(i) for i in range(20, 40)], bandwidth=known().bandwidth)
 
 
-@pytest.mark.parametrize("name", SETTINGS)
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=pytest.mark.long if "colder" in name else ()) for name in SETTINGS]
+)
 def test_settings_of_a_monitor(folder, tmp_path, client, name):
     given = {key: value() if callable(value) else value for key, value in SETTINGS[name].items()}
     with warnings.catch_warnings(action="ignore"):
-        its_levels = calibrate(known(), false_alarms=0.1, threads=1)
+        reference = given.pop("reference", known())
+        its_levels = calibrate(reference, false_alarms=0.1, threads=1)
         for log, options in (("one", {}), ("two", {"client": client})):
             saved = save_frame(tmp_path / "flagged.xyz")
             settings = {"log": tmp_path / log, "verbose": False, "threads": 1, "actions": [saved]} | given
-            with Monitor(known(), its_levels, **settings) as monitor:
+            with Monitor(reference, its_levels, **settings) as monitor:
                 list(score_trajectory(folder / "run.xyz", monitor=monitor, **options))
                 assert monitor.events
             saved.path.rename(tmp_path / f"{log}.xyz")
