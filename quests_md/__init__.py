@@ -15,6 +15,7 @@ from .errors import (
 )
 from .hosts import score_trajectory
 from .judge import Phases
+from .learn import Selected, Selection, select
 from .log import Log, read_log
 from .monitor import Monitor
 from .records import Check, Event
@@ -39,6 +40,8 @@ __all__ = [
     "Phases",
     "QuestsMDError",
     "Reference",
+    "Selected",
+    "Selection",
     "StopRun",
     "TimeAveraged",
     "Trigger",
@@ -52,6 +55,7 @@ __all__ = [
     "read_log",
     "save_frame",
     "score_trajectory",
+    "select",
     "sentinel",
     "stop",
 ]

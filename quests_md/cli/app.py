@@ -26,6 +26,7 @@ from .growing import extend, merge
 from .levels import set_levels
 from .listing import list_events
 from .scoring import score_frames
+from .selecting import select_frames
 
 __all__ = ["app", "main"]
 
@@ -121,6 +122,7 @@ for _group, _name, _function in (
     (app, "calibrate-errors", set_error_levels),
     (app, "score", score_frames),
     (app, "events", list_events),
+    (app, "select", select_frames),
 ):
     _group.command(_name)(_with_exit_code(_function))
 

@@ -4,12 +4,15 @@ from .backend import build_index
 from .bandwidth import best_bandwidth
 from .compilation import announce_compilation, are_kernels_cached
 from .devices import require_device
+from .growing import GrowingIndex
 from .index import Index
+from .of_parts import part_sums
 from .regression import KernelRegression
 from .sums import BANDWIDTH, delta_entropy, diversity, entropy, minus_log_sums, overlap
 
 __all__ = [
     "BANDWIDTH",
+    "GrowingIndex",
     "Index",
     "KernelRegression",
     "announce_compilation",
@@ -21,5 +24,6 @@ __all__ = [
     "entropy",
     "minus_log_sums",
     "overlap",
+    "part_sums",
     "require_device",
 ]

@@ -15,6 +15,7 @@ from .lammps_dump import check_types
 from .parts import Part, PartedFiles, read_part
 from .seen import FramesSeen, periodic_words
 from .usable import fault_of_frame
+from .xyz_text import write_frames
 
 __all__ = [
     "Frame",
@@ -36,4 +37,5 @@ __all__ = [
     "labelled_copy",
     "periodic_words",
     "read_part",
+    "write_frames",
 ]

@@ -4,7 +4,9 @@ ASE's writer rounds to eight decimals, and takes names and texts that no reader 
 """
 
 import json
+import os
 import re
+from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
@@ -14,7 +16,9 @@ from ase.constraints import FixAtoms
 from ase.io.extxyz import key_val_dict_to_str, key_val_str_to_dict, per_atom_properties, per_config_properties
 from numpy.typing import NDArray
 
-__all__ = ["extxyz_text", "is_writable"]
+from quests_md._files import replacing
+
+__all__ = ["extxyz_text", "is_writable", "write_frames"]
 
 # Names of columns that mean something of their own to ASE or OVITO, in small letters without "_". OVITO takes them for
 # properties of its own, whatever their shape: "Position" becomes the places of the atoms, "color" of nine columns ends
@@ -37,6 +41,12 @@ _TAKEN_KEYS = frozenset(("lattice", "properties", "pbc", "units", "virial", "str
 def is_writable(key: Any, value: Any) -> bool:
     """Whether an entry of `atoms.info` can be written so that it reads back equal."""
     return _written(key, value) is not None
+
+
+def write_frames(path: str | os.PathLike[str], frames: Iterable[Atoms]) -> None:
+    """Write frames to a file of extended XYZ, as `extxyz_text` says: all of them or, if anything fails, nothing."""
+    with replacing(path) as temporary, temporary.open("w", encoding="utf-8") as out:
+        out.writelines(map(extxyz_text, frames))
 
 
 def extxyz_text(frame: Atoms) -> str:

@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 from scipy.spatial.distance import cdist
 
 from quests_md._progress import track
-from quests_md.engine import Index, build_index, minus_log_sums
+from quests_md.engine import GrowingIndex, minus_log_sums
 
 __all__ = ["covering_rows"]
 
@@ -17,35 +17,6 @@ TOGETHER = 2048
 
 #: Nats, and part of the bound where that is larger, that sums may be wrong by.
 MARGIN = 1e-9
-
-
-class _Kept:
-    """Rows that are kept so far, in search structures of which each has at least twice the rows of the next."""
-
-    def __init__(self, bandwidth: float, threads: int) -> None:
-        self._bandwidth, self._threads = bandwidth, threads
-        self._indices: list[Index] = []
-
-    def add(self, rows: NDArray[np.float64]) -> None:
-        """Take more rows, whose number is that of the smallest structure or more."""
-        while self._indices and len(self._indices[-1].rows) < 2 * len(rows):
-            rows = np.concatenate([self._indices.pop().rows, rows])
-        self._indices.append(build_index(rows, self._bandwidth))
-
-    def highest(self, queries: NDArray[np.float64], bound: float) -> NDArray[np.float64]:
-        """(m,) at least the dH of each query; -inf where it is proven to be at most `bound`."""
-        highest = np.full(len(queries), np.inf)
-        for index in self._indices:
-            left = np.flatnonzero(highest > -np.inf)
-            levels = np.full(len(left), bound)
-            highest[left[index.decide(queries[left], levels, self._threads) > 0]] = -np.inf
-        left = np.flatnonzero(highest > -np.inf)
-        for index in self._indices if len(left) else []:
-            values, errors, _ = index.minus_log_sums(queries[left], self._threads)
-            with np.errstate(invalid="ignore"):  # where numbers are too large nothing is proven
-                upper = np.nan_to_num(values + errors, nan=np.inf)
-            highest[left] = -np.logaddexp(-highest[left], -upper)
-        return highest
 
 
 def covering_rows(
@@ -57,9 +28,9 @@ def covering_rows(
     the order of the rows. Of a row that is not kept a proof says that the float64 sum over kept rows is large enough,
     which more rows only enlarge.
     """
-    kept, chosen, recent = _Kept(bandwidth, threads), list[NDArray[np.int64]](), np.empty((0, rows.shape[1]))
+    kept, chosen, recent = GrowingIndex(bandwidth, threads), list[NDArray[np.int64]](), np.empty((0, rows.shape[1]))
     for start, here in track(_pieces(rows, block), "covering rows", -(-(block.stop - block.start) // TOGETHER)):
-        highest = kept.highest(here, bound)
+        highest = kept.highest(here, np.full(len(here), bound))
         left = np.flatnonzero(highest > -np.inf)
         new = _greedy(here[left], highest[left], recent, bandwidth, bound)
         if len(new):

@@ -1,0 +1,67 @@
+"""Frames that no one should label: exploded, with atoms on top of each other, or torn apart."""
+
+import numpy as np
+from ase import Atoms
+from numpy.typing import NDArray
+
+from quests_md._words import many
+from quests_md.environments import (
+    DescriptorLike,
+    PairDistances,
+    close_pairs,
+    inner_descriptor,
+    nearest_allowed,
+    nearest_by_element,
+    show_room,
+)
+from quests_md.reference import Reference
+
+__all__ = ["is_of_isolated_atoms", "why_unfit"]
+
+#: An atom is torn off if its nearest neighbour is farther than so many times the reference's median nearest-neighbour
+#: distance, the longest that its element has.
+TORN = 2.0
+
+#: Share of the atoms of a frame that may be torn off: gases, vapour over a melt and desorbed atoms are no explosion.
+MOST_TORN = 0.1
+
+
+def why_unfit(
+    atoms: Atoms, reference: Reference, rows: NDArray[np.float64], pair_distances: PairDistances
+) -> str | None:
+    """Why a frame is not fit for a calculation, in words; None if it is.
+
+    Atoms nearer than 0.7 times the closest pair of their elements in the reference are (`close_pairs`), and a frame of
+    which more than a tenth of the atoms has no neighbour within twice the usual distance. `rows` (n, width) are those
+    of the atoms; `pair_distances` are the reference's.
+    """
+    if not show_room(reference.descriptor, rows, nearest_allowed(atoms.numbers, pair_distances)):
+        near = close_pairs(atoms, pair_distances, moving=False).impossible
+        if near:
+            return near
+    return _torn(atoms, pair_distances)
+
+
+def is_of_isolated_atoms(atoms: Atoms, descriptor: DescriptorLike) -> bool:
+    """Whether no atom has a neighbour within the cutoff: such frames give energies of atoms, and nothing to learn."""
+    inner = inner_descriptor(descriptor)
+    if inner is None:
+        return False
+    elements = np.unique(atoms.numbers)
+    return bool(np.isinf(nearest_by_element(atoms, elements, inner.cutoff)).all())
+
+
+def _torn(atoms: Atoms, pair_distances: PairDistances) -> str | None:
+    longest: dict[int, float] = {}
+    for pair, (_, median) in pair_distances.items():
+        for z in pair:
+            longest[z] = max(longest.get(z, 0.0), median)
+    if not longest or len(atoms) < 2:
+        return None
+    elements, species = np.unique(atoms.numbers, return_inverse=True)
+    reach = np.array([TORN * longest.get(int(z), max(longest.values())) for z in elements])
+    nearest = nearest_by_element(atoms, elements, float(reach.max())).min(axis=1)
+    n_torn = int((nearest > reach[species]).sum())
+    if n_torn <= max(MOST_TORN * len(atoms), 1):
+        return None
+    return f"{many(n_torn, 'atom')} of {len(atoms)} without a neighbour within {TORN:g} times the usual distance"
