@@ -15,7 +15,7 @@ from .errors import (
 )
 from .hosts import score_trajectory
 from .judge import Phases
-from .learn import Selected, Selection, select
+from .learn import MonitoredCalculator, Selected, Selection, select
 from .log import Log, read_log
 from .monitor import Monitor
 from .records import Check, Event
@@ -37,6 +37,7 @@ __all__ = [
     "Minimised",
     "MismatchError",
     "Monitor",
+    "MonitoredCalculator",
     "Phases",
     "QuestsMDError",
     "Reference",

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from .records import Environment, Event, NearestEnvironment
 
-__all__ = ["LONGEST_LINE", "describe_event", "many", "one_line", "printable"]
+__all__ = ["LONGEST_LINE", "describe_event", "many", "one_line", "printable", "told"]
 
 #: What is said of a transition without a phase; the reason may say it already.
 UNKNOWN_PHASE = "; which phase is not known"
@@ -62,6 +62,12 @@ def describe_event(event: "Event") -> str:
     if event.kind != "exploded":
         lines += _worst_atoms(event)
     return "\n".join(_visible(line[:WIDTH]) for line in lines)
+
+
+def told(event: "Event") -> str:
+    """Which event it is, and what made it one, in a part of a sentence."""
+    why = f": {one_line(event.reason, LONGEST_TEXT)}" if event.reason else ""
+    return f"event {event.id} ({event.kind}, {many(event.n_atoms, 'atom')}, since step {event.onset_step}){why}"
 
 
 def _facts(event: "Event") -> list[tuple[str, str]]:

@@ -33,6 +33,33 @@ class _Watched:
         """
         return self.watch.preflight(atoms)
 
+    def update(self, reference: GivenReference, calibration: GivenCalibration | None = None) -> None:
+        """Go on with another reference, as after frames of an event were added to the training set.
+
+        Events that are open stay open and are judged by the new levels. A baseline begins anew, since its averages were
+        by the old reference. A line of type "reference" in the log says what holds from here on: to resume the run at a
+        later step, give the new reference and the levels from here on, which are to be saved for that:
+        ``monitor.calibration.save("levels.json")``. May be called by an action.
+
+        Parameters
+        ----------
+        reference
+            A reference with the same settings, or its file: made by `Reference.extend`, `Reference.merge`, or anew.
+        calibration
+            Its levels or their file, for the same rate of false alarms. Default: those so far, carried to the new
+            reference where it was made by `extend` or `merge`; else `calibrate` at the same rate.
+
+        Raises
+        ------
+        MismatchError
+            If the reference has other settings, or the calibration is of another reference.
+        ValueError
+            If the calibration has another rate, or the monitor is closed.
+        """
+        if self.watch.is_closed:
+            raise _closed()
+        self.watch.update(reference, calibration)
+
     @property
     def reference(self) -> Reference:
         """The environments that count as known."""
@@ -72,6 +99,15 @@ class _Watched:
     def stopped(self) -> bool:
         """Whether the trigger or an action has asked for the end of the run; for loops of your own."""
         return self.watch.run is not None and self.watch.run.stopped
+
+    @property
+    def stop_reason(self) -> str | None:
+        """Why the trigger or an action has asked for the end of the run, the last time; None: none has.
+
+        A sentence that names the step, the event and what made it one. The log has it too, with the id of the event:
+        ``read_log(...).stops``.
+        """
+        return None if self.watch.run is None else self.watch.run.stop_reason
 
     @property
     def overhead(self) -> Overhead:
@@ -215,6 +251,11 @@ class Monitor(_Watched):
             raise _closed()
         self._attachment.attach(dyn, interval)
 
+    @property
+    def is_attached(self) -> bool:
+        """Whether a dynamics that still exists shows it its steps."""
+        return self._attachment.is_attached
+
     def __call__(self, dyn: Any = None) -> None:
         """Be an observer attached in ASE's own way: ``dyn.attach(monitor, 10, dyn)``."""
         if dyn is None:
@@ -326,33 +367,6 @@ class Monitor(_Watched):
             forces=forces,
         )
         return self.check(atoms, step, time_ps)
-
-    def update(self, reference: GivenReference, calibration: GivenCalibration | None = None) -> None:
-        """Go on with another reference, as after frames of an event were added to the training set.
-
-        Events that are open stay open and are judged by the new levels. A baseline begins anew, since its averages were
-        by the old reference. A line of type "reference" in the log says what holds from here on: to resume the run at a
-        later step, give the new reference and the levels from here on, which are to be saved for that:
-        ``monitor.calibration.save("levels.json")``. May be called by an action.
-
-        Parameters
-        ----------
-        reference
-            A reference with the same settings, or its file: made by `Reference.extend`, `Reference.merge`, or anew.
-        calibration
-            Its levels or their file, for the same rate of false alarms. Default: those so far, carried to the new
-            reference where it was made by `extend` or `merge`; else `calibrate` at the same rate.
-
-        Raises
-        ------
-        MismatchError
-            If the reference has other settings, or the calibration is of another reference.
-        ValueError
-            If the calibration has another rate, or the monitor is closed.
-        """
-        if self.watch.is_closed:
-            raise _closed()
-        self.watch.update(reference, calibration)
 
     def detach(self) -> None:
         """Leave all dynamics that it was attached to; the log stays open, and it can be attached again."""

@@ -3,7 +3,7 @@
 import math
 from collections.abc import Collection, Mapping
 from dataclasses import MISSING, dataclass, field, fields
-from typing import Any, Literal, get_args
+from typing import Any, Literal, NamedTuple, get_args
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,6 +14,7 @@ from ._words import describe_event
 __all__ = [
     "CHECK_FIELDS",
     "KINDS",
+    "AtomValues",
     "Check",
     "Environment",
     "Event",
@@ -42,6 +43,22 @@ class FramePlace:
 
     def __str__(self) -> str:
         return f"frame {self.frame} of {self.source}"
+
+
+class AtomValues(NamedTuple):
+    """What tools read of the atoms of a frame."""
+
+    dh: NDArray[np.float64]
+    """(n_atoms,) nats; inf for elements that the reference has never seen, NaN for atoms that are no centers, and for
+    all atoms of a frame that cannot be described."""
+    grade: NDArray[np.float64] | None
+    """(n_atoms,) see `Reference.annotate`; inf for all atoms of a frame that cannot be described. None: there are
+    no levels."""
+
+    @classmethod
+    def lost(cls, n_atoms: int, *, has_levels: bool) -> "AtomValues":
+        """Those of a frame that cannot be described: nothing is known, and no comparison takes it for covered."""
+        return cls(np.full(n_atoms, np.nan), np.full(n_atoms, np.inf) if has_levels else None)
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,6 +150,9 @@ class Check:
     use is of local scores. Not in the log."""
     further: Mapping[str, float] = field(default_factory=dict)
     """Statistics in use that have no field of their own, by name."""
+    atom_values: AtomValues | None = field(default=None, repr=False, compare=False)
+    """DH and grade of every atom, whatever the mode; None unless a door asks for them, such as `MonitoredCalculator`.
+    Not in the log."""
     place: FramePlace | None = field(default=None, compare=False)
     """The file and frame that was checked; None in live runs and for frames in memory, whose log lines do not have
     it."""
@@ -175,7 +195,7 @@ class Check:
 
 
 #: Fields per atom, which no log has.
-_NOT_LOGGED = ("delta_entropy", "above", "local_score")
+_NOT_LOGGED = ("delta_entropy", "above", "local_score", "atom_values")
 
 #: Fields that a check line of a log has only if they hold something.
 _RARE = ("further", "place")

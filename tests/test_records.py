@@ -18,7 +18,7 @@ def test_arrays_of_a_check_stay_out_of_the_log_and_of_comparison():
     check = replace(CHECK, delta_entropy=np.zeros(64), above=np.zeros(64, bool))
     assert check == CHECK
     assert set(check.to_line()) == {"type"} | {f.name for f in fields(Check)} - {
-        *("further", "place", "delta_entropy", "above", "local_score")
+        *("further", "place", "delta_entropy", "above", "local_score", "atom_values")
     }
 
 

@@ -1,12 +1,17 @@
 """How a command ends."""
 
+import sys
 from collections.abc import Sequence
 from enum import IntEnum
 from typing import Annotated
 
 from typer import Exit, Option
 
-from quests_md.records import Event
+from quests_md._words import told
+from quests_md.records import KINDS, Event
+from quests_md.show import fold
+
+from .arguments import tell
 
 __all__ = ["ExitCode", "FailOption", "exit_after"]
 
@@ -28,4 +33,7 @@ class ExitCode(IntEnum):
 def exit_after(events: Sequence[Event], fail_on_event: bool) -> None:
     """End with the exit code that --fail-on-event promises, if the option was given and there are events."""
     if events and fail_on_event:
-        raise Exit(ExitCode.EXPLODED if any(event.kind == "exploded" for event in events) else ExitCode.EVENT)
+        gravest = max(events, key=lambda event: (KINDS.index(event.kind), -event.id))
+        code = ExitCode.EXPLODED if gravest.kind == "exploded" else ExitCode.EVENT
+        tell(fold(f"exit code {code.value}: {told(gravest)}", sys.stderr))
+        raise Exit(code)

@@ -75,6 +75,8 @@ def list_events(
 def _print_events(log: Log, events: Sequence[Event], details: bool) -> None:
     """Print a table of the events, descriptions of some or all of them, and the warnings of the run."""
     tell(fold(log_summary(log), sys.stderr))
+    for stop in log.stops[-1:]:
+        tell(fold(f"stopped: {one_line(stop['stopped'], LONGEST_NOTE)}", sys.stderr))
     width = terminal_width(sys.stdout)
     if events or width is None:
         put("\n".join(event_rows(events, width)))

@@ -22,7 +22,7 @@ from .describing import (
     show_room,
 )
 from .descriptor import AVERAGED_SHARE, Descriptor
-from .facts import element_symbol, frame_digest, frame_facts, hashed, identities, results_at_hand
+from .facts import FrameFacts, element_symbol, frame_digest, frame_facts, hashed, identities, results_at_hand
 from .minimised import Minimised
 from .neighbours import MAX_COORDINATE, PairDistances, linked_pairs, nearest_by_element, wrapped_positions
 from .time_averaged import TimeAveraged, Window
@@ -33,6 +33,7 @@ __all__ = [
     "NOT_CROWDED",
     "Descriptor",
     "DescriptorLike",
+    "FrameFacts",
     "Minimised",
     "PairDistances",
     "TimeAveraged",

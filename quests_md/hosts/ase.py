@@ -143,6 +143,11 @@ class AseAttachment:
         self._is_observing = False
         self._has_said_still = False
 
+    @property
+    def is_attached(self) -> bool:
+        """Whether it observes a dynamics that still exists."""
+        return any(host.observers is not None for host in self._hosts)
+
     def attach(self, dyn: Any, interval: int) -> None:
         """Become the first observer of a dynamics: see `Monitor.attach`."""
         every = check_positive_integer("interval", interval, wrong_type=TypeError)

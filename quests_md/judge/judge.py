@@ -29,6 +29,7 @@ from quests_md.environments import (
     MAX_COORDINATE,
     NOT_CROWDED,
     Descriptor,
+    FrameFacts,
     PairDistances,
     bare,
     close_pairs,
@@ -44,7 +45,7 @@ from quests_md.environments import (
 )
 from quests_md.errors import FrameError, UnsuitableFrameError
 from quests_md.records import CHECK_FIELDS, Check
-from quests_md.reference import Reference, require_equal_settings
+from quests_md.reference import AtomLevels, Reference, require_equal_settings
 
 from .colder import ColderCopies
 from .frame_kinds import FrameKind, KindsSeen
@@ -89,6 +90,7 @@ class _Cache:
 
     pair_distances: PairDistances
     colder: ColderCopies
+    atom_levels: AtomLevels
     sketch: Reference | None = None
     scorer: LocalScorer | None = None
     kinds: KindsSeen = field(default_factory=KindsSeen)
@@ -151,7 +153,11 @@ class Judge:
         self.threads = threads
         self.confirm = confirm
         self.not_confirmed = frozenset(not_confirmed)
-        self._cache = _Cache(reference.pair_distances(), ColderCopies(reference, calibration))
+        self.tells_atoms = False
+        """Whether it tells dH and grade of every atom, whatever the mode."""
+        self._cache = _Cache(
+            reference.pair_distances(), ColderCopies(reference, calibration), AtomLevels(reference, calibration)
+        )
 
     @property
     def margin(self) -> float:
@@ -171,9 +177,13 @@ class Judge:
     def with_threads(self, threads: int) -> Self:
         """The same judge with so many threads."""
         other = copy.copy(self)
-        other.threads = threads
-        if self.confirm is not None:
-            other.confirm = self.confirm.with_threads(threads)
+        other.threads, other.confirm = threads, self.confirm and self.confirm.with_threads(threads)
+        return other
+
+    def telling_atoms(self) -> Self:
+        """The same judge, which tells dH and grade of every atom, whatever the mode."""
+        other = copy.copy(self)
+        other.tells_atoms = True
         return other
 
     def mode(self, n_atoms: int) -> Mode:
@@ -220,19 +230,9 @@ class Judge:
         mode = self.mode(len(atoms))
         kind = self._kind(atoms.numbers, mode)
         centers, numbers, is_all = kind.centers, kind.numbers, kind.is_all
-        before: dict[str, Any] = {  # what is known of the frame before it is judged
-            "step": step,
-            "frame": frame,
-            # to 1e-9 ps, so that it does not depend on how it was added up
-            "time_ps": None if time_ps is None else round(time_ps, 9),
-            "n_atoms": len(atoms),
-            "n_unknown": kind.n_unknown,
-            "temperature_K": facts.temperature_K,
-            "volume_per_atom": facts.volume_per_atom,
-            "energy_per_atom": facts.energy_per_atom,
-            "interval": interval,
-            "digest": facts.digest,
-        }
+        before = _before_judging(facts, kind, len(atoms)) | {"step": step, "frame": frame, "interval": interval}
+        # to 1e-9 ps, so that it does not depend on how it was added up
+        before["time_ps"] = None if time_ps is None else round(time_ps, 9)
         try:
             if len(atoms) == 0:
                 raise FrameError("empty frame: it has no atoms")
@@ -250,7 +250,8 @@ class Judge:
             raise
         except FrameError as exc:
             lost = np.flatnonzero(~(np.abs(atoms.positions) <= MAX_COORDINATE).all(axis=1))
-            check = Check.invalid(**before, elapsed_us=(time.perf_counter() - start) * 1e6)
+            nothing = self._cache.atom_levels.values_of_lost(len(atoms)) if self.tells_atoms else None
+            check = Check.invalid(**before, elapsed_us=(time.perf_counter() - start) * 1e6, atom_values=nothing)
             return Judged(check, None, str(exc), offenders=tuple(lost.tolist()))
         # atoms that are no centers have no dH and count in nothing, not in the size of the frame either
         levels = kind.levels
@@ -316,6 +317,7 @@ class Judge:
             delta_entropy=_of_all(centers, dh, len(atoms), math.nan),
             above=_of_all(centers, above, len(atoms), False),
             local_score=None if local is None else _of_all(centers, local, len(atoms), math.nan),
+            atom_values=self._cache.atom_levels.values(rows, atoms.numbers, self.threads) if self.tells_atoms else None,
         )
         return Judged(
             check,
@@ -395,6 +397,18 @@ class Judge:
         if cache.scorer is None:
             cache.scorer = shared_scorer(self.reference, landmarks)
         return with_local_scores(found, these, cache.scorer, landmarks.tail_level, self.threads)
+
+
+def _before_judging(facts: FrameFacts, kind: FrameKind, n_atoms: int) -> dict[str, Any]:
+    """What is known of a frame before it is judged: fields of a check."""
+    return {
+        "n_atoms": n_atoms,
+        "n_unknown": kind.n_unknown,
+        "temperature_K": facts.temperature_K,
+        "volume_per_atom": facts.volume_per_atom,
+        "energy_per_atom": facts.energy_per_atom,
+        "digest": facts.digest,
+    }
 
 
 class _OfPhases(NamedTuple):

@@ -123,6 +123,8 @@ class _State:
     snapshot: Mapping[str, object] | None = None
     resumed: _Process | None = None
     detached: bool | None = None
+    stopped: str | None = None
+    event: int | None = None
 
 
 def _of(record: type[Any]) -> Callable[[Mapping[str, Any]], Any]:

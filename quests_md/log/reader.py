@@ -68,6 +68,8 @@ class Log:
     """All rewinds: checks from `frame` on that stood before such a line were superseded."""
     references: list[dict[str, Any]]
     """Changes of the reference."""
+    stops: list[dict[str, Any]]
+    """Where an action or the trigger has ended the run: `step`, id of the `event`, and `stopped`, why in a sentence."""
     sources: list[str]
     """Files whose frames were checked; none in logs of live runs."""
     step: NDArray[np.int64]
@@ -135,7 +137,7 @@ def read_log(path: str | os.PathLike[str]) -> Log:
     history = LogHistory(path)
     columns = _CheckColumns()
     events: dict[int, Event] = {}
-    notes, references = [], []
+    notes, references, stops = [], [], []
     try:
         for line, counts in history.every_line():
             kind = line.content["type"]
@@ -150,6 +152,8 @@ def read_log(path: str | os.PathLike[str]) -> Log:
                 events[event.id] = event
             elif kind == "reference":
                 references.append(line.content)
+            elif kind == "state" and isinstance(line.content.get("stopped"), str):
+                stops.append(line.content)
         arrays = columns.arrays()
     except _BadLineError as bad:
         raise history.error(bad.start, f"is not a log line of schema {SCHEMA}: {bad}") from bad.__cause__
@@ -159,6 +163,7 @@ def read_log(path: str | os.PathLike[str]) -> Log:
         notes=notes,
         rewinds=[line.content for line in history.rewinds],
         references=references,
+        stops=stops,
         sources=list(columns.sources),
         **arrays,
     )

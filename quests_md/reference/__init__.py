@@ -1,6 +1,7 @@
 """What is known: the environments of a training set, built, saved, merged and asked."""
 
 from .advice import chemistry_advice
+from .annotating import AtomLevels, kept_results, with_atom_values
 from .colder import colder_copies
 from .file import shortened
 from .frame_words import differences, frames_words, unknown_elements
@@ -25,6 +26,7 @@ from .thinning import thinning_loss
 __all__ = [
     "MAX_HELD_OUT",
     "MOST_ATOMS",
+    "AtomLevels",
     "GivenReference",
     "Nearest",
     "Reference",
@@ -38,6 +40,7 @@ __all__ = [
     "frames_of_ancestors",
     "frames_words",
     "is_of_molecules",
+    "kept_results",
     "label_list",
     "near_largest",
     "opened_reference",
@@ -47,4 +50,5 @@ __all__ = [
     "thinning_loss",
     "unknown_elements",
     "whole_groups",
+    "with_atom_values",
 ]

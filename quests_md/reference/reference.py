@@ -17,13 +17,13 @@ from quests_md.engine import best_bandwidth
 from quests_md.environments import DescriptorLike
 
 from . import file as reference_file
+from .annotating import AnnotatingRows
 from .build import build
 from .contents import PAIR_BIN, Contents
 from .contents_checks import checked, rows_at
 from .groups import frame_digests
 from .held_out import MAX_HELD_OUT, HeldOutScores, held_out_scores
 from .merge import merged
-from .query import KnownRows
 from .same_frames import Placed, first_same, is_of_places
 from .thinning import rows_to_keep
 
@@ -45,7 +45,7 @@ SEED = 0
 NO_ANCESTORS: dict[str, Any] = {"ancestors": [], "frames_of_ancestors": {}}
 
 
-class Reference(KnownRows):
+class Reference(AnnotatingRows):
     """Environments of a training set, against which frames are judged. Made by `from_frames` or `load`; never changed.
 
     Under match="element" an atom is compared with the reference atoms of its own element, so rows are kept sorted by

@@ -12,6 +12,7 @@ from quests_md.records import Check, Event
 
 from .actions import Action, SaveFrame, Sentinel
 from .run_log import RunLog
+from .stop_reason import StopReason, stopped_by_action
 
 __all__ = ["DueActions"]
 
@@ -68,18 +69,19 @@ class DueActions:
                     except Exception as failure:
                         self._log.fail_action(failure, _failed(action, event))
 
-    def do(self) -> bool:
-        """Do what is due, in order; returns whether an action asks for the end of the run.
+    def do(self) -> StopReason | None:
+        """Do what is due, in order; returns why an action has asked for the end of the run, the first that has.
 
         That an action failed is said once, and noted each time, or raised; then those after it are not called.
         """
         was_doing, self._is_doing = self._is_doing, True
-        stop = False
+        stop: StopReason | None = None
         try:
             if self.follow is not None:
                 uninterrupted(self._follow_log)
             while self._due:
-                stop |= uninterrupted(self._do_next) if self._due[0].is_ours else self._do_next()
+                found = uninterrupted(self._do_next) if self._due[0].is_ours else self._do_next()
+                stop = stop or found
         finally:
             self._is_doing = was_doing
         return stop
@@ -98,12 +100,13 @@ class DueActions:
         for text in follow() if follow is not None else ():
             self._log.warn(text)
 
-    def _do_next(self) -> bool:
+    def _do_next(self) -> StopReason | None:
         due = self._due.popleft()
         try:
             due.action(due.event, due.frame)
         except StopRun:
-            return True
+            assert self.check is not None
+            return stopped_by_action(_name(due.action), self.check, due.event)
         except BaseException as failure:
             if not isinstance(failure, Exception) or interrupt_behind(failure) is not None:
                 text = f"{_name(due.action)} was interrupted for event {due.event.id}; what it was to leave is missing"
@@ -114,7 +117,7 @@ class DueActions:
             except Exception:
                 self._due.clear()
                 raise
-        return False
+        return None
 
 
 def _name(action: Action) -> str:

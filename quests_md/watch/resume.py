@@ -34,8 +34,8 @@ __all__ = [
 ]
 
 #: What state lines hold that are not about what a check found: whether actions are due, or done, resumptions, and
-#: whether the monitor was detached.
-_ABOUT_THE_RUN = {"actions", "files", "resumed", "detached"}
+#: whether the monitor was detached, or the run was stopped.
+_ABOUT_THE_RUN = {"actions", "files", "resumed", "detached", "stopped"}
 
 #: What the content of damaged lines raises where it is used.
 _FAULTS: tuple[type[Exception], ...] = (

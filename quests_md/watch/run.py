@@ -25,6 +25,7 @@ from .phase_watch import PhaseWatch
 from .resume import FirstFrame, Host, Place, bring_back, continue_host, find_place, header_at, let_files_follow, missing
 from .run_log import RunLog
 from .settings import CHANGING, NO_VISITS, RunSettings
+from .stop_reason import StopReason, stopped_by_trigger
 
 __all__ = ["Run"]
 
@@ -56,8 +57,8 @@ class Run:
         self.last_check: Check | None = None
         self.is_judging = False
         """Whether a frame is being judged, or what was found is being written; not while actions are done."""
-        self.stopped = False
-        """Whether the trigger or an action has asked for the end of the run."""
+        self.stop_reason: str | None = None
+        """Why the trigger or an action has asked for the end of the run, the last time that one has; None: none has."""
         self.stop_now = False
         """Whether the last check has: a run may go on after a stop."""
         self.resumed_at: Place | None = None
@@ -72,6 +73,11 @@ class Run:
     def n_checks(self) -> int:
         """Checks so far."""
         return self.follower.n_checks
+
+    @property
+    def stopped(self) -> bool:
+        """Whether the trigger or an action has asked for the end of the run."""
+        return self.stop_reason is not None
 
     def change_settings(self, settings: RunSettings) -> None:
         """Go on with another interval between checks."""
@@ -281,19 +287,21 @@ class Run:
         if taken is None:
             return
         log = self.log
-        if self._due.do():
-            self._stop()
+        if reason := self._due.do():
+            self._stop(reason)
         is_written = (self._due.check is None or uninterrupted(self._note_done)) and taken.is_written
         log.is_behind = not is_written
         if is_written:
             log.settled = self.follower.settled
-        if taken.followed.stop:
-            self._stop()
+        if taken.followed.stop and reason is None:
+            is_open = [event for event in self.follower.events_from(0) if event.is_open]
+            self._stop(stopped_by_trigger(taken.followed.judged.check, is_open))
 
     def _make_up(self) -> None:
         """Do what an interrupt has left of the actions of the last check, before the log has another one."""
         if self._due.is_left:
-            self._due.do()
+            if reason := self._due.do():
+                self._stop(reason)
             uninterrupted(self._note_done)
 
     def _note_done(self) -> bool:
@@ -304,8 +312,9 @@ class Run:
         files = {name: file_size(name) for name in action_files(self._settings.actions)}
         return self.log.write({"type": "state", "step": check.step, "frame": check.frame, "files": files})
 
-    def _stop(self) -> None:
-        self.stopped = self.stop_now = True
+    def _stop(self, reason: StopReason) -> None:
+        self.stop_reason, self.stop_now = reason.text, True
+        self.log.write({"type": "state", "step": self.log.step, "stopped": reason.text, "event": reason.event})
 
 
 def _reference_line(step: int | None, chain: list[str], header: dict[str, Any]) -> dict[str, Any]:

@@ -173,6 +173,10 @@ class RunSettings:
         """The same settings where checks are so many ps apart."""
         return replace(self, judge=self.judge.for_interval(check_ps))
 
+    def telling_atoms(self) -> Self:
+        """The same settings for a judge that tells dH and grade of every atom."""
+        return replace(self, judge=self.judge.telling_atoms())
+
     def with_reference(self, reference: GivenReference, calibration: GivenCalibration | None = None) -> Self:
         """The same settings with another reference, arguments and errors as in `Monitor.update`."""
         before, own = self.judge, self.judge.calibration
@@ -210,7 +214,7 @@ class RunSettings:
             confirm=before.confirm,
             not_confirmed=before.not_confirmed,
         )
-        return replace(self, judge=judge)
+        return replace(self, judge=judge.telling_atoms() if before.tells_atoms else judge)
 
     def header(self, numbers: NDArray[np.int64]) -> dict[str, Any]:
         """The header of the log of a run that begins with atoms of these atomic numbers, (N,)."""

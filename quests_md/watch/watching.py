@@ -140,6 +140,12 @@ class Watch:
         if self.run is not None:
             self.run.change_settings(self.settings)
 
+    def tell_atoms(self) -> None:
+        """Let every check from here on carry dH and grade of all its atoms, whatever the mode."""
+        self.settings = self.settings.telling_atoms()
+        if self.run is not None:
+            self.run.change_settings(self.settings)
+
     def check_frame(
         self,
         atoms: Atoms,
