@@ -424,7 +424,8 @@ def test_events_are_drawn(quests_md, eventful, tmp_path):
     pictures = ("--plot", tmp_path / "p.pdf", "--growth", tmp_path / "g.png")
     code, _, err = quests_md("events", eventful, *pictures, "--fail-on-event")
     assert code == 4
-    assert err.endswith(f"wrote {tmp_path / 'p.pdf'}\nwrote {tmp_path / 'g.png'}\n")
+    wrote = f"wrote {tmp_path / 'p.pdf'}\nwrote {tmp_path / 'g.png'}\n"
+    assert err.endswith(f"{wrote}exit code 4: event 3 (exploded, 1 atom, since step 180)\n")
     assert (tmp_path / "p.pdf").read_bytes()[:4] == b"%PDF"
     assert (tmp_path / "g.png").read_bytes()[:4] == b"\x89PNG"
     assert quests_md("events", "run.jsonl", "--growth", tmp_path / "h.svg")[0] == 0
