@@ -15,7 +15,17 @@ from .errors import (
 )
 from .hosts import score_trajectory
 from .judge import Phases
-from .learn import MonitoredCalculator, Selected, Selection, select
+from .learn import (
+    Labeller,
+    Loop,
+    MonitoredCalculator,
+    Round,
+    RunEnd,
+    Selected,
+    Selection,
+    run_to_event,
+    select,
+)
 from .log import Log, read_log
 from .monitor import Monitor
 from .records import Check, Event
@@ -32,8 +42,10 @@ __all__ = [
     "ExpectedErrors",
     "FileFormatError",
     "FrameError",
+    "Labeller",
     "Log",
     "LogExistsError",
+    "Loop",
     "Minimised",
     "MismatchError",
     "Monitor",
@@ -41,6 +53,8 @@ __all__ = [
     "Phases",
     "QuestsMDError",
     "Reference",
+    "Round",
+    "RunEnd",
     "Selected",
     "Selection",
     "StopRun",
@@ -54,6 +68,7 @@ __all__ = [
     "entropy",
     "overlap",
     "read_log",
+    "run_to_event",
     "save_frame",
     "score_trajectory",
     "select",

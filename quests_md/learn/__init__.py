@@ -1,6 +1,19 @@
-"""What comes after an event: frames to label; calculators that carry dH."""
+"""What comes after an event: frames to label, their labels, the loop of active learning; calculators that carry dH."""
 
 from .calculator import MonitoredCalculator
+from .labelling import Labeller
+from .loop import Loop, Round
+from .running import RunEnd, run_to_event
 from .selection import Selected, Selection, select
 
-__all__ = ["MonitoredCalculator", "Selected", "Selection", "select"]
+__all__ = [
+    "Labeller",
+    "Loop",
+    "MonitoredCalculator",
+    "Round",
+    "RunEnd",
+    "Selected",
+    "Selection",
+    "run_to_event",
+    "select",
+]

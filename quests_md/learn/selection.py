@@ -37,6 +37,10 @@ LOWEST_LEVEL = 0.0
 MOST_ROWS, ROWS_OF_LARGE = 200_000, 2000
 
 
+class NothingFitError(ValueError):
+    """No frame is fit to be chosen."""
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class Selected:
     """A frame that was chosen."""
@@ -230,7 +234,7 @@ def select(
     pool = read_pool(source, known, distorted=distorted, max_dh=max_dh, threads=threads)
     if not pool.places:
         reasons = ", ".join(f"{many(k, 'frame')}: {why}" for why, k in sorted(pool.left_out.items())) or "no frames"
-        raise ValueError(f"frames: expected some that are fit to be chosen, got none of {pool.n_seen} ({reasons})")
+        raise NothingFitError(f"frames: expected some that are fit to be chosen, got none of {pool.n_seen} ({reasons})")
     levels = covered_levels(known, threads) if level is None else {0: float(level)}
 
     of_pool = np.array([levels.get(int(z), levels[0]) for z in pool.numbers])

@@ -1,0 +1,113 @@
+"""A run until it leaves what is known: the frames beyond, and the last one before, from which a run can go on."""
+
+from collections.abc import Callable
+from inspect import Parameter, signature
+from typing import Any, NamedTuple
+
+import numpy as np
+from ase import Atoms
+from ase.calculators.singlepoint import SinglePointCalculator
+
+from quests_md.environments import results_at_hand
+from quests_md.monitor import Monitor
+
+__all__ = ["MakeDynamics", "RunEnd", "made_dynamics", "run_to_event"]
+
+#: Makes an ASE dynamics that moves the given atoms; it may take a random generator as well.
+MakeDynamics = Callable[..., Any]
+
+
+class RunEnd(NamedTuple):
+    """How a run has ended."""
+
+    end: str
+    """"covered": all steps were made and no event is open. "event": there are enough frames beyond. "exploded", or
+    "failed": the dynamics raised an error."""
+    why: str
+    """The same in words."""
+    steps: int
+    """Steps that were made."""
+    restart: Atoms
+    """The last frame that was within the levels before the event, with its momenta; the first frame if none was."""
+    beyond: list[Atoms]
+    """The frames that were checked since the event began, with the forces that the run had."""
+
+
+def made_dynamics(make_dynamics: MakeDynamics, atoms: Atoms, rng: np.random.Generator) -> Any:
+    """The dynamics of a run, made with a random generator if it takes one as its second argument."""
+    try:
+        taken = [p for p in signature(make_dynamics).parameters.values() if _is_place(p)]
+    except (TypeError, ValueError):  # a builtin says nothing
+        taken = []
+    dyn = make_dynamics(atoms, rng) if len(taken) > 1 else make_dynamics(atoms)
+    if not hasattr(dyn, "irun"):
+        raise TypeError(f"make_dynamics: expected an ASE dynamics, got {type(dyn).__name__}")
+    if getattr(dyn, "atoms", atoms) is not atoms:
+        raise ValueError("make_dynamics: expected a dynamics of the atoms that it was given, got one of other atoms")
+    return dyn
+
+
+def _is_place(parameter: Parameter) -> bool:
+    is_place = parameter.kind in (Parameter.POSITIONAL_ONLY, Parameter.POSITIONAL_OR_KEYWORD)
+    return is_place and (parameter.default is Parameter.empty or parameter.name == "rng")
+
+
+def run_to_event(
+    dyn: Any, atoms: Atoms, monitor: Monitor, *, steps: int, interval: int = 10, n_beyond: int = 20
+) -> RunEnd:
+    """Run a dynamics until an event is open and `n_beyond` frames were checked beyond, or for all steps.
+
+    Checks that are out by chance, and open no event, are forgotten. The run ends as well when it explodes, when an
+    action or the trigger stops it, and when the dynamics raises an error, which is raised again if no frame was out.
+
+    Parameters
+    ----------
+    dyn
+        An ASE dynamics that moves `atoms`.
+    atoms
+        The atoms of the run.
+    monitor
+        What judges; it is attached here.
+    steps, interval
+        Steps of the run at most, and between two checks.
+    n_beyond
+        Frames beyond after which it is enough.
+    """
+    monitor.attach(dyn, interval)
+    restart, beyond, seen, n_steps = _kept(atoms), list[Atoms](), None, 0
+    try:
+        for _ in dyn.irun(steps):
+            check, n_steps = monitor.last_check, dyn.nsteps
+            if check is None or check is seen:
+                continue
+            seen = check
+            open_ = [event for event in monitor.events if event.is_open]
+            if any(event.kind == "exploded" for event in monitor.events):
+                return RunEnd("exploded", monitor.events[-1].describe(), n_steps, restart, beyond)
+            if check.state == "in" and not open_:
+                restart = _kept(atoms)
+                beyond.clear()
+            elif check.state == "out":
+                beyond.append(_kept(atoms))
+            if open_ and (len(beyond) >= n_beyond or monitor.stopped):
+                return RunEnd("event", open_[-1].describe(), n_steps, restart, beyond)
+            if monitor.stopped:
+                break
+    except Exception as exc:  # of the dynamics or its calculator, beyond what it knows
+        if not beyond:
+            raise
+        return RunEnd("failed", f"{type(exc).__name__}: {exc}", n_steps, restart, beyond)
+    open_ = [event for event in monitor.events if event.is_open]
+    if open_:
+        return RunEnd("event", open_[-1].describe(), n_steps, restart, beyond)
+    return RunEnd("covered", f"{n_steps} steps without an open event", n_steps, restart, [])
+
+
+def _kept(atoms: Atoms) -> Atoms:
+    """A copy of a frame with the energy and forces that it has already."""
+    copy: Atoms = atoms.copy()
+    results = results_at_hand(atoms)
+    known = {key: np.array(results[key]) for key in ("energy", "forces") if key in results}
+    if known:
+        copy.calc = SinglePointCalculator(copy, **known)
+    return copy

@@ -1,0 +1,308 @@
+"""The loop of active learning ends for a reason, pays for no label twice, and survives kills."""
+
+import os
+import random
+import shutil
+import signal
+import sys
+import time
+
+import numpy as np
+import pytest
+from ase.calculators.calculator import Calculator, all_changes
+from ase.calculators.emt import EMT
+from ase.io import read, write
+from ase.md.verlet import VelocityVerlet
+
+from quests_md import Calibration, Labeller, Loop, MismatchError, Monitor, Reference, calibrate, run_to_event
+from quests_md.errors import FrameError
+from tests.support.looped import Teacher, known_and_start, loop_in, make_dynamics
+
+
+@pytest.fixture(scope="module")
+def system():
+    return known_and_start()
+
+
+@pytest.fixture(scope="module")
+def finished(system, tmp_path_factory):
+    """A loop that was never killed, and why it ended."""
+    folder = tmp_path_factory.mktemp("loop") / "whole"
+    loop = loop_in(folder, *system)
+    return loop, loop.run()
+
+
+def positions(frames):
+    return [frame.positions.tobytes() for frame in frames]
+
+
+def test_the_loop_labels_until_its_runs_are_covered(finished, system):
+    loop, reason = finished
+    assert reason.startswith("covered: all runs made 60 steps")
+    assert [done.ends for done in loop.rounds][-1] == ("covered",)
+    n = sum(done.n_labelled for done in loop.rounds)
+    # it neither ends after the first labels nor goes on for ever
+    assert len(loop.rounds) > 2
+    assert len(loop.labelled) == n > 4
+    assert loop.reference.n_frames == system[0].n_frames + n
+    assert loop.calibration.fingerprint == loop.reference.fingerprint
+    for frame in loop.labelled:
+        bare = frame.copy()
+        bare.calc = EMT()
+        assert frame.get_potential_energy() == pytest.approx(bare.get_potential_energy(), abs=1e-9)
+        assert np.abs(frame.get_forces() - bare.get_forces()).max() < 1e-9
+    assert loop.rounds[0].force_error == pytest.approx(0.0, abs=1e-9)  # the model is its own teacher
+
+
+def test_levels_are_carried_and_not_raised_by_what_was_added(finished, system):
+    loop, _ = finished
+    before, start = calibrate(system[0]), system[1]
+    assert (loop.calibration.levels(start) <= before.levels(start) + 1e-6).all()
+
+
+def test_a_loop_that_is_done_does_nothing_again(finished, system):
+    loop, reason = finished
+    paid = loop.folder.with_suffix(".paid").read_text()
+    again = loop_in(loop.folder, *system, label=fail)
+    assert again.run() == reason
+    assert again.rounds == loop.rounds
+    assert loop.folder.with_suffix(".paid").read_text() == paid
+
+
+def fail(atoms):
+    raise RuntimeError("no licence")
+
+
+def test_runs_restart_from_the_last_covered_frame_with_its_momenta(finished):
+    loop, _ = finished
+    end = read(loop.folder / "round-000" / "run-0.traj", 0)
+    start = read(loop.folder / "round-001" / "starts.traj", 0)
+    assert np.array_equal(end.positions, start.positions)
+    assert np.array_equal(end.get_momenta(), start.get_momenta())
+    assert np.abs(start.get_momenta()).max() > 0
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="no fork")
+def test_kills_at_any_moment_change_nothing(finished, system, tmp_path):
+    whole, reason = finished
+    folder, chance = tmp_path / "killed", random.Random(1)
+    n_kills, ended = 0, False
+    while not ended:
+        child = os.fork()
+        if child == 0:  # pragma: no cover
+            code = 1
+            try:
+                loop_in(folder, *system).run()
+                code = 0
+            finally:
+                os._exit(code)
+        time.sleep(chance.uniform(0.02, 0.6 * 1.3**n_kills))
+        os.kill(child, signal.SIGKILL)
+        _, status = os.waitpid(child, 0)
+        ended = os.WIFEXITED(status)
+        n_kills += not ended
+    assert n_kills > 2
+    loop = loop_in(folder, *system)
+    assert loop.run() == reason
+    assert positions(loop.labelled) == positions(whole.labelled)
+    assert loop.reference.fingerprint == whole.reference.fingerprint
+    paid = folder.with_suffix(".paid").read_text().splitlines()
+    # at most the label that a kill met is paid twice
+    assert len(set(paid)) == len(whole.labelled)
+    assert len(paid) - len(set(paid)) <= n_kills
+
+
+def test_labels_that_fail_are_kept_apart_and_the_others_count(finished, system, tmp_path):
+    folder, calls = only_round_0_of(finished[0], tmp_path / "loop"), []
+    shutil.rmtree(folder / "labels")
+    (folder / "round-000" / "round.json").unlink()
+
+    def sometimes(atoms):
+        calls.append(1)
+        if len(calls) % 2:
+            raise RuntimeError("SCF did not converge")
+        atoms.calc = EMT()
+        return atoms
+
+    loop = loop_in(folder, *system, label=sometimes, max_rounds=1)
+    assert loop.run().startswith("rounds: all 1 are done")
+    assert (loop.rounds[0].n_failed, loop.rounds[0].n_labelled) == (2, 2)
+    failed = sorted((folder / "failed").glob("*.json"))
+    assert len(failed) == 2
+    assert "SCF did not converge" in failed[0].read_text()
+    # and are not tried again
+    loop_in(folder, *system, label=fail, max_rounds=1).run()
+    assert len(calls) == 4
+
+
+def test_nothing_that_can_be_labelled_ends_the_loop(finished, system, tmp_path):
+    folder = only_round_0_of(finished[0], tmp_path / "loop")
+    shutil.rmtree(folder / "labels")
+    (folder / "round-000" / "round.json").unlink()  # as after a kill before the labels
+    loop = loop_in(folder, *system, label=fail)
+    reason = loop.run()
+    assert reason.startswith("nothing new: the last round added no labels (")
+    assert "4 chosen, 4 failed" in reason
+
+
+def test_limits_end_the_loop(system, tmp_path):
+    loop = loop_in(tmp_path / "labels", *system, max_labels=6)
+    assert loop.run().startswith("labels: all 6 are spent")
+    assert len(loop.labelled) == 6
+
+
+def only_round_0_of(loop, folder):
+    """A copy of the folder of a loop, as it was after the first round."""
+    shutil.copytree(loop.folder, folder)
+    for path in folder.glob("round-*"):
+        if path.name != "round-000":
+            shutil.rmtree(path)
+    return folder
+
+
+def test_a_small_error_ends_the_loop(finished, system, tmp_path):
+    loop = loop_in(only_round_0_of(finished[0], tmp_path / "loop"), *system, target_error=0.1)
+    assert loop.run().startswith("error: forces were")
+    assert len(loop.rounds) == 1
+
+
+def test_labels_of_files_are_waited_for(finished, system, tmp_path):
+    folder = only_round_0_of(finished[0], tmp_path / "loop")
+    shutil.rmtree(folder / "labels")
+    (folder / "round-000" / "round.json").unlink()
+    reason = loop_in(folder, *system, label="files", max_rounds=1).run()
+    assert reason.startswith("waiting: 4 frames in ")
+    assert loop_in(folder, *system, label="files", max_rounds=1).run() == reason
+    wanted = sorted((folder / "to-label").glob("*.extxyz"))
+    assert len(wanted) == 4
+    for path in wanted:
+        atoms = read(path)
+        atoms.calc = EMT()
+        atoms.get_forces()
+        write(folder / "labels" / path.name, atoms)
+    loop = loop_in(folder, *system, label="files", max_rounds=1)
+    assert loop.run().startswith("rounds: all 1")
+    assert loop.rounds[0].n_labelled == 4
+
+
+def test_files_that_are_not_of_the_frame_are_refused(system, tmp_path):
+    labeller = Labeller("files", tmp_path)
+    frame = system[1].copy()
+    name = labeller.label([frame]).waiting[0]
+    for fault, message in (
+        ("move", "expected the places of the frame"),
+        ("element", "expected the atoms of the frame"),
+        ("bare", "expected energy and forces"),
+    ):
+        other = frame.copy()
+        if fault == "move":
+            other.positions[0] += 0.1
+        if fault == "element":
+            other.numbers[0] = 79
+        if fault != "bare":
+            other.calc = EMT()
+            other.get_forces()
+        write(tmp_path / "labels" / f"{name}.extxyz", other)
+        with pytest.raises(FrameError, match=message):
+            labeller.label([frame])
+
+
+@pytest.mark.parametrize("answer", [(np.nan, np.zeros((32, 3))), (1.0, np.zeros((3, 3))), "energy"])
+def test_answers_that_are_no_labels_are_failures(system, tmp_path, answer):
+    labelled = Labeller(lambda atoms: answer, tmp_path).label([system[1].copy()])
+    assert (len(labelled.frames), len(labelled.failed)) == (0, 1)
+
+
+def test_the_model_is_refitted_and_used(system, tmp_path):
+    seen = []
+
+    def refit(frames):
+        seen.append(len(frames))
+        return EMT()
+
+    known, start = system
+    start = start.copy()
+    start.calc = Weak()
+    loop = loop_in(tmp_path / "loop", known, start, refit=refit, max_rounds=2)
+    loop.run()
+    assert seen == [loop.rounds[0].n_labelled]
+    assert loop.rounds[0].force_error > 0.05
+    assert loop.rounds[1].force_error is None or loop.rounds[1].force_error < 1e-9
+
+
+class Weak(Calculator):
+    """EMT with forces of nine tenths."""
+
+    implemented_properties = ("energy", "forces")
+
+    def calculate(self, atoms=None, properties=("energy",), system_changes=all_changes):
+        super().calculate(atoms, properties, system_changes)
+        other = atoms.copy()
+        other.calc = EMT()
+        self.results = {"energy": other.get_potential_energy(), "forces": 0.9 * other.get_forces()}
+
+
+def test_other_settings_need_another_folder(finished, system):
+    with pytest.raises(MismatchError, match="steps was 60 when the loop began, and is 70 now"):
+        loop_in(finished[0].folder, *system, steps=70)
+
+
+def test_several_starts_make_a_run_each(system, tmp_path):
+    known, start = system
+    other = start.copy()
+    other.calc = EMT()
+    loop = loop_in(tmp_path / "loop", known, [start, other], max_rounds=1)
+    loop.run()
+    assert len(loop.rounds[0].ends) == 2
+    a, b = (read(loop.folder / "round-000" / f"run-{k}.traj", -1) for k in (0, 1))
+    assert not np.array_equal(a.positions, b.positions)  # other random numbers
+
+
+def test_pieces_can_be_used_alone(system):
+    known, start = system
+    atoms = start.copy()
+    atoms.calc = EMT()
+    dyn = make_dynamics(atoms, np.random.default_rng(0))
+    with Monitor(known, log=None, verbose=False) as monitor:
+        end = run_to_event(dyn, atoms, monitor, steps=200, interval=5, n_beyond=3)
+    assert end.end == "event"
+    assert len(end.beyond) == 3
+    assert end.beyond[0].calc.results["forces"].shape == (32, 3)
+    assert Reference.delta_entropy(known, end.restart).max() < Reference.delta_entropy(known, end.beyond[-1]).max()
+
+
+@pytest.mark.parametrize(
+    ("options", "error", "message"),
+    [
+        ({"label": 3}, TypeError, "label: expected"),
+        ({"n_per_round": 0}, ValueError, "n_per_round: expected"),
+        ({"steps": -1}, ValueError, "steps: expected"),
+        ({"max_labels": 0}, ValueError, "max_labels: expected"),
+        ({"target_error": -0.1}, ValueError, "target_error: expected"),
+    ],
+)
+def test_bad_arguments_are_named(system, tmp_path, options, error, message):
+    with pytest.raises(error, match=message):
+        loop_in(tmp_path / "loop", *system, **options)
+    assert not (tmp_path / "loop" / "loop.json").exists()
+
+
+def test_a_dynamics_of_other_atoms_is_refused(system, tmp_path):
+    known, start = system
+    other = start.copy()
+    other.calc = EMT()
+    loop = Loop(start, lambda atoms: VelocityVerlet(other, 1.0), known, label=EMT(), folder=tmp_path / "loop")
+    with pytest.raises(ValueError, match="make_dynamics: expected a dynamics of the atoms"):
+        loop.run()
+    with pytest.raises(TypeError, match="starts: expected Atoms"):
+        Loop([], make_dynamics, known, label=EMT(), folder=tmp_path / "none")
+
+
+def test_calibrations_can_be_given(system, tmp_path):
+    known, start = system
+    levels = calibrate(known, false_alarms=0.05)
+    loop = Loop(
+        start, make_dynamics, known, label=Teacher(tmp_path / "paid"), calibration=levels, folder=tmp_path / "l"
+    )
+    assert Calibration.load(tmp_path / "l" / "calibration.json").false_alarms == 0.05
+    assert loop.calibration.false_alarms == 0.05
