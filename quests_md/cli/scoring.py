@@ -16,7 +16,7 @@ from quests_md._words import many
 from quests_md.calibration import STATISTICS, Calibration, calibrate
 from quests_md.errors import FileFormatError
 from quests_md.hosts import score_trajectory
-from quests_md.io import FramesSeen, count_frames, fault_of_flagged_file
+from quests_md.io import FramesSeen, count_frames, fault_of_annotated_file, fault_of_flagged_file
 from quests_md.log import read_log, require_new_log
 from quests_md.monitor import Monitor
 from quests_md.records import Check
@@ -51,6 +51,9 @@ from .exit_codes import FailOption, exit_after
 from .statistics import FALSE_ALARMS, StatisticsOption, statistic_names
 
 __all__ = ["score_frames"]
+
+#: How names of files of annotated frames may end, so that other programs know what they are.
+FRAME_SUFFIXES = (".extxyz", ".xyz")
 
 #: Why a frame has no largest dH, and what the numbers beside alarms are.
 NO_LARGEST = {
@@ -94,6 +97,10 @@ def score_frames(
         bool, Option("--resume", help="Go on with the run in the log: frames that it has are not checked again.")
     ] = False,
     save: Annotated[Path | None, Option(help="Append flagged frames to this extended XYZ file.")] = None,
+    annotate: Annotated[
+        Path | None,
+        Option(help="Write every frame with dH and grade of its atoms to this new extended XYZ file (.extxyz)."),
+    ] = None,
     sentinel_file: Annotated[
         Path | None,
         Option("--sentinel", metavar="FILE", help="Write the gravest event to this file, once there is one."),
@@ -134,13 +141,16 @@ def score_frames(
         raise ValueError("--false-alarms: the calibration file states its own rate; give one of the two")
     phase_files = _files_by_name("--phase", phase or [])
     check_apart(
-        {"--log": log, "--save": save, "--sentinel": sentinel_file, "--plot": plot},
+        {"--log": log, "--save": save, "--annotate": annotate, "--sentinel": sentinel_file, "--plot": plot},
         [*trajectory, reference, calibration, topology, at, *phase_files.values()],
     )
     check_output("--log", log)
     check_output("--save", save)
     if save is not None and (fault := mistaken_for(save, None, "flagged frames") or fault_of_flagged_file(save)):
         raise FileFormatError(f"--save: {save}: {fault}; choose another name")
+    check_output("--annotate", annotate, FRAME_SUFFIXES)
+    if annotate is not None and (fault := fault_of_annotated_file(annotate, goes_on=resume)):
+        raise FileFormatError(f"--annotate: {annotate}: {fault}; choose another name")
     check_output("--sentinel", sentinel_file)
     if sentinel_file is not None and (fault := fault_of_sentinel(sentinel_file)):
         raise FileFormatError(f"--sentinel: {sentinel_file}: {fault}; choose another name")
@@ -205,6 +215,7 @@ def score_frames(
             client=client,
             steps=steps,
             types=elements,
+            annotate=annotate,
             seen=seen,
             topology=topology,
         )
@@ -218,6 +229,9 @@ def score_frames(
     tell(f"{many(sum(counts.values()), 'frame')}{' checked now' if resume else ''}: {run_summary(counts, events)}")
     if resume and log is not None:
         tell(f"{log}: {log_summary(read_log(log))}")
+    if annotate is not None:
+        grade = "" if monitor.calibration.lacks_dh else ", dh_grade"
+        tell(f"--annotate: {annotate} has delta_entropy{grade} and above of all atoms, beside {known.fingerprint}")
     if save is not None and file_size(str(save)) == saved_before:
         why = "frames of explosions are not saved" if events and not resume else "no event"
         tell(f"--save: {why}, {save} was {'left as it is' if save.exists() else 'not written'}")

@@ -16,8 +16,9 @@ from quests_md.judge import Judge, Values
 from quests_md.log import Log
 from quests_md.records import Check
 from quests_md.reference import GivenReference, Reference, differences, fault_of_start, opened_reference
-from quests_md.watch import GivenAction, RunSettings, Trigger, Watch
+from quests_md.watch import GivenAction, RunSettings, Trigger, Watch, action_files
 
+from .annotating import AnnotatedFile
 from .bad_files import BadFiles
 from .frames_of_log import chosen_by, frames_of_log, with_step
 from .in_parts import judged_by_workers
@@ -48,6 +49,7 @@ def score_trajectory(
     steps: Collection[int] | Log | None = None,
     types: Sequence[str] | None = None,
     monitor: Watched | None = None,
+    annotate: str | os.PathLike[str] | None = None,
     seen: FramesSeen | None = None,
     topology: str | os.PathLike[str] | None = None,
     client: Any = None,
@@ -85,6 +87,11 @@ def score_trajectory(
         A `Monitor` of your own, whose `events` you can then read, in the place of `reference`, `calibration`, `log`,
         `trigger`, `actions`, `values` and `on_error`, which are the monitor's. With ``resume=True`` it goes on with its
         log: frames that the log has already are read but not checked again, except for the last of them.
+    annotate
+        A new file of extended XYZ to which every checked frame is written, with ``delta_entropy``, ``dh_grade`` (see
+        `Reference.annotate`), ``above`` and, where local scores are in use, ``local_score`` of all atoms; info has
+        `step`, `time_ps`, `state` and more of the check. Frames of state "invalid" have NaN for dH, inf for the grade,
+        and all atoms above. With a monitor that goes on with its log, the file goes on too.
     client
         A `distributed.Client`: the workers of its Dask cluster read and judge the files, which they must see under the
         same names. Never changes the result.
@@ -103,7 +110,8 @@ def score_trajectory(
     ------
     FileFormatError, OSError
         If a file is missing, or damaged or not readable: after the frames before the damage, and, where others come
-        after that file, after theirs too; a warning names it at its place.
+        after that file, after theirs too; a warning names it at its place. If `annotate` holds something already, or
+        cannot be written.
     ValueError, TypeError
         If an argument is not usable, or is given beside a monitor that has its own.
     MismatchError
@@ -139,6 +147,8 @@ def score_trajectory(
         if watch.budget is not None:
             message = "budget: every frame is checked, whatever it costs; give steps=, or fewer frames"
             warnings.warn(message, stacklevel=2)
+    if annotate is not None:
+        watch.tell_atoms()
     judge = watch.settings.judge if threads is None else watch.settings.judge.with_threads(threads)
     why = None if files is None else why_not_sendable(judge)
     if why is not None and client is not None:
@@ -147,6 +157,7 @@ def score_trajectory(
         warnings.warn(f"workers: threads judge the frames, since processes cannot be sent {why}", stacklevel=2)
         files, given = None, iter_frames(path_or_frames, **reading)
     first = _first_to_check(watch)
+    annotated = None if annotate is None else _annotated_file(annotate, first, watch)
     source: Generator[tuple[int, Frame], None, None]
     if files is not None:
         make = partial(_workers, judge, client, takes_calculations=watch.settings.calculates)
@@ -166,7 +177,15 @@ def score_trajectory(
         frames = _at_least_one(frames, path_or_frames)
     frames = _not_in_log(frames, watch)
     n_threads = 1 if files is not None else workers
-    return _checks(frames, first, watch, judge, n_threads, source, close=monitor is None)
+    return _checks(frames, first, watch, judge, n_threads, source, annotated, close=monitor is None)
+
+
+def _annotated_file(path: str | os.PathLike[str], first: int, watch: Watch) -> AnnotatedFile:
+    """The file of annotated frames; ValueError if the run writes something else to it."""
+    others = [*action_files(watch.settings.actions), *([] if watch.log.path is None else [str(watch.log.path)])]
+    if any(os.path.realpath(other) == os.path.realpath(path) for other in others):
+        raise ValueError(f"annotate: expected a file of its own, got {os.fspath(path)}, to which the run writes too")
+    return AnnotatedFile(path, None if watch.is_new else first)
 
 
 def _require_nothing_beside(watch: Watch, given: GivenReference | None, settings: dict[str, Any]) -> None:
@@ -258,6 +277,7 @@ def _checks(
     judge: Judge,
     threads: int,
     source: Generator[tuple[int, Frame], None, None],
+    annotated: AnnotatedFile | None,
     *,
     close: bool,
 ) -> Iterator[Check]:
@@ -267,9 +287,12 @@ def _checks(
         for count, (judged, atoms) in enumerate(judgements, first):
             if isinstance(judged, Exception):
                 step, time_ps = step_of(atoms, count), frame_time_ps(atoms)
-                yield watch.accept_failure(judged, atoms, step=step, frame=count, time_ps=time_ps)
+                check = watch.accept_failure(judged, atoms, step=step, frame=count, time_ps=time_ps)
             else:
-                yield watch.accept(judged, atoms)
+                check = watch.accept(judged, atoms)
+            if annotated is not None:
+                annotated.write(watch.settings.judge, atoms, check)
+            yield check
             if watch.run is not None and watch.run.stopped:
                 return
     finally:

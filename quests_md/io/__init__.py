@@ -1,5 +1,6 @@
 """Frames in: files of frames, read one frame at a time. Frames out: flagged frames, appended to a file."""
 
+from .annotated_frames import cut_annotated_file, fault_of_annotated_file
 from .files import Frame
 from .flagged_frames import append_frame, fault_of_flagged_file, is_finite, labelled_copy
 from .frames import (
@@ -26,7 +27,9 @@ __all__ = [
     "append_frame",
     "check_types",
     "count_frames",
+    "cut_annotated_file",
     "expand_sources",
+    "fault_of_annotated_file",
     "fault_of_flagged_file",
     "fault_of_frame",
     "frame_temperature_K",

@@ -1,6 +1,6 @@
 """Checks to events to actions: everything with a state."""
 
-from .actions import Action, GivenAction, save_frame, sentinel, stop
+from .actions import Action, GivenAction, action_files, save_frame, sentinel, stop
 from .budget import Overhead
 from .cusum import Cusum
 from .run import Run
@@ -19,6 +19,7 @@ __all__ = [
     "RunSettings",
     "Trigger",
     "Watch",
+    "action_files",
     "keep_trace",
     "save_frame",
     "sentinel",

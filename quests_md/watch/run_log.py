@@ -4,6 +4,7 @@ import logging
 import os
 import traceback
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any, Literal, TypeVar
 
 from quests_md._interrupts import interrupt_behind
@@ -50,6 +51,11 @@ class RunLog:
         self._owed_notes: list[dict[str, Any]] = []  # warnings and errors that could not be written
         self._lost_lines = 0
         self._said: set[str] = set()
+
+    @property
+    def path(self) -> Path | None:
+        """The file; None: there is none, or it is closed."""
+        return None if self._log is None else self._log.path
 
     @property
     def is_open(self) -> bool:
