@@ -1,0 +1,139 @@
+"""Other packages read dH by its key: each test uses the real package and is skipped where it is not installed."""
+
+import importlib.util
+import logging
+
+import numpy as np
+import pytest
+from ase.calculators.emt import EMT
+from ase.io import read
+from ase.md.verlet import VelocityVerlet
+from systems import FS, cold_reference, copper, level_at, outside
+
+from quests_md import Monitor, MonitoredCalculator, Trigger, score_trajectory, stop
+
+pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("default")]  # what other packages warn of is theirs
+
+LEVEL = 0.0
+
+
+def installed(name):
+    """The package; skips where it is not installed, or does not go with what is."""
+    if importlib.util.find_spec(name.partition(".")[0]) is None:
+        pytest.skip(f"{name.partition('.')[0]} is not installed")
+    before = logging.root.level
+    try:
+        return importlib.import_module(name)
+    except Exception as exc:
+        pytest.skip(f"{name} cannot be imported: {exc}")
+    finally:
+        logging.root.setLevel(before)
+
+
+def moving(level=LEVEL, **options):
+    """Copper that leaves its reference within a few steps."""
+    reference = cold_reference()
+    calc = MonitoredCalculator(EMT(), reference, level_at(reference, level), **options)
+    return copper(seed=5, rattle=0.005, temperature_K=600, calc=calc)
+
+
+def largest_grades(steps):
+    """The largest grade at each step of the same run."""
+    atoms = moving()
+    dyn, found = VelocityVerlet(atoms, 2 * FS), []
+    dyn.attach(lambda: found.append(atoms.calc.results["dh_grade"].max()), 1)
+    dyn.run(steps)
+    return found
+
+
+def test_a_threshold_check_of_ipsuite_ends_a_run_at_the_level():
+    checks = installed("ipsuite.dynamics.checks")
+    grades = largest_grades(30)
+    first = next(step for step, grade in enumerate(grades) if grade > 1)
+    assert 0 < first < 30
+    atoms = moving()
+    dyn = VelocityVerlet(atoms, 2 * FS)
+    check = checks.ThresholdCheck(key="dh_grade", max_value=1.0)
+    check.initialize(atoms)
+    while not check.check(atoms) and dyn.nsteps < 30:  # as its ASEMD node does
+        dyn.run(1)
+    assert dyn.nsteps == first
+    assert "dh_grade" in check.status
+    broken = atoms.copy()
+    broken.calc = atoms.calc
+    broken.positions[0] = np.nan
+    broken.calc.get_property("dh_grade", broken)
+    assert check.check(broken)  # a geometry that cannot be described is beyond any level
+
+
+def test_frames_of_ipsuite_keep_the_values():
+    ase_sim = installed("ipsuite.utils.ase_sim")
+    atoms = moving()
+    atoms.get_forces()
+    frozen = ase_sim.freeze_copy_atoms(atoms)
+    np.testing.assert_array_equal(frozen.calc.results["dh_grade"], atoms.calc.results["dh_grade"])
+
+
+def test_md_of_wfl_is_ended_by_the_grade():
+    installed("wfl")
+    from wfl.configset import ConfigSet, OutputSpec
+    from wfl.generate.md import md
+    from wfl.generate.md.abort_base import AbortSimBase
+
+    class AbortAboveLevel(AbortSimBase):
+        def atoms_ok(self, atoms):
+            return atoms.calc.results["dh_grade"].max() <= 1
+
+    first = next(step for step, grade in enumerate(largest_grades(30)) if grade > 1)
+    atoms = moving()
+    calc, atoms.calc = atoms.calc, None
+    found = md(
+        ConfigSet([atoms]),
+        OutputSpec(),
+        calculator=calc,
+        steps=30,
+        dt=2.0,
+        integrator="Langevin",  # of constant energy, since there is no temperature_tau
+        abort_check=AbortAboveLevel(),
+        rng=np.random.default_rng(0),
+    )
+    frames = list(found)
+    assert len(frames) - 1 == first
+    assert frames[-1].info["last_op__md_energy"] is not None
+
+
+def test_md_of_wfl_is_ended_by_a_monitor_that_has_no_dynamics():
+    installed("wfl")
+    from wfl.configset import ConfigSet, OutputSpec
+    from wfl.generate.md import md
+
+    reference = cold_reference()
+    options = {"trigger": Trigger(patience=1), "log": None, "actions": [stop], "verbose": False}
+    with Monitor(reference, level_at(reference, LEVEL), **options) as monitor:
+        atoms = copper(seed=5, rattle=0.005, temperature_K=600)
+        found = md(
+            ConfigSet([atoms]),
+            OutputSpec(),
+            calculator=MonitoredCalculator(EMT(), monitor),
+            steps=30,
+            dt=2.0,
+            integrator="Langevin",
+            autopara_info={"num_python_subprocesses": 0},
+            rng=np.random.default_rng(0),
+        )
+        assert 1 < len(list(found)) < 31
+        assert "the action stop stopped the run" in monitor.stop_reason
+
+
+def test_masks_of_deal(tmp_path):
+    preprocessing = installed("deal.preprocessing")
+    frames = [copper(seed=i, rattle=0.01 * (i + 1)) for i in range(4)] + [outside()]
+    out = tmp_path / "out.extxyz"
+    list(score_trajectory(frames, cold_reference(), level_at(cold_reference(), LEVEL), annotate=out))
+    masker = preprocessing.TrajectoryMasker(key="dh_grade", mask_threshold=1.0, plot=False)
+    annotated = read(out, ":")
+    summary = masker.apply_to_trajectory(annotated)
+    assert summary.n_frames == 5
+    assert 0 < summary.n_selected_atoms < summary.n_atoms
+    for frame in annotated:
+        np.testing.assert_array_equal(frame.arrays["deal_mask"] == 1, frame.arrays["dh_grade"] > 1)
