@@ -115,6 +115,11 @@ class BatchReporter:
         return [i for i, monitor in enumerate(self.monitors) if monitor.stopped]
 
     @property
+    def stop_reasons(self) -> dict[int, str]:
+        """Why each of these was to be ended, see `Monitor.stop_reason`."""
+        return {i: self.monitors[i].stop_reason or "" for i in self.stopped}
+
+    @property
     def exploded(self) -> list[int]:
         """Systems with an event of kind "exploded"."""
         kinds = [{event.kind for event in monitor.events} for monitor in self.monitors]
@@ -211,6 +216,7 @@ class _Batch(NamedTuple):
     systems: dict[str, NDArray[Any]]
     """Arrays with an entry for each system."""
     pbc: Any
+    """Of all systems, or (n_systems, 3)."""
     order: NDArray[np.int64]
     """Atoms, system by system."""
     ends: NDArray[np.int64]
@@ -240,7 +246,8 @@ class _Batch(NamedTuple):
         """Arguments of `Monitor.check_arrays` for a system."""
         here = self.order[self.ends[i - 1] if i else 0 : self.ends[i]]
         found: dict[str, Any] = {name: array[here] for name, array in self.atoms.items()}
-        return found | {name: array[i] for name, array in self.systems.items()} | {"pbc": self.pbc}
+        pbc = self.pbc[i] if np.ndim(self.pbc) == 2 else self.pbc
+        return found | {name: array[i] for name, array in self.systems.items()} | {"pbc": pbc}
 
 
 def _in_memory(tensor: Any) -> NDArray[Any]:
