@@ -260,6 +260,9 @@ class MonitoredCalculator(BaseCalculator):
         else:
             setattr(self.wrapped, name, value)
 
+    def __dir__(self) -> list[str]:
+        return sorted({*super().__dir__(), *dir(self.wrapped)})
+
     def __getstate__(self) -> dict[str, Any]:
         return vars(self) | {"_scorer": self._scorer.alone(), "_last": None}
 

@@ -233,6 +233,8 @@ def test_what_the_calculator_within_has_is_reached():
     assert calc.results.keys() == inner.results.keys() | OWN
     calc.results = {"energy": 1.0, "delta_entropy": None}
     assert inner.results == {"energy": 1.0}
+    inner.extra_results = {}  # wfl looks for it in this way
+    assert "extra_results" in dir(calc)
     with pytest.raises(AttributeError, match="no_such_thing"):
         calc.no_such_thing  # noqa: B018
     with pytest.raises(PropertyNotImplementedError):

@@ -10,7 +10,8 @@ from ase.io import read
 from ase.md.verlet import VelocityVerlet
 from systems import FS, cold_reference, copper, level_at, outside
 
-from quests_md import Monitor, MonitoredCalculator, Trigger, score_trajectory, stop
+from quests_md import Monitor, MonitoredCalculator, Trigger, read_log, score_trajectory, stop
+from quests_md.nvalchemi import monitor_hook
 
 pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("default")]  # what other packages warn of is theirs
 
@@ -139,3 +140,37 @@ def test_masks_of_deal(tmp_path):
     assert 0 < summary.n_selected_atoms < summary.n_atoms
     for frame in annotated:
         np.testing.assert_array_equal(frame.arrays["deal_mask"] == 1, frame.arrays["dh_grade"] > 1)
+
+
+def test_dynamics_of_nvalchemi_call_the_hook_and_are_the_same_with_it(tmp_path):
+    installed("nvalchemi.dynamics")
+    import torch
+    from nvalchemi.data import AtomicData, Batch
+    from nvalchemi.dynamics import NVE
+    from nvalchemi.dynamics.base import DynamicsStage
+    from nvalchemi.hooks import Hook
+    from nvalchemi.models.demo import DemoModel, DemoModelWrapper
+
+    def moved(hooks):
+        torch.manual_seed(0)
+        systems = [copper(seed=i, rattle=0.01, temperature_K=300) for i in range(2)]
+        given = [AtomicData.from_atoms(atoms, dtype=torch.float32) for atoms in systems]
+        for data, atoms in zip(given, systems, strict=True):
+            data.velocities = torch.tensor(atoms.get_velocities(), dtype=torch.float32)
+        batch = Batch.from_data_list(given)
+        NVE(model=DemoModelWrapper(DemoModel()), dt=0.5, n_steps=5, hooks=hooks).run(batch)
+        return batch.positions.numpy().copy()
+
+    logs = [tmp_path / f"{i}.jsonl" for i in range(2)]
+    levels = level_at(cold_reference(), LEVEL)
+    monitors = [Monitor(cold_reference(), levels, log=log, on_error="raise", verbose=False) for log in logs]
+    with monitor_hook(monitors, stage=DynamicsStage.AFTER_STEP, interval=2, timestep_ps=0.0005) as hook:
+        assert isinstance(hook, Hook)
+        watched = moved([hook])
+    np.testing.assert_array_equal(watched, moved([]))
+    for log, positions in zip(map(read_log, logs), np.split(watched, 2), strict=True):
+        assert log.step.tolist() == [0, 2, 4]
+        assert ((log.temperature_K > 100) & (log.temperature_K < 500)).all()
+        last = copper()
+        last.positions = positions.astype(np.float64)
+        assert log.dh_max[-1] == pytest.approx(cold_reference().delta_entropy(last).max(), abs=1e-4)
