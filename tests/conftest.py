@@ -1,8 +1,14 @@
 """Which tests are quick: the first case of every test that is neither marked slow or long nor in tests/validation."""
 
+import os
 import signal
 
 import pytest
+
+# Where several processes test at once, threads of OpenBLAS wait for each other in loops: the tests took three times the
+# processor time. It is read when numpy is loaded.
+if "PYTEST_XDIST_WORKER" in os.environ:
+    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 
 
 @pytest.hookimpl(tryfirst=True)  # before -m chooses

@@ -128,7 +128,7 @@ def test_settings_beside_a_monitor_are_refused(live):
         score_trajectory(live.frames)
 
 
-@pytest.mark.parametrize("workers", [2, 3])
+@pytest.mark.parametrize("workers", [2, pytest.param(3, marks=pytest.mark.long)])
 def test_workers_change_nothing(live, workers):
     one = score(live.folder / "run.traj")
     many = score(live.folder / "run.traj", workers=workers)
