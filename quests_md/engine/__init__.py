@@ -6,6 +6,7 @@ from .compilation import announce_compilation, are_kernels_cached
 from .devices import require_device
 from .growing import GrowingIndex
 from .index import Index
+from .nearest import complete_nearest
 from .of_parts import part_sums
 from .regression import KernelRegression
 from .sums import BANDWIDTH, delta_entropy, diversity, entropy, minus_log_sums, overlap
@@ -19,6 +20,7 @@ __all__ = [
     "are_kernels_cached",
     "best_bandwidth",
     "build_index",
+    "complete_nearest",
     "delta_entropy",
     "diversity",
     "entropy",

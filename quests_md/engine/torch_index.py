@@ -16,11 +16,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from quests_md._kernels.jit import Floats, Integers
-from quests_md._kernels.sums import NO_GROUP, nearest_rows
-from quests_md._threads import for_ranges
+from quests_md._kernels.sums import NO_GROUP
 
 from .cpu import LEFT_OUT, SUM_ERROR, SUM_ROUNDING
 from .index import Sums
+from .nearest import complete_nearest
 from .products import steady_blas
 from .torch_blocks import PROBE, UNIT32, UNIT64, Asked, DeviceBlocks, known, needed, reach_of, worst_error, zeros
 from .tree import lay_out, principal_axes
@@ -129,12 +129,8 @@ class TorchIndex:
                 found[is_open] = -1
                 rows[piece] = found
         left = np.flatnonzero(rows < 0)
-        best, distance2 = np.full(len(left), -1), np.empty(len(left))
-
-        def work(start: int, stop: int) -> None:
-            nearest_rows(queries[left[start:stop]], self.rows, best[start:stop], distance2[start:stop])
-
-        for_ranges(work, len(left), 64, threads)
+        best = np.full(len(left), -1)
+        distance2 = complete_nearest(queries[left], self.rows, best, threads)
         rows[left] = np.where(np.isfinite(distance2), best, -1)
         return rows
 

@@ -9,10 +9,9 @@ from ase import Atoms
 from numpy.typing import ArrayLike, NDArray
 
 from quests_md._arguments import check_rows
-from quests_md._kernels.sums import nearest_rows
 from quests_md._progress import track
-from quests_md._threads import available_threads, for_ranges
-from quests_md.engine import Index, build_index, minus_log_sums, require_device
+from quests_md._threads import available_threads
+from quests_md.engine import Index, build_index, complete_nearest, minus_log_sums, require_device
 from quests_md.environments import check_center_rows, describe, is_center
 
 from .contents import Contents, blocks_of
@@ -129,7 +128,7 @@ class KnownRows(KeptRows):
             is_many = len(where) > FEW_QUERIES and len(where) * len(known) > FEW_PAIRS
             if (is_many or block.start in self.structures) and len(known) > FEW_ROWS:
                 best = self._index(block).nearest(rows[where], n_threads)
-            d2 = _nearest_rows(rows[where], known, best, n_threads)
+            d2 = complete_nearest(rows[where], known, best, n_threads)
             distance[where] = np.sqrt(d2) / self.bandwidth
             found[where] = best + block.start
         is_found = found >= 0
@@ -336,23 +335,3 @@ class KnownRows(KeptRows):
 def _is_inaccurate(values: NDArray[np.float64], errors: NDArray[np.float64]) -> NDArray[np.bool_]:
     """Where fast values of dH with these errors may not be as good as `Reference.delta_entropy` promises."""
     return ~(errors < 1e-4 + 1e-6 * np.abs(values))
-
-
-def _nearest_rows(
-    queries: NDArray[np.float64], rows: NDArray[np.float64], best: NDArray[np.int64], threads: int
-) -> NDArray[np.float64]:
-    """Squared distances of queries from their nearest rows `best`, which are looked for, and filled in, where -1.
-
-    They are summed in one way, to the bit, whoever has found the rows.
-    """
-    missing = np.flatnonzero(best < 0)
-    these, their_best, their_d2 = queries[missing], best[missing], np.empty(len(missing))
-
-    def work(start: int, stop: int) -> None:
-        nearest_rows(these[start:stop], rows, their_best[start:stop], their_d2[start:stop])
-
-    for_ranges(work, len(missing), 64, threads)
-    best[missing] = their_best
-    with np.errstate(over="ignore"):  # then inf, as the kernel says
-        d2: NDArray[np.float64] = ((queries - rows[best]) ** 2).sum(axis=1)
-    return d2
