@@ -5,7 +5,8 @@
 
 Rows are drawn from a normal distribution with the mean and covariance of rows of crystalline soft spheres; queries too,
 and are within the reference. Every answer of the device is compared with the CPU's for some queries. Sizes come in
-ascending order, and those for which too little time is left are skipped and listed. Needs torch and the extra `dev`.
+ascending order, and those for which too little time is left are skipped and listed; whole checks (`gpu_checks.py`)
+come last. Needs torch and the extra `dev`.
 """
 
 import argparse
@@ -20,6 +21,7 @@ from typing import Any
 import numpy as np
 import torch
 from frames import trajectory
+from gpu_checks import print_checks
 from quests.gpu.entropy import delta_entropy as quests_delta_entropy
 
 from quests_md import Descriptor
@@ -180,6 +182,8 @@ def main() -> None:
     print("\nTimes in us per query.", *notes, sep="\n")
     if skipped:
         print("- skipped for want of time: " + "; ".join(skipped))
+    if clock.has(60.0):
+        print_checks(device)  # whole checks of frames on the device
 
 
 def on_device(queries: np.ndarray, rows: np.ndarray, device: str) -> Any:

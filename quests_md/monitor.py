@@ -4,14 +4,14 @@ import math
 import os
 from collections.abc import Mapping, Sequence
 from functools import partial
-from typing import Any, NoReturn, Self
+from typing import Any, NoReturn, Self, Unpack
 
 from ase import Atoms
 from numpy.typing import ArrayLike
 
 from quests_md._arguments import check_step, is_number
 from quests_md.calibration import Calibration, GivenCalibration
-from quests_md.hosts import AseAttachment, frame_of_arrays
+from quests_md.hosts import ArrayFrames, AseAttachment, FurtherArrays
 from quests_md.judge import Judge, Phases, Values
 from quests_md.records import Check, Event
 from quests_md.reference import GivenReference, Reference
@@ -74,6 +74,15 @@ class _Watched:
     def judge(self) -> Judge:
         """What turns a frame into a check."""
         return self.watch.settings.judge
+
+    @property
+    def device(self) -> str | None:
+        """Device of torch on which frames are judged whose tensors are there; None: all are judged on the CPU.
+
+        It is that of the reference (`Reference.to`), if only local scores are in use, without phases and baseline, and
+        the descriptor has no settings but `k` and `cutoff`.
+        """
+        return None if self.watch.settings.baseline is not None else self.judge.device
 
     @property
     def last_check(self) -> Check | None:
@@ -234,6 +243,7 @@ class Monitor(_Watched):
         )
         self.watch = Watch(resolve, log=log, on_error=on_error, resume=resume, start_step=start_step, verbose=verbose)
         self._attachment = AseAttachment(self.watch)
+        self._frames = ArrayFrames()
 
     def attach(self, dyn: Any, interval: int = 10) -> None:
         """Attach to an ASE dynamics or optimizer and print the pre-flight block for its atoms on stderr.
@@ -313,16 +323,13 @@ class Monitor(_Watched):
         *,
         step: int | None = None,
         time_ps: float | None = None,
-        momenta: ArrayLike | None = None,
-        velocities: ArrayLike | None = None,
-        masses: ArrayLike | None = None,
-        ids: ArrayLike | None = None,
-        energy: float | None = None,
-        forces: ArrayLike | None = None,
+        **further: Unpack[FurtherArrays],
     ) -> Check:
         """Check one frame in a loop of your own that has arrays and no Atoms: all else is as in `check`.
 
         Checks, events and log are those of `check` with Atoms of these arrays. The arrays are not changed and not kept.
+        Tensors of torch that are on the device of the reference (`Reference.to`) stay there as long as the frame is
+        quiet: flags are the same, values within the bounds of docs/gpu.md, and the digest is another one.
 
         Parameters
         ----------
@@ -354,18 +361,7 @@ class Monitor(_Watched):
             check_step("step", step)
         if time_ps is not None and not (is_number(time_ps) and math.isfinite(time_ps)):
             raise ValueError(f"time_ps: expected a finite number of ps, got {time_ps!r}")
-        atoms = frame_of_arrays(
-            positions,
-            cell,
-            pbc,
-            numbers,
-            momenta=momenta,
-            velocities=velocities,
-            masses=masses,
-            ids=ids,
-            energy=energy,
-            forces=forces,
-        )
+        atoms = self._frames.frame(positions, cell, pbc, numbers, further, device=self.device)
         return self.check(atoms, step, time_ps)
 
     def detach(self) -> None:

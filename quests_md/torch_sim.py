@@ -1,15 +1,19 @@
 """Batches of torch-sim: a reporter that gives each system of a batch to a Monitor of its own."""
 
 from collections.abc import Iterable, Sequence
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any, NamedTuple
+from weakref import finalize
 
 import numpy as np
 from ase.data import atomic_masses
 from numpy.typing import NDArray
 
 from quests_md._arguments import check_positive, check_positive_integer
+from quests_md.environments import TensorFrame
 from quests_md.errors import FileFormatError, MismatchError
+from quests_md.hosts import SeenNumbers, in_memory, is_tensor_on, tensor_batch
 from quests_md.monitor import Monitor
 
 __all__ = ["BatchReporter", "monitor_reporter"]
@@ -27,8 +31,12 @@ def monitor_reporter(
     System i of those that torch-sim is given has monitor i, and so events and a log of its own, in whichever batch
     torch-sim's autobatchers put it. Where one monitor fails, its failure is said once and noted in its log, and the
     others go on; with on_error="raise" it is raised when all systems of the batch have been checked. The monitors
-    are closed as their systems leave for good, and at the end of the run. Torch-sim 0.3 counts the steps of each call
-    from 1: give each call logs of its own.
+    are closed as their systems leave for good, and at the end of the run. Torch-sim does not end a run that raises: use
+    the reporter in a ``with`` block, or its monitors stay open until the reporter is gone. Torch-sim 0.3 counts the
+    steps of each call from 1: give each call logs of its own.
+
+    Systems are judged on the device of the state where `Monitor.device` is that device (`Reference.to`): those of
+    monitors that share reference and calibration together.
 
     Parameters
     ----------
@@ -60,8 +68,8 @@ def monitor_reporter(
     >>> from quests_md.torch_sim import monitor_reporter                 # doctest: +SKIP
     >>> known = Reference.load("train.safetensors")                      # doctest: +SKIP
     >>> monitors = [Monitor(known, "levels.json", log=f"{i}.jsonl") for i in range(len(systems))]  # doctest: +SKIP
-    >>> reporter = monitor_reporter(monitors, timestep_ps=0.001)         # doctest: +SKIP
-    >>> torch_sim.integrate(systems, model, timestep=0.001, trajectory_reporter=reporter, ...)     # doctest: +SKIP
+    >>> with monitor_reporter(monitors, timestep_ps=0.001) as reporter:  # doctest: +SKIP
+    ...     torch_sim.integrate(systems, model, timestep=0.001, trajectory_reporter=reporter, ...)
     """
     try:
         from torch_sim.trajectory import TrajectoryReporter
@@ -93,6 +101,8 @@ class BatchReporter:
         names = None if trajectory is None else trajectory.filenames
         self._names = [Path(f"system-{i}") if names is None else Path(names[i]) for i in range(len(names or self.here))]
         self._has_batches = False
+        self._seen = SeenNumbers()
+        self._end = finalize(self, _close, self.monitors)
         if len(self._names) != len(self.monitors):
             raise ValueError(
                 f"trajectory: expected a file for each of {len(self.monitors)} monitors, got {len(self._names)}"
@@ -176,8 +186,7 @@ class BatchReporter:
 
     def finish(self) -> None:
         """Close all monitors, and the trajectories: the run is over."""
-        for monitor in self.monitors:
-            monitor.close()
+        self._end()
         if self.trajectory is not None:
             self.trajectory.finish()
 
@@ -191,12 +200,13 @@ class BatchReporter:
 
     def _check(self, state: Any, steps: list[int], due: list[int]) -> list[Exception]:
         """Check some systems of a batch; the failures that are to be raised."""
-        batch, failures = _Batch.of(state), []
+        failures, frames = [], _Frames(state, self._seen)
+        frames.let_stay({place: self.monitors[self.here[place]] for place in due})
         for place in due:
             monitor, step = self.monitors[self.here[place]], steps[place]
             time_ps = None if self.timestep_ps is None else step * self.timestep_ps
             try:
-                monitor.check_arrays(**batch.system(place), step=step, time_ps=time_ps)
+                frames.check(monitor, place, step, time_ps)
             except Exception as exc:
                 try:
                     if isinstance(exc, MismatchError | FileFormatError):  # a log of another run: wrong use
@@ -206,6 +216,63 @@ class BatchReporter:
                     failure.add_note(f"at system {self.here[place]}, step {step}")
                     failures.append(failure)
         return failures
+
+
+class _Frames:
+    """The frames of a batch: on their device for the monitors that judge there, else in the memory of the process."""
+
+    def __init__(self, state: Any, seen: SeenNumbers) -> None:
+        self._state, self._seen = state, seen
+        self._there: dict[int, TensorFrame] = {}
+        self._here: _Batch | None = None
+
+    def let_stay(self, monitors: dict[int, Monitor]) -> None:
+        """Let the frames of monitors that judge on the device of the state stay there, by their places.
+
+        Those that are judged by the same levels are judged together.
+        """
+        together: dict[tuple[int, int], list[int]] = {}
+        for place, monitor in monitors.items():
+            if is_tensor_on(self._state.positions, monitor.device):
+                key = id(monitor.reference), id(monitor.calibration.landmarks)
+                together.setdefault(key, []).append(place)
+        if not together:
+            return
+        system = _in_memory(self._state.system_idx)
+        order = np.argsort(system, kind="stable")
+        ends = np.cumsum(np.bincount(system, minlength=int(self._state.n_systems)))
+        for places in together.values():
+            self._there |= self._batch(places, [order[ends[i - 1] if i else 0 : ends[i]] for i in places])
+
+    def check(self, monitor: Monitor, place: int, step: int, time_ps: float | None) -> None:
+        """Let a monitor check a system."""
+        if place in self._there:
+            monitor.check(self._there.pop(place), step, time_ps)
+            return
+        if self._here is None:
+            self._here = _Batch.of(self._state)  # one copy for each array of all systems
+        monitor.check_arrays(**self._here.system(place), step=step, time_ps=time_ps)
+
+    def _batch(self, places: list[int], atoms: list[NDArray[np.int64]]) -> dict[int, TensorFrame]:
+        """The frames of some systems, whose atoms are given, on their device."""
+        state = self._state
+        chosen = state.atomic_numbers.new_tensor(np.concatenate(atoms), dtype=state.system_idx.dtype)
+        masses, numbers = state.masses.reshape(-1), self._seen.of(state.atomic_numbers)
+        usual = masses.new_tensor(atomic_masses).to(masses.dtype)[state.atomic_numbers.long()]
+        further = {} if bool((usual == masses).all()) else {"masses": masses}  # see `_Batch`
+        further |= {name: getattr(state, name, None) for name in ("momenta", "forces")}
+        energies = getattr(state, "energy", None)
+        batch = tensor_batch(
+            state.positions[chosen],
+            state.atomic_numbers[chosen],
+            numbers[np.concatenate(atoms)],
+            [len(some) for some in atoms],
+            np.asarray(_in_memory(state.row_vector_cell)[places], np.float64),
+            np.broadcast_to(_in_memory(state.pbc).astype(bool), (int(state.n_systems), 3))[places],
+            {name: tensor[chosen] for name, tensor in further.items() if tensor is not None},
+            None if energies is None else _in_memory(energies)[places].tolist(),
+        )
+        return {place: batch.frame(i) for i, place in enumerate(places)}
 
 
 class _Batch(NamedTuple):
@@ -237,7 +304,7 @@ class _Batch(NamedTuple):
         return cls(
             arrays,
             {name: _in_memory(tensor) for name, tensor in systems.items() if tensor is not None},
-            state.pbc if isinstance(state.pbc, bool) else _in_memory(state.pbc),
+            _in_memory(state.pbc),
             np.argsort(system, kind="stable"),
             ends,
         )
@@ -251,8 +318,15 @@ class _Batch(NamedTuple):
 
 
 def _in_memory(tensor: Any) -> NDArray[Any]:
-    """A tensor of any device, or an array, as an array."""
-    return np.asarray(tensor.detach().cpu() if hasattr(tensor, "detach") else tensor)
+    """A tensor of any device, an array or a number as an array."""
+    return np.asarray(in_memory(tensor))
+
+
+def _close(monitors: list[Monitor]) -> None:
+    """Close all monitors, also where one of them fails; the first failure is raised."""
+    with ExitStack() as stack:
+        for monitor in reversed(monitors):
+            stack.callback(monitor.close)
 
 
 def _as_list(names: Any) -> list[Any]:

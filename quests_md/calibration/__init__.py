@@ -8,7 +8,7 @@ from .detection_power import Power, power, sight
 from .error_calibration import ErrorCalibration, calibrate_errors
 from .file import SCHEMA
 from .labels import ExpectedErrors
-from .landmarks import LocalScorer
+from .landmarks import Landmarks, LocalScorer
 from .levels import Kind, Level, Mode, NullScores, as_released, count_excess, kind_of, level_of, rate_of, rate_of_checks
 from .null_scores import TAIL_SHARE
 from .opening import GivenCalibration, opened_calibration
@@ -41,6 +41,7 @@ __all__ = [
     "FrameNumbers",
     "GivenCalibration",
     "Kind",
+    "Landmarks",
     "Level",
     "LocalScorer",
     "Mode",

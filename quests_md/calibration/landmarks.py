@@ -7,7 +7,7 @@ liquid, and a level that covers both sees nothing in the crystal. So dH is compa
 import copy
 import math
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple, Self
+from typing import TYPE_CHECKING, Any, NamedTuple, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,6 +20,9 @@ from quests_md.reference import Reference, is_of_molecules
 
 from .levels import GUESS
 from .rare_kinds import ALONE, MOST_RARE, excluded_groups, groups_of_own_kind, most_excluded
+
+if TYPE_CHECKING:
+    from .torch_scores import DeviceScorer
 
 __all__ = ["Landmarks", "LearntLandmarks", "LocalScorer", "learn_landmarks", "rows_to_score"]
 
@@ -115,6 +118,8 @@ class LocalScorer:
                 f"{reference.n_environments}; calibrate again with this reference"
             )
         self._reference = reference
+        self._bandwidth = bandwidth
+        self._on_devices: dict[str, DeviceScorer] = {}
         groups = reference.arrays.groups_of_rows(frame_groups)[landmarks.rows]
         rows = rows_to_score(reference, landmarks.rows, averaged=landmarks.averaged).astype(np.float64)
         values = np.column_stack([landmarks.usual, landmarks.scatter])
@@ -129,8 +134,23 @@ class LocalScorer:
     def with_values(self, usual: NDArray[np.float64], scatter: NDArray[np.float64]) -> Self:
         """The same landmarks with other values: (M,) usual dH, nats, and (M,) squared deviations, nats^2."""
         other, values = copy.copy(self), np.column_stack([usual, scatter])
+        other._on_devices = {}
         other._regressions = {z: kept.with_values(values[self._places[z]]) for z, kept in self._regressions.items()}
         return other
+
+    def on(self, device: str) -> "DeviceScorer":
+        """The same landmarks on a device of torch, as `require_device` names it; groups are left behind."""
+        if device not in self._on_devices:
+            from .torch_scores import DeviceScorer  # torch takes a second to import
+
+            self._on_devices[device] = DeviceScorer(
+                self._regressions,
+                device,
+                bandwidth=self._bandwidth,
+                least=LEAST_SCATTER,
+                is_of_any=self._reference.match == "any",
+            )
+        return self._on_devices[device]
 
     def scores(
         self,

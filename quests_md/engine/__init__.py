@@ -3,7 +3,7 @@
 from .backend import build_index
 from .bandwidth import best_bandwidth
 from .compilation import announce_compilation, are_kernels_cached
-from .devices import require_device
+from .devices import are_same_device, require_device, undisturbed
 from .growing import GrowingIndex
 from .index import Index
 from .nearest import complete_nearest
@@ -18,6 +18,7 @@ __all__ = [
     "KernelRegression",
     "announce_compilation",
     "are_kernels_cached",
+    "are_same_device",
     "best_bandwidth",
     "build_index",
     "complete_nearest",
@@ -28,4 +29,5 @@ __all__ = [
     "overlap",
     "part_sums",
     "require_device",
+    "undisturbed",
 ]

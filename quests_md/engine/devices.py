@@ -1,8 +1,10 @@
 """Devices of torch that rows can be searched on, and what is wrong where there is none."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from importlib import import_module
 
-__all__ = ["require_device"]
+__all__ = ["are_same_device", "require_device", "undisturbed"]
 
 #: Characters of torch's message that are told: it may list all it was built with.
 MOST_WORDS = 120
@@ -41,3 +43,17 @@ def require_device(device: object) -> str:
     if one != 1.0:
         raise ValueError(f"device: expected one that computes, got {device!r}; give device=None for the CPU")
     return str(torch.device(device))
+
+
+@contextmanager
+def undisturbed(device: str) -> Iterator[None]:
+    """Where tensors are of the types asked for, and no gradients are kept, whatever the thread has set."""
+    torch = import_module("torch")
+    with torch.inference_mode(), torch.autocast(torch.device(device).type, enabled=False):
+        yield
+
+
+def are_same_device(one: str, other: str) -> bool:
+    """Whether two names are of one device of torch: "cuda" is one of "cuda:0", "cuda:1", ..."""
+    torch = import_module("torch")
+    return one == other or bool(torch.empty(0, device=one).device == torch.empty(0, device=other).device)

@@ -2,7 +2,7 @@
 
 import copy
 import math
-from typing import Any, NamedTuple, Self
+from typing import TYPE_CHECKING, Any, NamedTuple, Self
 
 import numpy as np
 
@@ -25,6 +25,9 @@ from quests_md._threads import for_ranges
 
 from .products import product, steady_blas
 from .tree import SPLIT, principal_axes
+
+if TYPE_CHECKING:
+    from .torch_regression import DeviceRegression
 
 __all__ = ["KernelRegression", "Regressed"]
 
@@ -97,6 +100,12 @@ class KernelRegression:
         other = copy.copy(self)
         other._carry(values)
         return other
+
+    def on(self, device: str) -> "DeviceRegression":
+        """The same rows and values on a device of torch, as `require_device` names it; groups are left behind."""
+        from .torch_regression import DeviceRegression  # torch takes a second to import
+
+        return DeviceRegression(self._rows, self._middle, self._half, device)
 
     def _carry(self, values: Floats) -> None:
         """Keep values (n, p), from -1 to 1 and in the order of the rows that are laid out."""

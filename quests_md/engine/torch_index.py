@@ -9,7 +9,6 @@ torch is read or changed.
 
 import math
 from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -19,6 +18,7 @@ from quests_md._kernels.jit import Floats, Integers
 from quests_md._kernels.sums import NO_GROUP
 
 from .cpu import LEFT_OUT, SUM_ERROR, SUM_ROUNDING
+from .devices import undisturbed
 from .index import Sums
 from .nearest import complete_nearest
 from .products import steady_blas
@@ -78,7 +78,7 @@ class TorchIndex:
     def decide(self, queries: Floats, levels: Floats, threads: int) -> NDArray[np.int8]:
         """See `Index.decide`: by the nearest block, where that proves enough, else by all blocks that matter."""
         verdict = np.zeros(len(queries), np.int8)
-        with _undisturbed(self.device):
+        with undisturbed(self.device):
             for piece in self._pieces(len(queries)):
                 asked, level = self._blocks.ask(queries[piece]), self._blocks.sent(levels[piece])
                 surely, error, cut = self._first_look(asked, level)
@@ -98,7 +98,7 @@ class TorchIndex:
     ) -> Sums:
         """See `Index.minus_log_sums`."""
         answer = Sums(*(np.empty(len(queries)) for _ in range(3)))
-        with _undisturbed(self.device):
+        with undisturbed(self.device):
             sent_groups = None
             if groups is not None and query_groups is not None:
                 numbers = self._blocks.numbers
@@ -116,7 +116,7 @@ class TorchIndex:
     def nearest(self, queries: Floats, threads: int) -> Integers:
         """See `Index.nearest`: float64 on the device finds the few rows that may be, the CPU measures these."""
         rows = np.full(len(queries), -1)
-        with _undisturbed(self.device):
+        with undisturbed(self.device):
             for piece in self._pieces(len(queries)):
                 which, numbers, is_open = self._may_be_nearest(self._blocks.ask(queries[piece]))
                 here = queries[piece]
@@ -247,13 +247,6 @@ class TorchIndex:
         of, numbers = np.concatenate(which), np.concatenate(rows)
         is_somebody = (of < m) & (numbers >= 0)
         return of[is_somebody], numbers[is_somebody], is_open[:m].cpu().numpy()
-
-
-@contextmanager
-def _undisturbed(device: str) -> Iterator[None]:
-    """Where tensors are of the types asked for, and no gradients are kept, whatever the thread has set."""
-    with torch.inference_mode(), torch.autocast(torch.device(device).type, enabled=False):
-        yield
 
 
 def _nothing(m: int, device: str) -> Found:

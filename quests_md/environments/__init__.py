@@ -25,6 +25,8 @@ from .descriptor import AVERAGED_SHARE, Descriptor
 from .facts import FrameFacts, element_symbol, frame_digest, frame_facts, hashed, identities, results_at_hand
 from .minimised import Minimised
 from .neighbours import MAX_COORDINATE, PairDistances, linked_pairs, nearest_by_element, wrapped_positions
+from .on_device import can_be_made_there, fetched, rows_of_batch, surroundings
+from .tensor_frames import TensorBatch, TensorFrame, place_of
 from .time_averaged import TimeAveraged, Window
 
 __all__ = [
@@ -36,10 +38,13 @@ __all__ = [
     "FrameFacts",
     "Minimised",
     "PairDistances",
+    "TensorBatch",
+    "TensorFrame",
     "TimeAveraged",
     "Window",
     "averaged_over",
     "bare",
+    "can_be_made_there",
     "check_center_rows",
     "close_pairs",
     "clusters",
@@ -47,6 +52,7 @@ __all__ = [
     "describe",
     "describe_both",
     "element_symbol",
+    "fetched",
     "frame_digest",
     "frame_facts",
     "hashed",
@@ -59,7 +65,10 @@ __all__ = [
     "links",
     "nearest_allowed",
     "nearest_by_element",
+    "place_of",
     "results_at_hand",
+    "rows_of_batch",
     "show_room",
+    "surroundings",
     "wrapped_positions",
 ]

@@ -4,12 +4,19 @@ import hashlib
 import math
 from collections.abc import Mapping
 from contextlib import suppress
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 from ase import Atoms, units
 from ase.data import chemical_symbols
 from numpy.typing import NDArray
+
+from quests_md.engine import undisturbed
+
+from .tensor_frames import place_of
+
+if TYPE_CHECKING:
+    from .torch_facts import SystemFacts
 
 __all__ = ["FrameFacts", "element_symbol", "frame_digest", "frame_facts", "hashed", "identities", "results_at_hand"]
 
@@ -36,14 +43,24 @@ class FrameFacts(NamedTuple):
 def frame_facts(atoms: Atoms) -> FrameFacts:
     """The facts of a frame, which is not changed; no calculation is started."""
     results = results_at_hand(atoms)
-    at, what = _not_finite(atoms, results)
+    system = _on_device(atoms)
+    # arrays on a device stay there, unless it is to be told which of their numbers are not finite
+    at, what = _not_finite(atoms, {name: results[name] for name in ("energy",) if name in results}, {})
+    if system is None or not system.is_finite:
+        at, what = _not_finite(atoms, results, atoms.arrays)
     is_warm = atoms.has("momenta") and atoms.get_number_of_degrees_of_freedom() > 0
+    temperature_K = fastest_K = None
+    if is_warm and system is not None and system.kinetic is not None and system.fastest is not None:
+        temperature_K = 2 * system.kinetic / (atoms.get_number_of_degrees_of_freedom() * units.kB)
+        fastest_K = system.fastest / (1.5 * units.kB)
+    elif is_warm:
+        temperature_K, fastest_K = float(atoms.get_temperature()), _fastest_K(atoms)
     is_bulk = len(atoms) > 0 and atoms.pbc.all() and np.isfinite(atoms.cell.array).all()
     return FrameFacts(
         identities=identities(atoms),
         digest=frame_digest(atoms),
-        temperature_K=float(atoms.get_temperature()) if is_warm else None,
-        fastest_K=_fastest_K(atoms) if is_warm else None,
+        temperature_K=temperature_K,
+        fastest_K=fastest_K,
         volume_per_atom=abs(float(atoms.cell.volume)) / len(atoms) if is_bulk else None,
         energy_per_atom=_energy_per_atom(results.get("energy"), len(atoms)),
         not_finite=what,
@@ -76,11 +93,27 @@ def element_symbol(number: int) -> str:
 
 
 def frame_digest(atoms: Atoms) -> str:
-    """Checksum of positions, cell and atomic numbers, 16 hexadecimal digits."""
+    """Checksum of positions, cell and atomic numbers, 16 hexadecimal digits; on a device "t" and 15 others."""
+    system = _on_device(atoms)
+    if system is not None:
+        return system.digest
     digest = hashlib.blake2b(digest_size=8)
     for array in (atoms.positions, atoms.cell.array, atoms.numbers):
         digest.update(np.ascontiguousarray(array).data)
     return digest.hexdigest()
+
+
+def _on_device(atoms: Atoms) -> "SystemFacts | None":
+    """What was found of a frame on its device; None: its arrays are in the memory of the process."""
+    found = place_of(atoms)
+    if found is None:
+        return None
+    from .torch_facts import facts_of_batch  # torch takes a second to import
+
+    batch, place = found
+    with undisturbed(batch.device):
+        facts: list[SystemFacts] = batch.once("facts", lambda: facts_of_batch(batch))
+    return facts[place]
 
 
 def _fastest_K(atoms: Atoms) -> float:
@@ -95,6 +128,9 @@ def results_at_hand(atoms: Atoms) -> Mapping[str, Any]:
     A calculator without `results` (such as those of asap3) is asked for energy and forces, where it says that it has
     them.
     """
+    system = None if atoms.calc is None else _on_device(atoms)
+    if system is not None and not system.is_placed:  # as a calculator says of a frame that is not equal to itself
+        return {}
     results = getattr(atoms.calc, "results", None)
     names = () if atoms.calc is None else _GETTERS
     found = {}
@@ -118,8 +154,8 @@ def _energy_per_atom(energy: Any, n_atoms: int) -> float | None:
         return None
 
 
-def _not_finite(atoms: Atoms, results: Mapping[str, Any]) -> tuple[tuple[int, ...], str]:
-    arrays = {"momenta": atoms.arrays.get("momenta"), "forces": results.get("forces")}
+def _not_finite(atoms: Atoms, results: Mapping[str, Any], of_atoms: Mapping[str, Any]) -> tuple[tuple[int, ...], str]:
+    arrays = {"momenta": of_atoms.get("momenta"), "forces": results.get("forces")}
     for name, array in arrays.items():
         if array is not None and np.shape(array) == (len(atoms), 3) and not np.isfinite(array).all():
             found = np.flatnonzero(~np.isfinite(array).all(axis=1))

@@ -19,6 +19,7 @@ __all__ = [
     "FrameGrid",
     "PairDistances",
     "frame_grid",
+    "lattice",
     "linked_pairs",
     "nearest_by_element",
     "wrapped_positions",
@@ -108,7 +109,7 @@ def wrapped_positions(atoms: Atoms) -> tuple[NDArray[np.float64], NDArray[np.flo
         bad = np.flatnonzero(~np.isfinite(positions).all(axis=1))
         more = f" and {len(bad) - 1} more" if len(bad) > 1 else ""
         raise FrameError(f"positions: expected finite numbers, got {positions[bad[0]]} for atom {bad[0]}{more}")
-    vectors, inverse = _lattice(np.asarray(atoms.cell.array, np.float64).tobytes(), tuple(map(bool, atoms.pbc)))
+    vectors, inverse = lattice(np.asarray(atoms.cell.array, np.float64).tobytes(), tuple(map(bool, atoms.pbc)))
     if len(vectors) == 0:
         return positions, vectors, inverse
     if len(positions) and np.abs(positions).max() > MAX_COORDINATE:
@@ -120,8 +121,11 @@ def wrapped_positions(atoms: Atoms) -> tuple[NDArray[np.float64], NDArray[np.flo
 
 
 @lru_cache(maxsize=16)
-def _lattice(cell_bytes: bytes, pbc: tuple[bool, bool, bool]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Lattice vectors and their inverse, see `wrapped_positions`; most runs keep a cell for many checks."""
+def lattice(cell_bytes: bytes, pbc: tuple[bool, bool, bool]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Lattice vectors and their inverse, see `wrapped_positions`; most runs keep a cell for many checks.
+
+    `cell_bytes`: the cell (3, 3), float64. Raises FrameError if a periodic vector is not usable.
+    """
     cell = np.frombuffer(cell_bytes).reshape(3, 3)
     vectors = cell[list(pbc)]
     if len(vectors) == 0:

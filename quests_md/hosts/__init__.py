@@ -1,7 +1,17 @@
 """Where frames come from: a running ASE dynamics, a trajectory, LAMMPS (`quests_md.lammps`)."""
 
-from .arrays import frame_of_arrays
+from .arrays import ArrayFrames, FurtherArrays, in_memory
 from .ase import AseAttachment
+from .tensors import SeenNumbers, is_tensor_on, tensor_batch
 from .trajectory import score_trajectory
 
-__all__ = ["AseAttachment", "frame_of_arrays", "score_trajectory"]
+__all__ = [
+    "ArrayFrames",
+    "AseAttachment",
+    "FurtherArrays",
+    "SeenNumbers",
+    "in_memory",
+    "is_tensor_on",
+    "score_trajectory",
+    "tensor_batch",
+]

@@ -1,6 +1,6 @@
 """Frames of callers that have no Atoms: arrays in, checked one by one."""
 
-from typing import Any
+from typing import Any, TypedDict
 
 import numpy as np
 from ase import Atoms, units
@@ -10,32 +10,84 @@ from numpy.typing import ArrayLike, NDArray
 
 from quests_md._arguments import is_number
 
-__all__ = ["frame_of_arrays"]
+from .tensors import SeenNumbers, frame_of_tensors, is_tensor_on
+
+__all__ = ["ArrayFrames", "FurtherArrays", "in_memory"]
 
 #: Largest number that an atom may have as its identity.
 LARGEST_ID = 2**63 - 1
 
 
-def frame_of_arrays(
+class FurtherArrays(TypedDict, total=False):
+    """What a frame of arrays may have besides; see `Monitor.check_arrays`."""
+
+    momenta: ArrayLike | None
+    velocities: ArrayLike | None
+    masses: ArrayLike | None
+    ids: ArrayLike | None
+    energy: float | None
+    forces: ArrayLike | None
+
+
+class ArrayFrames:
+    """Makes frames of arrays, which are copied; arguments and errors are those of `Monitor.check_arrays`."""
+
+    def __init__(self) -> None:
+        self._seen = SeenNumbers()
+
+    def frame(
+        self,
+        positions: ArrayLike,
+        cell: ArrayLike | None,
+        pbc: ArrayLike,
+        numbers: ArrayLike,
+        further: FurtherArrays,
+        *,
+        device: str | None = None,
+    ) -> Atoms:
+        """The frame; where positions are a tensor on this device of torch, its arrays stay there.
+
+        Numbers that are not finite are left to the judge: the simulation may have exploded.
+        """
+        wrong = sorted(set(further) - set(FurtherArrays.__annotations__))
+        if wrong:
+            names = ", ".join(FurtherArrays.__annotations__)
+            raise TypeError(f"check_arrays: expected arguments named {names}, got {wrong[0]!r}")
+        box = np.zeros((3, 3)) if cell is None else _numbers("cell", in_memory(cell), (3, 3), "Å, a vector in each row")
+        if not is_tensor_on(positions, device):
+            return _frame_of_arrays(positions, box, pbc, numbers, further)
+        n = len(positions) if np.ndim(positions) else 0  # type: ignore[arg-type]
+        ids, energy = further.get("ids"), further.get("energy")
+        return frame_of_tensors(
+            positions,
+            box,
+            _periodic(in_memory(pbc)),
+            numbers,
+            self._seen,
+            {name: array for name, array in further.items() if name not in ("ids", "energy")},
+            ids=None if ids is None else _identities(in_memory(ids), n),
+            energy=None if energy is None else _energy(in_memory(energy)),
+        )
+
+
+def in_memory(given: Any) -> Any:
+    """A tensor of any device as an array; anything else as it is."""
+    return given.detach().cpu().numpy() if hasattr(given, "detach") else given
+
+
+def _frame_of_arrays(
     positions: ArrayLike,
-    cell: ArrayLike | None,
+    box: NDArray[np.float64],
     pbc: ArrayLike,
     numbers: ArrayLike,
-    *,
-    momenta: ArrayLike | None = None,
-    velocities: ArrayLike | None = None,
-    masses: ArrayLike | None = None,
-    ids: ArrayLike | None = None,
-    energy: float | None = None,
-    forces: ArrayLike | None = None,
+    further: FurtherArrays,
 ) -> Atoms:
-    """A frame of arrays, which are copied; parameters and errors as in `Monitor.check_arrays`.
-
-    Numbers that are not finite are left to the judge: the simulation may have exploded.
-    """
+    """A frame in the memory of the process."""
+    momenta, velocities, masses, ids, energy, forces = (
+        further.get(name) for name in ("momenta", "velocities", "masses", "ids", "energy", "forces")
+    )
     places = _numbers("positions", positions, (None, 3), "Å")
     n = len(places)
-    box = np.zeros((3, 3)) if cell is None else _numbers("cell", cell, (3, 3), "Å, a vector in each row")
     atoms = Atoms(numbers=_atomic_numbers(numbers, n), positions=places, cell=box, pbc=_periodic(pbc))
     if masses is not None:
         atoms.set_masses(_masses(masses, n))
@@ -66,7 +118,8 @@ def _array(argument: str, given: Any, expected: str) -> NDArray[Any]:
     except Exception as exc:  # foreign arrays raise what they like
         raise ValueError(
             f"{argument}: expected {expected}, got {type(given).__name__} that numpy does not take ({exc}); give an "
-            "array in the memory of the process, of a tensor tensor.detach().cpu().numpy()"
+            "array in the memory of the process, of a tensor tensor.detach().cpu().numpy(), or put the reference on "
+            "the device by reference.to(...)"
         ) from exc
 
 

@@ -6,7 +6,7 @@ import time
 from collections.abc import Collection
 from dataclasses import dataclass, field
 from functools import partial
-from typing import Any, Literal, NamedTuple, Self
+from typing import Any, Literal, Self
 
 import numpy as np
 from ase import Atoms
@@ -22,7 +22,6 @@ from quests_md.calibration import (
     Level,
     LocalScorer,
     Mode,
-    count_excess,
     shared_scorer,
 )
 from quests_md.environments import (
@@ -44,40 +43,33 @@ from quests_md.environments import (
     wrapped_positions,
 )
 from quests_md.errors import FrameError, UnsuitableFrameError
-from quests_md.records import CHECK_FIELDS, Check
+from quests_md.records import Check
 from quests_md.reference import AtomLevels, Reference, require_equal_settings
 
 from .colder import ColderCopies
 from .frame_kinds import FrameKind, KindsSeen
+from .frame_phases import NO_PHASES, phases_of_frame
 from .judged import Judged, Opinion, called_off, fields_of_excesses, opinion_of
 from .modes import (
+    DEAR,
+    FIELDS,
     Environments,
     evaluate_full,
     evaluate_proven,
     evaluate_unknown,
     excess_of_atoms,
+    mode_of,
     tail_of,
     with_local_scores,
 )
+from .on_device import device_of, is_on
 from .phases import Phases
+from .quiet import judged_there
 
-__all__ = ["FULL_LIMIT", "Judge", "Values"]
+__all__ = ["Judge", "Values"]
 
 #: How frames are to be evaluated; "auto": in the mode that suits their size.
 Values = Mode | Literal["auto"]
-
-#: values="auto" evaluates every atom up to this many pairs of an atom and a reference row (or another atom).
-FULL_LIMIT = 5e7
-
-#: The same where dH of plain rows is told and decides nothing, and most rows of a reference for that: with more it
-#: would be the dearest part of a check.
-TOLD_LIMIT, TOLD_ROWS = 2e6, 8000
-
-#: Statistics with a field of their own that are not told where only local scores are in use.
-DEAR = ("tail_cluster", "frame_entropy")
-
-#: What has a field of its own.
-FIELDS = frozenset(CHECK_FIELDS)
 
 PS_PER_NS = 1000.0
 
@@ -95,6 +87,13 @@ class _Cache:
     scorer: LocalScorer | None = None
     kinds: KindsSeen = field(default_factory=KindsSeen)
     phase_levels: tuple[tuple[Any, ...], dict[str, Level]] | None = None
+
+    def scorer_of(self, reference: Reference, calibration: Calibration) -> LocalScorer:
+        """The scorer of a calibration with landmarks, made when it is first asked for."""
+        if self.scorer is None:
+            assert calibration.landmarks is not None
+            self.scorer = shared_scorer(reference, calibration.landmarks)
+        return self.scorer
 
 
 class Judge:
@@ -160,6 +159,11 @@ class Judge:
         )
 
     @property
+    def device(self) -> str | None:
+        """Device on which frames are judged whose arrays are there; None: all are judged on the CPU."""
+        return None if self.phases or self.tells_atoms else device_of(self.reference, self.calibration)
+
+    @property
     def margin(self) -> float:
         """Nats below its level down to which dH of an atom is given in "proven" mode."""
         return max(self.release, 0.5)
@@ -167,11 +171,9 @@ class Judge:
     def for_interval(self, check_ps: float) -> Self:
         """The same judge for checks that are so many ps apart; a rate per ns is shared by as many as a ns then has."""
         other = copy.copy(self)
-        other.check_ps = check_ps
+        other.check_ps, other.confirm = check_ps, self.confirm and self.confirm.for_interval(check_ps)
         if self.calibration.per == "ns":
             other.checks = max(1, math.ceil(PS_PER_NS / check_ps))
-        if self.confirm is not None:
-            other.confirm = self.confirm.for_interval(check_ps)
         return other
 
     def with_threads(self, threads: int) -> Self:
@@ -190,11 +192,7 @@ class Judge:
         """How a frame of this size is evaluated."""
         if self.values != "auto":
             return self.values
-        n_rows = self.reference.n_environments
-        pairs = n_atoms * max(n_rows, n_atoms)
-        if self.calibration.is_plain:
-            return "full" if pairs <= FULL_LIMIT else "proven"
-        return "full" if pairs <= TOLD_LIMIT and n_rows <= TOLD_ROWS else "proven"
+        return mode_of(n_atoms, self.reference.n_environments, is_plain=self.calibration.is_plain)
 
     def judge(
         self,
@@ -233,6 +231,8 @@ class Judge:
         before = _before_judging(facts, kind, len(atoms)) | {"step": step, "frame": frame, "interval": interval}
         # to 1e-9 ps, so that it does not depend on how it was added up
         before["time_ps"] = None if time_ps is None else round(time_ps, 9)
+        if averaged is None and (quiet := _judged_there(self, atoms, facts, kind, mode, before, start)) is not None:
+            return quiet
         try:
             if len(atoms) == 0:
                 raise FrameError("empty frame: it has no atoms")
@@ -294,7 +294,7 @@ class Judge:
         # labelled phases: the cluster of each product is a statistic of its own
         new = NO_PHASES
         if self.phases is not None:
-            new = _of_phases(self.phases, self.phase_levels(len(centers)), seen, rows, self.release, self.threads)
+            new = phases_of_frame(self.phases, self.phase_levels(len(centers)), seen, rows, self.release, self.threads)
             excesses |= new.excesses
         worst, tail = _worst(found, excess), tail_of(found, self.calibration)
         alarms = fields_of_excesses(excesses) | ({"state": "out"} if explosion else {})
@@ -391,12 +391,22 @@ class Judge:
             found = evaluate_proven(self.reference, cache.sketch, these, self.threads, **options)
         else:
             found = evaluate_unknown(these, self.margin)
-        landmarks = calibration.landmarks
-        if not calibration.is_local or landmarks is None:
+        if not calibration.is_local or calibration.landmarks is None:
             return found
-        if cache.scorer is None:
-            cache.scorer = shared_scorer(self.reference, landmarks)
-        return with_local_scores(found, these, cache.scorer, landmarks.tail_level, self.threads)
+        scorer = cache.scorer_of(self.reference, calibration)
+        return with_local_scores(found, these, scorer, calibration.landmarks.tail_level, self.threads)
+
+
+def _judged_there(
+    judge: Judge, frame: Atoms, facts: FrameFacts, kind: FrameKind, mode: Mode, before: dict[str, Any], start: float
+) -> Judged | None:
+    """A frame on a device judged there; None: it is to be judged on the CPU."""
+    if not (kind.is_all and not kind.n_unknown and is_on(judge.device, frame)):
+        return None
+    cache, known = judge._cache, (judge.reference, judge.calibration)
+    of = *known, cache.scorer_of(*known), cache.pair_distances
+    how = judge.release, judge.margin, judge.threads
+    return judged_there(frame, facts, kind, mode, before, start, of, how)
 
 
 def _before_judging(facts: FrameFacts, kind: FrameKind, n_atoms: int) -> dict[str, Any]:
@@ -409,45 +419,6 @@ def _before_judging(facts: FrameFacts, kind: FrameKind, n_atoms: int) -> dict[st
         "energy_per_atom": facts.energy_per_atom,
         "digest": facts.digest,
     }
-
-
-class _OfPhases(NamedTuple):
-    """What labelled phases say of a frame."""
-
-    name: str | None = None
-    """The product that is farthest beyond its level."""
-    atoms: NDArray[np.bool_] | None = None
-    """(n_atoms,) the atoms that look like it."""
-    counts: dict[str, int] | None = None
-    """Atoms that look like each phase."""
-    clusters: dict[str, int] | None = None
-    """Atoms in the largest cluster of each product."""
-    excesses: dict[str, float] = {}  # noqa: RUF012 - nobody writes into it
-    """How far each of these is beyond its level, by the name of the statistic."""
-
-
-NO_PHASES = _OfPhases()
-
-
-def _of_phases(
-    phases: Phases,
-    levels: dict[str, Level],
-    atoms: Atoms,
-    rows: NDArray[np.float64],
-    release: float,
-    threads: int | None,
-) -> _OfPhases:
-    labels = phases.assign(atoms, rows, threads=threads)
-    clusters = phases.clusters(atoms, labels)
-    beyond = {name: count_excess(clusters[name], level, release) for name, level in levels.items()}
-    product = max(beyond, key=lambda name: beyond[name])
-    return _OfPhases(
-        name=product,
-        atoms=labels == phases.names.index(product),
-        counts={name: int((labels == i).sum()) for i, name in enumerate(phases.names)},
-        clusters=clusters,
-        excesses={f"phase:{name}": excess for name, excess in beyond.items()},
-    )
 
 
 def _described(

@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
 import numpy as np
+from numpy.lib.mixins import NDArrayOperatorsMixin
 from numpy.typing import NDArray
 
 from quests_md.records import Check
@@ -24,21 +25,31 @@ def fields_of_excesses(excesses: Mapping[str, float]) -> dict[str, Any]:
     }
 
 
-class LateRows:
-    """Rows that are computed again where someone asks for them: they are much to send, and few are asked for."""
+class LateRows(NDArrayOperatorsMixin):
+    """An array that is made, or fetched, where someone asks for it: it is much to send, and few are asked for."""
 
     def __init__(self, find: Callable[[], NDArray[np.float64]]) -> None:
         self._find = find
         self._rows: NDArray[np.float64] | None = None
 
-    def __getitem__(self, chosen: Any) -> NDArray[np.float64]:
-        rows: NDArray[np.float64] = np.asarray(self)[chosen]
-        return rows
+    def __getitem__(self, chosen: Any) -> Any:
+        return np.asarray(self)[chosen]
+
+    def __getattr__(self, name: str) -> Any:
+        if name.startswith("_"):
+            raise AttributeError(name)
+        return getattr(np.asarray(self), name)
+
+    def __len__(self) -> int:
+        return len(np.asarray(self))
 
     def __array__(self, dtype: Any = None, copy: bool | None = None) -> NDArray[np.float64]:
         if self._rows is None:
             self._rows = self._find()
-        return self._rows
+        return self._rows if dtype is None else self._rows.astype(dtype)
+
+    def __array_ufunc__(self, ufunc: np.ufunc, method: str, *inputs: Any, **options: Any) -> Any:
+        return getattr(ufunc, method)(*(np.asarray(x) if isinstance(x, LateRows) else x for x in inputs), **options)
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,19 +8,38 @@ import numpy as np
 from ase import Atoms
 from numpy.typing import NDArray
 
-from quests_md.calibration import SEED, Calibration, FrameNumbers, Level, LocalScorer, frame_entropy, sample
+from quests_md.calibration import SEED, Calibration, FrameNumbers, Level, LocalScorer, Mode, frame_entropy, sample
 from quests_md.environments import PairDistances
+from quests_md.records import CHECK_FIELDS
 from quests_md.reference import Reference
 
 __all__ = [
+    "DEAR",
+    "FIELDS",
+    "FULL_LIMIT",
     "Environments",
     "evaluate_full",
     "evaluate_proven",
     "evaluate_unknown",
     "excess_of_atoms",
+    "mode_of",
     "tail_of",
     "with_local_scores",
 ]
+
+
+#: values="auto" evaluates every atom up to this many pairs of an atom and a reference row (or another atom).
+FULL_LIMIT = 5e7
+
+#: The same where dH of plain rows is told and decides nothing, and most rows of a reference for that: with more it
+#: would be the dearest part of a check.
+TOLD_LIMIT, TOLD_ROWS = 2e6, 8000
+
+#: Statistics with a field of their own that are not told where only local scores are in use.
+DEAR = ("tail_cluster", "frame_entropy")
+
+#: What has a field of its own.
+FIELDS = frozenset(CHECK_FIELDS)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -54,6 +73,14 @@ class Environments:
         excess = np.full(len(dh), np.inf)
         excess[self.known] = dh[self.known] - self.levels[self.known]
         return excess
+
+
+def mode_of(n_atoms: int, n_rows: int, *, is_plain: bool) -> Mode:
+    """The mode of values="auto" for a frame; `is_plain`: whether dH of plain rows decides something."""
+    pairs = n_atoms * max(n_rows, n_atoms)
+    if is_plain:
+        return "full" if pairs <= FULL_LIMIT else "proven"
+    return "full" if pairs <= TOLD_LIMIT and n_rows <= TOLD_ROWS else "proven"
 
 
 def evaluate_full(

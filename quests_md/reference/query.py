@@ -142,8 +142,9 @@ class KnownRows(KeptRows):
 
         Decisions about environments are the same on every device: what is too close to a level for the arithmetic of
         the device is summed on the CPU in float64. Values, and means of them, are within the same tolerance, not equal
-        to the bit. Descriptor rows and local scores are made on the CPU in any case. References made from this one are
-        on its device, pickled ones on the CPU.
+        to the bit. Frames whose tensors are on the device are judged there (`Monitor.check_arrays`); of other frames
+        descriptor rows and local scores are made on the CPU. References made from this one are on its device, pickled
+        ones on the CPU.
 
         Parameters
         ----------

@@ -1,12 +1,14 @@
 """Batches of torch-sim, run by torch-sim itself: one stream of events and one log for each system."""
 
+import contextlib
+import gc
 import json
 import math
 
 import numpy as np
 import pytest
 from ase.calculators.singlepoint import SinglePointCalculator
-from systems import copper, inside, level_at, md_reference, outside
+from systems import copper, inside, level_at, md_frames, md_reference, on_both, outside
 
 from quests_md import MismatchError, Monitor, StopRun, Trigger, read_log, score_trajectory
 from quests_md.torch_sim import monitor_reporter
@@ -91,6 +93,93 @@ def test_checks_are_those_of_the_written_trajectory_whatever_the_batches(tmp_pat
         assert online[0]["temperature_K"] > 0
         assert online[0]["energy_per_atom"] is not None
     assert [len(read_log(log).events) for log in logs] == [0, 1, 0]
+
+
+def test_a_batch_is_judged_on_its_device_as_on_the_cpu(tmp_path, monkeypatch):
+    """Four systems, one of which is no crystal, and one whose atoms vanish at step 12; quiet ones are never fetched."""
+    calibration, references = on_both()
+    given = [md_frames()[200].copy(), outside(2), md_frames()[220].copy() * (2, 2, 1), md_frames()[180].copy()]
+    left, cpu = [], torch.Tensor.cpu
+    monkeypatch.setattr(torch.Tensor, "cpu", lambda tensor: left.append(tensor.numel()) or cpu(tensor))
+    logs = {where: [tmp_path / f"{where}-{i}.jsonl" for i in range(4)] for where in references}
+    for where, reference in references.items():
+        of_all = [Monitor(reference, calibration, log=log, verbose=False, values="proven") for log in logs[where]]
+        assert {monitor.device for monitor in of_all} == {None if where == "cpu" else "cpu"}
+        with monitor_reporter(of_all, interval=3, timestep_ps=0.001) as reporter:
+            report = reporter.report
+
+            def watched(state, step, model=None, report=report, where=where):
+                if step == 12:
+                    state.positions[-1] = math.nan
+                left.clear()
+                report(state, step, model)
+                if where == "device" and step == 9:  # numbers and places of all, and atoms of the strange system
+                    assert max(left) < 3 * 128
+
+            reporter.report = watched
+            integrate(reporter, given, n_steps=15, autobatcher=False)
+            assert reporter.exploded == [3]
+    for mine, its in zip(*logs.values(), strict=True):
+        one, other = checks_of(mine), checks_of(its)
+        assert len(one) == len(other) == 5
+        for check, same in zip(one, other, strict=True):
+            for name in ("step", "state", "alarms", "n_above", "largest_cluster", "worst_element", "explosion"):
+                assert check[name] == same[name]
+            assert check.get("further", {}) == pytest.approx(same.get("further", {}), abs=0.01)
+            for name in ("temperature_K", "energy_per_atom", "volume_per_atom"):
+                assert (check[name] is None) == (same[name] is None)
+                assert check[name] is None or check[name] == pytest.approx(same[name], rel=1e-9, nan_ok=True)
+        assert [event.kind for event in read_log(mine).events] == [event.kind for event in read_log(its).events]
+    assert {check["state"] for check in checks_of(logs["device"][0])} == {"in"}
+    assert {check["state"] for check in checks_of(logs["device"][1])} == {"out"}
+    assert [check["state"] for check in checks_of(logs["device"][3])][-2:] == ["invalid"] * 2
+
+
+def test_monitors_of_several_references_share_a_batch():
+    calibration, references = on_both()
+    of_all = [Monitor(references[where], calibration, log=None, verbose=False) for where in ("device", "cpu", "device")]
+    of_all += monitors([None])
+    given = [md_frames()[i].copy() for i in (150, 160, 170, 180)]
+    state = ts.initialize_state(given, torch.device("cpu"), torch.float32)
+    reporter = monitor_reporter(of_all, interval=1)
+    for step in range(2):
+        reporter.report(state, step)
+    assert [monitor.last_check.digest[0] == "t" for monitor in of_all] == [True, False, True, False]
+    assert [monitor.last_check.state for monitor in of_all[:3]] == ["in"] * 3
+    reporter.close()
+
+
+class Broken(Exception):
+    """What a model raises."""
+
+
+@pytest.mark.parametrize("is_closed_by", ["with", "the end of the reporter"])
+def test_monitors_are_closed_where_a_run_raises(tmp_path, is_closed_by):
+    logs = [tmp_path / f"{i}.jsonl" for i in range(3)]
+    of_all = monitors(logs)
+
+    def run(reporter):
+        report = reporter.report
+
+        def broken(state, step, model=None):
+            report(state, step, model)
+            if step == 6:
+                raise Broken
+
+        reporter.report = broken
+        with contextlib.suppress(Broken):
+            integrate(reporter, systems())
+
+    if is_closed_by == "with":
+        with monitor_reporter(of_all, interval=2) as reporter:
+            run(reporter)
+    else:
+        run(monitor_reporter(of_all, interval=2))
+        gc.collect()
+    for log in logs:
+        assert read_log(log).step.tolist() == [2, 4, 6]
+        assert "closed after 3 checks" in log.read_text()
+    assert read_log(logs[1]).events[0].is_open
 
 
 def test_systems_that_are_swapped_keep_their_streams(tmp_path):

@@ -14,7 +14,7 @@ from ase.md.verlet import VelocityVerlet
 from ase.neighborlist import neighbor_list
 from ase.optimize import BFGS, FIRE
 
-from quests_md import Calibration, Reference
+from quests_md import Calibration, Reference, calibrate
 from quests_md.calibration.calibration import TypicalFrame
 from quests_md.calibration.levels import NullScores
 from quests_md.calibration.origin import Origin
@@ -86,6 +86,14 @@ def md_frames():
 def md_reference():
     """Every second frame of `md_frames`."""
     return Reference.from_frames(list(md_frames()[::2]), bandwidth=H, groups="frame")
+
+
+@functools.cache
+def on_both():
+    """Levels of local scores of the first half of `md_frames`, and their reference, also on torch's CPU device."""
+    frames = list(md_frames()[:120])
+    reference = Reference.from_frames(frames[::2], groups="frame")
+    return calibrate(reference, frames=frames[1::2]), {"cpu": reference, "device": reference.to("cpu")}
 
 
 @functools.cache
