@@ -25,6 +25,7 @@ from .exit_codes import ExitCode
 from .growing import extend, merge
 from .levels import set_levels
 from .listing import list_events
+from .looping import run_loop
 from .scoring import score_frames
 from .selecting import select_frames
 
@@ -123,6 +124,7 @@ for _group, _name, _function in (
     (app, "score", score_frames),
     (app, "events", list_events),
     (app, "select", select_frames),
+    (app, "loop", run_loop),
 ):
     _group.command(_name)(_with_exit_code(_function))
 

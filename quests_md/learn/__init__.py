@@ -1,6 +1,7 @@
 """What comes after an event: frames to label, their labels, the loop of active learning; calculators that carry dH."""
 
 from .calculator import MonitoredCalculator
+from .described_loop import loop_of_file
 from .labelling import Labeller
 from .loop import Loop, Round
 from .running import RunEnd, run_to_event
@@ -14,6 +15,7 @@ __all__ = [
     "RunEnd",
     "Selected",
     "Selection",
+    "loop_of_file",
     "run_to_event",
     "select",
 ]

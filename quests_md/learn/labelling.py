@@ -63,6 +63,9 @@ class Labeller:
     """
 
     def __init__(self, label: Label, folder: str | os.PathLike[str]) -> None:
+        if isinstance(label, type):
+            name = label.__name__
+            raise TypeError(f"label: expected a calculator or a function, got the class {name}; give {name}()")
         if not (label == "files" or callable(label) or hasattr(label, "get_potential_energy")):
             raise TypeError(
                 f"label: expected an ASE calculator, a function of Atoms, or 'files', got {type(label).__name__}"

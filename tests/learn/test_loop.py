@@ -275,6 +275,7 @@ def test_pieces_can_be_used_alone(system):
     ("options", "error", "message"),
     [
         ({"label": 3}, TypeError, "label: expected"),
+        ({"label": EMT}, TypeError, "got the class EMT; give EMT"),
         ({"n_per_round": 0}, ValueError, "n_per_round: expected"),
         ({"steps": -1}, ValueError, "steps: expected"),
         ({"max_labels": 0}, ValueError, "max_labels: expected"),
