@@ -1,5 +1,6 @@
-"""Files of frames judged by workers, a part of a file each, and brought back in order."""
+"""Files of frames judged by workers, a part of a file or several small files each, and brought back in order."""
 
+import time
 import warnings
 from collections import deque
 from collections.abc import Callable, Generator, Iterator
@@ -12,20 +13,23 @@ from quests_md._words import many
 from quests_md.errors import FileFormatError
 from quests_md.io import PartedFiles
 
-from .frames_of_log import Chosen
 from .judging import JudgedFrame
 from .parts_judged import JudgedPart, Task
 from .workers import WorkerLostError, Workers
 
 __all__ = ["judged_by_workers"]
 
-#: Seconds that a part should take: long beside what it costs to send it, short where a run is to end.
-PART_S = 0.3
+#: Seconds of work that are given at a time, long beside the cost of sending them: a share of those that the run has
+#: taken so far, since at its end some workers wait for the part of another one, and no less and no more than this.
+SHARE, LEAST_S, MOST_S = 0.02, 0.05, 0.3
 
 #: Frames of the first parts, and the most of any part.
 FIRST_FRAMES, MOST_FRAMES = 4, 1000
 
-#: Parts that each worker has before it, or has done and nobody has taken yet.
+#: The most small files that are given at a time.
+MOST_FILES = 100
+
+#: Tasks that each worker has before it, or has done and nobody has taken yet.
 AHEAD = 3
 
 #: How often a part may cost the worker its life.
@@ -36,7 +40,6 @@ def judged_by_workers(
     files: PartedFiles,
     workers: Callable[[int], Workers],
     size: int,
-    chosen: Chosen | None,
     n_known: int,
     bad_file: Callable[[Exception], None],
 ) -> Generator[tuple[int, JudgedFrame], None, None]:
@@ -50,8 +53,6 @@ def judged_by_workers(
         Makes those who judge, given how many parts there are to be judged at the same time.
     size
         The most of them that make sense here.
-    chosen
-        Frames that are checked; others need not come. None: all.
     n_known
         How many of the first frames are in a log already: these need not be judged.
     bad_file
@@ -66,11 +67,11 @@ def judged_by_workers(
     ChildProcessError
         If workers die of one part again and again.
     """
-    plan = _Plan(files, chosen, n_known)
-    tasks = plan.tasks()
-    first = list(islice(tasks, size))
+    plan = _Plan(files, n_known)
+    batches = plan.batches()
+    first = list(islice(batches, size))
     pool = workers(len(first))
-    results = _in_order(chain(first, tasks), pool)
+    results = _in_order(chain(first, batches), pool)
     try:
         for task, found in results:
             if files.is_void(task.part):
@@ -100,12 +101,28 @@ def judged_by_workers(
 class _Plan:
     """What parts there are to be judged, how long they should be, and how many frames come before them."""
 
-    def __init__(self, files: PartedFiles, chosen: Chosen | None, n_known: int) -> None:
+    def __init__(self, files: PartedFiles, n_known: int) -> None:
         self.n_read = 0
         """Frames of the parts that were taken."""
-        self._files, self._chosen, self._n_known = files, chosen, n_known
+        self._files, self._n_known = files, n_known
         self._n_given = self._n_taken = 0
-        self._n_frames = FIRST_FRAMES
+        self._n_frames, self._n_files = FIRST_FRAMES, 1  # frames of a part, and small files of a batch
+        self._start = time.perf_counter()
+
+    def batches(self) -> Iterator[tuple[Task, ...]]:
+        """Yield the tasks in order, those of small files several at a time."""
+        batch: tuple[Task, ...] = ()
+        for task in self.tasks():
+            is_whole = task.part.is_first and task.part.is_last
+            if batch and not (is_whole and len(batch) < self._n_files):
+                yield batch
+                batch = ()
+            batch = (*batch, task)
+            if not is_whole or len(batch) >= self._n_files:
+                yield batch
+                batch = ()
+        if batch:
+            yield batch
 
     def tasks(self) -> Iterator[Task]:
         """Yield the tasks in order; while they are asked for `take` is called."""
@@ -115,7 +132,7 @@ class _Plan:
                 count = self.n_read
             known = self._n_known - self.n_read if count is None else self._n_known - count
             self._n_given += 1
-            yield Task(part, self._chosen, count, max(0, known))
+            yield Task(part, count, max(0, known))
             count = None if count is None or part.n_frames is None else count + part.n_frames
 
     def take(self, found: JudgedPart) -> None:
@@ -123,8 +140,10 @@ class _Plan:
         self._n_taken += 1
         self.n_read += found.n_read
         if found.n_read:
-            by_time = int(found.n_read * PART_S / max(found.seconds, 1e-9))
-            self._n_frames = max(1, min(by_time, 2 * found.n_read, MOST_FRAMES))
+            seconds = min(max(LEAST_S, SHARE * (time.perf_counter() - self._start)), MOST_S)
+            parts = seconds / max(found.seconds, 1e-9)
+            self._n_frames = max(1, min(int(found.n_read * parts), 2 * found.n_read, MOST_FRAMES))
+            self._n_files = max(1, min(int(parts), 2 * self._n_files, MOST_FILES))
 
     def pass_over(self) -> None:
         """Take note of a part beyond the end of its file."""
@@ -133,51 +152,58 @@ class _Plan:
 
 @dataclass(slots=True)
 class _Given:
-    """A task that was given to workers."""
+    """Tasks that were given to a worker."""
 
-    task: Task
+    tasks: tuple[Task, ...]
     handle: Any
     """What the workers know it by; None: it is to be given again."""
 
 
-def _in_order(tasks: Iterator[Task], pool: Workers) -> Generator[tuple[Task, JudgedPart], None, None]:
-    """Yield what workers find, in the order of the tasks, a few of which are given out at the same time.
+def _in_order(batches: Iterator[tuple[Task, ...]], pool: Workers) -> Generator[tuple[Task, JudgedPart], None, None]:
+    """Yield what workers find, in the order of the tasks, a few batches of which are given out at the same time.
 
     Where workers die, what they had is given again; if they die again, one part at a time, so that the one that kills
     them is found.
     """
     given: deque[_Given] = deque()
-    n_deaths, n_alone = 0, 0  # of the part that is next; parts to be given one at a time
+    n_deaths, n_alone = 0, 0  # of the batch that is next; batches to be given one at a time
     try:
         while True:
-            while not n_alone and len(given) < AHEAD * pool.size and (task := next(tasks, None)) is not None:
-                given.append(_Given(task, pool.submit(task)))
+            while not n_alone and len(given) < AHEAD * pool.size and (batch := next(batches, None)) is not None:
+                given.append(_Given(batch, pool.submit(batch)))
             if not given:
                 return
             head = given[0]
             if head.handle is None:
-                head.handle = pool.submit(head.task)
+                head.handle = pool.submit(head.tasks)
             try:
                 found = pool.result(head.handle)
             except WorkerLostError as exc:
                 n_deaths += 1
                 if n_alone and n_deaths >= MOST_DEATHS:
-                    raise ChildProcessError(_killer(head.task, n_deaths, exc)) from None
-                _say_lost(head.task, exc)
+                    raise ChildProcessError(_killer(head.tasks[0], n_deaths, exc)) from None
+                _say_lost(head.tasks[0], exc)
                 for other in given:
                     if other.handle is not None and not pool.has_result(other.handle):
                         other.handle = None
                 pool.renew()
+                if n_deaths > 1:
+                    given = deque(single for batch in given for single in _singles(batch))
                 n_alone = len(given) if n_deaths > 1 else 0
                 for other in () if n_alone else given:
-                    other.handle = pool.submit(other.task) if other.handle is None else other.handle
+                    other.handle = pool.submit(other.tasks) if other.handle is None else other.handle
                 continue
             n_deaths, n_alone = 0, max(0, n_alone - 1)
             given.popleft()
             head.handle = None
-            yield head.task, found
+            yield from zip(head.tasks, found, strict=True)
     finally:
         given.clear()
+
+
+def _singles(given: _Given) -> list[_Given]:
+    """Tasks that are to be given again, each by itself."""
+    return [given] if given.handle is not None else [_Given((task,), None) for task in given.tasks]
 
 
 def _require_seen(task: Task, failure: Exception) -> None:

@@ -1,7 +1,8 @@
-"""What a worker does: it reads a part of a file and judges its frames."""
+"""What a worker does: it reads parts of files and judges their frames."""
 
 import pickle
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from quests_md.io import Part, read_part
@@ -11,16 +12,14 @@ from quests_md.watch import keep_trace
 from .frames_of_log import Chosen
 from .judging import JudgedFrame, judge_frame, without_rows
 
-__all__ = ["JudgedPart", "Task", "judge_part"]
+__all__ = ["JudgedPart", "PartJudge", "Task"]
 
 
 @dataclass(frozen=True, slots=True)
 class Task:
-    """A part of a file, and which of its frames are to be judged."""
+    """A part of a file that is to be judged. It is small, as what all parts share is sent once."""
 
     part: Part
-    chosen: Chosen | None
-    """Frames that are checked; None: all."""
     count: int | None
     """How many frames come before the part; None: that is not known yet."""
     n_known: int
@@ -44,7 +43,20 @@ class JudgedPart:
     seconds: float = 0.0
 
 
-def judge_part(judge: Judge, task: Task) -> JudgedPart:
+@dataclass(frozen=True, slots=True)
+class PartJudge:
+    """A judge of the frames of parts, which a worker is sent once."""
+
+    judge: Judge
+    chosen: Chosen | None
+    """Frames that are checked; None: all."""
+
+    def __call__(self, tasks: Sequence[Task]) -> list[JudgedPart]:
+        """Read parts one after the other and judge their frames."""
+        return [_judge_part(self.judge, self.chosen, task) for task in tasks]
+
+
+def _judge_part(judge: Judge, chosen: Chosen | None, task: Task) -> JudgedPart:
     """Read a part and judge its frames; errors are among what is found, where they would come in its order."""
     start, out = time.perf_counter(), JudgedPart()
     frames = read_part(task.part, lambda message, once: out.told.append((len(out.frames), message, once)))
@@ -59,7 +71,7 @@ def judge_part(judge: Judge, task: Task) -> JudgedPart:
             break
         number, out.n_read = out.n_read, out.n_read + 1
         count = None if task.count is None else task.count + number
-        is_wanted = task.chosen is None or task.chosen.wants(frame, count)
+        is_wanted = chosen is None or chosen.wants(frame, count)
         if is_wanted is False:
             continue
         judged = None

@@ -23,6 +23,7 @@ from .bad_files import BadFiles
 from .frames_of_log import chosen_by, frames_of_log, with_step
 from .in_parts import judged_by_workers
 from .judging import judged_in_order, step_of
+from .parts_judged import PartJudge
 from .workers import DaskWorkers, Here, Processes, Workers, why_not_sendable
 
 __all__ = ["score_trajectory"]
@@ -160,9 +161,9 @@ def score_trajectory(
     annotated = None if annotate is None else _annotated_file(annotate, first, watch)
     source: Generator[tuple[int, Frame], None, None]
     if files is not None:
-        make = partial(_workers, judge, client, takes_calculations=watch.settings.calculates)
-        chosen = None if steps is None else chosen_by(steps)
-        source = judged_by_workers(files, make, workers, chosen, first, bad_files.add)
+        part_judge = PartJudge(judge, None if steps is None else chosen_by(steps))
+        make = partial(_workers, part_judge, client, takes_calculations=watch.settings.calculates)
+        source = judged_by_workers(files, make, workers, first, bad_files.add)
     else:
         assert given is not None
         source = _counted(given)
@@ -222,7 +223,7 @@ def _is_shared(path_or_frames: Any, workers: int, client: Any) -> bool:
     return client is not None or (workers > 1 and is_of_files(path_or_frames))
 
 
-def _workers(judge: Judge, client: Any, n_parts: int, *, takes_calculations: bool) -> Workers:
+def _workers(judge: PartJudge, client: Any, n_parts: int, *, takes_calculations: bool) -> Workers:
     """Those who judge `n_parts` parts at the same time."""
     if client is not None:
         return DaskWorkers(client, judge)

@@ -1,5 +1,6 @@
 """Processes that read files and judge their frames give what one process gives, and leave nothing behind."""
 
+import ctypes
 import os
 import signal
 import subprocess
@@ -13,7 +14,7 @@ from processes import ROOT
 from scored import frames_of_run, known, levels, log_lines, scored, write_run
 from systems import level_at, md_frames
 
-from quests_md import Descriptor, Reference, read_log, score_trajectory
+from quests_md import Descriptor, FileFormatError, Reference, read_log, score_trajectory
 
 pytestmark = pytest.mark.slow
 
@@ -131,3 +132,37 @@ def test_nothing_is_left_of_a_command_that_is_interrupted_or_killed(folder, tmp_
     assert found.stdout == ""
     assert [file.name for file in tmp_path.iterdir()] == ["log"]
     assert len(log_lines(tmp_path / "log")) > 5
+
+
+def test_a_worker_that_is_killed_while_it_sends_a_long_answer(tmp_path):
+    frames = [atoms.repeat((3, 3, 2)) for atoms in frames_of_run(40)]
+    write(tmp_path / "run.xyz", frames, format="extxyz")
+    checks = score_trajectory(tmp_path / "run.xyz", known(), levels(), workers=2)
+    found = [next(checks)]
+    pids = workers()
+    kill = f"sleep 1.5; for p in {pids[0]} {pids[1]}; do grep -q pipe_write /proc/$p/wchan && kill -9 $p && exit; done"
+    with subprocess.Popen(["sh", "-c", f"{kill}; kill -9 {pids[0]}"]):
+        ctypes.PyDLL(None).usleep(2_000_000)  # no thread of this process takes what workers send
+    with pytest.warns(UserWarning, match=r"a worker has died \(SIGKILL"):
+        found += checks
+    assert [check.frame for check in found] == list(range(40))
+
+
+def test_small_files_of_which_one_kills_a_worker(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    frames = [atoms.copy() for atoms in frames_of_run(50) * 2]
+    for atoms in frames:
+        atoms.info.clear()
+    frames[80].set_initial_charges([1] + [0] * 31)
+    for i, atoms in enumerate(frames):
+        write(f"f{i}.xyz", atoms, format="extxyz")
+    (tmp_path / "f90.xyz").write_text("no frames\n", encoding="utf-8")
+    (tmp_path / "once").touch()
+    reference = Reference.from_frames(list(md_frames()[:20]), descriptor=Deadly(tmp_path / "once"), bandwidth=0.05)
+    checks = score_trajectory("f*.xyz", reference, level_at(reference, -3.0), workers=2)
+    places = []
+    warned = pytest.warns(UserWarning, match="worker has died|; the files after")
+    with warned, pytest.raises(FileFormatError, match=r"^f90\.xyz: frame 0"):
+        places.extend(check.place.source for check in checks)
+    assert not (tmp_path / "once").exists()
+    assert places == [f"f{i}.xyz" for i in range(100) if i != 90]
