@@ -25,6 +25,7 @@ __all__ = [
     "clusters",
     "coordination",
     "largest_cluster",
+    "limits_of",
     "links",
     "nearest_allowed",
 ]
@@ -78,7 +79,7 @@ NOT_CROWDED = ClosePairs(0, np.empty((0, 2), np.int64), np.empty(0), "")
 
 def nearest_allowed(numbers: NDArray[np.int64], pair_distances: PairDistances) -> float:
     """Distance in Å from which on no pair of atoms of these atomic numbers is too near; see `close_pairs`."""
-    return float(_limits(np.unique(numbers), pair_distances).max(initial=0.0))
+    return float(limits_of(np.unique(numbers), pair_distances).max(initial=0.0))
 
 
 def close_pairs(atoms: Atoms, pair_distances: PairDistances, *, moving: bool = True) -> ClosePairs:
@@ -102,7 +103,7 @@ def close_pairs(atoms: Atoms, pair_distances: PairDistances, *, moving: bool = T
     """
     elements, species = np.unique(atoms.numbers, return_inverse=True)
     species = species.astype(np.int64)
-    limits = _limits(elements, pair_distances)
+    limits = limits_of(elements, pair_distances)
     longest = float(limits.max(initial=0.0))
     n_pairs, pairs = _linked(atoms, limits, species) if longest > 0 else (0, np.empty((0, 2), np.int64))
     if n_pairs == 0 and _shortest_period_at_least(atoms) >= longest:
@@ -188,7 +189,7 @@ def links(elements: NDArray[np.int64], pair_distances: PairDistances) -> NDArray
     return out
 
 
-def _limits(elements: NDArray[np.int64], pair_distances: PairDistances) -> NDArray[np.float64]:
+def limits_of(elements: NDArray[np.int64], pair_distances: PairDistances) -> NDArray[np.float64]:
     """Distance in Å below which atoms are too near, (n_elements, n_elements); 0 where the reference has no pairs."""
     limits = np.zeros((len(elements), len(elements)))
     smallest = {pair: low for pair, (low, _) in pair_distances.items()}

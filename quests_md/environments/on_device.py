@@ -9,8 +9,9 @@ from numpy.typing import NDArray
 
 from quests_md.errors import FrameError
 
+from .contacts import limits_of
 from .descriptor import AVERAGE, Descriptor
-from .neighbours import lattice
+from .neighbours import PairDistances, lattice
 from .tensor_frames import TensorBatch, place_of
 
 if TYPE_CHECKING:
@@ -30,13 +31,14 @@ def can_be_made_there(descriptor: object) -> TypeGuard[Descriptor]:
     return isinstance(descriptor, Descriptor) and descriptor == Descriptor(descriptor.k, descriptor.cutoff)
 
 
-def rows_of_batch(descriptor: Descriptor, batch: TensorBatch) -> "RowsOnDevice":
-    """Rows of all frames of a batch, and their averages over 12 neighbours."""
+def rows_of_batch(descriptor: Descriptor, batch: TensorBatch, pair_distances: PairDistances) -> "RowsOnDevice":
+    """Rows of all frames of a batch, and their averages over 12 neighbours; `pair_distances`: see `close_pairs`."""
     from .torch_facts import system_of_atoms  # torch takes a second to import
     from .torch_rows import rows_on_device
 
     vectors, inverses = _lattices(batch)
 
+    elements, species = np.unique(batch.atomic_numbers, return_inverse=True)
     sent = (batch.positions.new_tensor(array) for array in (vectors, inverses))
     return rows_on_device(
         batch.positions,
@@ -45,6 +47,8 @@ def rows_of_batch(descriptor: Descriptor, batch: TensorBatch) -> "RowsOnDevice":
         k=descriptor.k,
         cutoff=descriptor.cutoff,
         n_average=AVERAGE,
+        species=batch.positions.new_tensor(species).long(),
+        limits=batch.positions.new_tensor(limits_of(elements, pair_distances)),
     )
 
 

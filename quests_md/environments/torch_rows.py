@@ -20,6 +20,9 @@ TOGETHER, TOGETHER_CPU = 16_384, 256
 #: Places for neighbours that are tied at the last one over which rows are averaged.
 TIED = 12
 
+#: Å: frames with nearer atoms are for the CPU, since cubes of 1 Å may hold crowds. Limits must be kept by so much more.
+ROOM, LIMIT_SLACK = 0.51, 1e-9
+
 
 class RowsOnDevice(NamedTuple):
     """Rows of the n atoms of s systems."""
@@ -30,19 +33,33 @@ class RowsOnDevice(NamedTuple):
     is_open_averaged: Any  #: (n,) the same of the averaged row.
     noise: Any  #: (s,) 1/Å: other rows are no farther than that from those of the CPU.
     is_bad: Any  #: (s,) systems that the CPU is to look at: they have no rows here.
+    is_roomy: Any  #: (s,) systems in which surely no two atoms are too near.
     system: Any  #: (n,) of each atom.
 
 
 def rows_on_device(
-    positions: Any, system: Any, vectors: Any, inverses: Any, *, k: int, cutoff: float, n_average: int
+    positions: Any,
+    system: Any,
+    vectors: Any,
+    inverses: Any,
+    *,
+    k: int,
+    cutoff: float,
+    n_average: int,
+    species: Any,
+    limits: Any,
 ) -> RowsOnDevice:
-    """Rows of all atoms, (n, 2k - 1), and averages of them over `n_average` neighbours; see `points_of`."""
+    """Rows of all atoms, (n, 2k - 1), and averages of them over `n_average` neighbours; see `points_of`.
+
+    `limits` (e, e): Å, below which atoms of the kinds `species` (n,) are too near to each other.
+    """
     points = points_of(positions, system, vectors, inverses, cutoff)
     n, device, width = len(positions), positions.device, 2 * k - 1
     plain = torch.zeros((n, width), dtype=torch.float64, device=device)
     averaged = torch.zeros_like(plain)
     is_open = torch.zeros(n, dtype=torch.bool, device=device)
-    is_open_averaged = torch.zeros_like(is_open)
+    is_open_averaged, is_close = torch.zeros_like(is_open), torch.zeros_like(is_open)
+    limits = limits.clamp(min=ROOM) * (1.0 + LIMIT_SLACK)
     nearest = torch.full((n,), cutoff, dtype=torch.float64, device=device)
     atoms = (~points.is_bad[system]).nonzero()[:, 0]
     pieces = atoms.split(TOGETHER_CPU if device.type == "cpu" else TOGETHER) if len(atoms) else ()
@@ -54,6 +71,8 @@ def rows_on_device(
         plain[piece] = _rows(points, near, k, cutoff)
         is_open[piece] = (distance[:, k] - distance[:, k - 1] <= TIE + slack[piece]) & (distance[:, k] < math.inf)
         nearest[piece] = distance[:, 0].clamp(max=cutoff)
+        allowed = limits[species[piece][:, None], species[points.source[near.point]]]
+        is_close[piece] = (distance < allowed).any(dim=1) | (distance[:, -1] <= limits.max())
         averages.append(_average(points, near, distance, n_average, cutoff, slack[piece]))
     for piece, (source, weight, number, is_unsure) in zip(pieces, averages, strict=True):
         sums = plain[piece] + torch.einsum("mq,mqw->mw", weight, plain[source])
@@ -63,7 +82,9 @@ def rows_on_device(
     # what a distance adds to w(r)/r and to sqrt(w w')/r' at most, and rounding of sums of these
     steepness = shortest**-2 + 4.0 / (cutoff * shortest) + 4.0 / cutoff**2
     noise = math.sqrt(width) * (2.0 * points.noise * steepness + (k + 32) * UNIT / shortest)
-    return RowsOnDevice(plain, averaged, is_open, is_open_averaged, noise, points.is_bad, system)
+    n_close = torch.zeros_like(noise).index_add(0, system, is_close.double())
+    is_roomy = (n_close == 0.0) & bool(limits.max() < cutoff)
+    return RowsOnDevice(plain, averaged, is_open, is_open_averaged, noise, points.is_bad, is_roomy, system)
 
 
 def _rows(points: Points, near: Neighbours, k: int, cutoff: float) -> Any:

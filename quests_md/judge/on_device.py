@@ -19,6 +19,7 @@ from quests_md.calibration import STATISTICS, Calibration, FrameNumbers, Landmar
 from quests_md.engine import are_same_device, undisturbed
 from quests_md.environments import (
     Descriptor,
+    PairDistances,
     TensorBatch,
     can_be_made_there,
     describe_both,
@@ -39,9 +40,6 @@ LOCAL = {name for name in STATISTICS if name.startswith("local_")}
 
 #: Share of the atoms of a frame whose rows may be left to the CPU before it judges the whole frame.
 MOST_OPEN = 0.25
-
-#: What is said of rooms by rows must hold by so much more than on the CPU.
-ROOM = 1e-8
 
 #: 1/Å: rows that may be farther from those of the CPU are not judged by.
 MOST_NOISE = 1e-8
@@ -83,8 +81,8 @@ class _System(NamedTuple):
     """What leaves the device of a frame."""
 
     strange: _Strange
-    nearest: float
-    """Largest first number of a row, 1/Å."""
+    n_roomy: float
+    """1 if surely no two atoms are too near, else 0."""
     noise: float
     """1/Å, see `RowsOnDevice`; inf: nothing was made of this frame."""
     n_open: float
@@ -135,15 +133,14 @@ def quiet_frame(
     assert landmarks is not None
     assert can_be_made_there(descriptor)
     batch, place = found_at
-    looked_at = batch.once(id(scorer), lambda: _tried(batch, descriptor, landmarks, scorer))
+    pairs = numbers.pair_distances
+    looked_at = batch.once(id(scorer), lambda: _tried(batch, descriptor, landmarks, scorer, pairs))
     if looked_at is None:
         return None
     looked, rows, scores = looked_at
     system = looked[place]
     level = next((level.value for level in kind.levels if level.statistic == "local_max"), landmarks.tail_level)
-    distance, cutoff = kind.nearest_allowed, descriptor.cutoff
-    limit = (1 - (distance / cutoff) ** 2) ** 2 / distance if 0 < distance < cutoff else 0.0
-    if not (system.noise < MOST_NOISE and system.nearest < limit * (1 - ROOM) and level >= landmarks.tail_level):
+    if not (system.noise < MOST_NOISE and system.n_roomy and level >= landmarks.tail_level):
         return None
     if needs_rows and system.n_open:
         return None
@@ -191,12 +188,12 @@ def quiet_frame(
 
 
 def _tried(
-    batch: TensorBatch, descriptor: Descriptor, landmarks: Landmarks, scorer: LocalScorer
+    batch: TensorBatch, descriptor: Descriptor, landmarks: Landmarks, scorer: LocalScorer, pairs: PairDistances
 ) -> tuple[list[_System], Any, Any] | None:
     """`_look_at`; None, with a warning, where the device fails, as where it has no memory left."""
     try:
         with undisturbed(batch.device):
-            return _look_at(batch, descriptor, landmarks, scorer)
+            return _look_at(batch, descriptor, landmarks, scorer, pairs)
     except RuntimeError as exc:
         text = f"frames are judged on the CPU, since {batch.device} failed: {type(exc).__name__}: {exc}"
         warnings.warn(text, RuntimeWarning, stacklevel=2)
@@ -204,12 +201,12 @@ def _tried(
 
 
 def _look_at(
-    batch: TensorBatch, descriptor: Descriptor, landmarks: Landmarks, scorer: LocalScorer
+    batch: TensorBatch, descriptor: Descriptor, landmarks: Landmarks, scorer: LocalScorer, pairs: PairDistances
 ) -> tuple[list[_System], Any, Any]:
     """What leaves the device of all frames of a batch, and their rows and scores, which stay there."""
     import torch
 
-    rows = batch.once((descriptor.k, descriptor.cutoff), lambda: rows_of_batch(descriptor, batch))
+    rows = rows_of_batch(descriptor, batch, pairs)
     to_score, is_open = (rows.averaged, rows.is_open_averaged) if landmarks.averaged else (rows.plain, rows.is_open)
     found = scorer.on(batch.device).scores(to_score, batch.numbers, rows.noise[rows.system])
     scores, system, n_systems = found.scores, rows.system, len(batch.ends)
@@ -219,7 +216,7 @@ def _look_at(
     nothing = scores.new_zeros(n_systems)
     least = nothing - math.inf
     per_system = [
-        nothing.scatter_reduce(0, system, rows.plain[:, 0], "amax"),
+        rows.is_roomy.double(),
         rows.noise.masked_fill(rows.is_bad, math.inf),
         nothing.index_add(0, system, rows.is_open.double()),
         nothing.index_add(0, system, scores.masked_fill(~is_known, 0.0)),

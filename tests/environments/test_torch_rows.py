@@ -8,7 +8,7 @@ from ase import Atoms
 from ase.build import bulk, fcc111, molecule
 
 from quests_md import Descriptor
-from quests_md.environments import TensorBatch, rows_of_batch
+from quests_md.environments import TensorBatch, close_pairs, rows_of_batch
 
 torch = pytest.importorskip("torch", reason="torch is not installed: pip install torch")
 
@@ -28,7 +28,7 @@ def batch_of(frames):
 
 def parts(frames, descriptor):
     """For each frame the rows of the device, with whether they are open, and the bound; None: left to the CPU."""
-    found, batch = rows_of_batch(descriptor, batch_of(frames)), batch_of(frames)
+    found, batch = rows_of_batch(descriptor, batch_of(frames), {}), batch_of(frames)
     for i, is_bad in enumerate(found.is_bad.tolist()):
         here = batch.here(i)
         arrays = [x[here].numpy() for x in (found.plain, found.averaged, found.is_open, found.is_open_averaged)]
@@ -137,11 +137,24 @@ def test_atoms_on_top_of_each_other_have_finite_rows_and_no_useful_bound():
 
 def test_float32_positions_and_settings_of_torch_do_not_count():
     frames = [rattled(atoms, np.random.default_rng(5)) for atoms in cells()]
-    before = rows_of_batch(Descriptor(), batch_of(frames))
+    before = rows_of_batch(Descriptor(), batch_of(frames), {})
     torch.use_deterministic_algorithms(True)
     try:
         with torch.autocast("cpu", dtype=torch.bfloat16), torch.enable_grad():
-            after = rows_of_batch(Descriptor(), batch_of(frames))
+            after = rows_of_batch(Descriptor(), batch_of(frames), {})
     finally:
         torch.use_deterministic_algorithms(False)
     assert all(torch.equal(one, other) for one, other in zip(before, after, strict=True))
+
+
+def test_frames_with_atoms_that_are_too_near_are_told_by_elements():
+    distances = {(1, 6): (1.05, 1.09), (1, 1): (1.7, 1.8), (6, 6): (1.35, 1.4)}
+    quiet, bent, far = molecule("C6H6"), molecule("C6H6"), molecule("C6H6")
+    bent.positions[1] = bent.positions[0] + [0.0, 0.0, 1.0]  # fine for C and H, too near for C and C
+    far.set_cell([6.0, 6.0, 1.0])
+    far.pbc = (False, False, True)
+    crowded = Atoms("C2", positions=[[0, 0, 0], [0, 0, 0.4]])
+    frames = [quiet, bent, far, crowded]
+    assert rows_of_batch(Descriptor(), batch_of(frames), distances).is_roomy.tolist() == [True, False, False, False]
+    assert [not close_pairs(atoms, distances).n_pairs for atoms in frames] == [True, False, False, False]
+    assert rows_of_batch(Descriptor(), batch_of(frames), {}).is_roomy.tolist() == [True, True, True, False]
