@@ -16,6 +16,7 @@ from .errors import (
 from .hosts import score_trajectory
 from .judge import Phases
 from .learn import (
+    EntropyBias,
     Labeller,
     Loop,
     MonitoredCalculator,
@@ -37,6 +38,7 @@ __all__ = [
     "Check",
     "Cusum",
     "Descriptor",
+    "EntropyBias",
     "ErrorCalibration",
     "Event",
     "ExpectedErrors",

@@ -22,10 +22,20 @@ from .describing import (
     show_room,
 )
 from .descriptor import AVERAGED_SHARE, Descriptor
-from .facts import FrameFacts, element_symbol, frame_digest, frame_facts, hashed, identities, results_at_hand
+from .facts import (
+    FrameFacts,
+    element_symbol,
+    frame_digest,
+    frame_facts,
+    hashed,
+    identities,
+    results_at_hand,
+    without_bias,
+)
 from .minimised import Minimised
 from .neighbours import MAX_COORDINATE, PairDistances, linked_pairs, nearest_by_element, wrapped_positions
 from .on_device import can_be_made_there, fetched, rows_of_batch, surroundings
+from .smooth_rows import smooth_frame
 from .tensor_frames import TensorBatch, TensorFrame, place_of
 from .time_averaged import TimeAveraged, Window
 
@@ -69,6 +79,8 @@ __all__ = [
     "results_at_hand",
     "rows_of_batch",
     "show_room",
+    "smooth_frame",
     "surroundings",
+    "without_bias",
     "wrapped_positions",
 ]

@@ -18,7 +18,16 @@ from .tensor_frames import place_of
 if TYPE_CHECKING:
     from .torch_facts import SystemFacts
 
-__all__ = ["FrameFacts", "element_symbol", "frame_digest", "frame_facts", "hashed", "identities", "results_at_hand"]
+__all__ = [
+    "FrameFacts",
+    "element_symbol",
+    "frame_digest",
+    "frame_facts",
+    "hashed",
+    "identities",
+    "results_at_hand",
+    "without_bias",
+]
 
 
 class FrameFacts(NamedTuple):
@@ -126,7 +135,7 @@ def results_at_hand(atoms: Atoms) -> Mapping[str, Any]:
     """What the calculator has computed for exactly this frame; starts no calculation.
 
     A calculator without `results` (such as those of asap3) is asked for energy and forces, where it says that it has
-    them.
+    them. Of a biased calculator (`EntropyBias`) energy, forces and stress are those without the bias.
     """
     system = None if atoms.calc is None else _on_device(atoms)
     if system is not None and not system.is_placed:  # as a calculator says of a frame that is not equal to itself
@@ -138,10 +147,21 @@ def results_at_hand(atoms: Atoms) -> Mapping[str, Any]:
         with suppress(Exception):  # a foreign calculator that cannot answer must not stop a run
             if not atoms.calc.calculation_required(atoms, [name]):
                 if isinstance(results, dict):
-                    return results
+                    return without_bias(results)
                 found[name] = getattr(atoms.calc, _GETTERS[name])(atoms)
     return found
 
+
+def without_bias(results: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Results of a calculator, those of a biased one (`EntropyBias`) as they are without the bias."""
+    unbiased = {key.removeprefix(UNBIASED): value for key, value in results.items() if str(key).startswith(UNBIASED)}
+    if not unbiased:
+        return results
+    return {name: value for name, value in results.items() if name != "free_energy"} | unbiased
+
+
+#: What the names of results begin with that are those of a potential without the bias that a calculator adds.
+UNBIASED = "unbiased_"
 
 #: How calculators without `results` are asked.
 _GETTERS = {"energy": "get_potential_energy", "forces": "get_forces"}

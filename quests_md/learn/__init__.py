@@ -1,5 +1,6 @@
 """What comes after an event: frames to label, their labels, the loop of active learning; calculators that carry dH."""
 
+from .bias import EntropyBias
 from .calculator import MonitoredCalculator
 from .described_loop import loop_of_file
 from .labelling import Labeller
@@ -8,6 +9,7 @@ from .running import RunEnd, run_to_event
 from .selection import Selected, Selection, select
 
 __all__ = [
+    "EntropyBias",
     "Labeller",
     "Loop",
     "MonitoredCalculator",

@@ -9,7 +9,7 @@ from ase.calculators.calculator import all_properties
 from ase.calculators.singlepoint import SinglePointCalculator
 from numpy.typing import NDArray
 
-from quests_md.environments import describe, results_at_hand
+from quests_md.environments import describe, results_at_hand, without_bias
 from quests_md.records import AtomValues
 
 from .query import KnownRows
@@ -162,8 +162,8 @@ def _grades(dh: NDArray[np.float64], levels: NDArray[np.float64], is_center: NDA
 
 
 def kept_results(atoms: Atoms, results: Mapping[str, Any]) -> SinglePointCalculator | None:
-    """A calculator that has the results of a frame; None: there is none that a frame can keep."""
-    known = {name: value for name, value in results.items() if name in all_properties}
+    """A calculator that has the results of a frame, without a bias; None: there is none that a frame can keep."""
+    known = {name: value for name, value in without_bias(results).items() if name in all_properties}
     try:
         return SinglePointCalculator(atoms, **known) if known else None
     except (TypeError, ValueError):  # a foreign calculator may hold anything
