@@ -61,7 +61,9 @@ def select_frames(
     force: ForceOption = False,
     threads: ThreadsOption = None,
 ) -> None:
-    """Choose few, different frames to label out of trajectories, flagged frames, or the frames of a log.
+    """Choose few, different frames to label.
+
+    Out of trajectories, flagged frames, or the frames of a log.
 
     Prints a line per frame, best first. What they cover goes to stderr.
     """
