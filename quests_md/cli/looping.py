@@ -17,7 +17,9 @@ def run_loop(
     file: Annotated[Path, Argument(metavar="FILE", help="TOML file that describes the loop, see docs/learning.md.")],
     threads: ThreadsOption = None,
 ) -> None:
-    """Run a loop of active learning, or go on with it: run, select, label, extend, refit.
+    """Run a loop of active learning, or go on with it.
+
+    Each round: run, select, label, extend, refit.
 
     Prints a line per round, tab-separated. Why it ended goes to stderr. Everything is kept in the folder of the loop:
     after a kill, or when labels are there that were waited for, run the same command again.
