@@ -1,5 +1,6 @@
 """Watch atomistic MD by the differential entropy of atomic environments."""
 
+from . import _starting as _starting  # before all that takes long to load
 from ._version import __version__ as __version__
 from .calibration import Calibration, ErrorCalibration, ExpectedErrors, calibrate, calibrate_errors
 from .engine import delta_entropy, diversity, entropy, overlap

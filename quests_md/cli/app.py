@@ -65,15 +65,18 @@ app.add_typer(reference_app, name="reference")
 def main() -> None:
     """Run the command line."""
     warnings.showwarning = _show_warning  # this process is ours: one line, no source code
-    for signum in (signal.SIGINT, signal.SIGTERM):  # the latter is what a batch system sends before it kills
-        if signal.getsignal(signum) is not signal.SIG_IGN:  # as in the background of a shell
-            signal.signal(signum, _interrupt)
-    signal.signal(signal.SIGALRM, _interrupt)
     for name in ("stdout", "stderr"):  # closed by the caller
         if getattr(sys, name) is None:
             setattr(sys, name, Path(os.devnull).open("w", encoding="utf-8"))  # noqa: SIM115  # lives as long as the process
     try:
+        signal.signal(signal.SIGALRM, _interrupt)
+        for signum in (signal.SIGINT, signal.SIGTERM):  # the latter is what a batch system sends before it kills
+            if signal.getsignal(signum) is not signal.SIG_IGN:  # as in the background of a shell
+                signal.signal(signum, _interrupt)
         app()
+    except KeyboardInterrupt:  # before the command began
+        tell("interrupted")
+        sys.exit(ExitCode.INTERRUPTED)
     except SystemExit:
         if _signals:  # also one that came before the command began, or after it
             sys.exit(ExitCode.INTERRUPTED)

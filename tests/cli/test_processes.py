@@ -10,6 +10,8 @@ import subprocess
 import sys
 import termios
 import threading
+import time
+from pathlib import Path
 
 import pytest
 from ase.io import read, write
@@ -128,6 +130,25 @@ def test_an_interrupt_is_exit_code_130_and_keeps_the_log(folder, long, tmp_path,
     assert err.endswith(b"interrupted\n")
     assert b"Traceback" not in err
     assert len(lines) - 1 <= len(read_log(log)) < long[1]
+
+
+@pytest.mark.parametrize("way", [("-m", "quests_md"), ("quests-md",)])
+def test_an_interrupt_while_libraries_are_loaded_is_a_line(tmp_path, way):
+    (tmp_path / "quests-md").write_text("from quests_md.cli import main\nmain()\n", encoding="utf-8")
+    command = [sys.executable, *way, "reference", "info", "-m"]
+    environment = os.environ | {"PYTHONPATH": str(ROOT)}
+    process = subprocess.Popen(command, cwd=tmp_path, env=environment, stderr=subprocess.PIPE)
+    maps = Path(f"/proc/{process.pid}/maps")
+    while "numpy" not in maps.read_text(encoding="utf-8"):
+        time.sleep(0.001)
+    process.send_signal(signal.SIGINT)
+    _, err = process.communicate(timeout=60)
+    assert (process.returncode, err) == (130, b"interrupted\n")
+
+
+def test_a_script_keeps_its_handler_of_interrupts():
+    done = fresh("import quests_md, signal; print(signal.getsignal(signal.SIGINT) is signal.default_int_handler)")
+    assert (done.stdout, done.stderr) == ("True\n", "")
 
 
 @pytest.mark.parametrize("is_terminal", [True, False])
