@@ -6,15 +6,29 @@ import signal
 import subprocess
 import sys
 import time
+import warnings
 
+import numpy as np
 import pytest
+from ase.calculators.emt import EMT
 from ase.io import write
 from deadly import Deadly
 from processes import ROOT
 from scored import frames_of_run, known, levels, log_lines, scored, write_run
 from systems import level_at, md_frames
 
-from quests_md import Descriptor, FileFormatError, Reference, read_log, score_trajectory
+from quests_md import (
+    Descriptor,
+    FileFormatError,
+    Minimised,
+    Monitor,
+    Reference,
+    TimeAveraged,
+    read_log,
+    score_trajectory,
+)
+from quests_md.cli.app import app
+from quests_md.records import CHECK_FIELDS
 
 pytestmark = pytest.mark.slow
 
@@ -94,6 +108,29 @@ def test_what_cannot_be_sent_is_judged_by_threads(folder):
     assert len(checks) == 5
 
 
+def test_frames_that_are_averages_over_time_or_minimised_and_a_budget(tmp_path):
+    averaged = TimeAveraged(samples=3, spacing_ps=0.05)
+    frames = frames_of_run(90, strange=range(60, 66))
+    write(tmp_path / "raw.xyz", frames, format="extxyz")
+    write(tmp_path / "averaged.xyz", list(averaged.frames(tmp_path / "raw.xyz")), format="extxyz")
+    known_averages = list(averaged.frames([atoms.copy() for atoms in frames[:60]]))
+    for file, descriptor, seen in (
+        ("averaged.xyz", averaged, known_averages),
+        ("raw.xyz@:20", Minimised(EMT, "EMT", steps=2), frames[:6]),
+    ):
+        reference = Reference.from_frames(seen, descriptor=descriptor, bandwidth=0.05)
+        logs = []
+        for n in (1, 2):
+            log = tmp_path / f"{file}-{n}.jsonl"
+            options = {"log": log, "on_error": "log", "verbose": False, "threads": 1, "budget": 0.01}
+            given = reference, level_at(reference, -3.0)
+            with warnings.catch_warnings(action="ignore"), Monitor(*given, **options) as monitor:
+                list(score_trajectory(f"{tmp_path}/{file}", monitor=monitor, workers=n))
+            logs.append(log_lines(log))
+        assert logs[0] == logs[1]
+        assert len(logs[0]) > 20
+
+
 def test_a_script_needs_no_guard(folder, tmp_path):
     script = tmp_path / "script.py"
     script.write_text(
@@ -108,30 +145,43 @@ def test_a_script_needs_no_guard(folder, tmp_path):
     assert (done.returncode, done.stdout, done.stderr) == (0, "once\n60\n", "")
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGKILL])
-def test_nothing_is_left_of_a_command_that_is_interrupted_or_killed(folder, tmp_path, number):
-    command = [sys.executable, "-m", "quests_md", "score", "long.xyz.gz", "long.xyz.gz@1:", "run.xyz"]
-    command += ["-r", "reference.safetensors", "-c", "levels.json", "--workers", "2", "--log", tmp_path / "log"]
-    environment = os.environ | {"PYTHONPATH": str(ROOT), "TMPDIR": str(tmp_path)}
+def test_a_command_that_is_interrupted_and_killed_leaves_nothing_and_goes_on(folder, tmp_path, monkeypatch):
+    files = ["long.xyz.gz", "long.xyz.gz@1:", "run.xyz"]
+    options = ["-r", "reference.safetensors", "-c", "levels.json", "--patience", "2"]
+    command = [sys.executable, "-m", "quests_md", "score", *files, *options, "--workers", "2", "--resume"]
+    (tmp_path / "temporary").mkdir()
+    environment = os.environ | {"PYTHONPATH": str(ROOT), "TMPDIR": str(tmp_path / "temporary")}
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
-    running = subprocess.Popen(command, cwd=folder, env=environment, start_new_session=True, **pipes)
-    for _ in range(10):
-        running.stdout.readline()
-    if number == signal.SIGINT:
-        os.killpg(running.pid, number)  # as a terminal does: to all of them
-    else:
-        running.kill()
-    _, err = running.communicate(timeout=60)
-    assert running.returncode == (130 if number == signal.SIGINT else -number)
-    assert "Traceback" not in err
-    for _ in range(100):
-        found = subprocess.run(["pgrep", "-g", str(running.pid)], capture_output=True, text=True, check=False)
-        if not found.stdout:
-            break
-        time.sleep(0.1)
-    assert found.stdout == ""
-    assert [file.name for file in tmp_path.iterdir()] == ["log"]
-    assert len(log_lines(tmp_path / "log")) > 5
+    n_checks = 0
+    for kill, number in ((os.killpg, signal.SIGINT), (os.kill, signal.SIGKILL), (os.killpg, signal.SIGKILL)):
+        written = ["--log", tmp_path / "two.jsonl", "--save", tmp_path / "two.xyz"]
+        running = subprocess.Popen([*command, *written], cwd=folder, env=environment, start_new_session=True, **pipes)
+        for _ in range(30):
+            running.stdout.readline()
+        kill(running.pid, number)  # a terminal interrupts all processes of the group
+        _, err = running.communicate(timeout=60)
+        assert running.returncode == (130 if number == signal.SIGINT else -number), err
+        assert "Traceback" not in err
+        for _ in range(100):
+            found = subprocess.run(["pgrep", "-g", str(running.pid)], capture_output=True, text=True, check=False)
+            if not found.stdout:
+                break
+            time.sleep(0.1)
+        assert found.stdout == ""
+        assert list((tmp_path / "temporary").iterdir()) == []
+        assert n_checks < (n_checks := len(log_lines(tmp_path / "two.jsonl"))) < 250
+    monkeypatch.chdir(folder)
+    for name, further in (("one", []), ("two", ["--resume", "--workers", "2"])):
+        written = ["--log", str(tmp_path / f"{name}.jsonl"), "--save", str(tmp_path / f"{name}.xyz")]
+        with warnings.catch_warnings(action="ignore"), pytest.raises(SystemExit) as end:  # steps go back
+            app(["score", *files, *options, *written, *further])
+        assert end.value.code == 0
+    one, two = (read_log(tmp_path / f"{name}.jsonl") for name in ("one", "two"))
+    assert len(one) == len(two) == 120 + 119 + 60
+    for field in set(CHECK_FIELDS) - {"elapsed_us"}:
+        np.testing.assert_equal(getattr(one, field), getattr(two, field), field)
+    assert one.events == two.events
+    assert (tmp_path / "one.xyz").read_bytes() == (tmp_path / "two.xyz").read_bytes()
 
 
 def test_a_worker_that_is_killed_while_it_sends_a_long_answer(tmp_path):
