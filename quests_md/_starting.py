@@ -10,6 +10,8 @@ import sys
 import threading
 from pathlib import Path
 
+__all__: list[str] = []
+
 #: Exit code of a command that was interrupted, as in `quests_md.cli`.
 INTERRUPTED = 130
 
