@@ -17,6 +17,7 @@ from .errors import (
 from .hosts import score_trajectory
 from .judge import Phases
 from .learn import (
+    CutOut,
     EntropyBias,
     Labeller,
     Loop,
@@ -25,6 +26,8 @@ from .learn import (
     RunEnd,
     Selected,
     Selection,
+    cut,
+    cut_all,
     run_to_event,
     select,
 )
@@ -38,6 +41,7 @@ __all__ = [
     "Calibration",
     "Check",
     "Cusum",
+    "CutOut",
     "Descriptor",
     "EntropyBias",
     "ErrorCalibration",
@@ -66,6 +70,8 @@ __all__ = [
     "UnsuitableFrameError",
     "calibrate",
     "calibrate_errors",
+    "cut",
+    "cut_all",
     "delta_entropy",
     "diversity",
     "entropy",

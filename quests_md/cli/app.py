@@ -19,6 +19,7 @@ from quests_md.errors import QuestsMDError
 
 from .arguments import tell
 from .building import build, info, thin
+from .cutting import cut_frames
 from .demo import show_demo
 from .error_levels import set_error_levels
 from .exit_codes import ExitCode
@@ -127,6 +128,7 @@ for _group, _name, _function in (
     (app, "score", score_frames),
     (app, "events", list_events),
     (app, "select", select_frames),
+    (app, "cut", cut_frames),
     (app, "loop", run_loop),
 ):
     _group.command(_name)(_with_exit_code(_function))

@@ -1,7 +1,9 @@
-"""What comes after an event: frames to label, their labels, the loop of active learning; calculators that carry dH."""
+"""What comes after an event: frames to label, small cells, the loop of active learning; calculators that carry dH."""
 
 from .bias import EntropyBias
 from .calculator import MonitoredCalculator
+from .cut_out import CutOut
+from .cutting import cut, cut_all
 from .described_loop import loop_of_file
 from .labelling import Labeller
 from .loop import Loop, Round
@@ -9,6 +11,7 @@ from .running import RunEnd, run_to_event
 from .selection import Selected, Selection, select
 
 __all__ = [
+    "CutOut",
     "EntropyBias",
     "Labeller",
     "Loop",
@@ -17,6 +20,8 @@ __all__ = [
     "RunEnd",
     "Selected",
     "Selection",
+    "cut",
+    "cut_all",
     "loop_of_file",
     "run_to_event",
     "select",

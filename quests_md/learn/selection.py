@@ -280,16 +280,19 @@ def _read_chosen(source: Source, pool: Pool, picks: Sequence[Pick]) -> tuple[Sel
     return tuple(sorted(chosen, key=lambda one: one.rank))
 
 
-def covered_levels(reference: Reference, threads: int | None) -> dict[int, float]:
-    """DH in nats that 99 % of the reference's environments do not exceed without their group, by element; 0: any."""
+def covered_levels(reference: Reference, threads: int | None, share_above: float = SHARE_ABOVE) -> dict[int, float]:
+    """DH in nats that all but a share of the reference's environments do not exceed without their group.
+
+    By element; 0: any element that has none of its own.
+    """
     is_large = reference.n_environments > MOST_ROWS
     scores = reference.held_out_scores(threads=threads, most_rows=ROWS_OF_LARGE if is_large else MAX_HELD_OUT)
     is_finite = np.isfinite(scores.dh)
     dh, numbers = scores.dh[is_finite], reference.numbers[scores.rows[is_finite]]
-    levels = {0: float(np.quantile(dh, 1 - SHARE_ABOVE)) if len(dh) >= FEWEST else LOWEST_LEVEL}
+    levels = {0: float(np.quantile(dh, 1 - share_above)) if len(dh) >= FEWEST else LOWEST_LEVEL}
     if reference.match == "element":
         for z in np.unique(numbers):
             own = dh[numbers == z]
             if len(own) >= FEWEST_OF_ELEMENT:
-                levels[int(z)] = float(np.quantile(own, 1 - SHARE_ABOVE))
+                levels[int(z)] = float(np.quantile(own, 1 - share_above))
     return {z: max(value, LOWEST_LEVEL) for z, value in levels.items()}
