@@ -62,9 +62,7 @@ def main() -> None:
             faults.append(f"loop {n_loops}: {sum(paid.values())} labels paid for, {len(loop.labelled)} wanted")
         print(f"{n_kills} kills, {len(faults)} faults", file=sys.stderr, flush=True)
         shutil.rmtree(killed)
-    print(
-        f"{n_loops} loops ({len(loop.rounds)} rounds, {len(loop.labelled)} labels), {n_kills} kills, seed {options.seed}:"
-    )
+    print(f"{n_loops} loops ({len(loop.rounds)} rounds, {len(loop.labelled)} labels), {n_kills} kills:")
     print(f"{len(faults)} differences; {twice} labels were being kept when the kill came, and were made again")
     print("\n".join(faults))
     shutil.rmtree(folder)
