@@ -173,8 +173,11 @@ def _labelled(frame: Atoms, energy: Any, forces: Any) -> Atoms:
 
 
 def force_errors(frames: Sequence[Atoms], model: Sequence[NDArray[np.float64] | None]) -> float | None:
-    """Root mean square of the length of force errors, eV/Å, over all atoms of labelled frames; None without any."""
-    squares = [((f.get_forces() - m) ** 2).sum(axis=1) for f, m in _with_forces(frames, model)]
+    """Root mean square of the length of force errors, eV/Å, over labelled frames, of cells over their core; or None."""
+    squares = [
+        ((f.get_forces() - m) ** 2).sum(axis=1)[f.arrays.get("core", np.ones(len(f), bool))]
+        for f, m in _with_forces(frames, model)
+    ]
     return float(np.sqrt(np.concatenate(squares).mean())) if squares else None
 
 

@@ -8,19 +8,22 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from ase import Atoms
+from ase.calculators.singlepoint import SinglePointCalculator
 
 from quests_md._arguments import check_integer, check_positive, check_positive_integer
 from quests_md._words import many
 from quests_md.calibration import Calibration, calibrate
 from quests_md.environments import frame_digest
 from quests_md.errors import MismatchError
+from quests_md.io import write_frames
 from quests_md.judge import Judge
 from quests_md.monitor import Monitor
 from quests_md.reference import GivenReference, Reference, opened_reference
 from quests_md.watch import Trigger
 
+from .cutting import cut
 from .labelling import Label, Labelled, Labeller, force_errors
-from .round_files import RoundFiles, forces_of, generator, read_atoms, read_json, write_atoms, write_json
+from .round_files import RoundFiles, forces_of, generator, read_frames, read_json, write_json
 from .running import MakeDynamics, RunEnd, made_dynamics, run_to_event
 from .selection import NothingFitError, select
 
@@ -98,6 +101,10 @@ class Loop:
         Frames that are labelled in a round at most.
     folder
         Where everything is kept.
+    max_atoms
+        Most atoms of what is labelled: of larger frames a cell is cut around what is strange (`cut`), with an array
+        ``core`` of the atoms whose forces can be trusted; frames whose cells are refused are not labelled. Default: no
+        limit.
     steps, interval
         Steps of a run, and between two checks.
     max_rounds, max_labels
@@ -133,6 +140,7 @@ class Loop:
         trigger: Trigger | None = None,
         n_per_round: int = 20,
         folder: str | os.PathLike[str] = "loop",
+        max_atoms: int | None = None,
         steps: int = 10_000,
         interval: int = 10,
         max_rounds: int | None = None,
@@ -146,7 +154,7 @@ class Loop:
             raise TypeError("starts: expected Atoms, or a list of them, with one at least")
         for name, value in (("n_per_round", n_per_round), ("steps", steps), ("interval", interval)):
             check_positive_integer(name, value)
-        for name, limit in (("max_rounds", max_rounds), ("max_labels", max_labels)):
+        for name, limit in (("max_rounds", max_rounds), ("max_labels", max_labels), ("max_atoms", max_atoms)):
             if limit is not None:
                 check_positive_integer(name, limit)
         if target_error is not None:
@@ -155,7 +163,8 @@ class Loop:
         self.folder = Path(folder)
         self._make_dynamics, self._refit, self._trigger, self._threads = make_dynamics, refit, trigger, threads
         self._limits = Limits(max_rounds, max_labels, target_error)
-        self._settings = {"n_per_round": n_per_round, "steps": steps, "interval": interval, "seed": seed}
+        self._settings: dict[str, Any] = {"n_per_round": n_per_round, "steps": steps, "interval": interval}
+        self._settings |= {"seed": seed, "max_atoms": max_atoms}
         self.labeller = Labeller(label, self.folder)
         self._begin(opened_reference(reference), calibration)
         #: The rounds that are done.
@@ -223,7 +232,7 @@ class Loop:
         return Reference.load(folder / "reference.safetensors"), Calibration.load(folder / "calibration.json")
 
     def _labelled_in(self, number: int) -> list[Atoms]:
-        return read_atoms(RoundFiles(self.folder, number).path("labelled.traj")) or []
+        return read_frames(RoundFiles(self.folder, number).path("labelled.extxyz")) or []
 
     def _runs(self, files: RoundFiles) -> list[RunEnd]:
         """How the runs of a round have ended; those that have not are made."""
@@ -252,17 +261,34 @@ class Loop:
 
     def _chosen(self, files: RoundFiles, beyond: Sequence[Atoms]) -> list[Atoms]:
         """The frames of a round that are to be labelled."""
-        path = files.path("chosen.traj")
-        chosen = read_atoms(path)
+        path = files.path("chosen.extxyz")
+        chosen = read_frames(path)
         if chosen is not None:
             return chosen
         chosen, n = [], self._settings["n_per_round"]
         if self._limits.labels is not None:
             n = min(n, self._limits.labels - sum(done.n_labelled for done in self.rounds))
+        reference = self._known(files.number)[0]
         with suppress(NothingFitError):
-            chosen = select(beyond, self._known(files.number)[0], n=n, threads=self._threads).frames if beyond else []
-        write_atoms(path, chosen)
+            chosen = select(beyond, reference, n=n, threads=self._threads).frames if beyond else []
+        chosen = [cell for frame in chosen if (cell := self._cell_of(frame, reference)) is not None]
+        write_frames(path, chosen)
         return chosen
+
+    def _cell_of(self, frame: Atoms, reference: Reference) -> Atoms | None:
+        """What is labelled of a frame: a cell cut out of it if it is too large, with the model's forces; or nothing."""
+        most = self._settings["max_atoms"]
+        if most is None or len(frame) <= most:
+            return frame
+        with suppress(ValueError):  # nothing is strange enough, or does not fit
+            found = cut(frame, reference=reference, max_atoms=most, threads=self._threads)
+            if not found.refused:
+                cell: Atoms = found.atoms.copy()
+                forces = forces_of(frame)
+                if forces is not None:
+                    cell.calc = SinglePointCalculator(cell, forces=forces[cell.arrays["original_index"]])
+                return cell
+        return None
 
     def _learn(self, files: RoundFiles, ends: list[RunEnd], chosen: list[Atoms], labelled: Labelled) -> Round:
         """Extend the reference by labelled frames and carry the levels to it."""
@@ -274,7 +300,7 @@ class Loop:
                 calibration = calibration.carried_to(reference, threads=self._threads)
             except MismatchError:  # levels of a kind that cannot be carried
                 calibration = calibrate(reference, threads=self._threads)
-        write_atoms(files.path("labelled.traj"), frames)
+        write_frames(files.path("labelled.extxyz"), frames)
         reference.save(files.path("reference.safetensors"))
         calibration.save(files.path("calibration.json"))
         judge = Judge(reference, calibration, threads=self._threads)

@@ -12,10 +12,11 @@ from ase.io import Trajectory
 
 from quests_md._files import replacing
 from quests_md._json import dumps, loads
+from quests_md.io import iter_frames
 
 from .running import RunEnd
 
-__all__ = ["RoundFiles", "read_atoms", "read_json", "write_atoms", "write_json"]
+__all__ = ["RoundFiles", "read_frames", "read_json", "write_json"]
 
 
 def write_json(path: Path, content: dict[str, Any]) -> None:
@@ -44,6 +45,13 @@ def read_atoms(path: Path) -> list[Atoms] | None:
         return []
     with Trajectory(os.fspath(path)) as frames:
         return [frames[i] for i in range(len(frames))]
+
+
+def read_frames(path: Path) -> list[Atoms] | None:
+    """The frames of a file of extended XYZ, which keeps arrays that a trajectory drops; None if it is not there."""
+    if not path.is_file():
+        return None
+    return [frame.atoms for frame in iter_frames(path)] if path.stat().st_size else []
 
 
 class RoundFiles:

@@ -242,6 +242,22 @@ class Weak(Calculator):
         self.results = {"energy": other.get_potential_energy(), "forces": 0.9 * other.get_forces()}
 
 
+def test_cells_are_cut_out_of_large_frames(finished, system, tmp_path):
+    """A supercell of the small system: what is labelled has at most as many atoms as asked for."""
+    known, start = system
+    large = start * (2, 2, 2)
+    large.set_momenta(np.random.default_rng(3).normal(size=(len(large), 3)) * 3.0)
+    large.calc = EMT()
+    options = {"max_atoms": 130, "max_rounds": 1, "n_per_round": 2, "steps": 40}
+    loop = loop_in(tmp_path / "loop", known, large, **options)
+    loop.run()
+    assert loop.rounds[0].n_labelled > 0
+    for frame in loop.labelled:
+        assert len(frame) <= 130
+        assert 0 < frame.arrays["core"].sum() < len(frame)
+    assert loop.rounds[0].force_error < 0.2  # of core atoms, in the cell and in the frame, by one potential
+
+
 def test_other_settings_need_another_folder(finished, system):
     with pytest.raises(MismatchError, match="steps was 60 when the loop began, and is 70 now"):
         loop_in(finished[0].folder, *system, steps=70)
