@@ -155,6 +155,7 @@ def test_a_command_that_is_interrupted_and_killed_leaves_nothing_and_goes_on(fol
     n_checks = 0
     for kill, number in ((os.killpg, signal.SIGINT), (os.kill, signal.SIGKILL), (os.killpg, signal.SIGKILL)):
         written = ["--log", tmp_path / "two.jsonl", "--save", tmp_path / "two.xyz"]
+        written += ["--annotate", tmp_path / "two-all.xyz"]
         running = subprocess.Popen([*command, *written], cwd=folder, env=environment, start_new_session=True, **pipes)
         for _ in range(30):
             running.stdout.readline()
@@ -173,6 +174,7 @@ def test_a_command_that_is_interrupted_and_killed_leaves_nothing_and_goes_on(fol
     monkeypatch.chdir(folder)
     for name, further in (("one", []), ("two", ["--resume", "--workers", "2"])):
         written = ["--log", str(tmp_path / f"{name}.jsonl"), "--save", str(tmp_path / f"{name}.xyz")]
+        written += ["--annotate", str(tmp_path / f"{name}-all.xyz")]
         with warnings.catch_warnings(action="ignore"), pytest.raises(SystemExit) as end:  # steps go back
             app(["score", *files, *options, *written, *further])
         assert end.value.code == 0
@@ -181,7 +183,8 @@ def test_a_command_that_is_interrupted_and_killed_leaves_nothing_and_goes_on(fol
     for field in set(CHECK_FIELDS) - {"elapsed_us"}:
         np.testing.assert_equal(getattr(one, field), getattr(two, field), field)
     assert one.events == two.events
-    assert (tmp_path / "one.xyz").read_bytes() == (tmp_path / "two.xyz").read_bytes()
+    for of in ("", "-all"):
+        assert (tmp_path / f"one{of}.xyz").read_bytes() == (tmp_path / f"two{of}.xyz").read_bytes()
 
 
 def test_a_worker_that_is_killed_while_it_sends_a_long_answer(tmp_path):
