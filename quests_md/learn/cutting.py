@@ -22,7 +22,7 @@ from quests_md.io import fault_of_frame
 from quests_md.reference import GivenReference, opened_reference
 
 from .cut_out import Attempt, CutOut, whole_frame
-from .surroundings import Surroundings
+from .surroundings import Pieces, Surroundings
 from .trials import DoesNotFitError, Wish, attempts, cells_to_try
 from .verdicts import Verdicts, badness, why_refused
 
@@ -141,6 +141,7 @@ class _Cutter:
     wish: Wish
     verdicts: Verdicts | None
     uses_marks: bool
+    pieces: Pieces
 
     @classmethod
     def of(
@@ -166,7 +167,7 @@ class _Cutter:
         known = None if reference is None else opened_reference(reference)
         verdicts = None if known is None else Verdicts.of(atoms, known, level, threads)
         wish = Wish(float(core_A), None if buffer_A is None else float(buffer_A), max_atoms, boundary, relax_with)
-        return cls(atoms, wish, verdicts, level is None)
+        return cls(atoms, wish, verdicts, level is None, Pieces.of(atoms, max_atoms))
 
     @property
     def level_words(self) -> str:
@@ -209,10 +210,15 @@ class _Cutter:
                 f"max_atoms: expected at least {len(center)}, as many as there are centers, got {wish.max_atoms}; give "
                 "more, or fewer centers"
             )
-        around = Surroundings(frame, center, wish.core_A, wish.max_atoms)
+        around = Surroundings(self.pieces, center, wish.core_A)
         inner = None if verdicts is None else inner_descriptor(verdicts.reference.descriptor)
         wanted, least = wish.buffers(None if inner is None else float(inner.cutoff))
         core = np.unique(around.core_atoms)
+        if len(core) > wish.max_atoms:
+            raise DoesNotFitError(
+                f"max_atoms: expected at least {len(core)}, as many as are in the core, got {wish.max_atoms}; give "
+                f"more, or a smaller core_A ({wish.core_A:g})"
+            )
         fits = len(frame) <= wish.max_atoms and (wish.boundary == "periodic" or not frame.pbc.any())
         tried: list[tuple[Attempt, Atoms]] = []
         if fits:

@@ -28,6 +28,10 @@ PROBES = (12, 32, 32)
 #: atoms of crystals near their melting point move by 0.15 of it, in a liquid one in three has a partner by chance.
 PARTNERED, PARTNER = 0.8, 0.4
 
+#: The fewer of the numbers of atoms around both places, within so many usual distances of neighbours, as a share of the
+#: other, at least: a step out of a slab carries inner layers onto each other, but its surface into vacuum.
+ALIKE, BALL = 0.75, 2.0
+
 #: Sizes of packings, of which the smallest whose cores are apart, and so many more, are tried.
 SCALES, MOST_SIZES = 0.5 * 1.015 ** np.arange(120), 20
 
@@ -177,6 +181,13 @@ class _World:
         self, middle: NDArray[np.float64], steps: NDArray[np.float64], n_probes: int
     ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
         """Steps that carry most of the atoms half a step back onto others, as the mean over them, and their scatter."""
+        if not len(steps):
+            return steps, np.empty(0)
+        counts = [
+            self.tree.query_ball_point(middle + side * steps, BALL * self.scale, return_length=True)
+            for side in (-0.5, 0.5)
+        ]
+        steps = steps[np.minimum(*counts) >= ALIKE * np.maximum(*counts)]
         if not len(steps):
             return steps, np.empty(0)
         probes = self.tree.query(middle - steps / 2, k=n_probes)[1]

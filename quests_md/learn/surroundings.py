@@ -15,7 +15,7 @@ from quests_md.environments import wrapped_positions
 
 from .units import nearest_images, whole_units
 
-__all__ = ["Around", "Surroundings"]
+__all__ = ["Around", "Pieces", "Surroundings"]
 
 #: Å. Pairs of atoms of two units are looked at up to here.
 CONTACT = 6.0
@@ -43,19 +43,39 @@ class Around:
     """(n,) to the nearest atom of the core, Å; 0: it is of the core."""
 
 
+@dataclass(frozen=True)
+class Pieces:
+    """A frame in which molecules are in one piece, see `whole_units`."""
+
+    frame: Atoms
+    whole: NDArray[np.float64]
+    """(n_atoms, 3) positions, Å."""
+    units: NDArray[np.int64]
+    """(n_atoms,) unit of each atom."""
+    vectors: NDArray[np.float64]
+    """(n_periodic, 3) reduced, Å."""
+    inverse: NDArray[np.float64]
+    """(3, n_periodic), turns places into fractions of the vectors."""
+
+    @classmethod
+    def of(cls, atoms: Atoms, most_atoms: int) -> "Pieces":
+        """Of a frame, with molecules of at most so many atoms."""
+        wrapped, vectors, inverse = wrapped_positions(atoms)
+        return cls(atoms, *whole_units(atoms, wrapped, vectors, inverse, most_atoms), vectors, inverse)
+
+
 class Surroundings:
     """A frame, seen from its core: the atoms within `core_A` of the centers.
 
     Centers may lie on both sides of a periodic boundary; each is taken at the image that is nearest to the others.
     """
 
-    def __init__(self, atoms: Atoms, centers: Sequence[int], core_A: float, most_atoms: int) -> None:
-        self.frame = atoms
-        self.wrapped, self.vectors, self.inverse = wrapped_positions(atoms)
-        self.whole, self.unit_of = whole_units(atoms, self.wrapped, self.vectors, self.inverse, most_atoms)
+    def __init__(self, pieces: Pieces, centers: Sequence[int], core_A: float) -> None:
+        self.frame, self.whole, self.unit_of = pieces.frame, pieces.whole, pieces.units
+        self.vectors, self.inverse = pieces.vectors, pieces.inverse
         self.centers = _together(self.whole[list(centers)], self.vectors, self.inverse)
-        points, source = self._images(self.centers, core_A)
-        is_core = cKDTree(self.centers).query(points)[0] <= core_A
+        points, source = self._images(self.centers, core_A + 1e-6)
+        is_core = cKDTree(self.centers).query(points)[0] <= core_A + 1e-6
         #: (n_core, 3) and (n_core,): places and atoms of the core, forces on which are to be trusted.
         self.core, self.core_atoms = points[is_core], source[is_core]
         self.tree = cKDTree(self.core)

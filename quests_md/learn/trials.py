@@ -24,7 +24,7 @@ __all__ = ["DoesNotFitError", "Wish", "attempts", "cells_to_try"]
 BUFFER, LEAST_BUFFER = 5.0, 3.0
 
 #: Å by which the next thinner buffer is thinner.
-LESS = 0.5
+LESS = 0.25
 
 #: Cells of each kind that are tried.
 MOST_TRIED = 10

@@ -149,6 +149,26 @@ def test_a_crystal_is_cut_along_its_own_periods():
     assert nearest.min() > 2.2
 
 
+def test_steps_out_of_a_slab_are_no_periods():
+    frame = fcc111("Cu", (14, 14, 6), vacuum=8.0)
+    frame.pbc = True
+    frame += Atoms("Cu", [frame.positions[-100] + [0.0, 1.5, 1.9]])
+    frame.rattle(0.05, seed=1)
+    found = cut(frame, len(frame) - 1, buffer_A=3.5, max_atoms=250)
+    assert found.chosen.kind == "crystal"
+    # all layers, and the vacuum of the frame
+    assert np.ptp(found.atoms.positions[:, 2]) == pytest.approx(np.ptp(frame.positions[:, 2]), abs=0.5)
+    heights = np.abs(found.atoms.cell.array[:, 2])
+    assert np.isclose(heights, frame.cell.array[2, 2]).sum() == 1
+    assert heights.min() < 0.5
+
+
+def test_centers_alone_are_a_core():
+    for frame in (salt(1), disordered(3, pbc=False)):
+        found = cut(frame, [3, 40, 57], core_A=0.0, buffer_A=3.0, max_atoms=490)
+        assert set(found.atoms.arrays["original_index"][found.atoms.arrays["core"]]) == {3, 40, 57}
+
+
 def test_forces_of_the_core_are_those_of_the_large_frame():
     frame = crystal(7, seed=2, amplitude=0.1)
     frame.calc = EMT()
