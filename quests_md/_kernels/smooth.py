@@ -1,8 +1,8 @@
 """Rows that are smooth in the positions of atoms, what they hand back to the atoms, and smooth kernel sums over them.
 
 A row holds, for each element a, RADIAL sums over neighbours of radial Gaussians; then, for each pair of elements
-a <= b and the orders l = 2 and 3, the product M_a . M_b of the moments of neighbours: sums over their displacements x
-of exp(-x^2 / 2 s^2) (x / s)^l, s = SCALE. Each neighbour counts times (1 - (r / cutoff)^2)^3.
+a <= b, the product M_a . M_b of the moments of neighbours: sums over their displacements x of
+exp(-x^2 / 2 s^2) (x / s)^3, s = SCALE. Each neighbour counts times (1 - (r / cutoff)^2)^3.
 """
 
 import math
@@ -17,16 +17,16 @@ __all__ = ["COMPONENTS", "capped_entropy", "farthest_rows", "pull_atoms", "row_w
 #: Radial Gaussians for each element; the first centre, their distance from each other and their width, Å.
 RADIAL, FIRST, STEP, WIDTH = 8, 0.8, 0.5, 0.4
 
-#: Å. Moments of order l weigh neighbours most at sqrt(l) times this.
+#: Å. Moments weigh neighbours most at sqrt(3) times this.
 SCALE = 1.8
 
-#: Independent components of the moments: 6 of order 2, 10 of order 3.
-COMPONENTS = 16
+#: Independent components of a moment, a symmetric tensor of order 3.
+COMPONENTS = 10
 
 
 def row_width(n_elements: int) -> int:
     """Numbers in a row."""
-    return n_elements * RADIAL + n_elements * (n_elements + 1)
+    return n_elements * RADIAL + n_elements * (n_elements + 1) // 2
 
 
 @kernel
@@ -206,37 +206,31 @@ def _first_gaussian(r):
     return value, math.exp((from_first * STEP - 0.5 * STEP * STEP) / (WIDTH * WIDTH))
 
 
+#: How often each component stands in its tensor.
+TIMES = (1.0,) * 3 + (3.0,) * 6 + (6.0,)
+
+
 @kernel
 def _monomials(px, py, pz, u):
-    """The components of the moments of one neighbour."""
-    u[0], u[1], u[2] = px * px, py * py, pz * pz
-    u[3], u[4], u[5] = px * py, px * pz, py * pz
-    u[6], u[7], u[8] = u[0] * px, u[1] * py, u[2] * pz
-    u[9], u[10] = u[0] * py, u[0] * pz
-    u[11], u[12] = u[1] * px, u[1] * pz
-    u[13], u[14] = u[2] * px, u[2] * py
-    u[15] = u[3] * pz
+    """The components of the moment of one neighbour."""
+    u[0], u[1], u[2] = px * px * px, py * py * py, pz * pz * pz
+    u[3], u[4] = px * px * py, px * px * pz
+    u[5], u[6] = py * py * px, py * py * pz
+    u[7], u[8] = pz * pz * px, pz * pz * py
+    u[9] = px * py * pz
 
 
 @kernel
 def _slopes_of_monomials(d, px, py, pz, factor, du):
     """Write factor times the gradient of d . u with respect to px, py and pz."""
-    du[0] = 2.0 * d[0] * px + d[3] * py + d[4] * pz
-    du[0] += 3.0 * d[6] * px * px + 2.0 * px * (d[9] * py + d[10] * pz)
-    du[0] += d[11] * py * py + d[13] * pz * pz + d[15] * py * pz
-    du[1] = 2.0 * d[1] * py + d[3] * px + d[5] * pz
-    du[1] += 3.0 * d[7] * py * py + 2.0 * py * (d[11] * px + d[12] * pz)
-    du[1] += d[9] * px * px + d[14] * pz * pz + d[15] * px * pz
-    du[2] = 2.0 * d[2] * pz + d[4] * px + d[5] * py
-    du[2] += 3.0 * d[8] * pz * pz + 2.0 * pz * (d[13] * px + d[14] * py)
-    du[2] += d[10] * px * px + d[12] * py * py + d[15] * px * py
+    du[0] = 3.0 * d[0] * px * px + 2.0 * px * (d[3] * py + d[4] * pz)
+    du[0] += d[5] * py * py + d[7] * pz * pz + d[9] * py * pz
+    du[1] = 3.0 * d[1] * py * py + 2.0 * py * (d[5] * px + d[6] * pz)
+    du[1] += d[3] * px * px + d[8] * pz * pz + d[9] * px * pz
+    du[2] = 3.0 * d[2] * pz * pz + 2.0 * pz * (d[7] * px + d[8] * py)
+    du[2] += d[4] * px * px + d[6] * py * py + d[9] * px * py
     for i in range(3):
         du[i] *= factor
-
-
-#: Where the components of each order begin and end, and how often each stands in its symmetric tensor.
-ORDERS = (0, 6, 16)
-TIMES = (1.0,) * 3 + (2.0,) * 3 + (1.0,) * 3 + (3.0,) * 6 + (6.0,)
 
 
 @kernel
@@ -246,12 +240,11 @@ def _contract(moments, row):
     place = n_elements * RADIAL
     for a in range(n_elements):
         for b in range(a, n_elements):
-            for order in range(2):
-                total = 0.0
-                for k in range(ORDERS[order], ORDERS[order + 1]):
-                    total += TIMES[k] * moments[a, k] * moments[b, k]
-                row[place] = total
-                place += 1
+            total = 0.0
+            for k in range(COMPONENTS):
+                total += TIMES[k] * moments[a, k] * moments[b, k]
+            row[place] = total
+            place += 1
 
 
 @kernel
@@ -262,9 +255,7 @@ def _slopes_of_moments(moments, slopes, out):
     place = n_elements * RADIAL
     for a in range(n_elements):
         for b in range(a, n_elements):
-            for order in range(2):
-                slope = slopes[place]
-                for k in range(ORDERS[order], ORDERS[order + 1]):
-                    out[a, k] += slope * TIMES[k] * moments[b, k]
-                    out[b, k] += slope * TIMES[k] * moments[a, k]
-                place += 1
+            for k in range(COMPONENTS):
+                out[a, k] += slopes[place] * TIMES[k] * moments[b, k]
+                out[b, k] += slopes[place] * TIMES[k] * moments[a, k]
+            place += 1

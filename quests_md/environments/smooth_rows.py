@@ -24,9 +24,9 @@ class SmoothFrame:
     """The smooth rows of a frame, and what forces are made of.
 
     A row of an atom holds, for each element a of its neighbours within 5 Å, sums over 8 radial Gaussians (centres 0.8
-    to 4.3 Å, width 0.4 Å), and for each pair of elements a <= b and l = 2, 3
+    to 4.3 Å, width 0.4 Å), and for each pair of elements a <= b
 
-        sum over j of element a and k of element b of w(r_j) w(r_k) ((x_j . x_k) / s^2)^l
+        sum over j of element a and k of element b of w(r_j) w(r_k) ((x_j . x_k) / s^2)^3
 
     with the displacements x, w(r) = exp(-r^2 / 2 s^2) and s = 1.8 Å. Each neighbour counts times (1 - (r / 5 Å)^2)^3.
     So rows do not depend on the order of neighbours, nor on orientation, nor on mirror images.

@@ -56,7 +56,7 @@ class EntropyBias(Calculator):
     strength
         eV per nat, instead of `share` and `warmup`: fixed from the beginning, as when a run is taken up again.
     max_dh
-        Bound of s in nats; None: 10 above the dH that one known environment in a hundred exceeds, those of its own
+        Bound of s in nats; None: 4 above the dH that one known environment in a hundred exceeds, those of its own
         frame left out.
 
     Attributes

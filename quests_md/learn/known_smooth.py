@@ -29,7 +29,7 @@ LEAST_SCALE = 0.02
 DISPLACED = 20
 
 #: Nats above the dH that one known environment in a hundred exceeds: the default bound.
-BEYOND = 10.0
+BEYOND = 4.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,7 +72,7 @@ class KnownSmooth:
     n_frames, frame
         How many frames are known, and what gives each of them.
     bound
-        Nats; None: 10 above the dH that one known environment in a hundred exceeds, those of its own frame left out.
+        Nats; None: 4 above the dH that one known environment in a hundred exceeds, those of its own frame left out.
     """
 
     def __init__(
