@@ -116,7 +116,9 @@ class EntropyBias(Calculator):
         self._strength = _Strength(share, warmup, strength)
         self._known = _known(reference, max_dh)
         self._is_described = False
-        has = getattr(calc, "implemented_properties", ("energy", "forces"))
+        # calculators that say nothing, such as those of asap3, have what they have methods for
+        unsaid = ("energy", "forces", *(("stress",) if hasattr(calc, "get_stress") else ()))
+        has = getattr(calc, "implemented_properties", unsaid)
         offered = ("energy", "forces", "free_energy", "stress", *HANDED_ON)
         self.implemented_properties = [name for name in offered if name in has]
 
@@ -163,6 +165,11 @@ class EntropyBias(Calculator):
                 results[name] = value
             else:
                 raise PropertyNotImplementedError(f"{name}: not of a biased calculator; ask the one within")
+
+    def set_atoms(self, atoms: Atoms) -> None:
+        """Tell the calculator within of its atoms, as ASE does: those of asap3 need to know."""
+        if hasattr(self.wrapped, "set_atoms"):
+            self.wrapped.set_atoms(atoms)
 
     def todict(self, skip_default: bool = True) -> dict[str, Any]:
         """What the bias is made of, as numbers."""

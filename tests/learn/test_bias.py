@@ -296,6 +296,34 @@ def test_equal_rows_and_one_frame_serve():
         assert np.isfinite(bias.max_dh)
 
 
+class OfOldKind:
+    """A calculator without results that must be told of its atoms, as those of asap3."""
+
+    atoms = None
+
+    def set_atoms(self, atoms):
+        self.atoms = atoms
+
+    def get_potential_energy(self, atoms):
+        assert atoms is self.atoms
+        return 1.0
+
+    def get_forces(self, atoms):
+        assert atoms is self.atoms
+        return np.ones((len(atoms), 3))
+
+    def get_stress(self, atoms):
+        return np.ones(6)
+
+
+def test_calculators_of_the_old_kind():
+    atoms = copper(1, seed=8, rattle=0.1, calc=EntropyBias(OfOldKind(), crystals(), strength=0.1))
+    assert atoms.get_potential_energy() == 1 + atoms.calc.results["bias_energy"]
+    results = atoms.calc.results
+    np.testing.assert_array_equal(atoms.get_forces(), 1 + results["bias_forces"])
+    np.testing.assert_array_equal(atoms.get_stress(), 1 + results["bias_stress"])
+
+
 def test_bad_arguments():
     known = crystals()
     with pytest.raises(TypeError, match="calc: expected an ASE calculator"):
