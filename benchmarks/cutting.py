@@ -89,7 +89,7 @@ def melt() -> tuple[Atoms, np.ndarray]:
 
 def molecules() -> tuple[Atoms, np.ndarray]:
     """A liquid of bent molecules; any atoms."""
-    rng, n = np.random.default_rng(0), 9
+    rng, n = np.random.default_rng(0), 7
     atoms = Atoms(cell=[3.1 * n] * 3, pbc=True)
     for place in np.ndindex(n, n, n):
         one = Atoms("OH2", [[0, 0, 0], [0.97, 0, 0], [-0.25, 0.94, 0]])
