@@ -86,7 +86,8 @@ def cut_frames(
 
     They are cut out of large frames, for a code of first principles, and scored again.
 
-    A cell for each cluster of atoms above the level, or of those that `select` or a monitor have marked in the frame.
+    A cell for each cluster of atoms above the level, or of those that `select` or a monitor have marked in the frame,
+    by --reference; or one around --center.
     Arrays `core` (forces to trust) and `original_index`. Prints a line per cell; what is refused goes to stderr.
     """
     check_output("--output", output, (".xyz", ".extxyz"), force=force)
@@ -100,11 +101,12 @@ def cut_frames(
         )
     known = None if reference is None else open_reference(reference, threads, types=elements, topology=topology)
     how = {"core_A": core, "buffer_A": buffer, "max_atoms": max_atoms, "boundary": boundary, "level": level}
-    kept: list[Atoms] = []
+    kept, n_cells = list[Atoms](), 0
     width = terminal_width(sys.stdout)
     _print(list(COLUMNS), width)
     for frame in iter_frames(frames, types=elements, topology=topology):
         for found in _cells(frame, known, atoms, how, threads):
+            n_cells += 1
             _print(_row(found, frame), width)
             for note in found.notes:
                 tell(f"{frame.source} frame {frame.index}: {note}")
@@ -114,7 +116,8 @@ def cut_frames(
                 found.atoms.info |= {"from_file": frame.source, "from_frame": frame.index}
                 kept.append(found.atoms)
     if not kept:
-        tell(f"--output: no cell to write, {output} was not written")
+        what = "no atom is strange" if n_cells == 0 else f"{n_cells} refused, --refused writes them too"
+        tell(f"--output: no cell to write ({what}), {output} was not written")
         return
     write_frames(output, kept)
     tell(f"wrote {output}")

@@ -233,7 +233,7 @@ def score_frames(
         grade = "" if monitor.calibration.lacks_dh else ", dh_grade"
         tell(f"--annotate: {annotate} has delta_entropy{grade} and above of all atoms, beside {known.fingerprint}")
     if save is not None and file_size(str(save)) == saved_before:
-        why = "frames of explosions are not saved" if events and not resume else "no event"
+        why = "frames of explosions are not saved" if events and not resume else f"no {'new ' * resume}event"
         tell(f"--save: {why}, {save} was {'left as it is' if save.exists() else 'not written'}")
     for event in latest(events):
         tell(fold(event.describe(), sys.stderr, indent=11))

@@ -62,6 +62,8 @@ class Choice:
         self.n_uncovered = self.n_left = len(self._open)
         #: Whether the second of these numbers comes from a sample.
         self.is_estimated = False
+        #: Frames that were not taken since all their environments were known or chosen.
+        self.n_copies = 0
         self.picks: list[Pick] = []
         #: Whether frames are chosen by what they gain for each atom.
         self._is_of_atoms = False
@@ -100,6 +102,7 @@ class Choice:
         while len(self.picks) < n and (found := places.next(gains, self._allowed, len(self.picks))) is not None:
             if self._coverage.is_copy(found[0]):
                 self._allowed[found[0]] = False
+                self.n_copies += 1
                 continue
             self._take(*found, gains, n, is_new=False)
             places.fill(found[0], self._allowed)
@@ -166,6 +169,8 @@ class _Places:
     def __init__(self, pool: Pool, wanted: Wanted, uncovered: NDArray[np.int64]) -> None:
         self._n, self._budget, self._sizes = wanted.n, wanted.budget_atoms, pool.sizes
         of_uncovered = np.unique(pool.numbers[uncovered])
+        if wanted.n is None:
+            of_uncovered = of_uncovered[:0]
         elements = np.unique(pool.numbers) if wanted.per_element else of_uncovered
         self._holders = {int(z): np.unique(pool.frame_of[pool.numbers == z]) for z in elements}
         # of those that the fewest frames hold first
@@ -178,6 +183,8 @@ class _Places:
         missing = [z for z, n in self._missing.items() if n > 0]
         if not missing or (found is None and self._n is None and self._budget is None):
             return found
+        if self._n is not None and n_taken >= self._n:
+            return found  # further frames only tell how many cover everything
         is_full = self._n is not None and not n_taken < self._n - sum(self._missing.values())
         if not is_full and self._budget is None:
             return found

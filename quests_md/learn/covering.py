@@ -82,7 +82,7 @@ class Gains:
         frames, targets = np.flatnonzero(allowed), np.flatnonzero(self._elements == element)
         if not len(frames):
             return None
-        frame = frames[np.argmax(self._of(frames, targets))]
+        frame = frames[np.argmax(self._of(frames, targets) / self._costs[frames])]
         return int(frame), float(self._of(frames[frames == frame])[0])
 
     def choose(self, frame: int) -> None:

@@ -17,17 +17,19 @@ from ase.md.verlet import VelocityVerlet
 
 from quests_md._arguments import check_choice, check_positive
 from quests_md.calibration import Calibration
-from quests_md.errors import FileFormatError
+from quests_md.errors import FileFormatError, MismatchError
 from quests_md.io import iter_frames
 from quests_md.reference import Reference
 
 from .loop import Loop
+from .round_files import read_json, write_json
 
 __all__ = ["loop_of_file"]
 
 #: Names that must stand in the file, and those that may.
 NEEDED = ("starts", "reference", "label", "dynamics")
 NUMBERS = ("n_per_round", "steps", "interval", "max_rounds", "max_labels", "target_error", "max_atoms", "seed")
+LIMITS = ("max_rounds", "max_labels", "target_error")
 OPTIONAL = ("calculator", "refit", "calibration", "folder", *NUMBERS)
 OF_DYNAMICS = ("ensemble", "temperature_K", "timestep_fs", "friction_per_fs")
 
@@ -80,6 +82,8 @@ def loop_of_file(path: str | os.PathLike[str], *, threads: int | None = None) ->
     reference = beside(content["reference"])
     is_file = reference.endswith(".safetensors")
     levels = Calibration.load(beside(content["calibration"])) if "calibration" in content else None
+    folder = Path(beside(content.get("folder", "loop")))
+    _compare(path, folder / "described.json", {name: content[name] for name in content if name not in LIMITS})
     return Loop(
         starts,
         make,
@@ -87,10 +91,25 @@ def loop_of_file(path: str | os.PathLike[str], *, threads: int | None = None) ->
         label=_made(named("label", content["label"])) if content["label"] != "files" else "files",
         refit=refit,
         calibration=levels,
-        folder=beside(content.get("folder", "loop")),
+        folder=folder,
         threads=threads,
         **{name: content[name] for name in NUMBERS if name in content},
     )
+
+
+def _compare(path: Path, kept: Path, content: dict[str, Any]) -> None:
+    """Keep what the file says beside what the loop keeps, or compare it with what it said when the loop began."""
+    before = read_json(kept)
+    if before is None:
+        kept.parent.mkdir(parents=True, exist_ok=True)
+        write_json(kept, content)
+        return
+    for name in {*before, *content}:
+        if before.get(name) != content.get(name):
+            raise MismatchError(
+                f"{path}: {name} was {before.get(name)} when the loop began, and is {content.get(name)} now; give what "
+                "it was, or another folder"
+            )
 
 
 def _beside(folder: Path, name: Any) -> str:

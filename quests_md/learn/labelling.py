@@ -43,9 +43,9 @@ class Labeller:
     """Labels frames and keeps the labels in a folder, so that no frame is ever labelled twice.
 
     A frame has the name of its content. Its labels are written to ``labels/NAME.extxyz``, why it failed to
-    ``failed/NAME.json`` (remove that file to try again). With "files" it is written to ``to-label/NAME.extxyz``, and
-    its labels are read from ``labels/NAME.extxyz``, which anything may have written: all that ASE can read under that
-    name, with energy and forces, atoms in the same order.
+    ``failed/NAME.json`` (remove that file to try again; in a loop before its round is done). With "files" it is written
+    to ``to-label/NAME.extxyz``, and its labels are read from ``labels/NAME.extxyz``, which anything may have written:
+    all that ASE can read under that name, with energy and forces, atoms in the same order.
 
     Parameters
     ----------
@@ -109,7 +109,7 @@ class Labeller:
                 write_frames(path, [_bare(frame)])
             return None
         try:
-            labelled = _labelled(frame, *self._asked(_bare(frame)))
+            labelled = _labelled(frame, *self._asked(frame))
         except Exception as exc:  # a calculation of someone else's program: any failure is that of this frame
             why = f"{type(exc).__name__}: {exc}"
             with replacing(self.folder / "failed" / f"{name}.json") as temporary:
@@ -119,13 +119,16 @@ class Labeller:
         write_frames(self._labels_of(name), [labelled])
         return None
 
-    def _asked(self, frame: Atoms) -> tuple[Any, Any]:
+    def _asked(self, asked: Atoms) -> tuple[Any, Any]:
         label: Any = self._label
+        frame = _bare(asked)
         if hasattr(label, "get_potential_energy"):
             frame.calc = label
             return frame.get_potential_energy(), frame.get_forces()
         answer = label(frame)
         if isinstance(answer, Atoms):
+            if fault := _fault_of(answer, asked):
+                raise ValueError(f"label: {fault}")
             return answer.get_potential_energy(), answer.get_forces()
         energy, forces = answer
         return energy, forces
@@ -137,11 +140,8 @@ class Labeller:
         if len(found) != 1:
             raise FrameError(f"{path}: expected one frame with its labels, got {many(len(found), 'frame')}")
         frame = found[0]
-        if not np.array_equal(frame.numbers, asked.numbers):
-            raise FrameError(f"{path}: expected the atoms of the frame that was to be labelled, in the same order")
-        if not np.allclose(frame.positions, asked.positions, rtol=0, atol=SAME_PLACE):
-            moved = float(np.linalg.norm(frame.positions - asked.positions, axis=1).max())
-            raise FrameError(f"{path}: expected the places of the frame that was to be labelled, got {moved:.3g} Å off")
+        if fault := _fault_of(frame, asked):
+            raise FrameError(f"{path}: {fault}")
         results = results_at_hand(frame)
         if missing := [key for key in ("energy", "forces") if key not in results]:
             raise FrameError(f"{path}: expected energy and forces, got no {' and no '.join(missing)}")
@@ -149,6 +149,28 @@ class Labeller:
             return _labelled(asked, results["energy"], results["forces"])
         except ValueError as exc:
             raise FrameError(f"{path}: {exc}") from None
+
+
+def _fault_of(found: Atoms, asked: Atoms) -> str:
+    """Why atoms are not those that were asked for, in the same order; empty if they are.
+
+    They may be wrapped, and moved by periods of the cell. Along directions that are not periodic any cell will do.
+    """
+    if not np.array_equal(found.numbers, asked.numbers):
+        return "expected the atoms of the frame that was to be labelled, in the same order"
+    periodic = asked.pbc
+    if not found.pbc[periodic].all():
+        return f"expected boundaries as in the frame that was to be labelled, {asked.pbc}, got {found.pbc}"
+    vectors = asked.cell.array[periodic]
+    if not np.allclose(found.cell.array[periodic], vectors, rtol=0, atol=SAME_PLACE):
+        return "expected the cell of the frame that was to be labelled, got another"
+    steps = found.positions - asked.positions
+    if len(vectors):
+        steps = steps - np.round(steps @ np.linalg.pinv(vectors)) @ vectors
+    moved = float(np.linalg.norm(steps, axis=1).max(initial=0.0))
+    if not moved <= SAME_PLACE:
+        return f"expected the places of the frame that was to be labelled, got {moved:.3g} Å off"
+    return ""
 
 
 def _bare(frame: Atoms) -> Atoms:

@@ -81,18 +81,20 @@ class Loop:
     Parameters
     ----------
     starts
-        Atoms, or several, from which runs begin; with the calculator of the first runs unless `refit` makes it.
+        Atoms, or several, from which runs begin, with the calculator of the first runs; where one has none,
+        ``refit([])`` makes it.
     make_dynamics
-        Function of Atoms that returns an ASE dynamics which moves them. If it takes a second argument, it gets a
-        `numpy.random.Generator` there that depends on round and run alone; give it to thermostats (``rng=rng``).
+        Function of Atoms that returns an ASE dynamics which moves them. If it takes `rng`, or a second argument, it
+        gets a `numpy.random.Generator` that depends on round and run alone; give it to thermostats (``rng=rng``).
     reference
         The training set, or the name of its file.
     label
         A calculator, a function or "files": see `Labeller`. With "files", `run` ends while labels are missing, and goes
         on when it is called again.
     refit
-        Function of all labelled frames so far that returns the calculator of the next runs. It is called after each
-        round, and when a loop is taken up again. None: the model stays as it is.
+        Function of all labelled frames so far that returns the calculator of the next runs, or None for that of the
+        starts. It is called before the runs of each round but the first, also when a loop is taken up again; the last
+        labels are yours to fit (`labelled`). None: the model stays as it is.
     calibration
         Levels for the reference; default `calibrate(reference)`.
     trigger
@@ -125,7 +127,7 @@ class Loop:
     --------
     >>> loop = Loop(atoms, make_dynamics, "train.safetensors", label=EMT(), refit=fit, folder="loop")  # doctest: +SKIP
     >>> print(loop.run())                                                                         # doctest: +SKIP
-    covered: all runs made 10000 steps within what is known (2 rounds, 31 labels)
+    covered: no run of 10000 steps left what is known (2 rounds, 31 labels)
     """
 
     def __init__(
@@ -205,13 +207,25 @@ class Loop:
                     f"waiting: {n} in {self.folder / 'to-label'} to be labelled; put each with energy and forces under "
                     f"its name into {there} and run the loop again"
                 )
+            if labelled.failed and not labelled.frames:  # as where a program is missing: the round is not done
+                why = next(iter(labelled.failed.values()))
+                return (
+                    f"nothing new: all {many(len(chosen), 'frame')} chosen failed to be labelled, the first by {why}; "
+                    f"remove the files in {self.folder / 'failed'} and run the loop again to try once more"
+                )
             self.rounds.append(self._learn(files, ends, chosen, labelled))
         return reason
 
     def _begin(self, reference: Reference, calibration: Calibration | None) -> None:
         """Write what the loop begins with, or compare it with what the folder has."""
         path = self.folder / "loop.json"
-        settings = self._settings | {"reference": reference.fingerprint, "starts": len(self._starts)}
+        starts = [frame_digest(start) for start in self._starts]
+        settings = self._settings | {"reference": reference.fingerprint, "starts": starts}
+        settings["trigger"] = None if self._trigger is None else self._trigger.settings
+        settings["calibration"] = None
+        if calibration is not None:
+            calibration.require(reference)
+            settings["calibration"] = [calibration.false_alarms, calibration.per, list(calibration.statistics)]
         before = read_json(path)
         if before is None:
             self.folder.mkdir(parents=True, exist_ok=True)
@@ -245,11 +259,12 @@ class Loop:
         starts = files.starts() or []
         missing = [k for k in range(len(starts)) if files.run(k) is None]
         if missing:
-            model = self._refit(self.labelled) if self._refit is not None and number else None
+            is_lacking = any(self._starts[k].calc is None for k in missing)
+            model = self._refit(self.labelled) if self._refit is not None and (number or is_lacking) else None
             reference, calibration = self._known(number)
         for k in missing:
             atoms = starts[k]
-            atoms.calc = model or self._starts[k].calc
+            atoms.calc = self._starts[k].calc if model is None else model
             log = files.path(f"run-{k}.jsonl")
             log.unlink(missing_ok=True)  # of a run that was killed
             dyn = made_dynamics(self._make_dynamics, atoms, generator(self._settings["seed"], number, k))
@@ -326,9 +341,10 @@ class Loop:
         so_far = f"({many(len(self.rounds), 'round')}, {many(n_labels, 'label')})"
         recent = self.rounds[-STALLED:]
         if set(last.ends) == {"covered"}:
-            return f"covered: all runs made {self._settings['steps']} steps within what is known {so_far}"
+            return f"covered: no run of {self._settings['steps']} steps left what is known {so_far}"
         if not last.n_labelled:
-            what = f"{many(last.n_beyond, 'frame')} beyond, {last.n_chosen} chosen, {last.n_failed} failed"
+            ends = " and ".join(sorted(set(last.ends)))
+            what = f"its runs ended {ends}: {many(last.n_beyond, 'frame')} beyond, {last.n_chosen} chosen"
             return f"nothing new: the last round added no labels ({what}) {so_far}"
         if limits.error is not None and last.force_error is not None and last.force_error <= limits.error:
             return f"error: forces were {last.force_error:.3g} eV/Å off in the frames of the last round {so_far}"

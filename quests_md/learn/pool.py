@@ -220,6 +220,8 @@ def _kind(why: str) -> str:
     """The kind of a fault, for a count of them."""
     if "finite" in why:
         return "positions or cell that are not finite"
+    if "without any neighbour" in why:
+        return "with atoms that have no neighbour"
     if "without a neighbour" in why:
         return "torn apart"
     return "atoms too near each other" if "Å" in why else why

@@ -18,6 +18,10 @@ from .running import RunEnd
 
 __all__ = ["RoundFiles", "read_frames", "read_json", "write_json"]
 
+#: Arrays that a trajectory keeps, and the key under which the others are put.
+KEPT = ("numbers", "positions", "momenta", "tags", "masses", "initial_magmoms", "initial_charges")
+OWN_ARRAYS = "quests_md_arrays"
+
 
 def write_json(path: Path, content: dict[str, Any]) -> None:
     """Write a JSON file, whole or not at all."""
@@ -34,7 +38,7 @@ def write_atoms(path: Path, frames: Sequence[Atoms]) -> None:
     """Write frames to an ASE trajectory, to the bit with momenta and forces, whole or not at all."""
     with replacing(path) as temporary, Trajectory(os.fspath(temporary), "w") as out:
         for frame in frames:
-            out.write(frame)
+            out.write(_packed(frame))
 
 
 def read_atoms(path: Path) -> list[Atoms] | None:
@@ -44,7 +48,24 @@ def read_atoms(path: Path) -> list[Atoms] | None:
     if not path.stat().st_size:  # of no frames
         return []
     with Trajectory(os.fspath(path)) as frames:
-        return [frames[i] for i in range(len(frames))]
+        return [_unpacked(frames[i]) for i in range(len(frames))]
+
+
+def _packed(frame: Atoms) -> Atoms:
+    """The frame with its own arrays in info: a trajectory drops them where they are."""
+    own = {name: array for name, array in frame.arrays.items() if name not in KEPT}
+    if not own:
+        return frame
+    packed: Atoms = frame.copy()
+    packed.calc = frame.calc
+    packed.info[OWN_ARRAYS] = own
+    return packed
+
+
+def _unpacked(frame: Atoms) -> Atoms:
+    for name, array in frame.info.pop(OWN_ARRAYS, {}).items():
+        frame.set_array(name, array)
+    return frame
 
 
 def read_frames(path: Path) -> list[Atoms] | None:

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from inspect import Parameter, signature
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -13,6 +14,9 @@ from quests_md.monitor import Monitor
 
 __all__ = ["MakeDynamics", "RunEnd", "made_dynamics", "run_to_event"]
 
+#: Kinds of arguments that are given by their places.
+PLACES = (Parameter.POSITIONAL_ONLY, Parameter.POSITIONAL_OR_KEYWORD)
+
 #: Makes an ASE dynamics that moves the given atoms; it may take a random generator as well.
 MakeDynamics = Callable[..., Any]
 
@@ -21,25 +25,29 @@ class RunEnd(NamedTuple):
     """How a run has ended."""
 
     end: str
-    """"covered": all steps were made and no event is open. "event": there are enough frames beyond. "exploded", or
+    """"covered": the run has ended without an event. "event": it left what is known. "exploded", or
     "failed": the dynamics raised an error."""
     why: str
     """The same in words."""
     steps: int
     """Steps that were made."""
     restart: Atoms
-    """The last frame that was within the levels before the event, with its momenta; the first frame if none was."""
+    """The last frame that was within the levels before any event, with its momenta; the first frame if none was."""
     beyond: list[Atoms]
-    """The frames that were checked since the event began, with the forces that the run had."""
+    """The frames that were out while an event was open or began, with the forces that the run had."""
 
 
 def made_dynamics(make_dynamics: MakeDynamics, atoms: Atoms, rng: np.random.Generator) -> Any:
-    """The dynamics of a run, made with a random generator if it takes one as its second argument."""
+    """The dynamics of a run, made with a random generator if it takes one, as `rng` or as its second argument."""
     try:
-        taken = [p for p in signature(make_dynamics).parameters.values() if _is_place(p)]
+        taken = signature(make_dynamics).parameters
     except (TypeError, ValueError):  # a builtin says nothing
-        taken = []
-    dyn = make_dynamics(atoms, rng) if len(taken) > 1 else make_dynamics(atoms)
+        taken = MappingProxyType({})
+    needed = [p for p in taken.values() if p.kind in PLACES and p.default is Parameter.empty]
+    if "rng" in taken and taken["rng"].kind is not Parameter.POSITIONAL_ONLY:
+        dyn = make_dynamics(atoms, rng=rng)
+    else:
+        dyn = make_dynamics(atoms, rng) if len(needed) > 1 else make_dynamics(atoms)
     if not hasattr(dyn, "irun"):
         raise TypeError(f"make_dynamics: expected an ASE dynamics, got {type(dyn).__name__}")
     if getattr(dyn, "atoms", atoms) is not atoms:
@@ -47,18 +55,14 @@ def made_dynamics(make_dynamics: MakeDynamics, atoms: Atoms, rng: np.random.Gene
     return dyn
 
 
-def _is_place(parameter: Parameter) -> bool:
-    is_place = parameter.kind in (Parameter.POSITIONAL_ONLY, Parameter.POSITIONAL_OR_KEYWORD)
-    return is_place and (parameter.default is Parameter.empty or parameter.name == "rng")
-
-
 def run_to_event(
     dyn: Any, atoms: Atoms, monitor: Monitor, *, steps: int, interval: int = 10, n_beyond: int = 20
 ) -> RunEnd:
     """Run a dynamics until an event is open and `n_beyond` frames were checked beyond, or for all steps.
 
-    Checks that are out by chance, and open no event, are forgotten. The run ends as well when it explodes, when an
-    action or the trigger stops it, and when the dynamics raises an error, which is raised again if no frame was out.
+    Checks that are out by chance, and open no event, are forgotten; those of an event count, also when the run has come
+    back. The run ends as well when it explodes, when an action or the trigger stops it, and when the dynamics raises an
+    error, which is raised again if no frame was out.
 
     Parameters
     ----------
@@ -74,33 +78,33 @@ def run_to_event(
         Frames beyond after which it is enough.
     """
     monitor.attach(dyn, interval)
-    restart, beyond, seen, n_steps = _kept(atoms), list[Atoms](), None, 0
+    restart, beyond, since, seen, n_steps = _kept(atoms), list[Atoms](), list[Atoms](), None, 0
     try:
-        for _ in dyn.irun(steps):
+        for _ in dyn.irun(steps=steps):
             check, n_steps = monitor.last_check, dyn.nsteps
             if check is None or check is seen:
                 continue
             seen = check
             open_ = [event for event in monitor.events if event.is_open]
+            if check.state == "out":
+                since.append(_kept(atoms))
             if any(event.kind == "exploded" for event in monitor.events):
-                return RunEnd("exploded", monitor.events[-1].describe(), n_steps, restart, beyond)
-            if check.state == "in" and not open_:
+                return RunEnd("exploded", monitor.events[-1].describe(), n_steps, restart, beyond + since)
+            if open_:
+                beyond += since
+            if open_ or check.state == "in":
+                since.clear()
+            if check.state == "in" and not monitor.events:
                 restart = _kept(atoms)
-                beyond.clear()
-            elif check.state == "out":
-                beyond.append(_kept(atoms))
-            if open_ and (len(beyond) >= n_beyond or monitor.stopped):
-                return RunEnd("event", open_[-1].describe(), n_steps, restart, beyond)
-            if monitor.stopped:
+            if len(beyond) >= n_beyond or monitor.stopped:
                 break
     except Exception as exc:  # of the dynamics or its calculator, beyond what it knows
-        if not beyond:
+        if not beyond + since:
             raise
-        return RunEnd("failed", f"{type(exc).__name__}: {exc}", n_steps, restart, beyond)
-    open_ = [event for event in monitor.events if event.is_open]
-    if open_:
-        return RunEnd("event", open_[-1].describe(), n_steps, restart, beyond)
-    return RunEnd("covered", f"{n_steps} steps without an open event", n_steps, restart, [])
+        return RunEnd("failed", f"{type(exc).__name__}: {exc}", n_steps, restart, beyond + since)
+    if monitor.events:
+        return RunEnd("event", monitor.events[-1].describe(), n_steps, restart, beyond)
+    return RunEnd("covered", f"{n_steps} steps without an event", n_steps, restart, [])
 
 
 def _kept(atoms: Atoms) -> Atoms:

@@ -1,6 +1,7 @@
 """Few frames out of many, for a training set that lacks them."""
 
 import math
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any, overload
@@ -22,6 +23,11 @@ from .coverage import Coverage
 from .pool import Pool, Source, read_pool
 
 __all__ = ["Selected", "Selection", "covered_levels", "select"]
+
+KNOWN = "with environments that are known or chosen already"
+
+#: What is said where nothing was chosen.
+NONE = "no frame is small enough for the budget of atoms"
 
 #: Share of the environments of the reference, each with its group left out, that are above the level that covers.
 SHARE_ABOVE = 0.01
@@ -92,6 +98,8 @@ class Selection(Sequence[Selected]):
     """Frames that are needed at least by the order in which they were chosen."""
     n_asked: int | None
     """Frames that were asked for."""
+    n_lacking: dict[str, int] = field(default_factory=dict)
+    """How many frames with an element are missing to those that were asked for by `per_element`, by element."""
 
     @overload
     def __getitem__(self, index: int) -> Selected: ...
@@ -113,10 +121,12 @@ class Selection(Sequence[Selected]):
         return [one.atoms for one in self.chosen]
 
     def labelled_copies(self) -> Iterator[Atoms]:
-        """Copies of the frames that say in `info` where they come from, their rank, gain and why they were chosen."""
+        """Copies of the frames that say in `info` where they come from, their rank, gain and why they were chosen.
+
+        Without energies and forces, which are those of the run and no labels.
+        """
         for one in self.chosen:
-            frame: Atoms = one.atoms.copy()
-            frame.calc = one.atoms.calc
+            frame: Atoms = one.atoms.copy()  # without its energy and forces: those of a run are no labels
             frame.info |= {"select_rank": one.rank, "select_gain": one.gain, "select_dh_max": one.dh_max}
             frame.info |= {"from_file": one.source, "from_frame": one.frame}
             strange = np.zeros(len(frame), bool)
@@ -135,6 +145,9 @@ class Selection(Sequence[Selected]):
         lines += [f"left out: {many(n, 'frame')}, {why}" for why, n in sorted(self.left_out.items())]
         level = ", ".join(f"{element} {value:.2f}" for element, value in self.levels.items())
         lines.append(f"covered: dH at most {level} nats")
+        if self.n_lacking:
+            named = ", ".join(f"{element} {n}" for element, n in self.n_lacking.items())
+            lines.append(f"frames missing to those asked for each element: {named}")
         asked = "" if self.n_asked is None else f"; you asked for {self.n_asked}"
         if not self.n_uncovered:
             lines.append(
@@ -146,7 +159,9 @@ class Selection(Sequence[Selected]):
             covers = "covers" if self.n_to_cover == 1 else "cover"
             lines.append(f"{many(self.n_to_cover, 'frame')} {covers} everything{asked}")
         else:
-            lines.append(f"more than {many(self.n_at_least, 'frame')} would be needed to cover everything{asked}")
+            lines.append(
+                f"{many(self.n_at_least, 'frame')} do not cover everything yet{asked}" if self.n_at_least else NONE
+            )
         share, about = 100 * self.n_left / self.n_uncovered, "about " if self.is_estimated else ""
         before = f"{self.n_uncovered} of {self.n_environments} before"
         lines.append(f"environments above the level: {before}, {about}{self.n_left} after ({share:.3g} %)")
@@ -244,7 +259,7 @@ def select(
         chosen=_read_chosen(source, pool, choice.picks),
         levels={element_symbol(int(z)): levels.get(int(z), levels[0]) for z in np.unique(pool.numbers)},
         n_frames=pool.n_seen,
-        left_out=dict(pool.left_out),
+        left_out=dict(pool.left_out) | ({KNOWN: choice.n_copies} if choice.n_copies else {}),
         n_environments=len(pool.rows),
         n_uncovered=choice.n_uncovered,
         n_left=choice.n_left,
@@ -252,7 +267,15 @@ def select(
         n_to_cover=choice.n_taken if choice.covers else None,
         n_at_least=choice.n_taken,
         n_asked=n,
+        n_lacking=_lacking(pool, choice.picks, per_element),
     )
+
+
+def _lacking(pool: Pool, picks: Sequence[Pick], per_element: int | None) -> dict[str, int]:
+    """How many frames of each element are missing to those asked for."""
+    held = Counter(z for pick in picks for z in np.unique(pool.numbers[pool.rows_of(pick.frame)]).tolist())
+    missing = {z: (per_element or 0) - held[z] for z in np.unique(pool.numbers).tolist()}
+    return {element_symbol(z): n for z, n in missing.items() if n > 0}
 
 
 def _read_chosen(source: Source, pool: Pool, picks: Sequence[Pick]) -> tuple[Selected, ...]:

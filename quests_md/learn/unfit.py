@@ -31,24 +31,33 @@ def why_unfit(
 ) -> str | None:
     """Why a frame is not fit for a calculation, in words; None if it is.
 
-    Atoms nearer than 0.7 times the closest pair of their elements in the reference are (`close_pairs`), and a frame of
-    which more than a tenth of the atoms has no neighbour within twice the usual distance. `rows` (n, width) are those
-    of the atoms; `pair_distances` are the reference's.
+    A frame is not if atoms are nearer than 0.7 times the closest pair of their elements in the reference
+    (`close_pairs`), if an atom has no neighbour within the cutoff of the descriptor (such an environment in a training
+    set makes evaporated atoms look known), and if more than a tenth of the atoms has no neighbour within twice the
+    usual distance. `rows` (n, width) are those of the atoms; `pair_distances` are the reference's.
     """
     if not show_room(reference.descriptor, rows, nearest_allowed(atoms.numbers, pair_distances)):
         near = close_pairs(atoms, pair_distances, moving=False).impossible
         if near:
             return near
+    n_alone = _n_alone(atoms, reference.descriptor)
+    if n_alone:
+        return f"{many(n_alone, 'atom')} without any neighbour"
     return _torn(atoms, pair_distances)
 
 
 def is_of_isolated_atoms(atoms: Atoms, descriptor: DescriptorLike) -> bool:
     """Whether no atom has a neighbour within the cutoff: such frames give energies of atoms, and nothing to learn."""
+    return len(atoms) > 0 and _n_alone(atoms, descriptor) == len(atoms)
+
+
+def _n_alone(atoms: Atoms, descriptor: DescriptorLike) -> int:
+    """How many atoms have no neighbour within the cutoff; 0 where a descriptor of one's own has none."""
     inner = inner_descriptor(descriptor)
     if inner is None:
-        return False
-    elements = np.unique(atoms.numbers)
-    return bool(np.isinf(nearest_by_element(atoms, elements, inner.cutoff)).all())
+        return 0
+    nearest = nearest_by_element(atoms, np.unique(atoms.numbers), inner.cutoff)
+    return int(np.isinf(nearest).all(axis=1).sum())
 
 
 def _torn(atoms: Atoms, pair_distances: PairDistances) -> str | None:

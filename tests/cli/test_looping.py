@@ -67,6 +67,13 @@ def test_a_loop_waits_for_labels_and_goes_on(folder):
     assert np.isclose(float(found["force_error"]), 0.0, atol=1e-6)
 
 
+def test_another_temperature_needs_another_folder(folder):
+    (folder / "other.toml").write_text(TOML.replace("1500", "300"))
+    result = run(folder / "other.toml")
+    assert result.exit_code == 2
+    assert "dynamics was {'temperature_K': 1500" in result.stderr.replace("\n  ", " ")
+
+
 @pytest.mark.parametrize(
     ("old", "new", "message"),
     [

@@ -6,15 +6,19 @@ import shutil
 import signal
 import sys
 import time
+from functools import partial
 
 import numpy as np
 import pytest
+from ase.build import bulk
 from ase.calculators.calculator import Calculator, all_changes
 from ase.calculators.emt import EMT
 from ase.io import read, write
+from ase.md.md import MolecularDynamics
 from ase.md.verlet import VelocityVerlet
+from ase.optimize import BFGS
 
-from quests_md import Calibration, Labeller, Loop, MismatchError, Monitor, Reference, calibrate, run_to_event
+from quests_md import Calibration, Labeller, Loop, MismatchError, Monitor, Reference, Trigger, calibrate, run_to_event
 from quests_md.errors import FrameError
 from tests.support.looped import Teacher, known_and_start, loop_in, make_dynamics
 
@@ -38,7 +42,7 @@ def positions(frames):
 
 def test_the_loop_labels_until_its_runs_are_covered(finished, system):
     loop, reason = finished
-    assert reason.startswith("covered: all runs made 60 steps")
+    assert reason.startswith("covered: no run of 60 steps left what is known")
     assert [done.ends for done in loop.rounds][-1] == ("covered",)
     n = sum(done.n_labelled for done in loop.rounds)
     # it neither ends after the first labels nor goes on for ever
@@ -141,8 +145,13 @@ def test_nothing_that_can_be_labelled_ends_the_loop(finished, system, tmp_path):
     (folder / "round-000" / "round.json").unlink()  # as after a kill before the labels
     loop = loop_in(folder, *system, label=fail)
     reason = loop.run()
-    assert reason.startswith("nothing new: the last round added no labels (")
-    assert "4 chosen, 4 failed" in reason
+    assert reason.startswith(
+        "nothing new: all 4 frames chosen failed to be labelled, the first by RuntimeError: no lic"
+    )
+    # and where the reason is gone, it goes on
+    for path in (folder / "failed").iterdir():
+        path.unlink()
+    assert loop_in(folder, *system, max_rounds=1).run().startswith("rounds: all 1 are done")
 
 
 def test_limits_end_the_loop(system, tmp_path):
@@ -258,6 +267,18 @@ def test_cells_are_cut_out_of_large_frames(finished, system, tmp_path):
     assert loop.rounds[0].force_error < 0.2  # of core atoms, in the cell and in the frame, by one potential
 
 
+def test_other_starts_levels_and_triggers_need_another_folder(finished, system):
+    known, start = system
+    other = start.copy()
+    other.positions[0] += 0.1
+    with pytest.raises(MismatchError, match="starts was"):
+        loop_in(finished[0].folder, known, other)
+    with pytest.raises(MismatchError, match="trigger was None"):
+        loop_in(finished[0].folder, *system, trigger=Trigger(patience=5))
+    with pytest.raises(MismatchError, match="calibration was None"):
+        loop_in(finished[0].folder, *system, calibration=calibrate(known, false_alarms=0.2))
+
+
 def test_other_settings_need_another_folder(finished, system):
     with pytest.raises(MismatchError, match="steps was 60 when the loop began, and is 70 now"):
         loop_in(finished[0].folder, *system, steps=70)
@@ -302,6 +323,100 @@ def test_bad_arguments_are_named(system, tmp_path, options, error, message):
     with pytest.raises(error, match=message):
         loop_in(tmp_path / "loop", *system, **options)
     assert not (tmp_path / "loop" / "loop.json").exists()
+
+
+class Excursion(MolecularDynamics):
+    """Copper that rattles by 0.05 Å, and from step 20 to 59 by 0.16 Å."""
+
+    def __init__(self, atoms):
+        super().__init__(atoms, timestep=1.0)
+        self.places, self.rng, self.n = atoms.positions.copy(), np.random.default_rng(1), 0
+
+    def step(self, forces=None):
+        self.n += 1
+        width = 0.16 if 20 <= self.n < 60 else 0.05
+        self.atoms.positions = self.places + self.rng.normal(0, width, self.places.shape)
+        return self.atoms.get_forces()
+
+
+def ideal():
+    atoms = bulk("Cu", cubic=True) * (2, 2, 2)
+    atoms.calc = EMT()
+    return atoms
+
+
+def test_an_excursion_that_comes_back_is_an_event(system):
+    atoms = ideal()
+    with Monitor(system[0], log=None, verbose=False) as monitor:
+        end = run_to_event(Excursion(atoms), atoms, monitor, steps=200, interval=5, n_beyond=20)
+    assert (end.end, end.steps) == ("event", 200)
+    assert len(end.beyond) == 8
+
+
+def test_optimizers_make_their_steps(system):
+    atoms = ideal()
+    atoms.rattle(0.1, seed=1)
+    before = atoms.positions.copy()
+    with Monitor(system[0], log=None, verbose=False) as monitor:
+        end = run_to_event(BFGS(atoms, logfile=None), atoms, monitor, steps=20, interval=5)
+    assert end.steps > 3
+    assert np.abs(atoms.positions - before).max() > 0.05
+
+
+def test_random_numbers_are_given_however_they_are_asked_for(system, tmp_path):
+    seen = []
+
+    def by_keyword(atoms, *, rng=None):
+        seen.append(rng)
+        return make_dynamics(atoms, rng)
+
+    def by_place(atoms, generator):
+        return by_keyword(atoms, rng=generator)
+
+    known, start = system
+    for k, make in enumerate((by_keyword, by_place, partial(by_keyword))):
+        assert Loop(start, make, known, label=EMT(), folder=tmp_path / str(k), steps=5).run().startswith("covered")
+    assert [type(one) for one in seen] == [np.random.Generator] * 3
+
+
+def test_labels_of_other_atoms_are_failures(system, tmp_path):
+    frame = system[1].copy()
+
+    def reversed_order(atoms):
+        other = atoms[::-1]
+        other.calc = EMT()
+        return other
+
+    def strained(atoms):
+        atoms.set_cell(atoms.cell * 1.1)
+        atoms.calc = EMT()
+        return atoms
+
+    def wrapped(atoms):
+        atoms.wrap()
+        atoms.positions += atoms.cell[0]
+        atoms.calc = EMT()
+        return atoms
+
+    for label, n in ((reversed_order, 0), (strained, 0), (wrapped, 1)):
+        labelled = Labeller(label, tmp_path / label.__name__).label([frame])
+        assert len(labelled.frames) == n, label.__name__
+
+
+def test_starts_without_a_calculator_are_refitted_first_and_keep_their_arrays(system, tmp_path):
+    known, start = system
+    bare = start.copy()
+    bare.calc = None
+    bare.set_array("mol", np.arange(32))
+    seen = []
+
+    def make(atoms, rng):
+        seen.append(atoms.arrays["mol"].copy())
+        return make_dynamics(atoms, rng)
+
+    loop = Loop(bare, make, known, label=EMT(), refit=lambda frames: EMT(), folder=tmp_path / "l", steps=5, threads=1)
+    assert loop.run().startswith("covered")
+    assert np.array_equal(seen[0], np.arange(32))
 
 
 def test_a_dynamics_of_other_atoms_is_refused(system, tmp_path):

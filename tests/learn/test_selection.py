@@ -121,7 +121,7 @@ def test_how_many_frames_would_cover_is_told_beyond_those_asked_for():
     assert "7 frames cover everything; you asked for 3" in str(selection)
     selection = select(frames, reference_of([frame(rng.normal(size=(30, 3)))]), n=1, level=0.5)
     assert selection.n_to_cover is None
-    assert "more than 4 frames" in str(selection)
+    assert "4 frames do not cover everything yet; you asked for 1" in str(selection)
 
 
 def test_what_frames_say_of_themselves():
@@ -186,6 +186,9 @@ def test_minority_elements_get_their_floor():
     selection = select([*copper, *of_gold], known, n=8, per_element=4, level=1.0)
     assert sum(79 in one.numbers for one in selection.frames) >= 4
     assert len(selection) == 8
+    selection = select(of_gold[:2], known, n=1, per_element=2, level=1.0)
+    assert selection.n_lacking == {"Cu": 1, "Au": 1}
+    assert "Cu 1, Au 1" in str(selection)
 
 
 def test_a_budget_of_atoms_is_kept():
@@ -195,7 +198,26 @@ def test_a_budget_of_atoms_is_kept():
     assert 40 < sum(len(one) for one in selection.frames) <= 60
     assert selection.n_left > 0
     # a frame that is larger than the budget is never chosen
-    assert len(select([frame(rng.normal(size=(9, 3)) * 20)], reference_of(frames[:3]), budget_atoms=8)) == 0
+    nothing = select([frame(rng.normal(size=(9, 3)) * 20)], reference_of(frames[:3]), budget_atoms=8, level=0.0)
+    assert len(nothing) == 0
+    assert "no frame is small enough for the budget" in str(nothing)
+
+
+def test_a_budget_is_spent_by_what_is_gained_for_each_atom():
+    known = reference_of([frame([[0.0, 0.0], [0.1, 0.0]])])
+    small = [frame([[10.0 * i, 5.0]]) for i in range(1, 9)]
+    large = frame([[10.0 * i, 5.0] for i in range(1, 7)] + [[0.05, 0.0]] * 20)
+    selection = select([large, *small], known, budget_atoms=26, level=0.5)
+    assert len(selection) == 8
+    assert selection.n_left == 0
+
+
+def test_a_floor_does_not_change_how_many_cover_everything():
+    rng = np.random.default_rng(3)
+    places = rng.normal(size=(7, 3)) * 50
+    frames = [frame(places[i % 7] + 0.05 * rng.normal(size=(4, 3))) for i in range(21)]
+    reference = reference_of([frame(rng.normal(size=(30, 3)))])
+    assert [select(frames, reference, n=3, per_element=m, level=0.5).n_to_cover for m in (None, 1, 9)] == [7, 7, 7]
 
 
 def test_an_upper_bound_leaves_frames_out():
@@ -232,17 +254,21 @@ def test_frames_that_no_one_should_label_are_left_out(copper):
     overlapping, nan, torn, strained = (frames[0].copy() for _ in range(4))
     overlapping.positions[1] = overlapping.positions[0] + 0.4
     nan.positions[3, 1] = np.nan
-    torn.set_cell(torn.cell * 4, scale_atoms=True)
-    torn.positions[1] = torn.positions[0] + [2.5, 0, 0]  # else all atoms were isolated
+    torn.set_cell(torn.cell * 2.05, scale_atoms=True)
     strained.set_cell(strained.cell * 1.06, scale_atoms=True)
     selection = select([overlapping, nan, torn, strained], reference)
     assert selection.frames == [strained]
     assert selection.left_out == {
         "atoms too near each other": 1,
         "positions or cell that are not finite": 1,
-        "torn apart": 1,
+        "with atoms that have no neighbour": 1,
     }
     assert len(select([overlapping, strained], reference, distorted=True, n=2)) == 2
+    evaporated = bulk("Cu", cubic=True) * (3, 3, 8)
+    evaporated = evaporated[evaporated.positions[:, 2] < 15]
+    evaporated.positions[0, 2] = 22.0
+    found = select([evaporated, strained], reference)
+    assert found.left_out == {"with atoms that have no neighbour": 1}
 
 
 def test_files_are_read_as_a_stream_and_chosen_frames_come_as_they_are(copper, tmp_path):
@@ -264,6 +290,7 @@ def test_files_are_read_as_a_stream_and_chosen_frames_come_as_they_are(copper, t
     assert first.info["from_file"].endswith("run.extxyz")
     assert np.flatnonzero(first.arrays["select_strange"]).tolist() == sorted(from_file[0].strange.tolist())
     assert "select_rank" not in from_file[0].atoms.info
+    assert first.calc is None
 
 
 def test_molecules_without_a_cell_can_be_chosen():
