@@ -154,9 +154,9 @@ def results_at_hand(atoms: Atoms) -> Mapping[str, Any]:
 
 def without_bias(results: Mapping[str, Any]) -> Mapping[str, Any]:
     """Results of a calculator, those of a biased one (`EntropyBias`) as they are without the bias."""
-    unbiased = {key.removeprefix(UNBIASED): value for key, value in results.items() if str(key).startswith(UNBIASED)}
-    if not unbiased:
-        return results
+    if not (names := [name for name in results if str(name).startswith(UNBIASED)]):
+        return results  # as they are: values may be on a device still
+    unbiased = {name.removeprefix(UNBIASED): results[name] for name in names}
     return {name: value for name, value in results.items() if name != "free_energy"} | unbiased
 
 
