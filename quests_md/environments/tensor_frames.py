@@ -29,7 +29,8 @@ class LateArrays(dict[str, Any]):
         return self[name] if name in self else default  # noqa: SIM401 - this is what it would call
 
     def __iter__(self) -> Iterator[str]:
-        return iter(self._fetched())
+        here = list(super().keys())
+        return iter([*here, *(name for name in self._late if name not in here)])
 
     def keys(self) -> Any:
         """All names; their arrays are fetched, as by the methods after this one."""
