@@ -31,6 +31,7 @@ __all__ = [
     "GroupsOption",
     "ThreadsOption",
     "TopologyOption",
+    "TypesOption",
     "check_apart",
     "check_frames",
     "check_output",
@@ -56,6 +57,9 @@ GroupsOption = Annotated[
     str | None, Option(help="Independent groups: 'frame', 'file' or a key of info; default: blocks.")
 ]
 ThreadsOption = Annotated[int | None, Option(help="Threads; default: the cores there are.")]
+TypesOption = Annotated[
+    str | None, Option(help="Elements of the types of a LAMMPS dump that does not name them: Cu,Zr.")
+]
 TopologyOption = Annotated[
     Path | None, Option(help="File with the elements, for xtc, trr, dcd and NetCDF; needs MDAnalysis.")
 ]

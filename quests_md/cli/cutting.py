@@ -19,6 +19,7 @@ from .arguments import (
     FramesArgument,
     ThreadsOption,
     TopologyOption,
+    TypesOption,
     check_apart,
     check_frames,
     check_output,
@@ -75,9 +76,7 @@ def cut_frames(
     refused: Annotated[
         bool, Option("--refused", help="Write also cells that are refused; cut_refused in them says why.")
     ] = False,
-    types: Annotated[
-        str | None, Option(help="Elements of the types of a LAMMPS dump that does not name them: Cu,Zr.")
-    ] = None,
+    types: TypesOption = None,
     topology: TopologyOption = None,
     force: ForceOption = False,
     threads: ThreadsOption = None,

@@ -36,6 +36,7 @@ from .arguments import (
     FramesArgument,
     ThreadsOption,
     TopologyOption,
+    TypesOption,
     check_apart,
     check_frames,
     check_output,
@@ -88,9 +89,7 @@ def score_frames(
         list[str] | None,
         Option(metavar="NAME=FILE", help="Labelled phases, first that of the start: liquid=l.safetensors; repeat it."),
     ] = None,
-    types: Annotated[
-        str | None, Option(help="Elements of the types of a LAMMPS dump that does not name them: Cu,Zr.")
-    ] = None,
+    types: TypesOption = None,
     topology: TopologyOption = None,
     log: Annotated[Path | None, Option(help="Log to write (JSON lines); must not hold a run yet.")] = None,
     resume: Annotated[

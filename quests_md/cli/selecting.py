@@ -16,6 +16,7 @@ from .arguments import (
     FramesArgument,
     ThreadsOption,
     TopologyOption,
+    TypesOption,
     check_apart,
     check_frames,
     check_output,
@@ -54,9 +55,7 @@ def select_frames(
     distorted: Annotated[
         bool, Option("--distorted", help="Take also frames with atoms too near each other, or torn apart.")
     ] = default_of(select, "distorted"),
-    types: Annotated[
-        str | None, Option(help="Elements of the types of a LAMMPS dump that does not name them: Cu,Zr.")
-    ] = None,
+    types: TypesOption = None,
     topology: TopologyOption = None,
     force: ForceOption = False,
     threads: ThreadsOption = None,

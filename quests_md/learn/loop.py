@@ -167,6 +167,7 @@ class Loop:
         self._limits = Limits(max_rounds, max_labels, target_error)
         self._settings: dict[str, Any] = {"n_per_round": n_per_round, "steps": steps, "interval": interval}
         self._settings |= {"seed": seed, "max_atoms": max_atoms}
+        self._read: dict[int, tuple[Reference, Calibration]] = {}
         self.labeller = Labeller(label, self.folder)
         self._begin(opened_reference(reference), calibration)
         #: The rounds that are done.
@@ -241,9 +242,12 @@ class Loop:
                 )
 
     def _known(self, number: int) -> tuple[Reference, Calibration]:
-        """Reference and levels at the beginning of a round."""
-        folder = self.folder if number == 0 else RoundFiles(self.folder, number - 1).folder
-        return Reference.load(folder / "reference.safetensors"), Calibration.load(folder / "calibration.json")
+        """Reference and levels at the beginning of a round; those that were read last are kept."""
+        if number not in self._read:
+            folder = self.folder if number == 0 else RoundFiles(self.folder, number - 1).folder
+            known = Reference.load(folder / "reference.safetensors"), Calibration.load(folder / "calibration.json")
+            self._read = {number: known}
+        return self._read[number]
 
     def _labelled_in(self, number: int) -> list[Atoms]:
         return read_frames(RoundFiles(self.folder, number).path("labelled.extxyz")) or []
@@ -307,6 +311,8 @@ class Loop:
 
     def _learn(self, files: RoundFiles, ends: list[RunEnd], chosen: list[Atoms], labelled: Labelled) -> Round:
         """Extend the reference by labelled frames and carry the levels to it."""
+        # read anew, as after a kill: a reference that was searched hands its structures on, and last bits change
+        self._read.clear()
         reference, calibration = self._known(files.number)
         frames = labelled.frames
         if frames:

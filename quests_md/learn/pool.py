@@ -19,7 +19,7 @@ from quests_md.io import Frame, count_frames, is_of_files, iter_frames
 from quests_md.log import read_log
 from quests_md.reference import Reference
 
-from .unfit import is_of_isolated_atoms, why_unfit
+from .unfit import n_alone, why_unfit
 
 __all__ = ["Pool", "Source", "read_pool"]
 
@@ -166,10 +166,11 @@ def read_pool(
         if not len(centers):
             left_out["no atom that has an environment"] += 1
             continue
-        if is_of_isolated_atoms(atoms, reference.descriptor):
+        alone = n_alone(atoms, reference.descriptor)
+        if alone == len(atoms):  # they give energies of atoms, and nothing to learn
             left_out["isolated atoms"] += 1
             continue
-        if not distorted and (why := why_unfit(atoms, reference, rows, pair_distances)):
+        if not distorted and (why := why_unfit(atoms, reference, rows, pair_distances, alone)):
             left_out[_kind(why)] += 1
             continue
         rows = rows[centers]

@@ -16,7 +16,7 @@ from quests_md.environments import (
 )
 from quests_md.reference import Reference
 
-__all__ = ["is_of_isolated_atoms", "why_unfit"]
+__all__ = ["n_alone", "why_unfit"]
 
 #: An atom is torn off if its nearest neighbour is farther than so many times the reference's median nearest-neighbour
 #: distance, the longest that its element has.
@@ -27,31 +27,26 @@ MOST_TORN = 0.1
 
 
 def why_unfit(
-    atoms: Atoms, reference: Reference, rows: NDArray[np.float64], pair_distances: PairDistances
+    atoms: Atoms, reference: Reference, rows: NDArray[np.float64], pair_distances: PairDistances, alone: int
 ) -> str | None:
     """Why a frame is not fit for a calculation, in words; None if it is.
 
     A frame is not if atoms are nearer than 0.7 times the closest pair of their elements in the reference
     (`close_pairs`), if an atom has no neighbour within the cutoff of the descriptor (such an environment in a training
     set makes evaporated atoms look known), and if more than a tenth of the atoms has no neighbour within twice the
-    usual distance. `rows` (n, width) are those of the atoms; `pair_distances` are the reference's.
+    usual distance. `rows` (n, width) are those of the atoms, `pair_distances` the reference's, `alone` is what
+    `n_alone` says of the frame.
     """
     if not show_room(reference.descriptor, rows, nearest_allowed(atoms.numbers, pair_distances)):
         near = close_pairs(atoms, pair_distances, moving=False).impossible
         if near:
             return near
-    n_alone = _n_alone(atoms, reference.descriptor)
-    if n_alone:
-        return f"{many(n_alone, 'atom')} without any neighbour"
+    if alone:
+        return f"{many(alone, 'atom')} without any neighbour"
     return _torn(atoms, pair_distances)
 
 
-def is_of_isolated_atoms(atoms: Atoms, descriptor: DescriptorLike) -> bool:
-    """Whether no atom has a neighbour within the cutoff: such frames give energies of atoms, and nothing to learn."""
-    return len(atoms) > 0 and _n_alone(atoms, descriptor) == len(atoms)
-
-
-def _n_alone(atoms: Atoms, descriptor: DescriptorLike) -> int:
+def n_alone(atoms: Atoms, descriptor: DescriptorLike) -> int:
     """How many atoms have no neighbour within the cutoff; 0 where a descriptor of one's own has none."""
     inner = inner_descriptor(descriptor)
     if inner is None:
