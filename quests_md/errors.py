@@ -3,6 +3,7 @@
 __all__ = [
     "FileFormatError",
     "FrameError",
+    "LammpsError",
     "LogExistsError",
     "MismatchError",
     "QuestsMDError",
@@ -35,6 +36,10 @@ class FileFormatError(QuestsMDError, ValueError):
 
 class MismatchError(QuestsMDError, ValueError):
     """Two things that must agree do not: settings, fingerprints, atom numbers."""
+
+
+class LammpsError(QuestsMDError, RuntimeError):
+    """LAMMPS has ended with an error: the line of its input and its own text."""
 
 
 class LogExistsError(QuestsMDError, FileExistsError):

@@ -2,6 +2,7 @@
 
 from .arrays import ArrayFrames, FurtherArrays, in_memory
 from .ase import AseAttachment
+from .lammps_input import run_input
 from .tensors import SeenNumbers, is_tensor_on, tensor_batch
 from .trajectory import score_trajectory
 
@@ -12,6 +13,7 @@ __all__ = [
     "SeenNumbers",
     "in_memory",
     "is_tensor_on",
+    "run_input",
     "score_trajectory",
     "tensor_batch",
 ]
