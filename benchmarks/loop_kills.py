@@ -8,10 +8,8 @@ and the labels that were paid for: no frame is labelled twice, but for the one t
 """
 
 import argparse
-import os
 import random
 import shutil
-import signal
 import sys
 import tempfile
 import time
@@ -19,13 +17,10 @@ import warnings
 from collections import Counter
 from pathlib import Path
 
-import numpy as np
-from ase import Atoms, units
-from ase.build import bulk
-from ase.calculators.emt import EMT
-from ase.md.langevin import Langevin
+from quests_md import Loop, calibrate
 
-from quests_md import Loop, Reference, calibrate
+sys.path.insert(0, str(Path(__file__).parents[1]))  # the loop is that of tests/learn/test_loop.py
+from tests.support.looped import kill_until_done, known_and_start, loop_in
 
 
 def main() -> None:
@@ -36,93 +31,39 @@ def main() -> None:
     options = parser.parse_args()
     warnings.simplefilter("ignore")
     folder = Path(tempfile.mkdtemp())
-    known = known_frames()
-    reference = Reference.from_frames(known, groups="frame")
+    reference, start = known_and_start(in_motion=True)
     calibration = calibrate(reference)
-    start = time.perf_counter()
-    loop = loop_in(folder / "whole", known[-1], reference, calibration)
+
+    def loop_of(name: str) -> Loop:
+        return loop_in(folder / name, reference, start, calibration=calibration, n_per_round=4)
+
+    loop, begin = loop_of("whole"), time.perf_counter()
     reason = loop.run()
-    seconds = time.perf_counter() - start
+    seconds = time.perf_counter() - begin
     print(f"never killed: {reason}, {seconds:.1f} s", file=sys.stderr)
     chance, n_kills, n_loops, twice, faults = random.Random(options.seed), 0, 0, 0, []
     while n_kills < options.kills:
-        killed = folder / f"loop-{n_loops}"
-        n = kill_until_done(killed, (known[-1], reference, calibration), chance, seconds)
+        name = f"loop-{n_loops}"
+        n = kill_until_done(lambda name=name: loop_of(name).run(), chance, 0.15 * seconds, 1.1)
         n_kills, n_loops = n_kills + n, n_loops + 1
-        again = loop_in(killed, known[-1], reference, calibration)
+        again = loop_of(name)
         if again.run() != reason:
             faults.append(f"loop {n_loops}: {again.run()}")
         if [f.positions.tobytes() for f in again.labelled] != [f.positions.tobytes() for f in loop.labelled]:
             faults.append(f"loop {n_loops}: other frames")
         if again.reference.fingerprint != loop.reference.fingerprint:
             faults.append(f"loop {n_loops}: another reference")
-        paid = Counter(killed.with_suffix(".paid").read_text().split())
+        paid = Counter((folder / f"{name}.paid").read_text().split())
         twice += sum(paid.values()) - len(paid)
         if len(paid) != len(loop.labelled) or sum(paid.values()) - len(paid) > n:
             faults.append(f"loop {n_loops}: {sum(paid.values())} labels paid for, {len(loop.labelled)} wanted")
         print(f"{n_kills} kills, {len(faults)} faults", file=sys.stderr, flush=True)
-        shutil.rmtree(killed)
+        shutil.rmtree(folder / name)
     print(f"{n_loops} loops ({len(loop.rounds)} rounds, {len(loop.labelled)} labels), {n_kills} kills:")
     print(f"{len(faults)} differences; {twice} labels were being kept when the kill came, and were made again")
     print("\n".join(faults))
     shutil.rmtree(folder)
     sys.exit(bool(faults))
-
-
-def kill_until_done(folder: Path, given: tuple, chance: random.Random, seconds: float) -> int:
-    """Run a loop in a process that is killed at a random moment, again and again; how many kills it took."""
-    n_kills = 0
-    while True:
-        child = os.fork()
-        if child == 0:
-            code = 1
-            try:
-                loop_in(folder, *given).run()
-                code = 0
-            finally:
-                os._exit(code)
-        time.sleep(chance.uniform(0.0, 0.15 * seconds * 1.1**n_kills))
-        os.kill(child, signal.SIGKILL)
-        _, status = os.waitpid(child, 0)
-        if os.WIFEXITED(status):
-            if os.WEXITSTATUS(status):
-                raise SystemExit(f"a loop ended with an error in {folder}")
-            return n_kills
-        n_kills += 1
-
-
-def loop_in(folder: Path, start: Atoms, reference: Reference, calibration: object) -> Loop:
-    """The loop, with a teacher that writes the frames that it has labelled to a file."""
-    start = start.copy()
-    start.calc = EMT()
-
-    def teach(atoms: Atoms) -> tuple[float, np.ndarray]:
-        atoms.calc = EMT()
-        answer = atoms.get_potential_energy(), atoms.get_forces()
-        with folder.with_suffix(".paid").open("a") as out:
-            out.write(atoms.positions.tobytes().hex()[:96] + "\n")
-        return answer
-
-    options = {"n_per_round": 4, "steps": 60, "interval": 5, "threads": 1, "calibration": calibration}
-    return Loop(start, dynamics, reference, label=teach, refit=lambda frames: EMT(), folder=folder, **options)
-
-
-def dynamics(atoms: Atoms, rng: np.random.Generator, temperature_K: float = 1500) -> Langevin:
-    """Langevin dynamics."""
-    return Langevin(atoms, 4 * units.fs, temperature_K=temperature_K, friction=0.05, rng=rng, fixcm=False)
-
-
-def known_frames() -> list[Atoms]:
-    """Frames of 32 copper atoms at 300 K, with momenta."""
-    rng = np.random.default_rng(0)
-    atoms = bulk("Cu", cubic=True) * (2, 2, 2)
-    atoms.calc = EMT()
-    atoms.set_momenta(rng.normal(size=(32, 3)) * np.sqrt(atoms.get_masses()[:, None] * units.kB * 300))
-    dyn, frames = dynamics(atoms, rng, 300), []
-    for _ in range(12):
-        dyn.run(10)
-        frames.append(atoms.copy())
-    return frames
 
 
 if __name__ == "__main__":

@@ -1,6 +1,11 @@
 """A small loop of active learning: copper at 300 K is known, runs are at 1500 K, EMT teaches."""
 
+import os
+import random
+import signal
+import time
 import warnings
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -10,8 +15,12 @@ from ase.calculators.emt import EMT
 from ase.md.langevin import Langevin
 
 from quests_md import Loop, Reference
+from tests.support.systems import reordered
 
-STEPS, INTERVAL, N = 60, 5, 4
+#: So few frames a round that all that are chosen are no structure in motion yet, whose colder copies take seconds.
+N = 3
+
+STEPS, INTERVAL = 60, 5
 
 
 def make_dynamics(atoms, rng):
@@ -48,9 +57,10 @@ class Teacher:
         return answer
 
 
-def known_and_start():
+def known_and_start(in_motion=False):
+    """What is known, and a start; a reference of frames `in_motion` makes colder copies, which takes seconds a run."""
     frames, atoms = frames_at(300, 12, 0)
-    return Reference.from_frames(frames, groups="frame"), atoms
+    return Reference.from_frames(frames if in_motion else reordered(frames), groups="frame"), atoms
 
 
 def loop_in(folder, known, start, **options):
@@ -60,3 +70,28 @@ def loop_in(folder, known, start, **options):
     options = {"label": Teacher(Path(folder).with_suffix(".paid")), "refit": lambda frames: EMT()} | options
     options = {"n_per_round": N, "steps": STEPS, "interval": INTERVAL, "threads": 1} | options
     return Loop(start, make_dynamics, known, folder=folder, **options)
+
+
+def kill_until_done(run: Callable[[], object], chance: random.Random, longest: float, growth: float) -> int:
+    """Run something in processes that are killed at random moments until one ends by itself; the number of kills.
+
+    The first lives for `longest` seconds at most, the following ones for `growth` times as long as the one before.
+    """
+    n_kills = 0
+    while True:
+        child = os.fork()
+        if child == 0:  # pragma: no cover
+            code = 1
+            try:
+                run()
+                code = 0
+            finally:
+                os._exit(code)
+        time.sleep(chance.uniform(0.02, longest * growth**n_kills))
+        os.kill(child, signal.SIGKILL)
+        _, status = os.waitpid(child, 0)
+        if os.WIFEXITED(status):
+            if os.WEXITSTATUS(status):
+                raise RuntimeError(f"what was to be killed ended by itself with an error, after {n_kills} kills")
+            return n_kills
+        n_kills += 1
