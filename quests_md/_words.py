@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from .records import Environment, Event, NearestEnvironment
 
-__all__ = ["LONGEST_LINE", "describe_event", "many", "one_line", "printable", "told"]
+__all__ = ["LONGEST_LINE", "describe_event", "many", "nats", "one_line", "printable", "told"]
 
 #: What is said of a transition without a phase; the reason may say it already.
 UNKNOWN_PHASE = "; which phase is not known"
@@ -25,6 +25,11 @@ LONGEST_LINE, LONGEST_TEXT = 4000, 300
 def many(count: int, noun: str) -> str:
     """A number of things: "1 frame", "2 frames"."""
     return f"{count} {noun}{'' if count == 1 else 's'}"
+
+
+def nats(value: float) -> str:
+    """A number of nats with two decimals, of very large ones three digits."""
+    return f"{value:.2f}" if not abs(value) >= 1e6 else f"{value:.3g}"
 
 
 def printable(text: str, most: int = LONGEST_LINE) -> str:

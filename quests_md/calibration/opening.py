@@ -4,6 +4,7 @@ import os
 from typing import TypeAlias
 
 from quests_md._arguments import opened
+from quests_md.reference import levels_are_opened_by
 
 from .calibration import Calibration
 
@@ -18,3 +19,6 @@ def opened_calibration(given: GivenCalibration, argument: str = "calibration") -
     Raises TypeError, which names the argument, for anything else, and what `Calibration.load` raises.
     """
     return opened(argument, given, Calibration, Calibration.load, "; make one with calibrate or Calibration.load")
+
+
+levels_are_opened_by(opened_calibration)

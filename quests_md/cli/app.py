@@ -44,7 +44,8 @@ From a training set to the events of a run:
 
 \b
 Exit codes: 0 fine, 2 misuse or bad input, 130 interrupted; --fail-on-event:
-3 after an event (novel, transition), 4 after an explosion. In job scripts:
+3 after an event (novel, transition), 4 after an explosion; loop: 5 while
+labels are missing. In job scripts:
   quests-md events run.jsonl --fail-on-event || echo "exit code $?"
   [ -e quests-md.event ] && cat quests-md.event
 (that file is of the action sentinel(), or of score --sentinel.)"""

@@ -27,6 +27,7 @@ class ExitCode(IntEnum):
     BAD_INPUT = 2
     EVENT = 3
     EXPLODED = 4
+    WAITING = 5
     INTERRUPTED = 130
 
 

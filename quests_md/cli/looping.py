@@ -3,12 +3,13 @@
 from pathlib import Path
 from typing import Annotated
 
-from typer import Argument
+from typer import Argument, Exit
 
 from quests_md._words import many
 from quests_md.learn import loop_of_file
 
 from .arguments import ThreadsOption, put, tell
+from .exit_codes import ExitCode
 
 __all__ = ["run_loop"]
 
@@ -23,6 +24,8 @@ def run_loop(
 
     Prints a line per round, tab-separated. Why it ended goes to stderr. Everything is kept in the folder of the loop:
     after a kill, or when labels are there that were waited for, run the same command again.
+
+    Exits with 5 while labels are missing, with 0 when the loop has ended.
     """
     loop = loop_of_file(file, threads=threads)
     if loop.rounds:
@@ -34,3 +37,5 @@ def run_loop(
         counts = [one.number, ",".join(one.ends), one.n_beyond, one.n_chosen, one.n_labelled, one.n_failed, error]
         put("\t".join(map(str, counts)))
     tell(reason)
+    if reason.startswith("waiting:"):
+        raise Exit(ExitCode.WAITING)

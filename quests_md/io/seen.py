@@ -26,6 +26,13 @@ _TIMES = 2
 MOST_TOLD = 5
 
 
+#: What to do where the next file holds another system.
+SYSTEMS = (
+    "Files are read as one run, and an event may go on from one to the next; if they are runs of their own, score each "
+    "with a log of its own. Said once"
+)
+
+
 class _Last(NamedTuple):
     """What is kept of a frame for the next one."""
 
@@ -34,6 +41,9 @@ class _Last(NamedTuple):
     time_ps: float | None
     """The last time that was told."""
     pbc: tuple[bool, ...]
+    source: str
+    atoms: str
+    """How many there are of each element."""
 
 
 class FramesSeen:
@@ -57,22 +67,27 @@ class FramesSeen:
     def add(self, frame: Frame, step: int) -> list[str]:
         """Take one frame; what is newly strange about it.
 
-        Each kind of change of the boundaries is told once, steps and times that do not grow once for a file, of
-        `MOST_TOLD` files at most.
+        Each kind of change of the boundaries is told once, and so is the first file that holds other atoms than the one
+        before; steps and times that do not grow are told once for a file, of `MOST_TOLD` files at most.
         """
         atoms, before = frame.atoms, self._last
         place = f"{frame.source}, frame {frame.index}"
         pbc = tuple(bool(p) for p in atoms.pbc)
-        now = _Last(f"frame {frame.index} of {frame.source}", step, frame_time_ps(atoms), pbc)
+        elements, counts = np.unique(atoms.numbers, return_counts=True)
+        held = ", ".join(f"{n} {_symbol(z)}" for z, n in zip(elements.tolist(), counts.tolist(), strict=True))
+        now = _Last(f"frame {frame.index} of {frame.source}", step, frame_time_ps(atoms), pbc, frame.source, held)
         doubts = []
         if before is not None and (text := _doubt_of_order(before, now, has_step="step" in atoms.info)) is not None:
             doubts.append((f"order {frame.source}", f"{place}: {text}"))
         if before is not None and pbc != before.pbc:
             text = f"{periodic_words(pbc)}, but the frames before are {periodic_words(before.pbc)}"
             doubts.append((f"pbc {before.pbc} {pbc}", f"{place}: {text}"))
+        if before is not None and frame.source != before.source and held != before.atoms:
+            text = f"other atoms ({held}) than in {before.place} ({before.atoms}). {SYSTEMS}"
+            doubts.append(("atoms", f"{place}: {text}"))
         self._pbc[pbc] = self._pbc.get(pbc, 0) + 1
         self._n_atoms[len(atoms)] = self._n_atoms.get(len(atoms), 0) + 1
-        self._elements.update(np.unique(atoms.numbers).tolist())
+        self._elements.update(elements.tolist())
         if len(self._times) < _TIMES and now.time_ps is not None:
             self._times.append(now.time_ps)
         self.n_frames += 1
@@ -97,9 +112,7 @@ class FramesSeen:
         where = sources[0] if len(sources) == 1 else f"{len(sources)} files, {sources[0]} to {sources[-1]}"
         low, high = min(self._n_atoms), max(self._n_atoms)
         sizes = many(low, "atom") if low == high else f"{low} to {high} atoms"
-        symbols = ", ".join(
-            chemical_symbols[z] if 0 <= z < len(chemical_symbols) else str(z) for z in sorted(self._elements)
-        )
+        symbols = ", ".join(map(_symbol, sorted(self._elements)))
         pbc = " or ".join(periodic_words(p) for p in self._pbc)
         first, last = self._steps[0], self._steps[-1]
         stride = {b - a for a, b in pairwise(self._steps[:MOST_STEPS])}
@@ -112,6 +125,10 @@ class FramesSeen:
         if n_there is not None and n_there != self.n_frames:
             n = f"{self.n_frames} of {many(n_there, 'frame')}"
         return f"{n} of {where}: {sizes} of {symbols}, {pbc}, {steps}{empty}"
+
+
+def _symbol(z: int) -> str:
+    return chemical_symbols[z] if 0 <= z < len(chemical_symbols) else str(z)
 
 
 def _doubt_of_order(before: _Last, now: _Last, *, has_step: bool) -> str | None:

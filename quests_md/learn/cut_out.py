@@ -8,7 +8,7 @@ import numpy as np
 from ase import Atoms
 from numpy.typing import NDArray
 
-from quests_md._words import many
+from quests_md._words import many, nats
 
 from .cells import Cell
 
@@ -113,7 +113,7 @@ class CutOut:
         if self.chosen.relaxed:
             lines.append(f"boundary: {RELAXED[self.chosen.relaxed]}; the core is as in the frame")
         if self.core_dh_before is not None and self.core_dh_after is not None:
-            level = ", ".join(f"{element} {value:.2f}" for element, value in self.levels.items())
+            level = ", ".join(f"{element} {nats(value)}" for element, value in self.levels.items())
             kept = "core dH kept" if not (self.chosen.core_change or 0.0) > 1.0 else "core dH"
             lines.append(f"{kept} {self.core_dh_before:.1f} -> {self.core_dh_after:.1f} nats, largest of the core")
             lines.append(f"boundary atoms above the level: {self.n_boundary_above} (level: {level} nats)")

@@ -1,6 +1,7 @@
 """Small cells around strange atoms, that a code of first principles can take."""
 
 import math
+import os
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
@@ -19,7 +20,7 @@ from quests_md._arguments import (
 )
 from quests_md.environments import inner_descriptor
 from quests_md.io import fault_of_frame
-from quests_md.reference import GivenReference, opened_reference
+from quests_md.reference import GivenReference, Reference, opened_reference
 
 from .cut_out import Attempt, CutOut, whole_frame
 from .surroundings import Pieces, Surroundings
@@ -27,6 +28,9 @@ from .trials import DoesNotFitError, Wish, attempts, cells_to_try
 from .verdicts import Verdicts, badness, why_refused
 
 __all__ = ["cut", "cut_all"]
+
+#: Å, longest distance that may be asked for: far beyond what a small cell holds.
+LONGEST = 1000.0
 
 
 def cut(
@@ -160,6 +164,9 @@ class _Cutter:
         check_not_negative("core_A", core_A, "distance in Å")
         if buffer_A is not None:
             check_positive("buffer_A", buffer_A, "distance in Å")
+        for name, distance in (("core_A", core_A), ("buffer_A", buffer_A or 0.0)):
+            if distance > LONGEST:
+                raise ValueError(f"{name}: expected a distance of at most {LONGEST:g} Å, got {distance:g}")
         check_positive_integer("max_atoms", max_atoms)
         check_choice("boundary", boundary, ("periodic", "vacuum"))
         if level is not None and (not is_number(level) or not math.isfinite(level)):
@@ -229,11 +236,11 @@ class _Cutter:
             planned = cells_to_try(around, wanted, least, wish)
             for attempt, atoms in attempts(frame, planned, around, wish, verdicts):
                 tried.append((attempt, atoms))
-                if not why_refused(attempt, verdicts, core):
+                if not why_refused(attempt, verdicts, core, wanted):
                     break
-        refused = why_refused(tried[-1][0], verdicts, core)
+        refused = why_refused(tried[-1][0], verdicts, core, wanted)
         attempt, atoms = min(tried, key=lambda one: badness(one[0], wanted)) if refused else tried[-1]
-        refused = why_refused(attempt, verdicts, core)
+        refused = why_refused(attempt, verdicts, core, wanted)
         if not fits and attempt.buffer_A < wanted - 1e-9:
             notes += (f"buffer: {attempt.buffer_A:.1f} Å instead of {wanted:g} Å fit into {wish.max_atoms} atoms",)
         out = CutOut(
@@ -275,7 +282,13 @@ def _check_frame(atoms: Atoms) -> None:
 def _checked_center(center: int | Sequence[int], n_atoms: int) -> tuple[int, ...]:
     """Indices of atoms, each once, in ascending order."""
     given: Any = [center] if is_integer(center) else center
-    if isinstance(given, str) or not isinstance(given, Sequence | np.ndarray):
+    if isinstance(given, str | os.PathLike | Reference):
+        shown = "a Reference" if isinstance(given, Reference) else repr(os.fspath(given))
+        raise TypeError(
+            f"center: expected the index of an atom, or several, got {shown}; give a reference by its name: "
+            "cut(atoms, reference=...)"
+        )
+    if not isinstance(given, Sequence | np.ndarray):
         raise TypeError(f"center: expected the index of an atom, or several, got {center!r}")
     indices = list(given)
     if not indices:

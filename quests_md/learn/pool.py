@@ -3,9 +3,10 @@
 import hashlib
 import os
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
+from pathlib import Path
 from typing import Any, Self
 
 import numpy as np
@@ -13,8 +14,8 @@ from ase import Atoms
 from numpy.typing import NDArray
 
 from quests_md._progress import track
-from quests_md.environments import describe, hashed
-from quests_md.errors import FrameError, UnsuitableFrameError
+from quests_md.environments import describe, frame_digest, hashed
+from quests_md.errors import FileFormatError, FrameError, UnsuitableFrameError
 from quests_md.io import Frame, count_frames, is_of_files, iter_frames
 from quests_md.log import read_log
 from quests_md.reference import Reference
@@ -38,18 +39,33 @@ class Source:
 
     given: Any
     how: dict[str, Any]
-    places: frozenset[tuple[str, int]] | None = None
-    """Files and numbers of the frames that count; None: all do."""
+    places: Mapping[tuple[str, int], str] | None = None
+    """Files and numbers of the frames that count, with the checksum that a log has of each; None: all do."""
 
     def count(self) -> int | None:
         """How many frames there are; None where that is not cheap to know."""
         return count_frames(self.given) if self.places is None else len(self.places)
 
     def read(self) -> Iterator[Frame]:
-        """All frames, one at a time."""
+        """All frames, one at a time; FileFormatError where they are not those that a log has checked."""
+        missing = set(self.places or ())
         for frame in iter_frames(self.given, incomplete="warn", **self.how):
-            if self.places is None or (frame.source, frame.index) in self.places:
+            if self.places is None:
                 yield frame
+            elif (digest := self.places.get((frame.source, frame.index))) is not None:
+                if digest and frame_digest(frame.atoms) != digest:
+                    raise FileFormatError(
+                        f"{frame.source}: frame {frame.index} is not the one that the log has checked: the file was "
+                        "replaced, or is read in another way, since it was scored; score it again"
+                    )
+                missing.discard((frame.source, frame.index))
+                yield frame
+        if missing:
+            source, index = min(missing)
+            raise FileFormatError(
+                f"{source}: frame {index}, which the log has checked, is not there: the file was replaced or cut short "
+                "since it was scored; score it again"
+            )
 
     @classmethod
     def of(cls, frames: Any, **how: Any) -> Self:
@@ -65,11 +81,13 @@ class Source:
             return cls(frames, how)
         if len(logs) < len(given):
             raise ValueError(f"frames: expected logs alone or frames alone, got {logs[0]} beside others")
-        places = frozenset[tuple[str, int]]().union(*map(_places_of_log, logs))
+        places = dict[tuple[str, int], str]()
+        for log in logs:
+            places |= _places_of_log(log)
         return cls(list(dict.fromkeys(source for source, _ in sorted(places))), how, places)
 
 
-def _places_of_log(path: str | os.PathLike[str]) -> set[tuple[str, int]]:
+def _places_of_log(path: str | os.PathLike[str]) -> dict[tuple[str, int], str]:
     log = read_log(path)
     if not (log.source >= 0).any():
         raise ValueError(
@@ -78,7 +96,22 @@ def _places_of_log(path: str | os.PathLike[str]) -> set[tuple[str, int]]:
         )
     is_out = log.state == "out"
     wanted = (log.source >= 0) & (is_out | (not is_out.any()))
-    return {(log.sources[i], k) for i, k in zip(log.source[wanted], log.source_frame[wanted].tolist(), strict=True)}
+    wanted = np.flatnonzero(wanted)
+    sources = {int(i): _found_from(log.sources[i], Path(path)) for i in np.unique(log.source[wanted])}
+    return {(sources[int(log.source[k])], int(log.source_frame[k])): str(log.digest[k]) for k in wanted.tolist()}
+
+
+def _found_from(source: str, log: Path) -> str:
+    """The name under which a file of a log is found: as it is written there, or beside the log."""
+    tried = list(dict.fromkeys([Path(source), log.parent / source, log.parent / Path(source).name]))
+    for path in tried:
+        if path.exists():
+            return str(path) if path != tried[0] else source
+    places = ", ".join(str(path.absolute()) for path in tried)
+    raise FileNotFoundError(
+        f"{log}: the log is of {source}, which is in none of these places: {places}; put it beside the log, or run the "
+        "command where the trajectory was scored"
+    )
 
 
 @dataclass(frozen=True)
@@ -221,6 +254,8 @@ def _kind(why: str) -> str:
     """The kind of a fault, for a count of them."""
     if "finite" in why:
         return "positions or cell that are not finite"
+    if "coordinates up to" in why:
+        return "positions that are too large"
     if "without any neighbour" in why:
         return "with atoms that have no neighbour"
     if "without a neighbour" in why:

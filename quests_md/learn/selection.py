@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from quests_md._arguments import check_positive_integer, is_number
 from quests_md._threads import available_threads
-from quests_md._words import many
+from quests_md._words import many, nats
 from quests_md.environments import element_symbol
 from quests_md.io import FramesOrPaths
 from quests_md.records import NearestEnvironment
@@ -143,7 +143,7 @@ class Selection(Sequence[Selected]):
         fit = self.n_frames - sum(self.left_out.values())
         lines = [f"{many(len(self), 'frame')} chosen of {fit} that are fit, {self.n_frames} in all"]
         lines += [f"left out: {many(n, 'frame')}, {why}" for why, n in sorted(self.left_out.items())]
-        level = ", ".join(f"{element} {value:.2f}" for element, value in self.levels.items())
+        level = ", ".join(f"{element} {nats(value)}" for element, value in self.levels.items())
         lines.append(f"covered: dH at most {level} nats")
         if self.n_lacking:
             named = ", ".join(f"{element} {n}" for element, n in self.n_lacking.items())

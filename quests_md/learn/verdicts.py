@@ -8,7 +8,7 @@ import numpy as np
 from ase import Atoms
 from numpy.typing import NDArray
 
-from quests_md._words import many
+from quests_md._words import many, nats
 from quests_md.environments import clusters, element_symbol
 from quests_md.reference import Reference
 
@@ -57,7 +57,7 @@ class Verdicts:
 
     def level_words(self) -> str:
         """The same in words."""
-        return ", ".join(f"{element} {value:.2f}" for element, value in self.by_element().items()) + " nats"
+        return ", ".join(f"{element} {nats(value)}" for element, value in self.by_element().items()) + " nats"
 
     def clusters(self, *, marks: bool) -> list[NDArray[np.int64]]:
         """Clusters of strange atoms, that with the largest dH first."""
@@ -100,8 +100,8 @@ class Verdicts:
         )
 
 
-def why_refused(attempt: Attempt, verdicts: Verdicts | None, core: NDArray[np.int64]) -> str:
-    """Why a cell is not accepted; empty if it is."""
+def why_refused(attempt: Attempt, verdicts: Verdicts | None, core: NDArray[np.int64], wanted: float) -> str:
+    """Why a cell is not accepted; empty if it is. `wanted` is the buffer that was asked for, Å."""
     if verdicts is None or attempt.core_change is None:
         return ""
     before = verdicts.core_dh(core)
@@ -109,7 +109,7 @@ def why_refused(attempt: Attempt, verdicts: Verdicts | None, core: NDArray[np.in
     if attempt.core_change > allowed:
         return (
             f"dH of the core changes by up to {attempt.core_change:.1f} nats; its surroundings in the cell are not "
-            "those of the frame: give a larger buffer_A or max_atoms"
+            f"those of the frame: give a larger {'buffer_A' if attempt.buffer_A >= wanted - 1e-9 else 'max_atoms'}"
         )
     if attempt.n_boundary_above and attempt.kind != "cluster":
         return (

@@ -1,7 +1,7 @@
 """What is known: the environments of a training set, built, saved, merged and asked."""
 
 from .advice import chemistry_advice
-from .annotating import AtomLevels, kept_results, with_atom_values
+from .annotating import AtomLevels, kept_results, levels_are_opened_by, with_atom_values
 from .colder import colder_copies
 from .file import shortened
 from .frame_words import differences, frames_words, unknown_elements
@@ -42,6 +42,7 @@ __all__ = [
     "is_of_molecules",
     "kept_results",
     "label_list",
+    "levels_are_opened_by",
     "near_largest",
     "opened_reference",
     "require_equal_settings",

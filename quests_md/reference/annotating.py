@@ -1,6 +1,7 @@
 """What tools read of each atom: dH, and its grade, which is 1 exactly at the level of the atom."""
 
-from collections.abc import Mapping
+import os
+from collections.abc import Callable, Mapping
 from typing import Any, Protocol
 
 import numpy as np
@@ -14,7 +15,7 @@ from quests_md.records import AtomValues
 
 from .query import KnownRows
 
-__all__ = ["AnnotatingRows", "AtomLevels", "kept_results", "with_atom_values"]
+__all__ = ["AnnotatingRows", "AtomLevels", "kept_results", "levels_are_opened_by", "with_atom_values"]
 
 #: Names of the arrays, here and in every file.
 DELTA_ENTROPY, GRADE = "delta_entropy", "dh_grade"
@@ -34,10 +35,25 @@ class GivesLevels(Protocol):
         """The level of dH of each atom, nats."""
 
 
+#: How levels are read from a file. The room of calibrations, which stands on this one, puts its way here.
+_openers: list[Callable[[str | os.PathLike[str]], GivesLevels]] = []
+
+
+def levels_are_opened_by(open_levels: Callable[[str | os.PathLike[str]], GivesLevels]) -> None:
+    """Say how levels are read where `annotate` is given the name of their file."""
+    _openers.append(open_levels)
+
+
 class AnnotatingRows(KnownRows):
     """Rows that say of each atom of a frame what other tools can read."""
 
-    def annotate(self, atoms: Atoms, calibration: GivesLevels | None = None, *, threads: int | None = None) -> Atoms:
+    def annotate(
+        self,
+        atoms: Atoms,
+        calibration: GivesLevels | str | os.PathLike[str] | None = None,
+        *,
+        threads: int | None = None,
+    ) -> Atoms:
         """A copy of a frame with ``arrays["delta_entropy"]``, and ``arrays["dh_grade"]`` where there are levels.
 
         The grade is 1 exactly at the level of the atom, so that tools that compare an array with a number need no
@@ -52,12 +68,14 @@ class AnnotatingRows(KnownRows):
             The frame; not changed. Its energy, forces and other results go with the copy where its calculator has them
             already; nothing is calculated.
         calibration
-            The levels, of this reference: ``calibrate(reference)`` or ``Calibration.load(name)``. None: no grade.
+            The levels, of this reference: ``calibrate(reference)``, or the name of their file. None: no grade.
         threads
             As in `delta_entropy`.
 
         Raises
         ------
+        FileFormatError, OSError
+            If the file of the levels cannot be read.
         FrameError
             If the frame cannot be described.
         MismatchError
@@ -67,6 +85,8 @@ class AnnotatingRows(KnownRows):
         """
         if not isinstance(atoms, Atoms):
             raise TypeError(f"atoms: expected ase.Atoms, got {type(atoms).__name__}")
+        if isinstance(calibration, str | os.PathLike):
+            calibration = _openers[-1](calibration)
         if calibration is not None:
             if not hasattr(calibration, "levels") or not hasattr(calibration, "require"):
                 raise TypeError(

@@ -51,7 +51,7 @@ def run(*arguments):
 
 def test_a_loop_waits_for_labels_and_goes_on(folder):
     result = run(folder / "run.toml")
-    assert result.exit_code == 0, result.output
+    assert result.exit_code == 5, result.output
     assert "waiting: 3 frames in" in result.stderr
     for path in (folder / "loop" / "to-label").glob("*.extxyz"):
         atoms = read(path)

@@ -59,6 +59,33 @@ def test_a_log_of_a_scored_trajectory_stands_for_its_frames(folder, tmp_path, mo
     assert "expected logs alone or frames alone" in result.stderr
 
 
+def test_the_frames_of_a_log_are_found_from_any_folder_and_are_those_that_were_checked(folder, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    frames = read(folder / "run.extxyz", ":")
+    write("run.extxyz", frames)
+    list(score_trajectory("run.extxyz", folder / "ref.safetensors", log="run.jsonl"))
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    choose = ["../run.jsonl", "-r", folder / "ref.safetensors", "-o", "label.extxyz", "--force"]
+    result = run(*choose)
+    assert result.exit_code == 0, result.output
+    assert {frame.info["from_frame"] for frame in read("label.extxyz", ":")} <= {3, 4, 5}
+
+    write("../run.extxyz", frames[::-1])
+    result = run(*choose)
+    assert result.exit_code == 2
+    assert "frame 3 is not the one that the log has checked" in result.stderr.replace("\n  ", " ")
+    write("../run.extxyz", frames[:4])
+    result = run(*choose)
+    assert result.exit_code == 2
+    assert "which the log has checked, is not there" in result.stderr.replace("\n  ", " ")
+    (tmp_path / "run.extxyz").rename(tmp_path / "other.extxyz")
+    result = run(*choose)
+    assert result.exit_code == 2
+    assert "none of these places" in result.stderr.replace("\n  ", " ")
+    assert str(tmp_path / "elsewhere" / "run.extxyz") in result.stderr
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [

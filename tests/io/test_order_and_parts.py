@@ -78,6 +78,18 @@ def test_every_change_of_the_boundaries_is_told_once(tmp_path):
     assert "frame 2: periodic along a, b, but the frames before are not periodic" in doubts[2][0]
 
 
+def test_a_file_of_another_system_is_told_once(tmp_path):
+    alloy = crystal()
+    alloy.numbers[:4] = 13
+    for i, atoms in enumerate([crystal(), crystal(1), alloy, crystal(2), crystal() * (2, 1, 1)]):
+        ase.io.write(tmp_path / f"{i}.xyz", atoms)
+    doubts = doubts_of(f"{tmp_path}/*.xyz")
+    assert [len(found) for found in doubts] == [0, 0, 1, 0, 0]
+    assert "2.xyz, frame 0: other atoms (4 Al, 28 Cu) than in frame 0 of" in doubts[2][0]
+    ase.io.write(tmp_path / "set.xyz", [crystal(), alloy])  # one file of several systems is a set of frames
+    assert not any(doubts_of(tmp_path / "set.xyz"))
+
+
 @pytest.mark.parametrize(
     ("names", "is_told"),
     [

@@ -440,7 +440,7 @@ def test_misuse_is_refused(tmp_path):
     with pytest.raises(TypeError, match="atoms"):
         reference.annotate("train.xyz")
     with pytest.raises(TypeError, match="calibration"):
-        reference.annotate(copper(), "levels.json")
+        reference.annotate(copper(), 5)
     with pytest.raises(MismatchError):
         md_reference().annotate(copper(), levels)
 
@@ -480,6 +480,17 @@ def test_a_copy_of_a_frame_is_annotated_and_the_frame_stays_as_it_is():
         np.testing.assert_array_equal(atoms.arrays[name], array)
     empty = reference.annotate(Atoms(), level_at(reference, 2.0))
     assert len(empty.arrays["dh_grade"]) == 0
+
+
+def test_levels_are_taken_by_the_name_of_their_file(tmp_path):
+    reference, atoms = md_reference(), inside()
+    levels = level_at(reference, 2.0)
+    levels.save(tmp_path / "levels.json")
+    expected = reference.annotate(atoms, levels).arrays["dh_grade"]
+    for name in (tmp_path / "levels.json", str(tmp_path / "levels.json")):
+        np.testing.assert_array_equal(reference.annotate(atoms, name).arrays["dh_grade"], expected)
+    with pytest.raises(FileNotFoundError, match="expected a calibration file"):
+        reference.annotate(atoms, tmp_path / "none.json")
 
 
 def watched(log, **options):

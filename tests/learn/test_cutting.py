@@ -1,6 +1,7 @@
 """Small cells cut from large frames: what is around the core, what stays whole, and what is refused."""
 
 import math
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -284,11 +285,20 @@ def test_a_chain_that_is_too_long_for_a_cell_is_cut():
         ("", {"center": 9999}, ValueError, "center: expected atoms from 0 to 863, got 9999"),
         ("", {"center": -1}, ValueError, "center"),
         ("", {"center": "3"}, TypeError, "center: expected the index"),
+        (
+            "",
+            {"center": "train.xyz"},
+            TypeError,
+            r"got 'train.xyz'; give a reference by its name: cut\(",
+        ),
+        ("", {"center": Path("train.xyz")}, TypeError, "give a reference by its name"),
         ("", {"center": [1.5]}, TypeError, "center: expected indices"),
         ("", {"center": []}, ValueError, "got none"),
         ("", {"center": None}, ValueError, "or a reference"),
         ("", {"center": 1, "core_A": -1}, ValueError, "core_A"),
         ("", {"center": 1, "buffer_A": math.nan}, ValueError, "buffer_A"),
+        ("", {"center": 1, "core_A": 1e300}, ValueError, r"core_A: expected a distance of at most 1000 Å, got 1e\+300"),
+        ("", {"center": 1, "buffer_A": 1e300}, ValueError, "buffer_A: expected a distance of at most"),
         ("", {"center": 1, "max_atoms": 0}, ValueError, "max_atoms"),
         ("", {"center": 1, "boundary": "open"}, ValueError, "boundary: expected 'periodic' or 'vacuum'"),
         ("", {"center": 1, "level": math.inf}, ValueError, "level"),
@@ -364,7 +374,14 @@ def test_marks_of_a_frame_say_what_is_strange(reference, with_vacancies):
     assert cut(frame, reference=reference).core_dh_before > 5.0
 
 
+def test_a_reference_in_the_place_of_the_center_is_told(reference):
+    with pytest.raises(TypeError, match=r"center: .*got a Reference; give a reference by its name"):
+        cut(crystal(6), reference)
+
+
 def test_no_strange_atom_is_said(reference):
+    with pytest.raises(ValueError, match=r"no atom is above the level \(Cu 1e\+300 nats\)"):
+        cut(crystal(6), reference=reference, level=1e300)
     with pytest.raises(ValueError, match="no atom is above the level"):
         cut(crystal(6, 5, amplitude=0.02), reference=reference)
     assert list(cut_all(crystal(6, 5, amplitude=0.02), reference)) == []
@@ -380,6 +397,11 @@ def test_a_boundary_that_is_new_is_refused_with_the_reason(reference):
     # a thin cluster does not keep the core
     thin = cut(crystal(6, 1), 3, reference=reference, core_A=2.7, buffer_A=1.0, max_atoms=200, boundary="vacuum")
     assert "dH of the core changes" in thin.refused
+    assert thin.refused.endswith("give a larger buffer_A")
+    # one that is thin since no more atoms are allowed does not get thicker by asking
+    few = cut(crystal(6, 1), 3, reference=reference, core_A=2.7, max_atoms=60, boundary="vacuum")
+    assert few.chosen.buffer_A < 5.0
+    assert few.refused.endswith("give a larger max_atoms")
 
 
 def test_a_calculator_relaxes_the_boundary_and_not_the_core():

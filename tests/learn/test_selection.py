@@ -329,8 +329,17 @@ def test_no_frame_that_is_fit_is_an_error_that_says_why(copper):
     nan.positions[:] = np.nan
     with pytest.raises(ValueError, match=r"frames: expected some .* got none of 1 \(1 frame: positions"):
         select(nan, reference)
+    far = frames[0].copy()
+    far.positions[0] = 1e300
+    with pytest.raises(ValueError, match=r"got none of 1 \(1 frame: positions that are too large\)"):
+        select(far, reference)
     with pytest.raises(ValueError, match="got none of 0"):
         select([], reference)
+
+
+def test_levels_of_any_size_are_told_in_few_digits(copper):
+    reference, frames = copper
+    assert "covered: dH at most Cu 1e+300 nats" in str(select(frames, reference, n=1, level=1e300))
 
 
 def test_a_descriptor_that_cannot_describe_the_frames_is_wrong_use():
