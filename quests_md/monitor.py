@@ -11,7 +11,7 @@ from numpy.typing import ArrayLike
 
 from quests_md._arguments import check_step, is_number
 from quests_md.calibration import Calibration, GivenCalibration
-from quests_md.hosts import ArrayFrames, AseAttachment, FurtherArrays
+from quests_md.hosts import AfterStop, ArrayFrames, AseAttachment, FurtherArrays, LammpsAttachment
 from quests_md.judge import Judge, Phases, Values
 from quests_md.records import Check, Event
 from quests_md.reference import GivenReference, Reference
@@ -244,6 +244,7 @@ class Monitor(_Watched):
         self.watch = Watch(resolve, log=log, on_error=on_error, resume=resume, start_step=start_step, verbose=verbose)
         self._attachment = AseAttachment(self.watch)
         self._frames = ArrayFrames()
+        self._lammps: LammpsAttachment | None = None
 
     def attach(self, dyn: Any, interval: int = 10) -> None:
         """Attach to an ASE dynamics or optimizer and print the pre-flight block for its atoms on stderr.
@@ -261,10 +262,69 @@ class Monitor(_Watched):
             raise _closed()
         self._attachment.attach(dyn, interval)
 
+    def attach_lammps(
+        self,
+        lmp: Any,
+        interval: int = 100,
+        types: Sequence[str] | None = None,
+        *,
+        length_A: float | None = None,
+        values: bool = False,
+        after_stop: AfterStop = "go on",
+    ) -> LammpsAttachment:
+        """Attach to LAMMPS itself, without ASE: to an instance of ``lammps.lammps``, whatever commands it is given.
+
+        The run and thermo output are the same as without the monitor. It checks at LAMMPS's own steps that are
+        multiples of the interval. On several processes of MPI each of them makes its own monitor and calls this; the
+        first one alone judges, logs and acts. A log that is resumed goes on at the step of the restart file.
+
+        An error that is to be raised, and an interrupt, end the run at the next check; they are raised by `close`, or
+        by `LammpsAttachment.ensure`.
+
+        Parameters
+        ----------
+        lmp
+            An instance of LAMMPS. Its box may come later: then call `LammpsAttachment.ensure` once it is there, and
+            after ``clear``.
+        interval
+            Steps between checks.
+        types
+            A chemical symbol for each type of LAMMPS, from type 1: ``("Cu", "Zr")``. Default: the labels of the types
+            (``labelmap``), where they are chemical symbols.
+        length_A
+            In units lj: the length in Å of sigma, as the reference has it.
+        values
+            Whether LAMMPS is told what was found, for its dumps (``d_dh``, ``i_dh_above``, ``i_dh_cluster``) and thermo
+            (``v_dh_max``, ``v_dh_mean``, ``v_dh_excess``, ``v_dh_state``, ``v_dh_step``). Then restart files hold these
+            numbers of atoms as well.
+        after_stop
+            What becomes of later run commands after a stop: "go on", or "skip runs", which does all commands but those.
+
+        Returns
+        -------
+        attachment
+            See `LammpsAttachment`; most callers do not need it.
+
+        Raises
+        ------
+        ValueError, TypeError
+            If an argument is not usable, elements or lengths are not known, or the monitor is closed or attached to
+            LAMMPS already.
+        ImportError
+            LAMMPS runs on several processes, and mpi4py is not installed.
+        """
+        if self.watch.is_closed:
+            raise _closed()
+        if self._lammps is not None and self._lammps.is_attached:
+            raise ValueError("lmp: expected a monitor that is not attached to LAMMPS, but it is; detach it first")
+        options: dict[str, Any] = {"length_A": length_A, "values": values, "after_stop": after_stop}
+        self._lammps = LammpsAttachment(self.watch, lmp, interval, types, **options)
+        return self._lammps
+
     @property
     def is_attached(self) -> bool:
-        """Whether a dynamics that still exists shows it its steps."""
-        return self._attachment.is_attached
+        """Whether a dynamics that still exists, or LAMMPS, shows it its steps."""
+        return self._attachment.is_attached or (self._lammps is not None and self._lammps.is_attached)
 
     def __call__(self, dyn: Any = None) -> None:
         """Be an observer attached in ASE's own way: ``dyn.attach(monitor, 10, dyn)``."""
@@ -365,8 +425,10 @@ class Monitor(_Watched):
         return self.check(atoms, step, time_ps)
 
     def detach(self) -> None:
-        """Leave all dynamics that it was attached to; the log stays open, and it can be attached again."""
+        """Leave all dynamics, and LAMMPS; the log stays open, and it can be attached again."""
         self._attachment.detach(self)
+        if self._lammps is not None:
+            self._lammps.detach()
 
     def close(self) -> None:
         """Leave all dynamics, write the state of an open event and close the log; then nothing is judged any more."""
@@ -374,6 +436,8 @@ class Monitor(_Watched):
             self.watch.close()
         finally:
             self.detach()
+            if self._lammps is not None:
+                self._lammps.raise_failure()
 
     def __reduce__(self) -> NoReturn:
         raise TypeError(

@@ -3,13 +3,16 @@
 from .arrays import ArrayFrames, FurtherArrays, in_memory
 from .ase import AseAttachment
 from .lammps_input import run_input
+from .lammps_run import AfterStop, LammpsAttachment
 from .tensors import SeenNumbers, is_tensor_on, tensor_batch
 from .trajectory import score_trajectory
 
 __all__ = [
+    "AfterStop",
     "ArrayFrames",
     "AseAttachment",
     "FurtherArrays",
+    "LammpsAttachment",
     "SeenNumbers",
     "in_memory",
     "is_tensor_on",

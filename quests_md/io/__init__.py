@@ -13,12 +13,14 @@ from .frames import (
     iter_frames,
 )
 from .lammps_dump import check_types
+from .lammps_snapshot import LAMMPS_UNITS
 from .parts import Part, PartedFiles, read_part
 from .seen import FramesSeen, periodic_words
 from .usable import fault_of_frame
 from .xyz_text import write_frames
 
 __all__ = [
+    "LAMMPS_UNITS",
     "Frame",
     "FramesOrPaths",
     "FramesSeen",

@@ -26,7 +26,7 @@ from quests_md.errors import FileFormatError
 from .digits import doubt_of_digits
 from .elements import SYMBOLS, isotope_mass
 from .lammps_elements import integers, labels_of, numbers_of
-from .lammps_snapshot import UNITS, Snapshot
+from .lammps_snapshot import LAMMPS_UNITS, Snapshot
 from .start import Start
 from .warned import warn
 from .written_numbers import to_float, to_int
@@ -187,7 +187,7 @@ def _read_header(snapshot: Snapshot, lines: Lines, line: bytes) -> None:
             _read_box(snapshot, lines, words, line)
         elif item == "UNITS":
             snapshot.style = _value(
-                snapshot, lines, f"a style of LAMMPS units ({', '.join(filter(None, UNITS))})", _style
+                snapshot, lines, f"a style of LAMMPS units ({', '.join(filter(None, LAMMPS_UNITS))})", _style
             )
         elif item == "TIMESTEP":
             snapshot.step = _value(snapshot, lines, "the time step", _whole)
@@ -282,7 +282,7 @@ def _value(snapshot: Snapshot, lines: Lines, expected: str, parse: Callable[[byt
 
 def _style(line: bytes) -> str:
     style = line.decode(errors="replace").strip()
-    if style not in UNITS:
+    if style not in LAMMPS_UNITS:
         raise ValueError
     return style
 
@@ -312,7 +312,7 @@ def _natural(line: bytes) -> int:
 
 
 def _atoms(snapshot: Snapshot, types: Sequence[str] | None) -> Atoms:
-    unit = UNITS[snapshot.style]
+    unit = LAMMPS_UNITS[snapshot.style]
     used = next((columns for columns in _POSITIONS if set(columns) <= set(snapshot.columns)), None)
     if used is None:
         expected = "expected the columns x y z, xu yu zu, xs ys zs or xsu ysu zsu"
@@ -368,7 +368,7 @@ def _doubts(snapshot: Snapshot, atoms: Atoms) -> Iterator[str]:
     if _POSITIONS[used]:
         written, unit_A = atoms.cell.scaled_positions(atoms.positions), float(atoms.cell.lengths().max())
     else:
-        unit_A = UNITS[snapshot.style].length_A
+        unit_A = LAMMPS_UNITS[snapshot.style].length_A
         written = atoms.positions / unit_A + snapshot.origin
     # digits that are not written may be zeros: perfect lattices in all their digits
     places = [snapshot.columns.index(column) for column in used]

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from quests_md.errors import FileFormatError
 
 from .elements import SYMBOLS, LabelError, escaped, symbol_of, symbols_of_labels
-from .lammps_snapshot import UNITS, Snapshot
+from .lammps_snapshot import LAMMPS_UNITS, Snapshot
 
 __all__ = ["integers", "labels_of", "numbers_of"]
 
@@ -63,7 +63,7 @@ def numbers_of(snapshot: Snapshot, data: dict[str, NDArray[Any]], types: Sequenc
                 what = f"{error.label!r} in the column element is not clear"
             raise _unknown(snapshot, bad, what, kinds, error.label) from error
         return np.array([atomic_numbers[of_labels[label]] for label in elements.tolist()], np.int64)
-    if "mass" in data and UNITS[snapshot.style].masses_in_u:
+    if "mass" in data and LAMMPS_UNITS[snapshot.style].masses_in_u:
         return _from_masses(snapshot, data["mass"], kinds)
     if single is not None:
         return _from_symbols(np.full(snapshot.n_atoms or 0, single))

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from quests_md.errors import FileFormatError
 
-__all__ = ["UNITS", "Snapshot"]
+__all__ = ["LAMMPS_UNITS", "Snapshot"]
 
 
 class _Units(NamedTuple):
@@ -22,7 +22,7 @@ class _Units(NamedTuple):
 
 # https://docs.lammps.org/units.html; None where the file does not say. Velocities are lengths over times, those of
 #: "electron" too, whatever that page says: LAMMPS moves atoms by v dt with dt in fs.
-UNITS = {
+LAMMPS_UNITS = {
     None: _Units(1.0, None, True),
     "lj": _Units(1.0, None, False),
     "metal": _Units(1.0, 1.0, True),

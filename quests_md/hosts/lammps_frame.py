@@ -1,0 +1,228 @@
+"""A frame out of the arrays of LAMMPS: units, box, elements, and atoms in the order of their ids."""
+
+from collections.abc import Sequence
+from contextlib import suppress
+from typing import Any, NamedTuple
+
+import numpy as np
+from ase import Atoms
+from ase import units as ase_units
+from ase.calculators.lammps import convert
+from ase.calculators.singlepoint import SinglePointCalculator
+from ase.data import atomic_masses, chemical_symbols
+from numpy.typing import NDArray
+
+from quests_md._arguments import check_positive
+from quests_md.errors import FrameError
+from quests_md.io import LAMMPS_UNITS, check_types
+
+__all__ = ["Lammps", "LocalAtoms"]
+
+#: u, by which the mass of a type may differ from that of its element.
+MASS_TOLERANCE = 0.5
+
+#: How `lammps.extract_compute` is asked for the scalar of a compute that is global.
+GLOBAL, SCALAR = 0, 0
+
+
+class LocalAtoms(NamedTuple):
+    """What one process of LAMMPS knows of its own atoms, in LAMMPS's units and order."""
+
+    tags: NDArray[np.int64]
+    types: NDArray[np.int64]
+    x: NDArray[np.float64]
+    v: NDArray[np.float64]
+    f: NDArray[np.float64]
+    masses: NDArray[np.float64]
+
+
+class Lammps:
+    """An instance of LAMMPS (`lammps.lammps`) as frames see it.
+
+    Parameters
+    ----------
+    lmp
+        The instance.
+    types
+        A chemical symbol for each type, from type 1; None: the labels of the types (``labelmap``).
+    length_A
+        The length unit in Å where units are lj; None elsewhere.
+    """
+
+    def __init__(self, lmp: Any, types: Sequence[str] | None, length_A: float | None) -> None:
+        for name in ("extract_global", "extract_setting", "command", "set_fix_external_callback"):
+            if not hasattr(lmp, name):
+                raise TypeError(f"lmp: expected an instance of LAMMPS (lammps.lammps()), got {type(lmp).__name__}")
+        self.lmp = lmp
+        self._types = None if types is None else check_types(types)
+        self._length_A = None if length_A is None else check_positive("length_A", length_A, "length in Å")
+        self._has_checked_masses = False
+
+    @property
+    def has_box(self) -> bool:
+        """Whether there is a box, and so atoms may be there."""
+        return bool(self.lmp.lmp) and self.lmp.extract_setting("box_exist") == 1
+
+    @property
+    def style(self) -> str:
+        """The style of units."""
+        return str(self.lmp.extract_global("units"))
+
+    @property
+    def length_A(self) -> float:
+        """Length unit in Å; ValueError where nobody has said it."""
+        if self.style == "lj":
+            if self._length_A is None:
+                raise ValueError(
+                    "length_A: expected the length in Å that sigma stands for, since the units of LAMMPS are lj, got "
+                    "none; it must be that of the training set"
+                )
+            return self._length_A
+        if self._length_A is not None:
+            raise ValueError(f"length_A: expected none, since LAMMPS has units {self.style}; it is for units lj alone")
+        return LAMMPS_UNITS[self.style].length_A
+
+    @property
+    def step(self) -> int:
+        """LAMMPS's own count of steps."""
+        return int(self.lmp.extract_global("ntimestep"))
+
+    def step_length_ps(self) -> float | None:
+        """The time step in ps; None in units without a time."""
+        unit = LAMMPS_UNITS[self.style].time_ps
+        return None if unit is None else float(self.lmp.extract_global("dt")) * unit
+
+    def time_ps(self, step: int) -> float | None:
+        """Simulated time of a step in ps, as `dump_modify time yes` writes it; None in units without a time."""
+        unit, get = LAMMPS_UNITS[self.style].time_ps, self.lmp.extract_global
+        if unit is None:
+            return None
+        return float(get("atime") + (step - get("atimestep")) * get("dt")) * unit
+
+    def symbols(self) -> tuple[str, ...]:
+        """The chemical symbol of each type; ValueError where they are not known."""
+        n_types = int(self.lmp.extract_setting("ntypes"))
+        if self._types is None:
+            return self._labels(n_types)
+        if len(self._types) < n_types:
+            raise ValueError(
+                f"types: expected a chemical symbol for each of the {n_types} types of LAMMPS, got "
+                f"{', '.join(self._types)}"
+            )
+        return self._types
+
+    def doubts(self) -> list[str]:
+        """What may be wrong with the elements of the types, said once: masses that are those of others."""
+        if self._has_checked_masses or not LAMMPS_UNITS[self.style].masses_in_u or self._rmass():
+            return []
+        self._has_checked_masses = True
+        masses, found = self.lmp.numpy.extract_atom("mass"), []
+        for i, symbol in enumerate(self.symbols()[: len(masses) - 1], 1):
+            mass, own = float(masses[i]), float(atomic_masses[chemical_symbols.index(symbol)])
+            other = chemical_symbols[1 + int(np.argmin(np.abs(atomic_masses[1:] - mass)))]
+            if mass > 0 and abs(mass - own) > MASS_TOLERANCE and other != symbol:
+                found.append(
+                    f"types: type {i} is {symbol} ({own:.4g} u), but LAMMPS gives it {mass:.4g} u, as {other} has; are "
+                    "they in the order of LAMMPS's types?"
+                )
+        return found
+
+    def local_atoms(self, n_local: int) -> LocalAtoms:
+        """Copies of what this process knows of its own atoms."""
+        get = self.lmp.numpy.extract_atom
+        rmass = self._rmass()
+        types = get("type", nelem=n_local).astype(np.int64)
+        masses = get("rmass", nelem=n_local).copy() if rmass else get("mass")[types]
+        x, v, f = (np.array(get(name, nelem=n_local, dim=3)).reshape(n_local, 3) for name in ("x", "v", "f"))
+        return LocalAtoms(get("id", nelem=n_local).astype(np.int64), types, x, v, f, np.asarray(masses, np.float64))
+
+    def energy_eV(self, compute: str, step: int) -> float | None:
+        """The potential energy, if LAMMPS has added it up at this step; all processes have to ask at once."""
+        if self.lmp.extract_global("eflag_global") != step or not self.lmp.has_id("compute", compute):
+            return None
+        energy = float(self.lmp.extract_compute(compute, GLOBAL, SCALAR))
+        return None if self.style == "lj" else float(convert(energy, "energy", self.style, "ASE"))
+
+    def frame(self, found: LocalAtoms, energy_eV: float | None, *, half_step: bool) -> Atoms:
+        """The frame of all atoms, sorted by their ids, positions from the origin of the box, wrapped as LAMMPS does.
+
+        It does so itself now and then, at the start of each run for one.
+
+        `half_step`: velocities are those of half a step before; the forces bring them to the step.
+        """
+        low, high, xy, yz, xz, periodicity, _ = self.lmp.extract_box()
+        cell = np.diag(np.subtract(high, low))
+        cell[1, 0], cell[2, 0], cell[2, 1] = xy, xz, yz
+        length, style = self.length_A, self.style
+        symbols = self.symbols()
+        numbers = np.array([0, *(chemical_symbols.index(symbol) for symbol in symbols)])
+        order = np.argsort(found.tags, kind="stable")
+        tags, types = found.tags[order], found.types[order]
+        if len(tags) > 1 and (tags[1:] == tags[:-1]).any():
+            raise FrameError("atoms: expected ids of LAMMPS that differ (atom_modify id yes), got one for many atoms")
+        x = _wrapped(found.x[order], np.array(low), np.array(high), cell, np.array(periodicity, bool))
+        atoms = Atoms(
+            numbers=numbers[types],
+            positions=(x - low) * length,
+            cell=cell * length,
+            pbc=[bool(flag) for flag in periodicity],
+        )
+        atoms.set_array("id", tags)
+        unit_ps = LAMMPS_UNITS[style].time_ps
+        if unit_ps is None:
+            return atoms
+        ps = 1000 * ase_units.fs
+        masses = found.masses[order] if LAMMPS_UNITS[style].masses_in_u else self._masses_u(found.masses[order])
+        forces = convert(found.f[order], "force", style, "ASE")
+        with np.errstate(over="ignore", invalid="ignore"):
+            momenta = found.v[order] * (length / unit_ps / ps) * masses[:, None]
+            if half_step:
+                momenta = momenta + forces * (0.5 * (self.step_length_ps() or 0.0) * ps)
+        atoms.set_masses(masses)
+        atoms.arrays["momenta"] = momenta
+        results = {"forces": forces} | ({} if energy_eV is None else {"energy": energy_eV})
+        atoms.calc = SinglePointCalculator(atoms, **results)
+        return atoms
+
+    def _masses_u(self, masses: NDArray[np.float64]) -> NDArray[np.float64]:
+        return np.asarray(convert(masses, "mass", self.style, "ASE"))
+
+    def _rmass(self) -> bool:
+        return int(self.lmp.extract_setting("rmass_flag")) == 1
+
+    def _labels(self, n_types: int) -> tuple[str, ...]:
+        """The labels of all types, if they are chemical symbols."""
+        named = dict[int, str]()
+        name = "quests_md_label"
+        with suppress(Exception):  # there is no labelmap
+            for symbol in chemical_symbols[1:]:
+                self.lmp.command(f'variable {name} equal "is_typelabel(atom,{symbol})"')
+                if self.lmp.extract_variable(name):
+                    self.lmp.command(f'variable {name} equal "label2type(atom,{symbol})"')
+                    named[round(float(self.lmp.extract_variable(name)))] = symbol
+        self.lmp.command(f"variable {name} delete")
+        if len(named) < n_types:
+            missing = next(i for i in range(1, n_types + 1) if i not in named)
+            raise ValueError(
+                f"types: expected a chemical symbol for each type of LAMMPS, such as types=('Cu', 'Zr') (--types "
+                f"Cu,Zr), or labels (labelmap) that are symbols; type {missing} of {n_types} has none"
+            )
+        return tuple(named[i] for i in range(1, n_types + 1))
+
+
+def _wrapped(
+    x: NDArray[np.float64],
+    low: NDArray[np.float64],
+    high: NDArray[np.float64],
+    cell: NDArray[np.float64],
+    periodic: NDArray[np.bool_],
+) -> NDArray[np.float64]:
+    """Positions put back into the box along its periodic directions, with LAMMPS's own arithmetic if it is straight."""
+    if np.count_nonzero(cell - np.diag(np.diagonal(cell))):
+        fractions = (x - low) @ np.linalg.inv(cell)
+        return x - np.where(periodic, np.floor(fractions), 0.0) @ cell
+    for k in np.flatnonzero(periodic):
+        column = x[:, k]
+        column = np.where(column < low[k], np.maximum(column + (high[k] - low[k]), low[k]), column)
+        x[:, k] = np.where(column >= high[k], np.maximum(column - (high[k] - low[k]), low[k]), column)
+    return x
