@@ -124,7 +124,100 @@ class _Watched:
         return self.watch.cost.overhead(self.n_checks)
 
 
-class Monitor(_Watched):
+class _Attached(_Watched):
+    """What a monitor is attached to."""
+
+    _attachment: AseAttachment
+    _lammps: LammpsAttachment | None
+
+    def attach(self, dyn: Any, interval: int = 10) -> None:
+        """Attach to an ASE dynamics or optimizer and print the pre-flight block for its atoms on stderr.
+
+        The monitor becomes the first observer, so that it sees a step before any writer does. It checks every
+        `interval` steps, from step 0. The block is printed once for each system: atoms of other elements, boundaries or
+        cell.
+
+        Raises
+        ------
+        ValueError, TypeError
+            If the interval is not a positive integer, `dyn` moves no Atoms, or the monitor is closed.
+        """
+        if self.watch.is_closed:
+            raise _closed()
+        self._attachment.attach(dyn, interval)
+
+    def attach_lammps(
+        self,
+        lmp: Any,
+        interval: int = 100,
+        types: Sequence[str] | None = None,
+        *,
+        length_A: float | None = None,
+        values: bool = False,
+        after_stop: AfterStop = "go on",
+    ) -> LammpsAttachment:
+        """Attach to LAMMPS itself, without ASE: to an instance of ``lammps.lammps``, whatever commands it is given.
+
+        The run and thermo output are the same as without the monitor. It checks at LAMMPS's own steps that are
+        multiples of the interval. On several processes of MPI each of them makes its own monitor and calls this; the
+        first one alone judges, logs and acts. A log that is resumed goes on at the step of the restart file.
+
+        An error that is to be raised, and an interrupt, end the run at the next check; they are raised by `close`, or
+        by `LammpsAttachment.ensure`.
+
+        Parameters
+        ----------
+        lmp
+            An instance of LAMMPS. Its box may come later: then call `LammpsAttachment.ensure` once it is there, and
+            after ``clear``.
+        interval
+            Steps between checks.
+        types
+            A chemical symbol for each type of LAMMPS, from type 1: ``("Cu", "Zr")``. Default: the labels of the types
+            (``labelmap``), where they are chemical symbols.
+        length_A
+            In units lj: the length in Å of sigma, as the reference has it.
+        values
+            Whether LAMMPS is told what was found, for its dumps (``d_dh``, ``i_dh_above``, ``i_dh_cluster``) and thermo
+            (``v_dh_max``, ``v_dh_mean``, ``v_dh_excess``, ``v_dh_state``, ``v_dh_step``). Then restart files hold these
+            numbers of atoms as well.
+        after_stop
+            What becomes of later run commands after a stop: "go on", or "skip runs", which does all commands but those.
+
+        Returns
+        -------
+        attachment
+            See `LammpsAttachment`; most callers do not need it.
+
+        Raises
+        ------
+        ValueError, TypeError
+            If an argument is not usable, elements or lengths are not known, or the monitor is closed or attached to
+            LAMMPS already.
+        ImportError
+            LAMMPS runs on several processes, and mpi4py is not installed.
+        """
+        if self.watch.is_closed:
+            raise _closed()
+        if self._lammps is not None and self._lammps.is_attached:
+            raise ValueError("lmp: expected a monitor that is not attached to LAMMPS, but it is; detach it first")
+        options: dict[str, Any] = {"length_A": length_A, "values": values, "after_stop": after_stop}
+        self._lammps = LammpsAttachment(self.watch, lmp, interval, types, **options)
+        return self._lammps
+
+    @property
+    def is_attached(self) -> bool:
+        """Whether a dynamics that still exists, or LAMMPS, shows it its steps."""
+        return self._attachment.is_attached or (self._lammps is not None and self._lammps.is_attached)
+
+    def detach(self) -> None:
+        """Leave all dynamics, and LAMMPS; the log stays open, and it can be attached again."""
+        self._attachment.detach(self)
+        if self._lammps is not None:
+            self._lammps.detach()
+
+
+class Monitor(_Attached):
     """Watch a simulation: check frames against a reference, log every check, follow events, act on them.
 
     Attach it to any ASE dynamics or optimizer, or call `check` in a loop of your own. Nothing is written into the
@@ -246,86 +339,6 @@ class Monitor(_Watched):
         self._frames = ArrayFrames()
         self._lammps: LammpsAttachment | None = None
 
-    def attach(self, dyn: Any, interval: int = 10) -> None:
-        """Attach to an ASE dynamics or optimizer and print the pre-flight block for its atoms on stderr.
-
-        The monitor becomes the first observer, so that it sees a step before any writer does. It checks every
-        `interval` steps, from step 0. The block is printed once for each system: atoms of other elements, boundaries or
-        cell.
-
-        Raises
-        ------
-        ValueError, TypeError
-            If the interval is not a positive integer, `dyn` moves no Atoms, or the monitor is closed.
-        """
-        if self.watch.is_closed:
-            raise _closed()
-        self._attachment.attach(dyn, interval)
-
-    def attach_lammps(
-        self,
-        lmp: Any,
-        interval: int = 100,
-        types: Sequence[str] | None = None,
-        *,
-        length_A: float | None = None,
-        values: bool = False,
-        after_stop: AfterStop = "go on",
-    ) -> LammpsAttachment:
-        """Attach to LAMMPS itself, without ASE: to an instance of ``lammps.lammps``, whatever commands it is given.
-
-        The run and thermo output are the same as without the monitor. It checks at LAMMPS's own steps that are
-        multiples of the interval. On several processes of MPI each of them makes its own monitor and calls this; the
-        first one alone judges, logs and acts. A log that is resumed goes on at the step of the restart file.
-
-        An error that is to be raised, and an interrupt, end the run at the next check; they are raised by `close`, or
-        by `LammpsAttachment.ensure`.
-
-        Parameters
-        ----------
-        lmp
-            An instance of LAMMPS. Its box may come later: then call `LammpsAttachment.ensure` once it is there, and
-            after ``clear``.
-        interval
-            Steps between checks.
-        types
-            A chemical symbol for each type of LAMMPS, from type 1: ``("Cu", "Zr")``. Default: the labels of the types
-            (``labelmap``), where they are chemical symbols.
-        length_A
-            In units lj: the length in Å of sigma, as the reference has it.
-        values
-            Whether LAMMPS is told what was found, for its dumps (``d_dh``, ``i_dh_above``, ``i_dh_cluster``) and thermo
-            (``v_dh_max``, ``v_dh_mean``, ``v_dh_excess``, ``v_dh_state``, ``v_dh_step``). Then restart files hold these
-            numbers of atoms as well.
-        after_stop
-            What becomes of later run commands after a stop: "go on", or "skip runs", which does all commands but those.
-
-        Returns
-        -------
-        attachment
-            See `LammpsAttachment`; most callers do not need it.
-
-        Raises
-        ------
-        ValueError, TypeError
-            If an argument is not usable, elements or lengths are not known, or the monitor is closed or attached to
-            LAMMPS already.
-        ImportError
-            LAMMPS runs on several processes, and mpi4py is not installed.
-        """
-        if self.watch.is_closed:
-            raise _closed()
-        if self._lammps is not None and self._lammps.is_attached:
-            raise ValueError("lmp: expected a monitor that is not attached to LAMMPS, but it is; detach it first")
-        options: dict[str, Any] = {"length_A": length_A, "values": values, "after_stop": after_stop}
-        self._lammps = LammpsAttachment(self.watch, lmp, interval, types, **options)
-        return self._lammps
-
-    @property
-    def is_attached(self) -> bool:
-        """Whether a dynamics that still exists, or LAMMPS, shows it its steps."""
-        return self._attachment.is_attached or (self._lammps is not None and self._lammps.is_attached)
-
     def __call__(self, dyn: Any = None) -> None:
         """Be an observer attached in ASE's own way: ``dyn.attach(monitor, 10, dyn)``."""
         if dyn is None:
@@ -423,12 +436,6 @@ class Monitor(_Watched):
             raise ValueError(f"time_ps: expected a finite number of ps, got {time_ps!r}")
         atoms = self._frames.frame(positions, cell, pbc, numbers, further, device=self.device)
         return self.check(atoms, step, time_ps)
-
-    def detach(self) -> None:
-        """Leave all dynamics, and LAMMPS; the log stays open, and it can be attached again."""
-        self._attachment.detach(self)
-        if self._lammps is not None:
-            self._lammps.detach()
 
     def close(self) -> None:
         """Leave all dynamics, write the state of an open event and close the log; then nothing is judged any more."""

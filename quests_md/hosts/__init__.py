@@ -2,8 +2,9 @@
 
 from .arrays import ArrayFrames, FurtherArrays, in_memory
 from .ase import AseAttachment
+from .lammps_fixes import AfterStop
 from .lammps_input import run_input
-from .lammps_run import AfterStop, LammpsAttachment
+from .lammps_run import LammpsAttachment
 from .tensors import SeenNumbers, is_tensor_on, tensor_batch
 from .trajectory import score_trajectory
 

@@ -111,6 +111,11 @@ class Lammps:
             )
         return self._types
 
+    def require_known(self) -> None:
+        """Raise ValueError where elements or lengths are not known."""
+        self.symbols()
+        self.length_A  # noqa: B018  # it raises
+
     def doubts(self) -> list[str]:
         """What may be wrong with the elements of the types, said once: masses that are those of others."""
         if self._has_checked_masses or not LAMMPS_UNITS[self.style].masses_in_u or self._rmass():

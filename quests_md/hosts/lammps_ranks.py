@@ -1,8 +1,8 @@
 """The processes of LAMMPS under MPI: the first one leads, the others do what it asks for, and none waits in vain."""
 
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, nullcontext
-from typing import Any, TypeVar
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from typing import Any, TypeAlias, TypeVar
 
 import numpy as np
 
@@ -14,23 +14,32 @@ __all__ = ["Alone", "Ranks", "ranks_of"]
 
 T = TypeVar("T")
 
+#: What finds each thing that the first process can ask for.
+Answers: TypeAlias = dict[str, Callable[[], Any]]
+
 
 class Alone:
     """One process, which has all atoms."""
 
     size, leads = 1, True
 
-    def led(self) -> Any:
-        """The time of a check."""
+    def __init__(self) -> None:
+        self._answers: Answers = {}
+
+    def led(self, answers: Answers) -> AbstractContextManager[None]:
+        """The time of a check; `answers`: what finds each thing that can be asked for."""
+        self._answers = answers
         return nullcontext()
 
-    def gathered(self, local: Callable[[], LocalAtoms]) -> LocalAtoms:
-        """What all processes know of their atoms."""
-        return local()
+    def atoms(self) -> LocalAtoms:
+        """What all processes know of their atoms, one after the other."""
+        atoms: LocalAtoms = self._answers["atoms"]()
+        return atoms
 
-    def energy(self, find: Callable[[], float | None]) -> float | None:
-        """What all processes have to find together."""
-        return find()
+    def energy(self) -> float | None:
+        """The energy, in eV, if LAMMPS has it."""
+        energy: float | None = self._answers["energy"]()
+        return energy
 
     def agreed(self, verdict: int) -> int:
         """The largest of the numbers that the processes give."""
@@ -40,7 +49,7 @@ class Alone:
         """What the first process gives, in all of them."""
         return given
 
-    def serve(self, _local: Callable[[], LocalAtoms], _energy: Callable[[], float | None]) -> None:
+    def serve(self, answers: Answers) -> None:
         """Do what the first process asks for, until its check is over."""
 
 
@@ -50,23 +59,24 @@ class Ranks:
     def __init__(self, comm: Any) -> None:
         self._comm = comm
         self.size, self.leads = int(comm.size), comm.rank == 0
+        self._answers: Answers = {}
 
     @contextmanager
-    def led(self) -> Iterator[None]:
+    def led(self, answers: Answers) -> Iterator[None]:
         """The time of a check, in the first process: the others serve it, and are let go whatever happens."""
+        self._answers = answers
         try:
             yield
         finally:
             uninterrupted(lambda: self._comm.bcast(None))
 
-    def gathered(self, local: Callable[[], LocalAtoms]) -> LocalAtoms:
+    def atoms(self) -> LocalAtoms:
         """See `Alone`."""
-        parts = self._asked("local", local)
-        return LocalAtoms(*(np.concatenate(arrays) for arrays in zip(*parts, strict=True)))
+        return LocalAtoms(*(np.concatenate(arrays) for arrays in zip(*self._asked("atoms"), strict=True)))
 
-    def energy(self, find: Callable[[], float | None]) -> float | None:
+    def energy(self) -> float | None:
         """See `Alone`."""
-        energy: float | None = self._asked("energy", find)[0]
+        energy: float | None = self._asked("energy")[0]
         return energy
 
     def agreed(self, verdict: int) -> int:
@@ -78,9 +88,8 @@ class Ranks:
         found: T = uninterrupted(lambda: self._comm.bcast(given))
         return found
 
-    def serve(self, local: Callable[[], LocalAtoms], energy: Callable[[], float | None]) -> None:
+    def serve(self, answers: Answers) -> None:
         """See `Alone`; what goes wrong here is raised in the first process."""
-        answers: dict[str, Callable[[], Any]] = {"local": local, "energy": energy}
 
         def work() -> None:
             while (what := self._comm.bcast(None)) is not None:
@@ -88,12 +97,12 @@ class Ranks:
 
         uninterrupted(work)
 
-    def _asked(self, what: str, own: Callable[[], T]) -> list[T]:
+    def _asked(self, what: str) -> list[Any]:
         """What all processes answer, by rank; the first failure is raised when all have answered."""
 
-        def work() -> list[Any]:
+        def work() -> list[tuple[Any, Exception | None]]:
             self._comm.bcast(what)
-            found: list[Any] = self._comm.gather(_tried(own))
+            found: list[tuple[Any, Exception | None]] = self._comm.gather(_tried(self._answers[what]))
             return found
 
         answers = uninterrupted(work)

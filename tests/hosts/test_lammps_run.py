@@ -9,6 +9,7 @@ from ase import Atoms
 from ase.build import bulk
 
 from quests_md import Monitor, Reference, StopRun, read_log, score_trajectory
+from quests_md.hosts.lammps_run import LammpsHost
 from quests_md.lammps import potential
 from tests.support.lammps_runs import commands_of_copper, copper, needs_lammps, state_of
 
@@ -312,19 +313,18 @@ def test_a_monitor_that_fails_lets_the_run_go_on_or_ends_it_as_asked(known, tmp_
     assert "boom" in (tmp_path / "log.jsonl").read_text()
 
 
-def test_an_interrupt_ends_the_run_at_the_next_check(known, tmp_path):
+def test_an_interrupt_ends_the_run_at_the_next_check(known, tmp_path, monkeypatch):
     lmp = copper()
     monitor = monitored(known, tmp_path / "run.jsonl")
     attachment = monitor.attach_lammps(lmp, 10, ["Cu"])
-    steps = []
+    follow = LammpsHost.follow
 
-    def at_step(step):
-        steps.append(step)
+    def interrupted(self, step):
+        follow(self, step)
         if step == 23:
             os.kill(os.getpid(), signal.SIGINT)
 
-    follow = attachment._host.follow
-    attachment._host.follow = lambda step: (at_step(step), follow(step))[1]
+    monkeypatch.setattr(LammpsHost, "follow", interrupted)
     lmp.command("run 1000")
     assert lmp.extract_global("ntimestep") == 30
     with pytest.raises(KeyboardInterrupt):
