@@ -1,6 +1,7 @@
 """The calculator that carries dH: equal bits, equal numbers of calls, never a stale array, whatever moves the atoms."""
 
 import copy
+import functools
 import pickle
 from importlib.util import find_spec
 
@@ -27,9 +28,7 @@ from systems import (
     cold_reference,
     copper,
     course,
-    inside,
     level_at,
-    md_reference,
     outside,
     run,
 )
@@ -66,6 +65,18 @@ def dh(atoms, reference=None):
     return (reference or cold_reference()).delta_entropy(atoms)
 
 
+@functools.cache
+def rattled_reference():
+    return Reference.from_frames([copper(seed=i, rattle=0.06) for i in range(40)], bandwidth=H, groups="frame")
+
+
+@functools.cache
+def bare_course(name):
+    """A run without the wrapper, and its calls."""
+    seen = course(name, calc := CountingEMT())
+    return seen, calc.calls
+
+
 def seen_in_run(name, calc):
     """Everything one can see of a run but for what the calculator adds."""
     seen, energy, calls = course(name, calc)
@@ -81,10 +92,10 @@ def grade_by_hand(dh, level):
 @pytest.mark.parametrize("interval", [1, 3])
 @pytest.mark.parametrize("name", DYNAMICS)
 def test_a_run_is_the_same_and_makes_the_same_calls(name, interval):
-    bare = course(name, calc := CountingEMT())
+    bare, calls = bare_course(name)
     other = seen_in_run(name, inner := wrapped(interval=interval))
     assert other == bare
-    assert inner.wrapped.calls == calc.calls
+    assert inner.wrapped.calls == calls
 
 
 def test_a_calculator_that_looks_at_info_is_asked_no_more_often():
@@ -434,7 +445,7 @@ def test_misuse_is_refused(tmp_path):
     with pytest.raises(TypeError, match="reference"):
         MonitoredCalculator(EMT(), 3)
     with pytest.raises(MismatchError):
-        MonitoredCalculator(EMT(), md_reference(), levels)
+        MonitoredCalculator(EMT(), rattled_reference(), levels)
     with Monitor(reference, levels, log=None) as monitor, pytest.raises(ValueError, match="beside a monitor"):
         MonitoredCalculator(EMT(), monitor, levels)
     with pytest.raises(TypeError, match="atoms"):
@@ -442,14 +453,14 @@ def test_misuse_is_refused(tmp_path):
     with pytest.raises(TypeError, match="calibration"):
         reference.annotate(copper(), 5)
     with pytest.raises(MismatchError):
-        md_reference().annotate(copper(), levels)
+        rattled_reference().annotate(copper(), levels)
 
 
 def test_files_are_taken_by_name_and_levels_are_made_where_there_are_none(tmp_path):
-    reference = md_reference()
+    reference = rattled_reference()
     reference.save(tmp_path / "r.safetensors")
     level_at(reference, 2.0).save(tmp_path / "c.json")
-    atoms = inside()
+    atoms = copper(seed=100, rattle=0.06)
     by_name = MonitoredCalculator(EMT(), tmp_path / "r.safetensors", tmp_path / "c.json")
     made = MonitoredCalculator(EMT(), tmp_path / "r.safetensors")
     np.testing.assert_array_equal(
@@ -460,7 +471,7 @@ def test_files_are_taken_by_name_and_levels_are_made_where_there_are_none(tmp_pa
 
 
 def test_a_copy_of_a_frame_is_annotated_and_the_frame_stays_as_it_is():
-    reference, atoms = md_reference(), inside()
+    reference, atoms = rattled_reference(), copper(seed=100, rattle=0.06)
     atoms.set_array("delta_entropy", np.zeros(len(atoms), int))
     atoms.set_array("dh_grade", np.zeros((len(atoms), 2)))
     atoms.info["kept"] = [1]
@@ -529,7 +540,7 @@ def test_a_monitor_and_the_bare_run_give_the_same_atoms(tmp_path):
 
 def test_a_monitor_gives_dh_of_all_atoms_also_where_it_proves_less():
     with watched(None, values="proven") as monitor:
-        atoms = inside()
+        atoms = copper(seed=100, rattle=0.06)
         atoms.calc = MonitoredCalculator(EMT(), monitor)
         atoms.get_forces()
         values = atoms.calc.results["delta_entropy"]

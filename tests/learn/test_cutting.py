@@ -1,6 +1,7 @@
 """Small cells cut from large frames: what is around the core, what stays whole, and what is refused."""
 
 import math
+from itertools import islice
 from pathlib import Path
 
 import numpy as np
@@ -171,7 +172,7 @@ def test_centers_alone_are_a_core():
 
 
 def test_forces_of_the_core_are_those_of_the_large_frame():
-    frame = crystal(7, seed=2, amplitude=0.1)
+    frame = crystal(6, seed=2, amplitude=0.1)
     frame.calc = EMT()
     forces = frame.get_forces()
     errors = []
@@ -188,9 +189,10 @@ def test_forces_of_the_core_are_those_of_the_large_frame():
 @pytest.mark.parametrize("boundary", ["periodic", "vacuum"])
 @pytest.mark.parametrize("pbc", [True, False])
 def test_molecules_are_whole(boundary, pbc):
-    frame = water(6, 1, pbc)
-    for center in (0, 400):
-        found = cut(frame, center, max_atoms=250, boundary=boundary)
+    frame = water(5, 1, pbc)
+    for center in (0, 200):
+        found = cut(frame, center, core_A=2.5, max_atoms=250, boundary=boundary)
+        assert len(found.atoms) < len(frame)
         atoms = found.atoms
         counts = atoms.symbols.formula.count()
         assert counts["H"] == 2 * counts["O"]
@@ -369,7 +371,7 @@ def test_marks_of_a_frame_say_what_is_strange(reference, with_vacancies):
     marked[77] = True
     frame.set_array("above", marked)
     assert [one.center for one in cut_all(frame, reference)] == [(77,)]
-    assert len(list(cut_all(frame, reference, level=5.0))) >= 2
+    assert len(list(islice(cut_all(frame, reference, level=5.0), 2))) == 2
     frame.set_array("above", np.zeros(len(frame), bool))
     assert cut(frame, reference=reference).core_dh_before > 5.0
 
