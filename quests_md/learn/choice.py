@@ -82,13 +82,14 @@ class Choice:
         n = n_frames if wanted.n is None else min(wanted.n, n_frames)
         is_counted = wanted.n is not None and wanted.budget_atoms is None
         most = min(FURTHER * n, n_frames) if is_counted else n
-        places = _Places(self._pool, wanted, self._open)
-        places.rule_out(self._allowed)
+        floors, budget = _Floors(self._pool, wanted, self._open), _Budget(wanted.budget_atoms, self._pool.sizes)
+        budget.rule_out(self._allowed)
         while len(self._open) and self.n_taken < most:
             n_open, gains = len(self._open), self._gains(self._open, is_bounded=True)
-            while self.n_taken < most and (found := places.next(gains, self._allowed, self.n_taken)) is not None:
+            while self.n_taken < most and (found := floors.next(gains, self._allowed, self.n_taken)) is not None:
                 self._take(*found, gains, n, is_new=True)
-                places.fill(found[0], self._allowed)
+                floors.fill(found[0])
+                budget.spend(found[0], self._allowed)
             if self.n_taken >= most and not gains.is_done:
                 break
             self._open = self._coverage.still_open(self._open)
@@ -99,13 +100,14 @@ class Choice:
         if len(self.picks) == n or (wanted.n is None and wanted.budget_atoms is None) or len(self._open):
             return
         gains = self._gains(np.arange(len(self._pool.rows)), is_bounded=False)
-        while len(self.picks) < n and (found := places.next(gains, self._allowed, len(self.picks))) is not None:
+        while len(self.picks) < n and (found := floors.next(gains, self._allowed, len(self.picks))) is not None:
             if self._coverage.is_copy(found[0]):
                 self._allowed[found[0]] = False
                 self.n_copies += 1
                 continue
             self._take(*found, gains, n, is_new=False)
-            places.fill(found[0], self._allowed)
+            floors.fill(found[0])
+            budget.spend(found[0], self._allowed)
 
     def _take(self, frame: int, gain: float, gains: Gains, n: int, *, is_new: bool) -> None:
         if len(self.picks) < n:
@@ -163,11 +165,14 @@ class Choice:
         return Gains(sums, np.exp(raised - dh), is_bounded, pool.numbers[targets], costs)
 
 
-class _Places:
-    """Which frame comes next: the one of highest gain, or one with an element that too few of the chosen ones have."""
+class _Floors:
+    """Which frame comes next: the one of highest gain, or one with an element that too few of the chosen ones have.
+
+    The last places are for the elements that are missing by then; with a budget, which any frame may end, the first.
+    """
 
     def __init__(self, pool: Pool, wanted: Wanted, uncovered: NDArray[np.int64]) -> None:
-        self._n, self._budget, self._sizes = wanted.n, wanted.budget_atoms, pool.sizes
+        self._n, self._is_budgeted = wanted.n, wanted.budget_atoms is not None
         of_uncovered = np.unique(pool.numbers[uncovered])
         if wanted.n is None:
             of_uncovered = of_uncovered[:0]
@@ -178,34 +183,45 @@ class _Places:
         self._missing = {z: min(wanted.per_element or 1, len(self._holders[z])) for z in by_number}
 
     def next(self, gains: Gains, allowed: NDArray[np.bool_], n_taken: int) -> tuple[int, float] | None:
-        """The next frame and its gain; None: no gain is left, or no frame fits into the budget."""
-        found = gains.best(allowed)
-        missing = [z for z, n in self._missing.items() if n > 0]
-        if not missing or (found is None and self._n is None and self._budget is None):
-            return found
-        if self._n is not None and n_taken >= self._n:
-            return found  # further frames only tell how many cover everything
-        is_full = self._n is not None and not n_taken < self._n - sum(self._missing.values())
-        if not is_full and self._budget is None:
-            return found
-        for z in missing:
+        """The next frame and its gain; None: no frame that is allowed has a gain or a missing element."""
+        for z in self._due(n_taken):
             here = np.zeros_like(allowed)
             here[self._holders[z]] = True
             best = gains.best_of_element(allowed & here, z)
             if best is not None:
                 return best
-        return found
+        return gains.best(allowed)
 
-    def fill(self, frame: int, allowed: NDArray[np.bool_]) -> None:
-        """Count a frame that was taken, and rule out those that do not fit any more."""
+    def _due(self, n_taken: int) -> list[int]:
+        """The elements that are missing, if it is time for one of them."""
+        missing = [z for z, n in self._missing.items() if n > 0]
+        if self._n is None:
+            return missing if self._is_budgeted else []
+        if n_taken >= self._n:
+            return []  # further frames only tell how many cover everything
+        are_last = n_taken >= self._n - sum(self._missing.values())
+        return missing if are_last or self._is_budgeted else []
+
+    def fill(self, frame: int) -> None:
+        """Count a frame that was taken."""
         for z, holders in self._holders.items():
             if frame in holders:
                 self._missing[z] = max(0, self._missing[z] - 1)
-        if self._budget is not None:
-            self._budget -= int(self._sizes[frame])
-        self.rule_out(allowed)
+
+
+class _Budget:
+    """Atoms that chosen frames may have; None: any number."""
+
+    def __init__(self, atoms: int | None, sizes: NDArray[np.int64]) -> None:
+        self._left, self._sizes = atoms, sizes
 
     def rule_out(self, allowed: NDArray[np.bool_]) -> None:
-        """Allow frames no more that are larger than what is left of the budget."""
-        if self._budget is not None:
-            allowed &= self._sizes <= self._budget
+        """Allow frames no more that are larger than what is left."""
+        if self._left is not None:
+            allowed &= self._sizes <= self._left
+
+    def spend(self, frame: int, allowed: NDArray[np.bool_]) -> None:
+        """Count a frame that was taken, and rule out those that do not fit any more."""
+        if self._left is not None:
+            self._left -= int(self._sizes[frame])
+        self.rule_out(allowed)

@@ -10,14 +10,7 @@ from typing import Any, Literal
 import numpy as np
 from ase import Atoms
 
-from quests_md._arguments import (
-    check_choice,
-    check_not_negative,
-    check_positive,
-    check_positive_integer,
-    is_integer,
-    is_number,
-)
+from quests_md._arguments import is_integer, is_number
 from quests_md.environments import inner_descriptor
 from quests_md.io import fault_of_frame
 from quests_md.reference import GivenReference, Reference, opened_reference
@@ -28,9 +21,6 @@ from .trials import DoesNotFitError, Wish, attempts, cells_to_try
 from .verdicts import Verdicts, badness, why_refused
 
 __all__ = ["cut", "cut_all"]
-
-#: Å, longest distance that may be asked for: far beyond what a small cell holds.
-LONGEST = 1000.0
 
 
 def cut(
@@ -106,7 +96,7 @@ def cut(
     ValueError
         An argument is not usable; no atom is strange; `max_atoms` is too few, with the number that is needed.
     """
-    cutter = _Cutter.of(atoms, reference, core_A, buffer_A, max_atoms, boundary, level, relax_with, threads)
+    cutter = _Cutter.of(atoms, Wish(core_A, buffer_A, max_atoms, boundary, relax_with), reference, level, threads)
     if center is not None:
         return cutter.around(_checked_center(center, len(atoms)))
     first = next(cutter.each(), None)
@@ -133,7 +123,7 @@ def cut_all(
     `select` and monitors write them, those that it marks. Clusters within the cores of cells that came before, none of
     them refused, have no cell of their own. Parameters and errors as in `cut`, which gives the first of these cells.
     """
-    cutter = _Cutter.of(atoms, reference, core_A, buffer_A, max_atoms, boundary, level, relax_with, threads)
+    cutter = _Cutter.of(atoms, Wish(core_A, buffer_A, max_atoms, boundary, relax_with), reference, level, threads)
     return cutter.each()
 
 
@@ -149,32 +139,14 @@ class _Cutter:
 
     @classmethod
     def of(
-        cls,
-        atoms: Atoms,
-        reference: GivenReference | None,
-        core_A: float,
-        buffer_A: float | None,
-        max_atoms: int,
-        boundary: str,
-        level: float | None,
-        relax_with: Any,
-        threads: int | None,
+        cls, atoms: Atoms, wish: Wish, reference: GivenReference | None, level: float | None, threads: int | None
     ) -> "_Cutter":
         _check_frame(atoms)
-        check_not_negative("core_A", core_A, "distance in Å")
-        if buffer_A is not None:
-            check_positive("buffer_A", buffer_A, "distance in Å")
-        for name, distance in (("core_A", core_A), ("buffer_A", buffer_A or 0.0)):
-            if distance > LONGEST:
-                raise ValueError(f"{name}: expected a distance of at most {LONGEST:g} Å, got {distance:g}")
-        check_positive_integer("max_atoms", max_atoms)
-        check_choice("boundary", boundary, ("periodic", "vacuum"))
         if level is not None and (not is_number(level) or not math.isfinite(level)):
             raise ValueError(f"level: expected a finite number of nats, or None, got {level!r}")
         known = None if reference is None else opened_reference(reference)
         verdicts = None if known is None else Verdicts.of(atoms, known, level, threads)
-        wish = Wish(float(core_A), None if buffer_A is None else float(buffer_A), max_atoms, boundary, relax_with)
-        return cls(atoms, wish, verdicts, level is None, Pieces.of(atoms, max_atoms))
+        return cls(atoms, wish, verdicts, level is None, Pieces.of(atoms, wish.max_atoms))
 
     @property
     def level_words(self) -> str:
@@ -260,7 +232,7 @@ class _Cutter:
 def _sign(out: CutOut, wish: Wish, verdicts: Verdicts | None) -> None:
     """Write into the cell where it comes from."""
     info: dict[str, Any] = {"cut_center": " ".join(map(str, out.center)), "cut_boundary": wish.boundary}
-    info |= {"cut_kind": out.chosen.kind, "cut_core_A": wish.core_A, "cut_buffer_A": out.chosen.buffer_A}
+    info |= {"cut_kind": out.chosen.kind, "cut_core_A": float(wish.core_A), "cut_buffer_A": out.chosen.buffer_A}
     info["cut_relaxed"] = out.chosen.relaxed or "no"
     if verdicts is not None:
         info |= {"cut_core_dh_before": out.core_dh_before, "cut_core_dh_after": out.core_dh_after}

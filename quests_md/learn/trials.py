@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 from ase import Atoms
 
+from quests_md._arguments import check_choice, check_not_negative, check_positive, check_positive_integer
 from quests_md._words import many
 
 from .cells import STAYS, STAYS_AT_LEAST, Cell, cluster_cell, periodic_cell
@@ -22,6 +23,9 @@ __all__ = ["DoesNotFitError", "Wish", "attempts", "cells_to_try"]
 
 #: Å, the thickness that is asked for where the reference does not name a cutoff, and the least without being asked.
 BUFFER, LEAST_BUFFER = 5.0, 3.0
+
+#: Å, longest distance that may be asked for: far beyond what a small cell holds.
+LONGEST = 1000.0
 
 #: Å by which the next thinner buffer is thinner.
 LESS = 0.25
@@ -39,7 +43,7 @@ class DoesNotFitError(ValueError):
 
 @dataclass(frozen=True)
 class Wish:
-    """What is asked of a cell; the arguments of `cut`."""
+    """What is asked of a cell; the arguments of `cut`, which are checked here."""
 
     core_A: float
     buffer_A: float | None
@@ -47,10 +51,20 @@ class Wish:
     boundary: str
     relax_with: Any
 
+    def __post_init__(self) -> None:
+        check_not_negative("core_A", self.core_A, "distance in Å")
+        if self.buffer_A is not None:
+            check_positive("buffer_A", self.buffer_A, "distance in Å")
+        for name, distance in (("core_A", self.core_A), ("buffer_A", self.buffer_A or 0.0)):
+            if distance > LONGEST:
+                raise ValueError(f"{name}: expected a distance of at most {LONGEST:g} Å, got {distance:g}")
+        check_positive_integer("max_atoms", self.max_atoms)
+        check_choice("boundary", self.boundary, ("periodic", "vacuum"))
+
     def buffers(self, cutoff: float | None) -> tuple[float, float]:
         """Thickness of the buffer that is wanted, and the least one, Å; `cutoff` is that of the descriptor."""
         if self.buffer_A is not None:
-            return self.buffer_A, self.buffer_A
+            return float(self.buffer_A), float(self.buffer_A)
         usual = BUFFER if cutoff is None else cutoff
         return usual, min(LEAST_BUFFER, usual)
 
@@ -66,7 +80,7 @@ def cells_to_try(around: Surroundings, wanted: float, least: float, wish: Wish) 
 def attempts(
     frame: Atoms, cells: Iterator[Cell], around: Surroundings, wish: Wish, verdicts: Verdicts | None
 ) -> Iterator[tuple[Attempt, Atoms]]:
-    """Cells to be verdictsd, one way of relaxing their boundary after the other."""
+    """Cells and what the reference says of them, one way of relaxing their boundary after the other."""
     ways = ("", "blended", "spread", "calculator")
     seen, again = list[Cell](), list[Cell]()
     for way in ways if verdicts is not None else ("calculator",) if wish.relax_with is not None else ("",):
@@ -182,7 +196,7 @@ def _cluster(around: Surroundings, wanted: float, least: float, wish: Wish) -> C
     buffer_A = wanted
     cell = cluster_cell(around, buffer_A)
     while len(cell.atoms) > wish.max_atoms and buffer_A > least + 1e-9:
-        buffer_A = max(buffer_A - 0.25, least)
+        buffer_A = max(buffer_A - LESS, least)
         cell = cluster_cell(around, buffer_A)
     if len(cell.atoms) > wish.max_atoms:
         raise DoesNotFitError(
