@@ -69,6 +69,69 @@ def test_a_threshold_check_of_ipsuite_ends_a_run_at_the_level():
     assert check.check(broken)  # a geometry that cannot be described is beyond any level
 
 
+@pytest.mark.parametrize("is_biased", [False, True])
+def test_a_model_of_apax_is_the_same_and_ipsuite_reads_the_grade(is_biased, monkeypatch):
+    ase_calc = installed("apax.md.ase_calc")
+    from apax.md.function_transformations import UncertaintyDrivenDynamics
+
+    weights = random_model_of_apax()
+    monkeypatch.setattr(ase_calc, "restore_parameters", lambda folder: weights)
+    reference = cold_reference()
+
+    def moved(wrap):
+        transformations = [UncertaintyDrivenDynamics(height=0.5, width=0.5)] if is_biased else []
+        calc, calls, seen = ase_calc.ASECalculator("none", transformations=transformations), [], []
+        calculate = calc.calculate
+        calc.calculate = lambda *given, **named: calls.append(1) or calculate(*given, **named)
+        atoms = copper(seed=5, rattle=0.005, temperature_K=600, calc=wrap(calc))
+        dyn = VelocityVerlet(atoms, 2 * FS)
+
+        def look():
+            results = {k: v for k, v in atoms.calc.results.items() if k not in ("delta_entropy", "dh_grade")}
+            seen.append((atoms.positions.tobytes(), {k: np.asarray(v).tobytes() for k, v in results.items()}))
+
+        dyn.attach(look, 1)
+        dyn.run(5)
+        return atoms, seen, len(calls)
+
+    _, bare, n_bare = moved(lambda calc: calc)
+    atoms, watched, n_watched = moved(lambda calc: MonitoredCalculator(calc, reference, level_at(reference, LEVEL)))
+    assert watched == bare
+    assert n_watched == n_bare
+    if is_biased:
+        assert "energy_unbiased" in atoms.calc.results
+    grade = atoms.calc.results["dh_grade"]
+    assert grade.shape == (32,)
+    checks = installed("ipsuite.dynamics.checks")
+    for factor, is_beyond in ((0.99, True), (1.01, False)):
+        check = checks.ThresholdCheck(key="dh_grade", max_value=factor * grade.max())
+        check.initialize(atoms)
+        assert check.check(atoms) is is_beyond
+
+
+def random_model_of_apax():
+    """The settings of a small shallow ensemble, and its weights, which nobody has trained."""
+    import jax
+    from apax.config.train_config import Config
+    from apax.data.input_pipeline import OTFInMemoryDataset
+    from apax.train.checkpoints import create_params
+
+    model = {"name": "gmnn", "nn": [8, 8], "n_radial": 3, "basis": {"name": "bessel", "n_basis": 4, "r_max": 4.0}}
+    settings = {
+        "n_epochs": 1,
+        "data": {"directory": "none", "experiment": "none", "data_path": "none", "n_train": 1, "n_valid": 1},
+        "loss": [{"name": "energy"}],
+        "model": model | {"ensemble": {"kind": "shallow", "n_members": 4}},
+    }
+    config = Config.model_validate(settings)
+    units = {"pos_unit": "Ang", "energy_unit": "eV"}
+    data = OTFInMemoryDataset([copper()], cutoff=4.0, bs=1, n_epochs=1, ignore_labels=True, **units)
+    sample, box = data.init_input()
+    builder = config.model.get_builder()(config.model.model_dump(), n_species=119)
+    made = builder.build_energy_derivative_model(apply_mask=True, init_box=box)
+    return config, create_params(made, jax.random.PRNGKey(0), sample, 1)[0]
+
+
 def test_frames_of_ipsuite_keep_the_values():
     ase_sim = installed("ipsuite.utils.ase_sim")
     atoms = moving()
