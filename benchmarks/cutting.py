@@ -119,8 +119,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("systems", nargs="*", help="parts of names of systems; default: all")
     chosen = parser.parse_args().systems
-    print("| system (rms force) | boundary | buffer, Å | atoms | kind | rms error | largest error |")
-    print("| --- | --- | --- | --- | --- | --- | --- |")
+    print("| system (rms force) | boundary | " + " | ".join(f"{buffer_A:g} Å" for buffer_A in BUFFERS) + " |")
+    print("| --- | --- |" + " --- |" * len(BUFFERS))
     for name, (make, teacher, kelvin, step_fs) in SYSTEMS.items():
         if chosen and not any(part in name for part in chosen):
             continue
@@ -130,8 +130,9 @@ def main() -> None:
         forces = atoms.get_forces()
         rms = np.sqrt((forces**2).mean())
         for boundary in ("periodic", "vacuum"):
+            kinds, row = set[str](), list[str]()
             for buffer_A in BUFFERS:
-                errors, sizes, kinds = list[np.ndarray](), list[int](), set[str]()
+                errors, sizes = list[np.ndarray](), list[int]()
                 for center in centers:
                     how = {"core_A": CORE_A, "buffer_A": buffer_A, "boundary": boundary}
                     found = cut(atoms, int(center), max_atoms=900, **how)  # type: ignore[arg-type]
@@ -142,11 +143,9 @@ def main() -> None:
                     sizes.append(len(cell))
                     kinds.add(found.chosen.kind)
                 error = np.concatenate(errors)
-                print(
-                    f"| {name} ({rms:.2f}) | {boundary} | {buffer_A:g} | {np.mean(sizes):.0f} | "
-                    f"{', '.join(sorted(kinds))} | {np.sqrt((error**2).mean()):.4f} | {np.abs(error).max():.4f} |",
-                    flush=True,
-                )
+                row.append(f"{np.mean(sizes):.0f}: {np.sqrt((error**2).mean()):.4f} ({np.abs(error).max():.4f})")
+            how_cut = boundary if boundary == "vacuum" else f"{boundary}, {', '.join(sorted(kinds))}"
+            print(f"| {name} ({rms:.2f}) | {how_cut} | {' | '.join(row)} |", flush=True)
 
 
 if __name__ == "__main__":

@@ -494,7 +494,7 @@ def test_a_copy_of_a_frame_is_annotated_and_the_frame_stays_as_it_is():
 
 
 def test_levels_are_taken_by_the_name_of_their_file(tmp_path):
-    reference, atoms = md_reference(), inside()
+    reference, atoms = rattled_reference(), copper(seed=100, rattle=0.06)
     levels = level_at(reference, 2.0)
     levels.save(tmp_path / "levels.json")
     expected = reference.annotate(atoms, levels).arrays["dh_grade"]
