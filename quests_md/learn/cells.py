@@ -12,7 +12,7 @@ from scipy.spatial import cKDTree
 from .lattices import PARTNER, TURNS, Lattice
 from .surroundings import Around, Surroundings
 
-__all__ = ["STAYS", "STAYS_AT_LEAST", "Cell", "cluster_cell", "periodic_cell"]
+__all__ = ["STAYS", "STAYS_AT_LEAST", "Cell", "cluster_cell", "kept_around", "periodic_cell"]
 
 #: Å by which an atom may be nearer to an image of the core and still be tried, where places are left over.
 SLACK = 1.0
@@ -33,6 +33,9 @@ MISFIT = 0.05
 #: Å outside the buffer in which atoms of elements that are too few are looked for.
 BORDER = 5.0
 
+#: Å within which an atom has the place that it has in the frame.
+SAME = 1e-6
+
 #: Most atoms of a formula unit: the ratio of elements of a larger one is no compound.
 LARGEST_FORMULA = 24
 
@@ -52,7 +55,8 @@ class Cell:
     vectors: NDArray[np.float64]
     """(n_periodic, 3) periods, Å."""
     buffer_A: float
-    """Thickness of what is around the core as in the frame."""
+    """Å that belong to the core around it: half of what lies between it and its nearest image. In crystals all of it is
+    as in the frame."""
     kind: str
     """"crystal", "packed" or "cluster"."""
     blend: NDArray[np.float64]
@@ -101,7 +105,7 @@ def periodic_cell(around: Surroundings, lattice: Lattice, most_atoms: int) -> tu
         blend, misfit = _blend(around, near, cell, steps)
         if misfit > MISFIT:
             return None, n_atoms
-        cell = replace(cell, blend=blend)
+        cell = replace(cell, blend=blend, buffer_A=kept_around(around, cell))
     return (cell if n_atoms <= most_atoms else None), n_atoms
 
 
@@ -115,6 +119,28 @@ def cluster_cell(around: Surroundings, buffer_A: float) -> Cell:
     _, _, nearest = _of_units(near, around)
     kept = np.flatnonzero(nearest <= buffer_A + 1e-9)
     return _cell(near, _in_ratio(around, near, kept, nearest), np.empty((0, 3)), buffer_A, "cluster")
+
+
+def kept_around(around: Surroundings, cell: Cell, moved: NDArray[np.float64] | None = None) -> float:
+    """Å around the core within which a cell and its images are as in the frame, at most its buffer.
+
+    `moved`: (n, 3) steps of its atoms, Å; None: none has moved.
+    """
+    places = cell.positions if moved is None else cell.positions + moved
+    n = len(cell.vectors)
+    steps = np.concatenate([np.zeros((1, 3)), *([TURNS[n] @ cell.vectors] if n else [])])
+    images = (places + steps[:, None, :]).reshape(-1, 3)
+    here, near = np.asarray(around.tree.query(images)[0], np.float64), around.within(cell.buffer_A)
+    numbers = around.frame.numbers
+    ours = images, here, numbers[np.tile(cell.atoms, len(steps))]
+    theirs = near.positions, near.distances, numbers[near.atoms]
+    kept = cell.buffer_A
+    for (some, distances, some_numbers), (others, _, other_numbers) in ((ours, theirs), (theirs, ours)):
+        inner = distances < kept - SAME
+        lengths, found = cKDTree(others).query(some[inner])
+        is_other = (lengths > SAME) | (other_numbers[found] != some_numbers[inner])
+        kept = min(kept, float(distances[inner][is_other].min(initial=math.inf)))
+    return kept
 
 
 def _cell(near: Around, kept: list[int], vectors: NDArray[np.float64], buffer_A: float, kind: str) -> Cell:

@@ -47,7 +47,9 @@ class Attempt:
     """"frame", "crystal", "packed" or "cluster"."""
     n_atoms: int
     buffer_A: float
-    """Thickness of what is around the core as in the frame, Å; inf: everything is."""
+    """Thickness of the buffer around the core, Å; inf: it is the whole frame."""
+    kept_A: float
+    """How much of the buffer is as in the frame, Å: nothing within it was moved, left out, or put there."""
     relaxed: str
     """How its boundary was: "" as cut, "blended", "spread" or "calculator", see `cut`."""
     core_dh: float | None
@@ -97,6 +99,13 @@ class CutOut:
         """What was cut out, in a few lines."""
         return "\n".join(self.lines())
 
+    def _kept(self) -> str:
+        """How much of the buffer is as in the frame, in words."""
+        buffer_A, kept_A = self.chosen.buffer_A, self.chosen.kept_A
+        if kept_A >= buffer_A - 1e-6:
+            return " as in the frame"
+        return f", the inner {math.floor(10 * kept_A) / 10:.1f} Å as in the frame"
+
     def lines(self) -> list[str]:
         """The same, line by line."""
         named = ", ".join(map(str, self.center[:MOST_NAMED])) + (", ..." if len(self.center) > MOST_NAMED else "")
@@ -108,7 +117,7 @@ class CutOut:
             f"{self.atoms.get_chemical_formula()}",
             f"cell: {sides} Å, periodic: {periodic}; {KINDS[self.chosen.kind]}",
             f"core: {many(core, 'atom')}"
-            + (f", and around it {buffer_A:.1f} Å as in the frame" if math.isfinite(buffer_A) else ""),
+            + (f", and around it {buffer_A:.1f} Å{self._kept()}" if math.isfinite(buffer_A) else ""),
         ]
         if self.chosen.relaxed:
             lines.append(f"boundary: {RELAXED[self.chosen.relaxed]}; the core is as in the frame")

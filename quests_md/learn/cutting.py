@@ -39,15 +39,15 @@ def cut(
     """Cut a small cell around strange atoms out of a large frame, for a calculation of first principles.
 
     The core is what lies within `core_A` of the centers: its atoms keep their places to rounding (1e-14 Å, moved
-    together), and have around them what they have in the frame, up to `buffer_A`. Train on the forces of the core
-    (array `core`); energy and other forces are those of the cell.
+    together), and have around them what they have in the frame, up to `buffer_A` (in packed cells up to `kept_A` of
+    `.chosen`). Train on the forces of the core (array `core`); energy and other forces are those of the cell.
 
     With a periodic boundary the periods are, if there is a crystal around, translations that carry it onto itself, so
     that nothing new arises where the cell meets its images: the smallest such cell. Else images of the core are packed
     densely; of atoms that would come too near each other across the boundary one is left out, and the others are moved
     apart. Periods of the frame may be periods of the cell. Directions that are not periodic in the frame stay so, with
-    all the frame has there and 12 Å of vacuum. A frame of at most `max_atoms` atoms is its own cell. With vacuum, the
-    cell is the cluster of all atoms within `buffer_A` of the core.
+    all the frame has there and 12 Å of vacuum; a frame with no periodic direction gets three. A frame of at most
+    `max_atoms` atoms is its own cell. With vacuum, the cell is the cluster of all atoms within `buffer_A` of the core.
 
     Molecules (pieces that are bonded by covalent radii and have at most `max_atoms` atoms) stay whole. Clusters and
     packed cells of ordered compounds keep the ratio of elements of the frame. Charge and spin are the user's to set.
@@ -202,8 +202,8 @@ class _Cutter:
         tried: list[tuple[Attempt, Atoms]] = []
         if fits:
             cell = whole_frame(frame, core)
-            attempt = Attempt("frame", len(cell), math.inf, "", None, None, None)
-            tried.append((attempt if verdicts is None else verdicts.look(cell, "frame", math.inf, ""), cell))
+            attempt = Attempt("frame", len(cell), math.inf, math.inf, "", None, None, None)
+            tried.append((attempt if verdicts is None else verdicts.look(cell, "frame", math.inf, math.inf, ""), cell))
         else:
             planned = cells_to_try(around, wanted, least, wish)
             for attempt, atoms in attempts(frame, planned, around, wish, verdicts):
@@ -233,6 +233,7 @@ def _sign(out: CutOut, wish: Wish, verdicts: Verdicts | None) -> None:
     """Write into the cell where it comes from."""
     info: dict[str, Any] = {"cut_center": " ".join(map(str, out.center)), "cut_boundary": wish.boundary}
     info |= {"cut_kind": out.chosen.kind, "cut_core_A": float(wish.core_A), "cut_buffer_A": out.chosen.buffer_A}
+    info["cut_kept_A"] = out.chosen.kept_A
     info["cut_relaxed"] = out.chosen.relaxed or "no"
     if verdicts is not None:
         info |= {"cut_core_dh_before": out.core_dh_before, "cut_core_dh_after": out.core_dh_after}

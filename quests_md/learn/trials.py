@@ -12,7 +12,7 @@ from ase import Atoms
 from quests_md._arguments import check_choice, check_not_negative, check_positive, check_positive_integer
 from quests_md._words import many
 
-from .cells import STAYS, STAYS_AT_LEAST, Cell, cluster_cell, periodic_cell
+from .cells import STAYS, STAYS_AT_LEAST, Cell, cluster_cell, kept_around, periodic_cell
 from .cut_out import Attempt, atoms_of
 from .lattices import Lattice, Translations, crystals, packings, reduced
 from .spreading import relaxed, spread
@@ -90,10 +90,12 @@ def attempts(
             if (done := _relaxed(frame, cell, way, around, wish)) is None:
                 continue
             atoms, how = done
+            moved = atoms.positions - atoms.positions[0] - (cell.positions - cell.positions[0])
+            kept = kept_around(around, cell, moved)
             if verdicts is None:
-                yield Attempt(cell.kind, len(atoms), cell.buffer_A, how, None, None, None), atoms
+                yield Attempt(cell.kind, len(atoms), cell.buffer_A, kept, how, None, None, None), atoms
             else:
-                yield verdicts.look(atoms, cell.kind, cell.buffer_A, how), atoms
+                yield verdicts.look(atoms, cell.kind, cell.buffer_A, kept, how), atoms
         again = seen
 
 
@@ -171,7 +173,8 @@ class _Builder:
             cell, n_atoms = periodic_cell(self.around, short, self.max_atoms)
             density = n_atoms / short.size
             self.density = min(self.density, density) if self.density else density
-            if cell is not None:
+            # atoms at the boundary of a crystal may have taken the places of others that are as near
+            if cell is not None and (cell.kind == "packed" or cell.buffer_A >= gap / 2 - 1e-6):
                 yield cell
 
 

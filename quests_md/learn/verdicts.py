@@ -75,7 +75,7 @@ class Verdicts:
         """Largest dH of atoms of the core in the frame."""
         return float(np.nanmax(self.dh[core], initial=-np.inf))
 
-    def look(self, cell: Atoms, kind: str, buffer_A: float, how: str) -> Attempt:
+    def look(self, cell: Atoms, kind: str, buffer_A: float, kept_A: float, how: str) -> Attempt:
         """Score a cell, and write dH into it."""
         after = self.reference.delta_entropy(cell, threads=self.threads)
         before = self.dh[cell.arrays["original_index"]]
@@ -93,6 +93,7 @@ class Verdicts:
             kind,
             len(cell),
             buffer_A,
+            kept_A,
             how,
             float(np.nanmax(after[core], initial=-np.inf)),
             float(np.nanmax(change, initial=0.0)),

@@ -132,7 +132,8 @@ def test_the_core_sees_what_it_sees_in_the_frame(name, boundary):
         assert center in found.atoms.arrays["original_index"][found.atoms.arrays["core"]]
         assert found.atoms.cell.volume > 10
         # of packed cells the outer part of the buffer makes room
-        check_core(frame, found, 3.4 if found.chosen.relaxed == "" else 0.64 * 3.5)
+        check_core(frame, found, 3.5 if found.chosen.relaxed == "" else 0.6 * 3.5)
+        check_core(frame, found, min(found.chosen.kept_A, 6.0) - 1e-5)
         distances = found.atoms.get_all_distances(mic=True) + 9 * np.eye(len(found.atoms))
         assert distances.min() > 0.75 * min(2.0, frame.get_distances(0, range(1, len(frame)), mic=True).min())
     assert frame == before
@@ -149,6 +150,39 @@ def test_a_crystal_is_cut_along_its_own_periods():
     assert per_atom == pytest.approx(3.61**3 / 4, rel=0.02)
     nearest = found.atoms.get_all_distances(mic=True) + 9 * np.eye(len(found.atoms))
     assert nearest.min() > 2.2
+
+
+@pytest.mark.parametrize("center", [0, 256])
+def test_no_atom_of_an_image_comes_into_the_buffer_of_a_crystal(center):
+    frame = crystal(4, 0, "NaCl", 0.08, crystalstructure="rocksalt", a=5.64)
+    found = cut(frame, center, buffer_A=4.0, max_atoms=300)
+    assert (found.chosen.kind, found.chosen.relaxed) == ("crystal", "")
+    core = np.flatnonzero(found.atoms.arrays["core"])
+    for i in core:
+        k = found.atoms.arrays["original_index"][i]
+        there, here = surroundings(frame, k, 4.0), surroundings(found.atoms, i, 4.0)
+        assert len(here) == len(there)
+        np.testing.assert_allclose(here, there, atol=2e-6)
+    assert found.chosen.kept_A == found.chosen.buffer_A >= 4.0 - 1e-6
+    assert "Å as in the frame" in str(found)
+
+
+@pytest.mark.parametrize("make", [disordered, water, crystal])
+def test_how_much_of_the_buffer_is_as_in_the_frame_is_said(make):
+    """By all distances from the core to what is in one of both, frame and cell, and not in the other."""
+    frame = make()
+    found = cut(frame, 7, core_A=2.7, buffer_A=3.5, max_atoms=300)
+    least = found.chosen.buffer_A
+    for i in np.flatnonzero(found.atoms.arrays["core"]):
+        k = found.atoms.arrays["original_index"][i]
+        there, here = (np.array(surroundings(*one, found.chosen.buffer_A)) for one in ((frame, k), (found.atoms, i)))
+        for some, others in ((there, here), (here, there)):
+            apart = np.linalg.norm(some[:, None, :] - others[None, :, :], axis=2).min(axis=1)
+            least = min(least, *np.linalg.norm(some[apart > 1e-5][:, 1:], axis=1), 99.0)
+    assert found.chosen.kept_A == pytest.approx(least, abs=2e-6)
+    assert (found.chosen.relaxed == "") == (found.chosen.kept_A == found.chosen.buffer_A)
+    inner = "" if found.chosen.relaxed == "" else f", the inner {math.floor(10 * found.chosen.kept_A) / 10:.1f} Å"
+    assert f"{found.chosen.buffer_A:.1f} Å{inner} as in the frame" in str(found)
 
 
 def test_steps_out_of_a_slab_are_no_periods():
