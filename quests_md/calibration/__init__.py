@@ -3,6 +3,7 @@
 from .advice import bandwidth_advice
 from .calibrating import DEFAULT_STATISTICS, calibrate, default_statistics
 from .calibration import Calibration
+from .carrying import why_not_carried
 from .colder import Colder, usual_dh
 from .detection_power import Power, power, sight
 from .error_calibration import ErrorCalibration, calibrate_errors
@@ -65,4 +66,5 @@ __all__ = [
     "shared_scorer",
     "sight",
     "usual_dh",
+    "why_not_carried",
 ]

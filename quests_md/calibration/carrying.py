@@ -19,7 +19,7 @@ from .statistics import STATISTICS, require_rows
 if TYPE_CHECKING:
     from .calibration import Calibration
 
-__all__ = ["Rescored", "carried", "frames_of_parent", "kept_upper", "rescored"]
+__all__ = ["Rescored", "carried", "frames_of_parent", "kept_upper", "rescored", "why_not_carried"]
 
 
 class Rescored(NamedTuple):
@@ -53,18 +53,24 @@ def carried(calibration: "Calibration", reference: Reference, threads: int | Non
         typical = replace(calibration.typical, groups_of=found.groups_of)
         rest = {name: getattr(found, name) for name in ("atom_levels", "landmarks", "n_groups")}
         return changed | rest | {"nulls": tuple(found.nulls), "typical": typical}
-    if calibration.is_local:
-        what = (
-            "of separate frames"
-            if origin.is_separate
-            else "of an older file, which does not say how frames were grouped"
-        )
-        again = "calibrate again with frames=" if origin.is_separate else "calibrate again"
-        raise MismatchError(
-            f"calibration: {what}, local scores ({calibration.statistics[0]}) cannot be carried to another reference; "
-            f"{again}, or choose statistics of dH"
-        )
+    if (why := why_not_carried(calibration)) is not None:
+        raise MismatchError(f"calibration: {why}")
     return changed | {"nulls": tuple(kept_upper(calibration.nulls)), "landmarks": None}
+
+
+def why_not_carried(calibration: "Calibration") -> str | None:
+    """Why a calibration cannot be carried to any other reference, and what to do; None: it can be."""
+    origin = calibration.origin
+    if origin.frame_groups is not None or not calibration.is_local:
+        return None
+    what = (
+        "of separate frames" if origin.is_separate else "of an older file, which does not say how frames were grouped"
+    )
+    again = "calibrate again with frames=" if origin.is_separate else "calibrate again"
+    return (
+        f"{what}, local scores ({calibration.statistics[0]}) cannot be carried to another reference; {again}, or "
+        "choose statistics of dH"
+    )
 
 
 def frames_of_parent(reference: Reference, fingerprint: str) -> range:

@@ -5,8 +5,9 @@ from .calculator import MonitoredCalculator
 from .cut_out import CutOut
 from .cutting import cut, cut_all
 from .described_loop import loop_of_file
+from .ending import Round
 from .labelling import Labeller
-from .loop import Loop, Round
+from .loop import Loop
 from .running import RunEnd, run_to_event
 from .selection import Selected, Selection, select
 

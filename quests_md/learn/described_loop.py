@@ -28,9 +28,19 @@ __all__ = ["loop_of_file"]
 
 #: Names that must stand in the file, and those that may.
 NEEDED = ("starts", "reference", "label", "dynamics")
-NUMBERS = ("n_per_round", "steps", "interval", "max_rounds", "max_labels", "target_error", "max_atoms", "seed")
+NUMBERS = (
+    "n_per_round",
+    "steps",
+    "interval",
+    "max_rounds",
+    "max_labels",
+    "target_error",
+    "tolerance",
+    "max_atoms",
+    "seed",
+)
 LIMITS = ("max_rounds", "max_labels", "target_error")
-OPTIONAL = ("calculator", "refit", "calibration", "folder", *NUMBERS)
+OPTIONAL = ("calculator", "refit", "calibration", "apart", "folder", *NUMBERS)
 OF_DYNAMICS = ("ensemble", "temperature_K", "timestep_fs", "friction_per_fs")
 
 
@@ -44,6 +54,8 @@ def loop_of_file(path: str | os.PathLike[str], *, threads: int | None = None) ->
         label = "files"                   # or "my_code:dft", a calculator or a function of Atoms in my_code.py
         refit = "my_code:fit"             # function of the labelled frames that returns a calculator
         calculator = "my_code:first"      # calculator of the first runs, or function without arguments; else fit([])
+        tolerance = 0.1                   # with apart: levels from labels
+        apart = "test.xyz"                # labelled frames that neither the reference nor the fit knows
         steps = 10000                     # and other arguments of Loop
 
         [dynamics]                        # or dynamics = "my_code:make_dynamics"
@@ -91,6 +103,7 @@ def loop_of_file(path: str | os.PathLike[str], *, threads: int | None = None) ->
         label=_made(named("label", content["label"])) if content["label"] != "files" else "files",
         refit=refit,
         calibration=levels,
+        apart=beside(content["apart"]) if "apart" in content else None,
         folder=folder,
         threads=threads,
         **{name: content[name] for name in NUMBERS if name in content},

@@ -1,18 +1,17 @@
 """The loop of active learning: run, select, label, extend, refit, go on."""
 
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from contextlib import suppress
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 from ase import Atoms
 from ase.calculators.singlepoint import SinglePointCalculator
 
 from quests_md._arguments import check_integer, check_positive, check_positive_integer
-from quests_md._words import many
-from quests_md.calibration import Calibration, calibrate
+from quests_md.calibration import Calibration, ErrorCalibration, calibrate, why_not_carried
 from quests_md.environments import frame_digest
 from quests_md.errors import MismatchError
 from quests_md.io import write_frames
@@ -22,48 +21,15 @@ from quests_md.reference import GivenReference, Reference, opened_reference
 from quests_md.watch import Trigger
 
 from .cutting import cut
+from .ending import Limits, Round, reason_to_end, reason_to_wait
+from .kept_apart import KeptApart, Visits, divided, doubts, errors_in, expected_in_runs, ratio_of_errors
 from .labelling import Label, Labelled, Labeller, force_errors
+from .models import Models, Refit, fresh
 from .round_files import RoundFiles, forces_of, generator, read_frames, read_json, write_json
 from .running import MakeDynamics, RunEnd, made_dynamics, run_to_event
 from .selection import NothingFitError, select
 
-__all__ = ["Loop", "Round"]
-
-#: Rounds in a row after which a loop ends whose frames stay beyond the levels although they were added.
-STALLED = 3
-
-#: Takes all labelled frames so far and returns the calculator of the next runs, or None to keep the one before.
-Refit = Callable[[list[Atoms]], Any]
-
-
-@dataclass(frozen=True, slots=True)
-class Round:
-    """What a round of a loop has done."""
-
-    number: int
-    """From 0."""
-    ends: tuple[str, ...]
-    """How its runs have ended: "covered", "event", "exploded" or "failed"."""
-    n_beyond: int
-    """Frames beyond the levels."""
-    n_chosen: int
-    """Frames that were chosen to be labelled."""
-    n_labelled: int
-    """Frames that got labels."""
-    n_failed: int
-    """Frames that could not be labelled."""
-    n_still_out: int
-    """Frames that are beyond the new levels although they are in the new reference."""
-    force_error: float | None
-    """Root mean square of the force errors that the model had in the labelled frames, eV/Å; None: not known."""
-
-
-class Limits(NamedTuple):
-    """What ends a loop, None: no limit."""
-
-    rounds: int | None
-    labels: int | None
-    error: float | None
+__all__ = ["Loop"]
 
 
 class Loop:
@@ -74,6 +40,11 @@ class Loop:
     by them, levels are carried to it (`Calibration.carried_to`), the model is refitted, and each run restarts from its
     last frame within the levels, with its momenta.
 
+    With `tolerance` and `apart`, levels are made anew after each round, from labels (`calibrate_errors`): every fifth
+    label is kept apart from reference and fit, so that the kept-apart frames follow the runs, the refitted model is
+    asked once for its forces in all of them, and the levels are those above which more forces err than may. What lies
+    beyond the labels is unknown, and out.
+
     All that is done is kept in the folder, file by file, and never done again: a loop that was killed, at whatever
     moment, goes on when it is made and run again. A run that was killed is made anew from its start with the same
     random numbers; no frame is labelled twice, whatever happens. A label that was being computed is computed again.
@@ -82,7 +53,7 @@ class Loop:
     ----------
     starts
         Atoms, or several, from which runs begin, with the calculator of the first runs; where one has none,
-        ``refit([])`` makes it.
+        ``refit([])`` makes it. With `apart`, the model of the first levels is that of the first start.
     make_dynamics
         Function of Atoms that returns an ASE dynamics which moves them. If it takes `rng`, or a second argument, it
         gets a `numpy.random.Generator` that depends on round and run alone; give it to thermostats (``rng=rng``).
@@ -94,9 +65,10 @@ class Loop:
     refit
         Function of all labelled frames so far that returns the calculator of the next runs, or None for that of the
         starts. It is called before the runs of each round but the first, also when a loop is taken up again; the last
-        labels are yours to fit (`labelled`). None: the model stays as it is.
+        labels are yours to fit (`labelled`), but with `apart`, where it is called after each round, also the last.
+        None: the model stays as it is.
     calibration
-        Levels for the reference; default `calibrate(reference)`.
+        Levels for the reference, which can be carried to a larger one; default `calibrate(reference)`.
     trigger
         What opens an event; default that of `Monitor`.
     n_per_round
@@ -112,7 +84,15 @@ class Loop:
     max_rounds, max_labels
         Rounds, and labels in all, after which the loop ends; default no limit.
     target_error
-        Force error in eV/Å, root mean square over the frames of a round, at which the loop ends; default none.
+        Force error in eV/Å at which the loop ends: that measured in the new frames of a round (root mean square); with
+        `apart` also that expected of the atoms in all frames that the runs of this round visited (mean), which has to
+        be known. Default none.
+    tolerance
+        Force error in eV/Å that is still good: levels are made from labels. Needs `apart`.
+    apart
+        Labelled frames or files that neither the reference nor the fit of any model knows, with forces in eV/Å: 19
+        independent groups of frames at least, or the levels are unknown. Groups are those of `info["group"]`, where all
+        frames have it, else as in `Reference.from_frames`. Needs `tolerance`.
     seed
         Of the random numbers.
     threads
@@ -121,7 +101,8 @@ class Loop:
     Raises
     ------
     ValueError, TypeError, MismatchError
-        If an argument is not usable, or the folder is of a loop with other settings; says which.
+        If an argument is not usable, levels cannot be carried, or the folder is of a loop with other settings; says
+        which.
 
     Examples
     --------
@@ -148,6 +129,8 @@ class Loop:
         max_rounds: int | None = None,
         max_labels: int | None = None,
         target_error: float | None = None,
+        tolerance: float | None = None,
+        apart: Any = None,
         seed: int = 0,
         threads: int | None = None,
     ) -> None:
@@ -162,8 +145,10 @@ class Loop:
         if target_error is not None:
             check_positive("target_error", target_error, "force error in eV/Å, or None")
         check_integer("seed", seed, 0)
+        self._apart = _apart_of(tolerance, apart, calibration)
         self.folder = Path(folder)
-        self._make_dynamics, self._refit, self._trigger, self._threads = make_dynamics, refit, trigger, threads
+        self._make_dynamics, self._trigger, self._threads = make_dynamics, trigger, threads
+        self._models = Models(self._starts, refit)
         self._limits = Limits(max_rounds, max_labels, target_error)
         self._settings: dict[str, Any] = {"n_per_round": n_per_round, "steps": steps, "interval": interval}
         self._settings |= {"seed": seed, "max_atoms": max_atoms}
@@ -177,7 +162,7 @@ class Loop:
 
     @property
     def reference(self) -> Reference:
-        """The reference with all frames that were labelled."""
+        """The reference with all frames that were labelled and not kept apart."""
         return self._known(len(self.rounds))[0]
 
     @property
@@ -187,35 +172,32 @@ class Loop:
 
     @property
     def labelled(self) -> list[Atoms]:
-        """All frames that were labelled, in the order of rounds, with energy and forces."""
-        return [frame for number in range(len(self.rounds)) for frame in self._labelled_in(number)]
+        """All frames that were labelled and not kept apart, in the order of rounds, with energy and forces."""
+        return self._labelled_before(len(self.rounds))
+
+    @property
+    def apart(self) -> list[Atoms]:
+        """All frames kept apart, with their true forces and, as an array "model_forces", those of the last model."""
+        return self._apart_before(len(self.rounds))
 
     def run(self) -> str:
         """Go on until there is a reason to end, which is returned in words.
 
         "covered": no run of a round left what is known. "nothing new": a round gave no frame that could be labelled.
         "stalled": in three rounds all frames that were labelled stayed beyond the levels. "labels", "rounds", "error":
-        a limit is reached. "waiting": labels are missing in the folder.
+        a limit is reached. "waiting": labels are missing in the folder. What levels from labels do not tell is added.
         """
-        while (reason := self._reason_to_end()) is None:
+        tolerance = None if self._apart is None else self._apart.tolerance
+        while (reason := reason_to_end(self.rounds, self._limits, self._settings["steps"], tolerance)) is None:
             files = RoundFiles(self.folder, len(self.rounds))
             ends = self._runs(files)
             chosen = self._chosen(files, [frame for end in ends for frame in end.beyond])
             labelled = self.labeller.label(chosen)
-            if labelled.waiting:
-                n, there = many(len(labelled.waiting), "frame"), self.folder / "labels"
-                return (
-                    f"waiting: {n} in {self.folder / 'to-label'} to be labelled; put each with energy and forces under "
-                    f"its name into {there} and run the loop again"
-                )
-            if labelled.failed and not labelled.frames:  # as where a program is missing: the round is not done
-                why = next(iter(labelled.failed.values()))
-                return (
-                    f"nothing new: all {many(len(chosen), 'frame')} chosen failed to be labelled, the first by {why}; "
-                    f"remove the files in {self.folder / 'failed'} and run the loop again to try once more"
-                )
+            if (lacking := reason_to_wait(labelled, self.folder)) is not None:
+                return lacking
             self.rounds.append(self._learn(files, ends, chosen, labelled))
-        return reason
+        doubt = doubts(levels, self._starts) if isinstance(levels := self.calibration, ErrorCalibration) else ""
+        return f"{reason}; {doubt}" if doubt else reason
 
     def _begin(self, reference: Reference, calibration: Calibration | None) -> None:
         """Write what the loop begins with, or compare it with what the folder has."""
@@ -223,23 +205,21 @@ class Loop:
         starts = [frame_digest(start) for start in self._starts]
         settings = self._settings | {"reference": reference.fingerprint, "starts": starts}
         settings["trigger"] = None if self._trigger is None else self._trigger.settings
-        settings["calibration"] = None
+        settings |= {"calibration": None} | KeptApart.settings_of(self._apart)
         if calibration is not None:
             calibration.require(reference)
             settings["calibration"] = [calibration.false_alarms, calibration.per, list(calibration.statistics)]
         before = read_json(path)
-        if before is None:
-            self.folder.mkdir(parents=True, exist_ok=True)
-            (calibration or calibrate(reference, threads=self._threads)).save(self.folder / "calibration.json")
-            reference.save(self.folder / "reference.safetensors")
-            write_json(path, settings)
+        if before is not None:
+            _require_equal(path, before, settings)
             return
-        for name, value in settings.items():
-            if before.get(name) != value:
-                raise MismatchError(
-                    f"{path}: {name} was {before.get(name)} when the loop began, and is {value} now; give the same "
-                    "settings, or another folder"
-                )
+        self.folder.mkdir(parents=True, exist_ok=True)
+        if self._apart is not None:
+            model = self._models.of_round(0, list)[0]
+            calibration = self._apart.first_levels(reference, model, self.folder, self._starts, self._threads)
+        (calibration or calibrate(reference, threads=self._threads)).save(self.folder / "calibration.json")
+        reference.save(self.folder / "reference.safetensors")
+        write_json(path, settings)
 
     def _known(self, number: int) -> tuple[Reference, Calibration]:
         """Reference and levels at the beginning of a round; those that were read last are kept."""
@@ -249,8 +229,14 @@ class Loop:
             self._read = {number: known}
         return self._read[number]
 
-    def _labelled_in(self, number: int) -> list[Atoms]:
-        return read_frames(RoundFiles(self.folder, number).path("labelled.extxyz")) or []
+    def _labelled_before(self, number: int) -> list[Atoms]:
+        files = [RoundFiles(self.folder, before).path("labelled.extxyz") for before in range(number)]
+        return [frame for path in files for frame in read_frames(path) or []]
+
+    def _apart_before(self, number: int) -> list[Atoms]:
+        """The frames kept apart at the beginning of a round, with the forces of its model."""
+        folder = self.folder if number == 0 else RoundFiles(self.folder, number - 1).folder
+        return read_frames(folder / "apart.extxyz") or []
 
     def _runs(self, files: RoundFiles) -> list[RunEnd]:
         """How the runs of a round have ended; those that have not are made."""
@@ -263,19 +249,24 @@ class Loop:
         starts = files.starts() or []
         missing = [k for k in range(len(starts)) if files.run(k) is None]
         if missing:
-            is_lacking = any(self._starts[k].calc is None for k in missing)
-            model = self._refit(self.labelled) if self._refit is not None and (number or is_lacking) else None
+            models = self._models.of_round(number, lambda: self._labelled_before(number))
             reference, calibration = self._known(number)
         for k in missing:
             atoms = starts[k]
-            atoms.calc = self._starts[k].calc if model is None else model
+            atoms.calc = fresh(models[k])
             log = files.path(f"run-{k}.jsonl")
             log.unlink(missing_ok=True)  # of a run that was killed
             dyn = made_dynamics(self._make_dynamics, atoms, generator(self._settings["seed"], number, k))
+            visits = Visits(atoms)
+            if self._apart is not None:
+                dyn.attach(visits, self._settings["interval"])
             options: dict[str, Any] = {"trigger": self._trigger, "on_error": "raise", "threads": self._threads}
             with Monitor(reference, calibration, log=log, verbose=False, **options) as monitor:
                 wanted = {name: self._settings[name] for name in ("steps", "interval")}
-                files.write_run(k, run_to_event(dyn, atoms, monitor, n_beyond=self._settings["n_per_round"], **wanted))
+                end = run_to_event(dyn, atoms, monitor, n_beyond=self._settings["n_per_round"], **wanted)
+            if isinstance(calibration, ErrorCalibration):
+                visits.write_errors(files, k, calibration, reference, self._threads)
+            files.write_run(k, end)
         return [end for k in range(len(starts)) if (end := files.run(k)) is not None]
 
     def _chosen(self, files: RoundFiles, beyond: Sequence[Atoms]) -> list[Atoms]:
@@ -287,41 +278,37 @@ class Loop:
         chosen, n = [], self._settings["n_per_round"]
         if self._limits.labels is not None:
             n = min(n, self._limits.labels - sum(done.n_labelled for done in self.rounds))
-        reference = self._known(files.number)[0]
+        reference, most = self._known(files.number)[0], self._settings["max_atoms"]
         with suppress(NothingFitError):
             chosen = select(beyond, reference, n=n, threads=self._threads).frames if beyond else []
-        chosen = [cell for frame in chosen if (cell := self._cell_of(frame, reference)) is not None]
+        chosen = [cell for frame in chosen if (cell := _cell_of(frame, reference, most, self._threads)) is not None]
         write_frames(path, chosen)
         return chosen
 
-    def _cell_of(self, frame: Atoms, reference: Reference) -> Atoms | None:
-        """What is labelled of a frame: a cell cut out of it if it is too large, with the model's forces; or nothing."""
-        most = self._settings["max_atoms"]
-        if most is None or len(frame) <= most:
-            return frame
-        with suppress(ValueError):  # nothing is strange enough, or does not fit
-            found = cut(frame, reference=reference, max_atoms=most, threads=self._threads)
-            if not found.refused:
-                cell: Atoms = found.atoms.copy()
-                forces = forces_of(frame)
-                if forces is not None:
-                    cell.calc = SinglePointCalculator(cell, forces=forces[cell.arrays["original_index"]])
-                return cell
-        return None
-
     def _learn(self, files: RoundFiles, ends: list[RunEnd], chosen: list[Atoms], labelled: Labelled) -> Round:
-        """Extend the reference by labelled frames and carry the levels to it."""
+        """Extend the reference by labelled frames, and carry the levels to it or make them anew."""
         # read anew, as after a kill: a reference that was searched hands its structures on, and last bits change
         self._read.clear()
         reference, calibration = self._known(files.number)
-        frames = labelled.frames
-        if frames:
-            reference = reference.extend(frames, groups=[f"loop, round {files.number}"] * len(frames))
-            try:
-                calibration = calibration.carried_to(reference, threads=self._threads)
-            except MismatchError:  # levels of a kind that cannot be carried
-                calibration = calibrate(reference, threads=self._threads)
-        write_frames(files.path("labelled.extxyz"), frames)
+        group = f"loop, round {files.number}"
+        learnt, apart = labelled.frames, list[Atoms]()
+        if self._apart is not None:
+            learnt, apart = divided(learnt, sum(done.n_labelled for done in self.rounds), group)
+        write_frames(files.path("labelled.extxyz"), learnt)
+        if learnt:
+            reference = reference.extend(learnt, groups=[group] * len(learnt))
+        errors: dict[str, float | None] = {}
+        if isinstance(calibration, ErrorCalibration) and self._apart is not None:
+            errors["expected_error"] = expected_in_runs(files, len(ends), calibration.share)
+            before, n = self._apart_before(files.number), files.number + 1
+            now, path = before, files.path("apart.extxyz")
+            if labelled.frames:
+                model = self._models.of_round(n, lambda: self._labelled_before(n))[0]
+                calibration, now = self._apart.new_levels(reference, model, [*before, *apart], path, self._threads)
+            write_frames(path, now)
+            errors |= {"apart_error": errors_in(now), "error_ratio": ratio_of_errors(before, now)}
+        else:
+            calibration = calibration.carried_to(reference, threads=self._threads)
         reference.save(files.path("reference.safetensors"))
         calibration.save(files.path("calibration.json"))
         judge = Judge(reference, calibration, threads=self._threads)
@@ -331,33 +318,58 @@ class Loop:
             ends=tuple(end.end for end in ends),
             n_beyond=sum(len(end.beyond) for end in ends),
             n_chosen=len(chosen),
-            n_labelled=len(frames),
+            n_labelled=len(labelled.frames),
             n_failed=len(labelled.failed),
-            n_still_out=sum(judge.judge(frame, step=0, frame=0).check.state == "out" for frame in frames),
-            force_error=force_errors(frames, [by_name.get(frame_digest(frame)) for frame in frames]),
+            n_still_out=sum(judge.judge(frame, step=0, frame=0).check.state == "out" for frame in learnt),
+            force_error=force_errors(labelled.frames, [by_name.get(frame_digest(one)) for one in labelled.frames]),
+            n_apart=len(apart),
+            **errors,
         )
         write_json(files.path("round.json"), asdict(done))
         return done
 
-    def _reason_to_end(self) -> str | None:
-        if not self.rounds:
-            return None
-        last, limits = self.rounds[-1], self._limits
-        n_labels = sum(done.n_labelled for done in self.rounds)
-        so_far = f"({many(len(self.rounds), 'round')}, {many(n_labels, 'label')})"
-        recent = self.rounds[-STALLED:]
-        if set(last.ends) == {"covered"}:
-            return f"covered: no run of {self._settings['steps']} steps left what is known {so_far}"
-        if not last.n_labelled:
-            ends = " and ".join(sorted(set(last.ends)))
-            what = f"its runs ended {ends}: {many(last.n_beyond, 'frame')} beyond, {last.n_chosen} chosen"
-            return f"nothing new: the last round added no labels ({what}) {so_far}"
-        if limits.error is not None and last.force_error is not None and last.force_error <= limits.error:
-            return f"error: forces were {last.force_error:.3g} eV/Å off in the frames of the last round {so_far}"
-        if limits.labels is not None and n_labels >= limits.labels:
-            return f"labels: all {limits.labels} are spent {so_far}"
-        if limits.rounds is not None and len(self.rounds) >= limits.rounds:
-            return f"rounds: all {limits.rounds} are done {so_far}"
-        if len(recent) == STALLED and all(done.n_still_out == done.n_labelled for done in recent):
-            return f"stalled: in {STALLED} rounds all frames that were labelled stayed beyond the levels {so_far}"
+
+def _require_equal(path: Path, before: dict[str, Any], settings: dict[str, Any]) -> None:
+    """MismatchError unless a loop has the settings with which it began."""
+    for name, value in settings.items():
+        if before.get(name) != value:
+            raise MismatchError(
+                f"{path}: {name} was {before.get(name)} when the loop began, and is {value} now; give the same "
+                "settings, or another folder"
+            )
+
+
+def _apart_of(tolerance: float | None, apart: Any, calibration: Calibration | None) -> KeptApart | None:
+    """The frames kept apart, if levels are to come from labels; raises for levels that a loop cannot go on with."""
+    if isinstance(calibration, ErrorCalibration):
+        raise MismatchError(
+            "calibration: levels from labels are for one reference and one model, and a loop changes both; give "
+            "tolerance= and apart= (labelled frames), so that the loop makes them anew after each round"
+        )
+    if calibration is not None and (why := why_not_carried(calibration)) is not None:
+        raise MismatchError(f"calibration: {why}; a loop needs levels that it can carry to its growing reference")
+    if tolerance is None and apart is None:
         return None
+    if tolerance is None or apart is None:
+        raise ValueError(
+            "tolerance, apart: expected both or neither, got one; levels from labels need the force error in eV/Å that "
+            "is still good, and labelled frames that neither the reference nor the fit of the model knows"
+        )
+    if calibration is not None:
+        raise ValueError("calibration: expected none beside tolerance and apart, from which the loop makes its levels")
+    return KeptApart(apart, tolerance)
+
+
+def _cell_of(frame: Atoms, reference: Reference, most: int | None, threads: int | None) -> Atoms | None:
+    """What is labelled of a frame: a cell cut out of it if it is too large, with the model's forces; or nothing."""
+    if most is None or len(frame) <= most:
+        return frame
+    with suppress(ValueError):  # nothing is strange enough, or does not fit
+        found = cut(frame, reference=reference, max_atoms=most, threads=threads)
+        if not found.refused:
+            cell: Atoms = found.atoms.copy()
+            forces = forces_of(frame)
+            if forces is not None:
+                cell.calc = SinglePointCalculator(cell, forces=forces[cell.arrays["original_index"]])
+            return cell
+    return None
