@@ -22,7 +22,16 @@ from .labelling import force_errors
 from .models import forces_by
 from .round_files import RoundFiles, read_frames, read_json, write_json
 
-__all__ = ["KeptApart", "Visits", "divided", "doubts", "errors_in", "expected_in_runs", "ratio_of_errors"]
+__all__ = [
+    "KeptApart",
+    "Visits",
+    "divided",
+    "doubts",
+    "errors_in",
+    "expected_in_runs",
+    "ratio_of_errors",
+    "unknown_to",
+]
 
 #: One in so many labels is kept apart.
 ONE_IN = 5

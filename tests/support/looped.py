@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 from ase import Atoms, units
 from ase.build import bulk
+from ase.calculators.calculator import Calculator, all_changes
 from ase.calculators.emt import EMT
 from ase.md.langevin import Langevin
 
@@ -55,6 +56,43 @@ class Teacher:
         with self.paid.open("a") as out:
             out.write(f"{atoms.positions.tobytes().hex()[:64]}\n")
         return answer
+
+
+class Student(Calculator):
+    """EMT whose forces are off by a share, which falls with the frames that it has learnt; it keeps its neighbours."""
+
+    implemented_properties = ("energy", "forces")
+
+    def __init__(self, n_learnt=0):
+        super().__init__()
+        self.share, self.teacher = 0.2 / (1 + 0.03 * n_learnt), EMT()
+
+    def reset(self):
+        super().reset()
+        self.teacher.reset()
+
+    def calculate(self, atoms=None, properties=("energy",), system_changes=all_changes):
+        super().calculate(atoms, properties, system_changes)
+        energy, forces = (self.teacher.get_property(name, atoms) for name in ("energy", "forces"))
+        self.results = {"energy": energy, "forces": (1 + self.share) * forces}
+
+
+def labelled_frames(n, seed):
+    """Frames at 300 K with EMT's forces, each of a group of its own."""
+    frames = frames_at(300, n, seed)[0]
+    for k, frame in enumerate(frames):
+        frame.calc = EMT()
+        frame.get_forces()
+        frame.info["group"] = k
+    return frames
+
+
+def loop_of_errors(folder, known, start, apart, **options):
+    """A loop whose levels come from labels, of a student that is refitted."""
+    start = start.copy()
+    start.calc = Student()
+    refit = {"refit": lambda frames: Student(len(frames)), "n_per_round": 4}
+    return loop_in(folder, known, start, **{"tolerance": 0.4, "apart": apart} | refit | options)
 
 
 def known_and_start(in_motion=False):
