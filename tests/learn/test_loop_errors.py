@@ -212,7 +212,7 @@ def test_other_labels_need_another_folder(finished, system, apart):
     with pytest.raises(MismatchError, match="apart was 21 frames"):
         loop_of(finished[0].folder, system, apart[:20])
     with pytest.raises(MismatchError, match=r"tolerance was 0\.4 when the loop began, and is None now"):
-        loop_in(finished[0].folder, *system)
+        loop_in(finished[0].folder, *system, n_per_round=4)
 
 
 TOML = """
