@@ -1,6 +1,5 @@
 """The program: its commands, how errors end it, and its exit codes."""
 
-import errno
 import functools
 import os
 import re
@@ -15,7 +14,6 @@ from typing import Annotated, Any
 import typer
 
 from quests_md._version import __version__
-from quests_md.errors import QuestsMDError
 
 from .arguments import tell
 from .building import build, info, thin
@@ -23,7 +21,9 @@ from .cutting import cut_frames
 from .demo import show_demo
 from .error_levels import set_error_levels
 from .exit_codes import ExitCode
+from .faults import code_of, error_line
 from .growing import extend, merge
+from .lammps import run_lammps
 from .levels import set_levels
 from .listing import list_events
 from .looping import run_loop
@@ -31,9 +31,6 @@ from .scoring import score_frames
 from .selecting import select_frames
 
 __all__ = ["app", "main"]
-
-#: Characters of an error line; a parser may quote the whole file.
-LONGEST_MESSAGE = 1000
 
 #: Shown below the commands; \b keeps the line breaks.
 EXAMPLE = """\b
@@ -43,9 +40,9 @@ From a training set to the events of a run:
   quests-md events run.jsonl
 
 \b
-Exit codes: 0 fine, 2 misuse or bad input, 130 interrupted; --fail-on-event:
-3 after an event (novel, transition), 4 after an explosion; loop: 5 while
-labels are missing. In job scripts:
+Exit codes: 0 fine, 1 an error of LAMMPS, 2 misuse or bad input,
+130 interrupted; --fail-on-event: 3 after an event (novel, transition),
+4 after an explosion; loop: 5 while labels are missing. In job scripts:
   quests-md events run.jsonl --fail-on-event || echo "exit code $?"
   [ -e quests-md.event ] && cat quests-md.event
 (that file is of the action sentinel(), or of score --sentinel.)"""
@@ -107,10 +104,10 @@ def _with_exit_code(function: Callable[..., None]) -> Callable[..., None]:
         except Exception as exc:
             if _signals:  # compiled code makes other errors of an interrupt
                 raise _interrupted() from None
-            if not isinstance(exc, (QuestsMDError, ValueError, TypeError, OSError, MemoryError)):
+            if (code := code_of(exc)) is None:
                 raise
-            tell(f"error: {_one_line(exc)}")
-            raise typer.Exit(ExitCode.BAD_INPUT) from None
+            tell(f"error: {error_line(exc)}")
+            raise typer.Exit(code) from None
         finally:
             signal.setitimer(signal.ITIMER_REAL, 0)
 
@@ -127,6 +124,7 @@ for _group, _name, _function in (
     (app, "calibrate", set_levels),
     (app, "calibrate-errors", set_error_levels),
     (app, "score", score_frames),
+    (app, "lammps", run_lammps),
     (app, "events", list_events),
     (app, "select", select_frames),
     (app, "cut", cut_frames),
@@ -151,35 +149,6 @@ def _interrupt(signum: int, frame: object) -> None:
 def _interrupted() -> typer.Exit:
     tell("interrupted")
     return typer.Exit(ExitCode.INTERRUPTED)
-
-
-#: What to do about a file with which something failed.
-ADVICE = {
-    errno.ENOENT: "check the name and its folder",
-    errno.ENOTDIR: "a file stands where the name has a folder; check the name",
-    errno.EISDIR: "it is a folder; give the name of a file",
-    errno.ELOOP: "it is a link that leads to itself; remove it, or give another name",
-    errno.ENAMETOOLONG: "give a shorter name",
-    errno.EACCES: "ask for permission (ls -l shows who has it), or give another name",
-    errno.EPERM: "ask for permission (ls -l shows who has it), or give another name",
-    errno.EROFS: "give a name on another disk",
-    errno.ENOSPC: "make room on the disk, or give a name on another one",
-    errno.EDQUOT: "make room within the quota, or give a name on another disk",
-    errno.EFBIG: "files may not grow so large here (ulimit -f); raise the limit",
-    errno.EMFILE: "too many files are open (ulimit -n); raise the limit",
-}
-
-
-def _one_line(exc: BaseException) -> str:
-    if isinstance(exc, OSError) and exc.strerror:
-        place = "" if exc.filename is None else f"{os.fsdecode(exc.filename) if exc.filename else repr('')}: "
-        own = exc.strerror == os.strerror(exc.errno or 0)  # what is raised by quests_md says what to do
-        advice = ADVICE.get(exc.errno or 0, "is the disk in order? Give a file on another one") if own else ""
-        return f"{place}{exc.strerror}{'; ' if advice else ''}{advice}"
-    text = " ".join(str(exc).split()) or type(exc).__name__
-    if isinstance(exc, MemoryError):
-        return f"out of memory ({text}); give fewer frames, or a smaller k"
-    return text if len(text) <= LONGEST_MESSAGE else f"{text[:LONGEST_MESSAGE]} ..."
 
 
 def _show_warning(message: Warning | str, *_: Any, **__: Any) -> None:

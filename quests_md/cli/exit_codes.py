@@ -24,6 +24,7 @@ class ExitCode(IntEnum):
     """How a command ended, unless all was fine (0)."""
 
     BROKEN_PIPE = 1
+    LAMMPS_FAILED = 1
     BAD_INPUT = 2
     EVENT = 3
     EXPLODED = 4

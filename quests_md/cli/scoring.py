@@ -8,15 +8,14 @@ from typing import Annotated, Any
 
 from typer import Option
 
-from quests_md._arguments import check_choice, check_integer, check_positive, check_share
-from quests_md._file_kinds import fault_of_sentinel, mistaken_for
+from quests_md._arguments import check_integer
 from quests_md._files import file_size
 from quests_md._progress import track
 from quests_md._words import many
 from quests_md.calibration import STATISTICS, Calibration, calibrate
 from quests_md.errors import FileFormatError
 from quests_md.hosts import score_trajectory
-from quests_md.io import FramesSeen, count_frames, fault_of_annotated_file, fault_of_flagged_file
+from quests_md.io import FramesSeen, count_frames, fault_of_annotated_file
 from quests_md.log import read_log, require_new_log
 from quests_md.monitor import Monitor
 from quests_md.records import Check
@@ -30,7 +29,7 @@ from quests_md.show import (
     terminal_width,
     timeline,
 )
-from quests_md.watch import Trigger, save_frame, sentinel
+from quests_md.watch import save_frame, sentinel
 
 from .arguments import (
     FramesArgument,
@@ -49,7 +48,25 @@ from .arguments import (
     tell,
 )
 from .exit_codes import FailOption, exit_after
-from .statistics import FALSE_ALARMS, StatisticsOption, statistic_names
+from .run_options import (
+    VALUES,
+    BaselineOption,
+    CalibrationOption,
+    FalseAlarmsOption,
+    PatienceOption,
+    PhaseOption,
+    ReferenceOption,
+    SaveOption,
+    SentinelOption,
+    TemperatureOption,
+    ValuesOption,
+    VisitsOption,
+    check_event_files,
+    check_settings,
+    files_by_name,
+    trigger_of,
+)
+from .statistics import StatisticsOption, statistic_names
 
 __all__ = ["score_frames"]
 
@@ -66,55 +83,29 @@ OUT_BY = "how far beyond its level, in nats or deviations as the level; of count
 
 def score_frames(
     trajectory: FramesArgument,
-    reference: Annotated[
-        Path, Option("--reference", "-r", help="Reference file (.safetensors), or frames to build one from.")
-    ],
-    calibration: Annotated[
-        Path | None, Option("--calibration", "-c", help="Calibration file; default: calibrate the reference.")
-    ] = None,
-    false_alarms: Annotated[
-        float | None,
-        Option(help=f"Asked rate of false alarms per check, without --calibration; default: {FALSE_ALARMS:g}."),
-    ] = None,
+    reference: ReferenceOption,
+    calibration: CalibrationOption = None,
+    false_alarms: FalseAlarmsOption = None,
     statistics: StatisticsOption = None,
-    baseline_ps: Annotated[
-        float | None,
-        Option(help="Judge averages over a frame (local_mean, local_tail) by the first so many ps of the run itself."),
-    ] = None,
-    max_temperature: Annotated[
-        float | None,
-        Option(metavar="K", help="A hotter frame counts as exploded; else one that jumped to five times the median."),
-    ] = None,
-    phase: Annotated[
-        list[str] | None,
-        Option(metavar="NAME=FILE", help="Labelled phases, first that of the start: liquid=l.safetensors; repeat it."),
-    ] = None,
+    baseline_ps: BaselineOption = None,
+    max_temperature: TemperatureOption = None,
+    phase: PhaseOption = None,
     types: TypesOption = None,
     topology: TopologyOption = None,
     log: Annotated[Path | None, Option(help="Log to write (JSON lines); must not hold a run yet.")] = None,
     resume: Annotated[
         bool, Option("--resume", help="Go on with the run in the log: frames that it has are not checked again.")
     ] = False,
-    save: Annotated[Path | None, Option(help="Append flagged frames to this extended XYZ file.")] = None,
+    save: SaveOption = None,
     annotate: Annotated[
         Path | None,
         Option(help="Write every frame with dH and grade of its atoms to this new extended XYZ file (.extxyz)."),
     ] = None,
-    sentinel_file: Annotated[
-        Path | None,
-        Option("--sentinel", metavar="FILE", help="Write the gravest event to this file, once there is one."),
-    ] = None,
+    sentinel_file: SentinelOption = None,
     plot: Annotated[Path | None, Option(help="Draw the timeline to this file; needs --log.")] = None,
-    patience: Annotated[
-        int | None, Option(help="Checks out in a row that open an event; given alone, visits open none. Default: 3.")
-    ] = None,
-    visits: Annotated[
-        int | None,
-        Option(help="Short departures in 20 checks that open an event; default: by the rate, 4 for 0.01."),
-    ] = None,
-    values: Annotated[
-        str, Option(help="'full': dH of every atom; 'proven': who is above, faster; 'auto': by size.")
-    ] = default_of(Monitor, "values"),
+    patience: PatienceOption = None,
+    visits: VisitsOption = None,
+    values: ValuesOption = VALUES,
     at: Annotated[Path | None, Option(help="Check only the frames of this log: what the monitor saw live.")] = None,
     workers: Annotated[
         int, Option(help="Processes that read the files and judge their frames; the result is the same.")
@@ -136,43 +127,23 @@ def score_frames(
         raise ValueError("--plot: needs the log; give --log run.jsonl too")
     if resume and log is None:
         raise ValueError("--resume: needs the log of the run; give --log run.jsonl too")
-    if calibration is not None and false_alarms is not None:
-        raise ValueError("--false-alarms: the calibration file states its own rate; give one of the two")
-    phase_files = _files_by_name("--phase", phase or [])
+    phase_files = files_by_name("--phase", phase or [])
     check_apart(
         {"--log": log, "--save": save, "--annotate": annotate, "--sentinel": sentinel_file, "--plot": plot},
         [*trajectory, reference, calibration, topology, at, *phase_files.values()],
     )
     check_output("--log", log)
-    check_output("--save", save)
-    if save is not None and (fault := mistaken_for(save, None, "flagged frames") or fault_of_flagged_file(save)):
-        raise FileFormatError(f"--save: {save}: {fault}; choose another name")
     check_output("--annotate", annotate, FRAME_SUFFIXES)
     if annotate is not None and (fault := fault_of_annotated_file(annotate, goes_on=resume)):
         raise FileFormatError(f"--annotate: {annotate}: {fault}; choose another name")
-    check_output("--sentinel", sentinel_file)
-    if sentinel_file is not None and (fault := fault_of_sentinel(sentinel_file)):
-        raise FileFormatError(f"--sentinel: {sentinel_file}: {fault}; choose another name")
-    if sentinel_file is not None and sentinel_file.exists() and not resume:
-        raise FileExistsError(f"--sentinel: {sentinel_file} is there from an earlier run; remove it")
+    check_event_files(save, sentinel_file, goes_on=resume)
     check_output("--plot", plot, PICTURE_SUFFIXES)
-    if threads is not None:
-        check_integer("--threads", threads, 1)
     check_integer("--workers", workers, 1)
     if dask is not None and workers != 1:
         raise ValueError("--workers: those of --dask are meant by --dask alone; give one of the two")
-    check_choice("--values", values, ("full", "proven", "auto"))
-    for option, value, what in (
-        ("--baseline-ps", baseline_ps, "time in ps"),
-        ("--max-temperature", max_temperature, "temperature in K"),
-    ):
-        if value is not None:
-            check_positive(option, value, what)
-    rate = FALSE_ALARMS if false_alarms is None else check_share("--false-alarms", false_alarms, "rate between 0 and 1")
+    rate = check_settings(calibration, false_alarms, baseline_ps, max_temperature, values, threads)
     names, elements = statistic_names(statistics), split_elements(types, "--types")
-    trigger = None
-    if patience is not None or visits is not None:
-        trigger = Trigger(3 if patience is None else patience, visits=visits)
+    trigger = trigger_of(patience, visits)
     check_frames(trajectory, "expected frames; a reference is given by --reference")
     if log is not None and not resume:
         require_new_log(log)
@@ -266,19 +237,6 @@ def _dask_client(address: str | None) -> Iterator[Any]:
     with client:
         tell(f"Dask at {client.scheduler.address}: {many(len(client.nthreads()), 'worker')}")
         yield client
-
-
-def _files_by_name(option: str, texts: Sequence[str]) -> dict[str, Path]:
-    """The files of an option that is given as NAME=FILE, once or more often."""
-    files: dict[str, Path] = {}
-    for text in texts:
-        name, equals, file = text.partition("=")
-        if not (name and equals and file):
-            raise ValueError(f"{option}: expected NAME=FILE such as fcc=fcc.safetensors, got {text!r}")
-        if name in files:
-            raise ValueError(f"{option}: {name!r} is given twice; give each phase another name")
-        files[name] = Path(file)
-    return files
 
 
 def _print_checks(
