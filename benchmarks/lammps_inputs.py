@@ -97,7 +97,10 @@ def shortened(text: str) -> str:
     """The input with shorter runs, and with a dump before the first of them."""
     text = re.sub(r"^(\s*run\s+)(\d+)", lambda found: found[1] + str(min(int(found[2]), STEPS)), text, flags=re.M)
     text = re.sub(r"^(\s*thermo\s+)(\d+)", lambda found: found[1] + str(min(int(found[2]), EVERY)), text, flags=re.M)
-    return re.sub(r"^(?=\s*(run|minimize)\s)", DUMP, text, count=1, flags=re.M)
+    before, _, after = re.split(r"^(?=\s*(run|minimize)\s)", text, maxsplit=1, flags=re.M)
+    # a dump forbids it
+    after = re.sub(r"^(?=\s*reset_timestep\s)", "undump quests_md_all\n", after, count=1, flags=re.M)
+    return before + DUMP + after
 
 
 def thermo(log: Path) -> list[str]:

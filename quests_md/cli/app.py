@@ -98,7 +98,7 @@ def _with_exit_code(function: Callable[..., None]) -> Callable[..., None]:
             function(*args, **kwargs)
         except BrokenPipeError:  # `... | head`: the reader has had enough
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-            raise typer.Exit(ExitCode.BROKEN_PIPE) from None
+            raise typer.Exit(ExitCode.FAILED) from None
         except KeyboardInterrupt:
             raise _interrupted() from None
         except Exception as exc:

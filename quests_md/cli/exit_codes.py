@@ -23,8 +23,7 @@ FailOption = Annotated[
 class ExitCode(IntEnum):
     """How a command ended, unless all was fine (0)."""
 
-    BROKEN_PIPE = 1
-    LAMMPS_FAILED = 1
+    FAILED = 1  # an error of LAMMPS, or nobody reads what is printed
     BAD_INPUT = 2
     EVENT = 3
     EXPLODED = 4

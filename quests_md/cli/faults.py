@@ -47,7 +47,7 @@ def code_of(exc: BaseException) -> ExitCode | None:
     if isinstance(exc, KeyboardInterrupt):
         return ExitCode.INTERRUPTED
     if isinstance(exc, LammpsError):
-        return ExitCode.LAMMPS_FAILED
+        return ExitCode.FAILED
     if isinstance(exc, (QuestsMDError, ValueError, TypeError, OSError, MemoryError)):
         return ExitCode.BAD_INPUT
     return None

@@ -134,6 +134,7 @@ def run_lammps(
     names, elements = statistic_names(statistics), split_elements(types, "--types")
     trigger, given = trigger_of(patience, visits), _checked(lammps_arguments or [])
     require_regular(input_file, NO_PIPES)
+    input_file.open("rb").close()  # it is there, and may be read
     lmp = _started(given)
     ranks = _Ranks(lmp)
     with ranks.all_or_none():

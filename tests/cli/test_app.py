@@ -23,6 +23,10 @@ from quests_md.calibration import STATISTICS
         (("calibrate-errors",), ("--tolerance", "--share", "--true", "--model", "--output")),
         (("score",), ("--reference", "--log", "--plot", "--save", "--fail-on-event", "nats", "--sentinel")),
         (("score",), ("--phase", "NAME=FILE", "--types", "--max-temperature")),
+        (
+            ("lammps",),
+            ("INPUT", "--every", "--types", "--length-A", "--stop", "--resume", "--values-in-lammps", "-var"),
+        ),
         (("events",), ("--json", "--plot", "--fail-on-event", "--growth", "--kind", "--details")),
     ],
 )

@@ -7,7 +7,9 @@ from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
+from systems import cold_reference, level_at
 
+from quests_md import Monitor, Trigger, read_log, save_frame
 from quests_md.errors import LammpsError
 from quests_md.lammps import load_library, potential, run_input
 
@@ -317,18 +319,31 @@ def course(lammps, read, folder, files, monkeypatch, *arguments):
 
 @pytest.mark.parametrize("case", ZOO)
 def test_an_input_does_the_same_as_by_lammps_itself(lammps, case, tmp_path, monkeypatch):
-    calls = []
     own = course(lammps, lambda lmp, name: lmp.file(name), tmp_path / "own", ZOO[case], monkeypatch)
-    ours = course(
-        lammps,
-        lambda lmp, name: run_input(lmp, name, lambda: calls.append(1)),
-        tmp_path / "ours",
-        ZOO[case],
-        monkeypatch,
-    )
+    ours = course(lammps, run_input, tmp_path / "ours", ZOO[case], monkeypatch)
     assert ours == own
-    assert calls
     assert not [line for log in own[0] for line in log if "never" in line]
+    length = None if "units metal" in ZOO[case]["in.a"] else 3.4
+    log, flagged = tmp_path / "run.jsonl", tmp_path / "flagged.extxyz"
+
+    def watched(lmp, name):
+        monitor = Monitor(
+            cold_reference(),
+            level_at(cold_reference(), -5.0),  # below any dH: every frame is out
+            trigger=Trigger(patience=1),
+            log=log,
+            actions=[save_frame(flagged)],
+            on_error="raise",
+            verbose=False,
+        )
+        with monitor:
+            run_input(lmp, name, monitor.attach_lammps(lmp, 1, ["Cu"], length_A=length).ensure)
+
+    assert course(lammps, watched, tmp_path / "watched", ZOO[case], monkeypatch) == own
+    # a check of each step of each run, minimisers that try steps without counting them left aside
+    assert len(read_log(log).step) >= sum(line.split()[0].isdigit() for log in own[0] for line in log) / 2
+    assert read_log(log).events
+    assert flagged.exists()
 
 
 def test_python_comes_to_its_turn_after_each_command(lammps, tmp_path, monkeypatch):
