@@ -17,7 +17,8 @@ from ase.optimize import BFGS
 
 from quests_md import Calibration, Labeller, Loop, MismatchError, Monitor, Reference, Trigger, calibrate, run_to_event
 from quests_md.errors import FrameError
-from tests.support.looped import Teacher, kill_until_done, known_and_start, loop_in, make_dynamics
+from tests.support.looped import Teacher, frames_at, kill_until_done, known_and_start, loop_in, make_dynamics
+from tests.support.systems import reordered
 
 
 @pytest.fixture(scope="module")
@@ -59,6 +60,33 @@ def test_levels_are_carried_and_not_raised_by_what_was_added(finished, system):
     loop, _ = finished
     before, start = calibrate(system[0]), system[1]
     assert (loop.calibration.levels(start) <= before.levels(start) + 1e-6).all()
+
+
+def test_levels_set_anew_would_end_it_after_its_first_labels(finished):
+    """The first failure of the textbook's loop, which this one has not: the strange frames become usual."""
+    loop, _ = finished
+    folder = loop.folder / "round-000"
+    reference = Reference.load(folder / "reference.safetensors")
+    carried, anew = Calibration.load(folder / "calibration.json"), calibrate(reference)
+    beyond = read(loop.folder / "round-001" / "run-0.traj", "1:")
+    assert len(beyond) > 1
+    for levels, state in ((carried, "out"), (anew, "in")):
+        with Monitor(reference, levels, log=None, verbose=False, threads=1) as monitor:
+            assert {monitor.check(frame, step=i).state for i, frame in enumerate(beyond)} == {state}
+
+
+def test_frames_that_stay_beyond_end_it_after_three_rounds(tmp_path):
+    """The second failure of the textbook's loop: levels that a frame exceeds even when it is known are never met."""
+    frames, start = frames_at(20, 12, 0)  # so alike that a level is below the dH of 0 of a frame known once
+    known = Reference.from_frames(reordered(frames), groups="frame")
+    levels = calibrate(known, statistics=["dh_max"])
+    assert (levels.levels(start) < 0).all()
+    loop = loop_in(tmp_path / "loop", known, start, calibration=levels, n_per_round=2, steps=40)
+    assert loop.run().startswith("stalled: in 3 rounds all frames that were labelled stayed beyond the levels")
+    assert [(done.n_labelled, done.n_still_out) for done in loop.rounds] == [(2, 2)] * 3
+    # and where it must end before that, a limit does it
+    limited = loop_in(tmp_path / "limit", known, start, calibration=levels, n_per_round=2, steps=40, max_labels=2)
+    assert limited.run().startswith("labels: all 2 are spent")
 
 
 def test_a_loop_that_is_done_does_nothing_again(finished, system):
