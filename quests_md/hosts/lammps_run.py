@@ -19,6 +19,9 @@ __all__ = ["LammpsAttachment", "LammpsHost"]
 #: What becomes of a run after a step.
 GO_ON, STOP, FAILED = 0, 1, 2
 
+#: Commands that LAMMPS refuses beside fixes that store numbers of atoms.
+REFUSED_BESIDE = ("replicate",)
+
 
 class LammpsHost:
     """LAMMPS as a run that is watched sees it: its step and time, counted on where LAMMPS counts anew."""
@@ -129,6 +132,11 @@ class LammpsAttachment:
         if self._is_active and self._lammps.has_box and not self._fixes.are_there:
             self._lammps.require_known()  # what is missing is said before a step is made
             self._fixes.define(self._called)
+
+    def make_way(self, command: str) -> None:
+        """Take the fixes out, until `ensure` puts them back, if LAMMPS would refuse the command beside them."""
+        if command in REFUSED_BESIDE:
+            self._fixes.withdraw()
 
     def raise_failure(self) -> None:
         """Raise what has ended the last run, once: an error of the monitor, or an interrupt."""

@@ -162,6 +162,7 @@ reset_timestep 0
 run 2
 """
     },
+    "replicate": {"in.a": LIQUID + "run 2\nreplicate 1 1 2\nrun 3\n"},
     "minimize": {
         "in.a": LIQUID
         + """
@@ -337,7 +338,8 @@ def test_an_input_does_the_same_as_by_lammps_itself(lammps, case, tmp_path, monk
             verbose=False,
         )
         with monitor:
-            run_input(lmp, name, monitor.attach_lammps(lmp, 1, ["Cu"], length_A=length).ensure)
+            attachment = monitor.attach_lammps(lmp, 1, ["Cu"], length_A=length)
+            run_input(lmp, name, attachment.ensure, attachment.make_way)
 
     assert course(lammps, watched, tmp_path / "watched", ZOO[case], monkeypatch) == own
     # a check of each step of each run, minimisers that try steps without counting them left aside
