@@ -13,24 +13,15 @@ from ase.data import atomic_numbers
 from numpy.typing import ArrayLike, NDArray
 
 from quests_md._arguments import check_positive_integer, is_number
-from quests_md._kernels.averages import average_rows
-from quests_md._kernels.chemistry import fill_chemistry
-from quests_md._kernels.rows import fill_rows
-from quests_md._threads import available_threads, for_ranges
-from quests_md.engine import BANDWIDTH, announce_compilation
+from quests_md._threads import available_threads
+from quests_md.engine import BANDWIDTH
 from quests_md.errors import UnsuitableFrameError
 
 from .element_vectors import N_CHANNELS, element_vectors
 from .facts import element_symbol
-from .neighbours import frame_grid
+from .rows_on_grid import HowRows, RowsOnGrid
 
-__all__ = ["AVERAGED_SHARE", "BothRows", "Descriptor", "Wrapped"]
-
-#: Most atoms of a piece of work, and fewest: with less, threads take longer to start and to wait for than they save.
-PIECE, LEAST_PIECE = 256, 128
-
-#: The same for averaging, which takes a third of the time.
-PIECE_OF_AVERAGES, LEAST_OF_AVERAGES = 4 * PIECE, 3 * LEAST_PIECE
+__all__ = ["AVERAGED_SHARE", "BothRows", "Descriptor", "RowsOfShare", "Wrapped"]
 
 #: Neighbours over which rows are averaged where both scales are asked for.
 AVERAGE = 12
@@ -246,64 +237,42 @@ class Descriptor:
     def _described(self, atoms: Atoms, n_average: int | None, threads: int | None) -> BothRows:
         """Rows with the `average` of this descriptor, beside them their averages over `n_average` neighbours."""
         n_threads = available_threads(threads)
-        numbers = np.asarray(atoms.numbers)
-        seen = self.is_neighbor(numbers)
-        kinds = self._kinds(numbers, seen)
-        chosen = np.flatnonzero(self.is_center(numbers))
         rows = np.full((len(atoms), self.width), np.nan)
+        how = self._how(atoms)
         if len(atoms) == 0:
             return BothRows(rows, rows)
-        announce_compilation()
-        grid = frame_grid(atoms, self.cutoff)
-        # atoms of neighbouring bins one after the other: their neighbours are still in the cache of the processor
-        order = chosen[np.argsort(grid.slots[chosen])]
-        slots = grid.slots[order]
-        centers = np.column_stack((grid.x[slots], grid.y[slots], grid.z[slots]))
-        homes = grid.bins[slots]
-        x, y, z, bins, source = grid.x, grid.y, grid.z, grid.bins, grid.source
-        if not seen.all():
-            kept = seen[source]
-            x, y, z, bins, source = x[kept], y[kept], z[kept], bins[kept], source[kept]
-            slots = np.where(kept[slots], np.cumsum(kept)[slots] - 1, -1)
-        species = kinds[source]
-        n_species = len(self.elements) if self.elements else 1
-        vectors = element_vectors(np.unique(numbers)) if self.chemistry else None
-        own = kinds[order]
-        # in the order of bins, for averages; else pieces are put in their places at once, while they are in the cache
-        sorted_rows = None if n_average is None else np.empty((len(order), self.width))
-
-        def work(start: int, stop: int) -> None:
-            part = slice(start, stop)
-            piece = np.empty((stop - start, self.width)) if sorted_rows is None else sorted_rows[part]
-            at = centers[part], homes[part], slots[part]
-            fill_rows(
-                *(x, y, z, bins, grid.shape, species, n_species),
-                *(*at, 0, stop - start, self.k, self.cutoff, piece),
-            )
-            if vectors is not None:
-                fill_chemistry(
-                    *(x, y, z, bins, grid.shape, species, vectors, *at, own[part], 0, stop - start),
-                    *(self.cutoff, self._n_kept, 2 * self.k - 1, piece),
-                )
-            if self.average is None:
-                rows[order[part]] = piece
-
-        for_ranges(work, len(order), PIECE, n_threads, least=LEAST_PIECE)
-        if sorted_rows is None:
+        on_grid = RowsOnGrid(atoms, how)
+        keep, order = n_average is not None, on_grid.order
+        kept = on_grid.fill(rows if self.average is None else None, order, n_threads, keep=keep)
+        if kept is None or n_average is None:
             return BothRows(rows, rows)
         averaged = np.full_like(rows, np.nan) if self.average is None else rows
-        row_of = np.full(len(atoms), -1)
-        row_of[order] = np.arange(len(order))
-        row_of = row_of[source]
-
-        def average(start: int, stop: int) -> None:
-            average_rows(
-                *(x, y, z, bins, grid.shape, row_of, centers, homes, start, stop),
-                *(n_average, self.cutoff, sorted_rows, order, averaged),
-            )
-
-        for_ranges(average, len(order), PIECE_OF_AVERAGES, n_threads, least=LEAST_OF_AVERAGES)
+        on_grid.average(n_average, kept, averaged, order, n_threads)
         return BothRows(rows, averaged)
+
+    def share(self, atoms: Atoms, own: NDArray[np.int64], *, threads: int | None = None) -> "RowsOfShare":
+        """Rows of some atoms of a frame, all of which are centers, at both scales; see `RowsOfShare`.
+
+        `own`: the atoms, ascending. Errors as for rows of all.
+        """
+        n_average = AVERAGE if self.average is None and self.sees_centers else self.average
+        return RowsOfShare(RowsOnGrid(atoms, self._how(atoms), own), own, self.average, n_average, threads)
+
+    def _how(self, atoms: Atoms) -> HowRows:
+        """How the rows of a frame are made."""
+        numbers = np.asarray(atoms.numbers)
+        seen = self.is_neighbor(numbers)
+        return HowRows(
+            k=self.k,
+            cutoff=self.cutoff,
+            width=self.width,
+            n_species=len(self.elements) if self.elements else 1,
+            kinds=self._kinds(numbers, seen),
+            seen=seen,
+            centers=self.is_center(numbers),
+            vectors=element_vectors(np.unique(numbers)) if self.chemistry else None,
+            n_kept=self._n_kept,
+        )
 
     def are_apart(self, rows: NDArray[np.float64], distance: float) -> bool:
         """Whether rows (n_atoms, width) of a whole frame show that no two atoms or images are within a distance in Å.
@@ -342,6 +311,40 @@ class Descriptor:
                 f"of the descriptor, or ignore it on purpose by neighbors={self.elements!r}"
             )
         return kinds
+
+
+class RowsOfShare:
+    """Rows of a share of the atoms of a frame, made by one of several processes.
+
+    Averages need the rows of neighbours that others have: `others` says of which atoms, `average` takes them.
+    """
+
+    def __init__(
+        self,
+        on_grid: RowsOnGrid,
+        own: NDArray[np.int64],
+        plain_average: int | None,
+        n_average: int | None,
+        threads: int | None,
+    ) -> None:
+        self._on_grid, self._n_threads = on_grid, available_threads(threads)
+        self._plain_average, self._n_average = plain_average, n_average
+        self._places = np.searchsorted(own, on_grid.order)
+        filled = np.empty((len(own), on_grid.width))
+        self._kept = on_grid.fill(filled, self._places, self._n_threads, keep=n_average is not None)
+        self.filled = filled
+        """(n_own, width) rows that are not averaged, for others to average."""
+        self.others = np.empty(0, np.int64) if n_average is None else on_grid.around()
+        """Atoms of others whose rows `average` needs, ascending."""
+
+    def both(self, of_others: NDArray[np.float64]) -> BothRows:
+        """Rows (n_own, width) at both scales; `of_others`: the rows `filled` of `others`."""
+        if self._n_average is None or self._kept is None:
+            return BothRows(self.filled, self.filled)
+        averaged = np.empty_like(self.filled)
+        rows = np.concatenate([self._kept, of_others])
+        self._on_grid.average(self._n_average, rows, averaged, self._places, self._n_threads, self.others)
+        return BothRows(averaged if self._plain_average is not None else self.filled, averaged)
 
 
 class Wrapped(ABC):
