@@ -250,12 +250,15 @@ class Descriptor:
         on_grid.average(n_average, kept, averaged, order, n_threads)
         return BothRows(rows, averaged)
 
-    def share(self, atoms: Atoms, own: NDArray[np.int64], *, threads: int | None = None) -> "RowsOfShare":
-        """Rows of some atoms of a frame, all of which are centers, at both scales; see `RowsOfShare`.
+    def share(
+        self, atoms: Atoms, own: NDArray[np.int64], *, both: bool = True, threads: int | None = None
+    ) -> "RowsOfShare":
+        """Rows of some atoms of a frame, all of which are centers; see `RowsOfShare`.
 
-        `own`: the atoms, ascending. Errors as for rows of all.
+        `own`: the atoms, ascending; `both`: whether averaged rows are wanted beside plain ones. Errors as for rows of
+        all.
         """
-        n_average = AVERAGE if self.average is None and self.sees_centers else self.average
+        n_average = AVERAGE if both and self.average is None and self.sees_centers else self.average
         return RowsOfShare(RowsOnGrid(atoms, self._how(atoms), own), own, self.average, n_average, threads)
 
     def _how(self, atoms: Atoms) -> HowRows:

@@ -16,7 +16,7 @@ from quests_md._arguments import check_positive
 from quests_md.errors import FrameError
 from quests_md.io import LAMMPS_UNITS, check_types
 
-__all__ = ["Lammps", "LocalAtoms"]
+__all__ = ["Lammps", "LocalAtoms", "joined"]
 
 #: u, by which the mass of a type may differ from that of its element.
 MASS_TOLERANCE = 0.5
@@ -132,6 +132,11 @@ class Lammps:
                 )
         return found
 
+    def tags(self, n_local: int) -> NDArray[np.int64]:
+        """The ids of the atoms of this process."""
+        tags: NDArray[np.int64] = self.lmp.numpy.extract_atom("id", nelem=n_local).astype(np.int64)
+        return tags
+
     def local_atoms(self, n_local: int) -> LocalAtoms:
         """Copies of what this process knows of its own atoms."""
         get = self.lmp.numpy.extract_atom
@@ -139,7 +144,7 @@ class Lammps:
         types = get("type", nelem=n_local).astype(np.int64)
         masses = get("rmass", nelem=n_local).copy() if rmass else get("mass")[types]
         x, v, f = (np.array(get(name, nelem=n_local, dim=3)).reshape(n_local, 3) for name in ("x", "v", "f"))
-        return LocalAtoms(get("id", nelem=n_local).astype(np.int64), types, x, v, f, np.asarray(masses, np.float64))
+        return LocalAtoms(self.tags(n_local), types, x, v, f, np.asarray(masses, np.float64))
 
     def energy_eV(self, compute: str, step: int) -> float | None:
         """The potential energy, if LAMMPS has added it up at this step; all processes have to ask at once."""
@@ -213,6 +218,11 @@ class Lammps:
                 f"Cu,Zr), or labels (labelmap) that are symbols; type {missing} of {n_types} has none"
             )
         return tuple(named[i] for i in range(1, n_types + 1))
+
+
+def joined(parts: Sequence[LocalAtoms]) -> LocalAtoms:
+    """The atoms of all processes."""
+    return LocalAtoms(*(np.concatenate(arrays) for arrays in zip(*parts, strict=True)))
 
 
 def _wrapped(

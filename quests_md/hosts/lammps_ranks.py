@@ -4,18 +4,15 @@ from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any, TypeAlias, TypeVar
 
-import numpy as np
-
 from quests_md._interrupts import uninterrupted
-
-from .lammps_frame import LocalAtoms
+from quests_md.errors import MismatchError
 
 __all__ = ["Alone", "Ranks", "ranks_of"]
 
 T = TypeVar("T")
 
 #: What finds each thing that the first process can ask for.
-Answers: TypeAlias = dict[str, Callable[[], Any]]
+Answers: TypeAlias = dict[str, Callable[..., Any]]
 
 
 class Alone:
@@ -31,15 +28,9 @@ class Alone:
         self._answers = answers
         return nullcontext()
 
-    def atoms(self) -> LocalAtoms:
-        """What all processes know of their atoms, one after the other."""
-        atoms: LocalAtoms = self._answers["atoms"]()
-        return atoms
-
-    def energy(self) -> float | None:
-        """The energy, in eV, if LAMMPS has it."""
-        energy: float | None = self._answers["energy"]()
-        return energy
+    def asked(self, what: str, *about: Any) -> list[Any]:
+        """What all processes answer, one after the other."""
+        return [self._answers[what](*about)]
 
     def agreed(self, verdict: int) -> int:
         """The largest of the numbers that the processes give."""
@@ -49,17 +40,33 @@ class Alone:
         """What the first process gives, in all of them."""
         return given
 
+    def exchanged(self, parts: list[T]) -> list[T]:
+        """What each process has for this one, where each gives a part for each."""
+        return parts
+
     def serve(self, answers: Answers) -> None:
         """Do what the first process asks for, until its check is over."""
 
 
 class Ranks:
-    """Several processes. All of them call `led` or `serve` at once, and `agreed` and `handed_out` after that."""
+    """Several processes. All of them call `led` or `serve` at once, and `agreed` and `handed_out` after that.
+
+    Within `led` the first process asks, and all answer at once; what an answer may need of others it has from
+    `exchanged`. Interrupts wait: a process that left the others alone would let them wait for ever.
+    """
 
     def __init__(self, comm: Any) -> None:
         self._comm = comm
         self.size, self.leads = int(comm.size), comm.rank == 0
         self._answers: Answers = {}
+
+    def require_same(self, *known: str) -> None:
+        """Raise MismatchError, in all processes, if they do not know the same: reference and levels."""
+        if len(set(self._comm.allgather(known))) > 1:
+            raise MismatchError(
+                "reference, calibration: expected the same ones in all processes of LAMMPS, got others; read both from "
+                "files (Reference.save, Calibration.save)"
+            )
 
     @contextmanager
     def led(self, answers: Answers) -> Iterator[None]:
@@ -68,16 +75,25 @@ class Ranks:
         try:
             yield
         finally:
+            self._answers = {}
             uninterrupted(lambda: self._comm.bcast(None))
 
-    def atoms(self) -> LocalAtoms:
-        """See `Alone`."""
-        return LocalAtoms(*(np.concatenate(arrays) for arrays in zip(*self._asked("atoms"), strict=True)))
+    def asked(self, what: str, *about: Any) -> list[Any]:
+        """See `Alone`, by rank; the first failure is raised when all have answered. LookupError outside of `led`."""
+        answer = self._answers[what]
 
-    def energy(self) -> float | None:
-        """See `Alone`."""
-        energy: float | None = self._asked("energy")[0]
-        return energy
+        def work() -> list[tuple[Any, Exception | None]]:
+            self._comm.bcast((what, about))
+            found: list[tuple[Any, Exception | None]] = self._comm.gather(_tried(answer, about))
+            return found
+
+        answers = uninterrupted(work)
+        for rank, (_, failure) in enumerate(answers):
+            if failure is not None:
+                if rank:
+                    failure.add_note(f"in process {rank} of LAMMPS")
+                raise failure
+        return [found for found, _ in answers]
 
     def agreed(self, verdict: int) -> int:
         """See `Alone`."""
@@ -88,30 +104,20 @@ class Ranks:
         found: T = uninterrupted(lambda: self._comm.bcast(given))
         return found
 
+    def exchanged(self, parts: list[T]) -> list[T]:
+        """See `Alone`; all processes call it at once."""
+        found: list[T] = self._comm.alltoall(parts)
+        return found
+
     def serve(self, answers: Answers) -> None:
         """See `Alone`; what goes wrong here is raised in the first process."""
 
         def work() -> None:
-            while (what := self._comm.bcast(None)) is not None:
-                self._comm.gather(_tried(answers[what]))
+            while (asked := self._comm.bcast(None)) is not None:
+                what, about = asked
+                self._comm.gather(_tried(answers[what], about))
 
         uninterrupted(work)
-
-    def _asked(self, what: str) -> list[Any]:
-        """What all processes answer, by rank; the first failure is raised when all have answered."""
-
-        def work() -> list[tuple[Any, Exception | None]]:
-            self._comm.bcast(what)
-            found: list[tuple[Any, Exception | None]] = self._comm.gather(_tried(self._answers[what]))
-            return found
-
-        answers = uninterrupted(work)
-        for rank, (_, failure) in enumerate(answers):
-            if failure is not None:
-                if rank:
-                    failure.add_note(f"in process {rank} of LAMMPS")
-                raise failure
-        return [answer for answer, _ in answers]
 
 
 def ranks_of(lmp: Any) -> Alone | Ranks:
@@ -134,8 +140,8 @@ def ranks_of(lmp: Any) -> Alone | Ranks:
     return Ranks((MPI.COMM_WORLD if comm is None else comm).Dup())
 
 
-def _tried(find: Callable[[], T]) -> tuple[T | None, Exception | None]:
+def _tried(find: Callable[..., Any], about: tuple[Any, ...]) -> tuple[Any, Exception | None]:
     try:
-        return find(), None
+        return find(*about), None
     except Exception as exc:
         return None, exc

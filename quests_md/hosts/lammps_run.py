@@ -1,6 +1,6 @@
 """Runs of LAMMPS itself: the monitor is called at each step, in all processes, and checks at some."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 from ase import Atoms
@@ -9,9 +9,10 @@ from quests_md._arguments import check_positive_integer
 from quests_md.environments import frame_digest
 from quests_md.watch import Watch
 
+from .lammps_crew import RanksAsCrew, answers_of_share
 from .lammps_fixes import AfterStop, Fixes
-from .lammps_frame import Lammps
-from .lammps_ranks import Alone, Ranks, ranks_of
+from .lammps_frame import Lammps, joined
+from .lammps_ranks import Alone, Answers, Ranks, ranks_of
 from .lammps_values import Given
 
 __all__ = ["LammpsAttachment", "LammpsHost"]
@@ -114,6 +115,11 @@ class LammpsAttachment:
             )
         self._fixes = Fixes(lmp, self.interval, after_stop, values=values)
         self._ranks: Alone | Ranks = ranks_of(lmp)
+        self._judge = watch.settings.judge
+        if isinstance(self._ranks, Ranks):
+            self._ranks.require_same(self._judge.reference.fingerprint, self._judge.calibration.describe())
+            if self._ranks.leads:
+                watch.share_frames_out(RanksAsCrew(self._ranks))
         self._host = LammpsHost(self._lammps)
         self._checks = _Checks(watch, self._lammps, self._host, self._fixes, self.interval)
         self._is_active, self._is_calling, self._is_first = True, False, True
@@ -175,11 +181,13 @@ class LammpsAttachment:
     def _look(self, step: int, n_local: int) -> None:
         """Check a frame with all processes; all of them end the run, or none."""
         ranks, verdict = self._ranks, GO_ON
-        energy, local = self._fixes.energy, self._lammps.local_atoms
-        answers: dict[str, Callable[[], Any]] = {
-            "atoms": lambda: local(n_local),
-            "energy": lambda: self._lammps.energy_eV(energy, step),
+        energy, lammps = self._fixes.energy, self._lammps
+        answers: Answers = {
+            "atoms": lambda: lammps.local_atoms(n_local),
+            "energy": lambda: lammps.energy_eV(energy, step),
         }
+        if isinstance(ranks, Ranks):
+            answers |= answers_of_share(ranks, self._judge, lammps.tags(n_local))
         try:
             if ranks.leads:
                 with ranks.led(answers):
@@ -213,7 +221,7 @@ class _Checks:
         watch = self._watch
         if watch.is_closed or (watch.run is not None and not (is_due and watch.is_due())):
             return GO_ON
-        found, energy = ranks.atoms(), ranks.energy()
+        found, energy = joined(ranks.asked("atoms")), ranks.asked("energy")[0]
         atoms = watch.log.guarded(lambda: self._lammps.frame(found, energy, half_step=not self._host.is_setup))
         if atoms is None:
             return GO_ON

@@ -6,7 +6,7 @@ import time
 from collections.abc import Collection
 from dataclasses import dataclass, field
 from functools import partial
-from typing import Any, Literal, Self
+from typing import Any, Literal, NamedTuple, Self
 
 import numpy as np
 from ase import Atoms
@@ -43,7 +43,7 @@ from quests_md.environments import (
     wrapped_positions,
 )
 from quests_md.errors import FrameError, UnsuitableFrameError
-from quests_md.records import Check
+from quests_md.records import AtomValues, Check
 from quests_md.reference import AtomLevels, Reference, require_equal_settings
 
 from .colder import ColderCopies
@@ -65,6 +65,7 @@ from .modes import (
 from .on_device import device_of, is_on
 from .phases import Phases
 from .quiet import judged_there
+from .shares import Crew, can_be_shared, shared_rows
 
 __all__ = ["Judge", "Values"]
 
@@ -94,6 +95,15 @@ class _Cache:
             assert calibration.landmarks is not None
             self.scorer = shared_scorer(reference, calibration.landmarks)
         return self.scorer
+
+
+class Asked(NamedTuple):
+    """What a judge is asked for beside checks."""
+
+    atoms: bool = False
+    """Whether to tell dH and grade of every atom, whatever the mode."""
+    crew: Crew | None = None
+    """Processes that share frames out; None: all is found here."""
 
 
 class Judge:
@@ -152,8 +162,7 @@ class Judge:
         self.threads = threads
         self.confirm = confirm
         self.not_confirmed = frozenset(not_confirmed)
-        self.tells_atoms = False
-        """Whether it tells dH and grade of every atom, whatever the mode."""
+        self.asked = Asked()
         self._cache = _Cache(
             reference.pair_distances(), ColderCopies(reference, calibration), AtomLevels(reference, calibration)
         )
@@ -161,7 +170,7 @@ class Judge:
     @property
     def device(self) -> str | None:
         """Device on which frames are judged whose arrays are there; None: all are judged on the CPU."""
-        return None if self.phases or self.tells_atoms else device_of(self.reference, self.calibration)
+        return None if self.phases or self.asked.atoms else device_of(self.reference, self.calibration)
 
     @property
     def margin(self) -> float:
@@ -182,10 +191,10 @@ class Judge:
         other.threads, other.confirm = threads, self.confirm and self.confirm.with_threads(threads)
         return other
 
-    def telling_atoms(self) -> Self:
-        """The same judge, which tells dH and grade of every atom, whatever the mode."""
+    def asked_for(self, **more: Any) -> Self:
+        """The same judge, which is asked for more, see `Asked`."""
         other = copy.copy(self)
-        other.tells_atoms = True
+        other.asked = other.asked._replace(**more)
         return other
 
     def mode(self, n_atoms: int) -> Mode:
@@ -241,16 +250,14 @@ class Judge:
             descriptor = self.reference.descriptor
             if not isinstance(descriptor, Descriptor):
                 wrapped_positions(atoms)  # a descriptor of one's own may not look
-            rows, of_neighbourhoods = _described(self.reference, self.calibration, seen, self.threads)
-            # most frames show by their rows that no atoms are too near; then nothing is searched for
-            is_roomy = seen is atoms and show_room(descriptor, rows, kind.nearest_allowed)
+            rows, of_neighbourhoods, is_roomy, crew = _described(self, atoms, seen, kind)
             moving, distances = bool(facts.fastest_K), self._cache.pair_distances
             crowded = NOT_CROWDED if is_roomy else close_pairs(atoms, distances, moving=moving)
         except UnsuitableFrameError:  # the reference is not for such frames: nothing has exploded
             raise
         except FrameError as exc:
             lost = np.flatnonzero(~(np.abs(atoms.positions) <= MAX_COORDINATE).all(axis=1))
-            nothing = self._cache.atom_levels.values_of_lost(len(atoms)) if self.tells_atoms else None
+            nothing = self._cache.atom_levels.values_of_lost(len(atoms)) if self.asked.atoms else None
             check = Check.invalid(**before, elapsed_us=(time.perf_counter() - start) * 1e6, atom_values=nothing)
             return Judged(check, None, str(exc), offenders=tuple(lost.tolist()))
         # atoms that are no centers have no dH and count in nothing, not in the size of the frame either
@@ -264,6 +271,7 @@ class Judge:
             atom_levels=kind.atom_levels,
             pair_distances=self._cache.pair_distances,
             averaged=of_neighbourhoods if is_all or of_neighbourhoods is None else of_neighbourhoods[centers],
+            crew=crew,
         )
         found = self._evaluate(environments, mode)
         dh, local = found.dh, found.local
@@ -317,7 +325,7 @@ class Judge:
             delta_entropy=_of_all(centers, dh, len(atoms), math.nan),
             above=_of_all(centers, above, len(atoms), False),
             local_score=None if local is None else _of_all(centers, local, len(atoms), math.nan),
-            atom_values=self._cache.atom_levels.values(rows, atoms.numbers, self.threads) if self.tells_atoms else None,
+            atom_values=_values_of_atoms(self._cache.atom_levels, self, crew, rows, atoms),
         )
         return Judged(
             check,
@@ -365,9 +373,9 @@ class Judge:
         """What the levels for a frame of these centers promise, in a few lines."""
         return self.calibration.describe(numbers, self.checks, check_ps=self.check_ps, mode=self.mode(len(numbers)))
 
-    def delta_entropy(self, rows: NDArray[np.float64], atoms: Atoms) -> NDArray[np.float64]:
-        """DH of every atom, whatever the mode; NaN for atoms that are no centers."""
-        return self.reference.delta_entropy(rows, numbers=atoms.numbers, threads=self.threads)
+    def _values_of_atoms(self, crew: Crew | None, rows: NDArray[np.float64], numbers: NDArray[np.int64]) -> AtomValues:
+        levels = self._cache.atom_levels
+        return levels.values(rows, numbers, self.threads) if crew is None else levels.values_by(crew.evaluate, numbers)
 
     def _kind(self, numbers: NDArray[np.int64], mode: Mode) -> FrameKind:
         distances = self._cache.pair_distances
@@ -422,14 +430,33 @@ def _before_judging(facts: FrameFacts, kind: FrameKind, n_atoms: int) -> dict[st
 
 
 def _described(
-    reference: Reference, calibration: Calibration, atoms: Atoms, threads: int | None
-) -> tuple[NDArray[np.float64], NDArray[np.float64] | None]:
-    """Rows of a frame, and those of which local scores are made, where a statistic in use needs them."""
+    judge: Judge, atoms: Atoms, seen: Atoms, kind: FrameKind
+) -> tuple[NDArray[np.float64], NDArray[np.float64] | None, bool, Crew | None]:
+    """Rows of a frame, those of which local scores are made, where a statistic in use needs them, whether all atoms
+    have room, and who has the rows.
+    """
+    reference, calibration, crew = judge.reference, judge.calibration, judge.asked.crew
     descriptor, landmarks = reference.descriptor, calibration.landmarks
+    if crew is not None and seen is atoms and can_be_shared(reference, atoms.numbers):
+        known = crew, reference, calibration
+        return *shared_rows(*known, atoms, kind.nearest_allowed, judge.threads), crew
     if calibration.is_local and landmarks is not None and landmarks.averaged:
-        return describe_both(descriptor, atoms, threads)
-    rows = describe(descriptor, atoms, threads)
-    return rows, rows if calibration.is_local else None
+        rows, averaged = describe_both(descriptor, seen, judge.threads)
+    else:
+        rows = describe(descriptor, seen, judge.threads)
+        averaged = rows if calibration.is_local else None
+    # most frames show by their rows that no atoms are too near; then nothing is searched for
+    return rows, averaged, seen is atoms and show_room(descriptor, rows, kind.nearest_allowed), None
+
+
+def _values_of_atoms(
+    levels: AtomLevels, judge: Judge, crew: Crew | None, rows: NDArray[np.float64], atoms: Atoms
+) -> AtomValues | None:
+    if not judge.asked.atoms:
+        return None
+    if crew is not None:
+        return levels.values_by(crew.evaluate, atoms.numbers)
+    return levels.values(rows, atoms.numbers, judge.threads)
 
 
 def _worst(found: FrameNumbers, excess: NDArray[np.float64]) -> int | None:

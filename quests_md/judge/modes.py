@@ -13,6 +13,8 @@ from quests_md.environments import PairDistances
 from quests_md.records import CHECK_FIELDS
 from quests_md.reference import Reference
 
+from .shares import Crew
+
 __all__ = [
     "DEAR",
     "FIELDS",
@@ -62,6 +64,8 @@ class Environments:
     """Of the reference, see `FrameNumbers`."""
     averaged: NDArray[np.float64] | None = None
     """(n, width) rows of which local scores are made, averaged or not, 1/Å; None: nobody asks for them."""
+    crew: Crew | None = None
+    """The processes that have the rows; None: they are here."""
 
     @property
     def numbers(self) -> NDArray[np.int64]:
@@ -93,7 +97,10 @@ def evaluate_full(
     """
     known = these.known
     levels = (these.levels, these.atom_levels) if is_judged else ()
-    dh = reference.evaluate(these.rows, these.numbers, levels=levels, threads=threads)
+    if these.crew is not None:
+        dh = these.crew.evaluate(levels)
+    else:
+        dh = reference.evaluate(these.rows, these.numbers, levels=levels, threads=threads)
     return FrameNumbers(
         atoms=these.atoms,
         dh=dh,
@@ -124,7 +131,10 @@ def evaluate_proven(
     near = these.levels - margin
     lowest = np.minimum(near, these.atom_levels) if counts_tail else near
     of = these.levels, near, these.atom_levels
-    dh = reference.evaluate_above(these.rows, numbers, lowest, levels=of, threads=threads)
+    if these.crew is not None:
+        dh = these.crew.evaluate_above(lowest, of)
+    else:
+        dh = reference.evaluate_above(these.rows, numbers, lowest, levels=of, threads=threads)
     open_ = ~(known & np.isnan(dh))
     above = open_ & ~(known & (dh <= these.levels))
     tail = open_ & ~(known & (dh <= these.atom_levels))
@@ -165,8 +175,11 @@ def with_local_scores(
     found: FrameNumbers, these: Environments, scorer: LocalScorer, tail_level: float, threads: int | None
 ) -> FrameNumbers:
     """The numbers of a frame with the local scores of its environments; unknown elements have none, and are beyond."""
-    assert these.averaged is not None
-    local = scorer.scores(these.averaged, these.numbers, threads=threads)
+    if these.crew is not None:
+        local = these.crew.scores()
+    else:
+        assert these.averaged is not None
+        local = scorer.scores(these.averaged, these.numbers, threads=threads)
     local[~these.known] = np.nan
     return replace(found, local=local, local_tail=~(local <= tail_level))
 

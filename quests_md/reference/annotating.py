@@ -147,6 +147,14 @@ class AtomLevels:
         """Values of atoms by their descriptor rows (n_atoms, width)."""
         return self._known.atom_values(rows, numbers, self.of(numbers), threads=threads)
 
+    def values_by(
+        self, evaluate: Callable[[tuple[NDArray[np.float64], ...]], NDArray[np.float64]], numbers: NDArray[Any]
+    ) -> AtomValues:
+        """The same of atoms whose rows are elsewhere, all of which are centers: `evaluate` finds dH beside levels."""
+        levels = self.of(numbers)
+        dh = evaluate(() if levels is None else (levels,))
+        return AtomValues(dh, None if levels is None else _grades(dh, levels, self._known.is_center(numbers)))
+
     def values_of_lost(self, n_atoms: int) -> AtomValues:
         """Values of the atoms of a frame that cannot be described."""
         return AtomValues.lost(n_atoms, has_levels=self.has_levels)

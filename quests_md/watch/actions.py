@@ -73,7 +73,7 @@ def flagged_frame(judge: Judge, judged: Judged, atoms: Atoms, event: Event) -> A
     """The copy of a frame that actions get: with dH of all atoms, also of atoms that "proven" mode has left open."""
     dh = judged.check.delta_entropy
     if judged.rows is not None and (dh is None or np.isnan(dh).any()):
-        dh = judge.delta_entropy(np.asarray(judged.rows), atoms)
+        dh = judge.reference.delta_entropy(np.asarray(judged.rows), numbers=atoms.numbers, threads=judge.threads)
     forces = results_at_hand(atoms).get("forces")
     return labelled_copy(atoms, judged.check, event, dh, judge.reference.fingerprint, forces)
 

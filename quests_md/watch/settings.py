@@ -32,7 +32,7 @@ from quests_md.calibration import (
 )
 from quests_md.environments import Minimised, TimeAveraged
 from quests_md.errors import MismatchError
-from quests_md.judge import Judge, Phases, Values
+from quests_md.judge import Crew, Judge, Phases, Values
 from quests_md.log import SCHEMA
 from quests_md.reference import GivenReference, Reference, opened_reference, require_equal_settings
 
@@ -175,7 +175,11 @@ class RunSettings:
 
     def telling_atoms(self) -> Self:
         """The same settings for a judge that tells dH and grade of every atom."""
-        return replace(self, judge=self.judge.telling_atoms())
+        return replace(self, judge=self.judge.asked_for(atoms=True))
+
+    def with_crew(self, crew: Crew | None) -> Self:
+        """The same settings for a judge that shares frames out among processes."""
+        return replace(self, judge=self.judge.asked_for(crew=crew))
 
     def with_reference(self, reference: GivenReference, calibration: GivenCalibration | None = None) -> Self:
         """The same settings with another reference, arguments and errors as in `Monitor.update`."""
@@ -214,7 +218,7 @@ class RunSettings:
             confirm=before.confirm,
             not_confirmed=before.not_confirmed,
         )
-        return replace(self, judge=judge.telling_atoms() if before.tells_atoms else judge)
+        return replace(self, judge=judge.asked_for(atoms=before.asked.atoms))
 
     def header(self, numbers: NDArray[np.int64]) -> dict[str, Any]:
         """The header of the log of a run that begins with atoms of these atomic numbers, (N,)."""

@@ -15,7 +15,7 @@ from quests_md.calibration import GivenCalibration
 from quests_md.engine import announce_compilation, are_kernels_cached
 from quests_md.errors import UnsuitableFrameError
 from quests_md.io import fault_of_frame
-from quests_md.judge import Judged
+from quests_md.judge import Crew, Judged
 from quests_md.log import require_new_log
 from quests_md.records import Check, Event
 from quests_md.reference import GivenReference, differences, fault_of_start
@@ -143,6 +143,12 @@ class Watch:
     def tell_atoms(self) -> None:
         """Let every check from here on carry dH and grade of all its atoms, whatever the mode."""
         self.settings = self.settings.telling_atoms()
+        if self.run is not None:
+            self.run.change_settings(self.settings)
+
+    def share_frames_out(self, crew: Crew) -> None:
+        """Let processes share each frame out among them."""
+        self.settings = self.settings.with_crew(crew)
         if self.run is not None:
             self.run.change_settings(self.settings)
 
