@@ -105,7 +105,10 @@ def _held_by(path: Path) -> str:
         owner = LogHistory(path).owner
         pid, host, started = (_said(owner.get(name)) for name in ("pid", "host", "started"))
         who += f" (process {pid} on {host}, since {started})"
-    return f"log: {path} is being written by {who}; wait until it ends, end it, or choose another name"
+    return (
+        f"log: {path} is being written by {who}; wait until it ends, end it, or choose another name; on "
+        "several processes of MPI give a log to the first alone (log=None to the others)"
+    )
 
 
 def _held_content(path: Path) -> str:
