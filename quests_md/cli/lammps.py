@@ -265,7 +265,7 @@ class _Ensured:
         self._after_stop = 0
 
     def __call__(self) -> None:
-        self._attachment.ensure()
+        self._attachment.ensure(may_wait=True)
         self._after_stop += self._monitor.stopped
         if self._after_stop > MOST_AFTER_STOP:
             raise LammpsError(

@@ -56,6 +56,7 @@ class Lammps:
         self.lmp = lmp
         self._types = None if types is None else check_types(types)
         self._length_A = None if length_A is None else check_positive("length_A", length_A, "length in Å")
+        self._labelled: tuple[str, ...] | None = None  # the same by labels, which no command may ask for during a run
         self._has_checked_masses = False
 
     @property
@@ -103,7 +104,9 @@ class Lammps:
         """The chemical symbol of each type; ValueError where they are not known."""
         n_types = int(self.lmp.extract_setting("ntypes"))
         if self._types is None:
-            return self._labels(n_types)
+            if self._labelled is None or len(self._labelled) != n_types:
+                self._labelled = self._labels(n_types)
+            return self._labelled
         if len(self._types) < n_types:
             raise ValueError(
                 f"types: expected a chemical symbol for each of the {n_types} types of LAMMPS, got "
@@ -111,8 +114,14 @@ class Lammps:
             )
         return self._types
 
+    @property
+    def has_types(self) -> bool:
+        """Whether the elements were given; else the labels of types tell them."""
+        return self._types is not None
+
     def require_known(self) -> None:
         """Raise ValueError where elements or lengths are not known."""
+        self._labelled = None
         self.symbols()
         self.length_A  # noqa: B018  # it raises
 

@@ -23,6 +23,9 @@ GO_ON, STOP, FAILED = 0, 1, 2
 #: Commands that LAMMPS refuses beside fixes that store numbers of atoms.
 REFUSED_BESIDE = ("replicate",)
 
+#: Commands that make steps, and commands after which types may have labels.
+RUNNING, LABELLING = ("run", "minimize", "rerun", "hyper"), ("labelmap", "read_data", "read_restart")
+
 
 class LammpsHost:
     """LAMMPS as a run that is watched sees it: its step and time, counted on where LAMMPS counts anew."""
@@ -123,26 +126,39 @@ class LammpsAttachment:
         self._host = LammpsHost(self._lammps)
         self._checks = _Checks(watch, self._lammps, self._host, self._fixes, self.interval)
         self._is_active, self._is_calling, self._is_first = True, False, True
+        self._command = ""  # which LAMMPS was given last, if that was said
         self.failure: BaseException | None = None
         """What has ended a run: an error of the monitor with on_error="raise", or an interrupt."""
         if values and self._ranks.leads:
             watch.tell_atoms()
         self.ensure()
 
-    def ensure(self) -> None:
+    def ensure(self, *, may_wait: bool = False) -> None:
         """See that all is there, if there is a box; raise what has ended the last run, once.
 
         Call it after each command that may make a box, or throw it away. It costs microseconds where nothing changed.
+        With `may_wait`, elements that the labels of types are to tell may be missing still; `make_way` asks for them.
         """
         self.raise_failure()
-        if self._is_active and self._lammps.has_box and not self._fixes.are_there:
+        if not self._is_active or not self._lammps.has_box or self._fixes.are_there:
+            return
+        if may_wait and not self._lammps.has_types and self._command not in LABELLING:
+            return
+        try:
             self._lammps.require_known()  # what is missing is said before a step is made
-            self._fixes.define(self._called)
+        except ValueError:
+            if may_wait and not self._lammps.has_types:
+                return
+            raise
+        self._fixes.define(self._called)
 
     def make_way(self, command: str) -> None:
-        """Take the fixes out, until `ensure` puts them back, if LAMMPS would refuse the command beside them."""
+        """Be told of a command that is to come: runs need the fixes, and beside some commands LAMMPS refuses them."""
+        self._command = command
         if command in REFUSED_BESIDE:
             self._fixes.withdraw()
+        elif command in RUNNING:
+            self.ensure()
 
     def raise_failure(self) -> None:
         """Raise what has ended the last run, once: an error of the monitor, or an interrupt."""

@@ -95,6 +95,13 @@ def test_options_of_lammps_stand_behind_two_dashes(run, tmp_path):
     assert "5 checks, last at step 20: 5 in" in err
 
 
+def test_elements_are_the_labels_of_types_once_they_are_there(run, tmp_path):
+    text = QUIET.replace("pair_style", "labelmap atom 1 Cu\nthermo_style custom step v_dh_max\npair_style")
+    code, _, err = run(text + "run 10\n", "--values-in-lammps", options=COPPER[2:])
+    assert code == 0, err
+    assert read_log(tmp_path / "run.jsonl").step.tolist() == [0, 5, 10]
+
+
 def test_stop_ends_the_run_and_skips_later_ones(run, tmp_path):
     text = HOT + f"run 500\nprint 'after'\nrun 500\nwrite_data {tmp_path / 'end.data'}\n"
     code, out, err = run(text, "--stop", "--sentinel", tmp_path / "event")
