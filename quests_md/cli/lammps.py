@@ -172,7 +172,11 @@ def run_lammps(
             attachment = monitor.attach_lammps(
                 lmp, every, elements, length_A=length_A, values=values_in_lammps, after_stop="skip runs"
             )
-            status = run_input(lmp, input_file, _Ensured(monitor, attachment), attachment.make_way)
+            try:
+                status = run_input(lmp, input_file, _Ensured(monitor, attachment), attachment.make_way)
+            except LammpsError:
+                ranks.leave()
+                raise
         ranks.finish()
     if ranks.leads:
         _tell_end(monitor, log, every)
@@ -245,9 +249,15 @@ class _Ranks:
             tell("interrupted" if code == ExitCode.INTERRUPTED else f"error: {error_line(exc)}")
             if code is None:
                 traceback.print_exc()
-            self._lmp.flush_buffers()
+            self.leave()
             self._comm.Abort(1 if code is None else int(code))
             raise
+
+    def leave(self) -> None:
+        """Leave LAMMPS as it is: after an error of its own it may crash where it is tidied up."""
+        if self._lmp.lmp:
+            self._lmp.flush_buffers()
+        self._lmp.lmp = None
 
     def finish(self) -> None:
         """End LAMMPS, and MPI where it has begun it."""

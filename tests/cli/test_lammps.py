@@ -154,6 +154,12 @@ def test_quit_and_errors_of_lammps_have_exit_codes_of_their_own(run, tmp_path):
     assert read_log(tmp_path / "b.jsonl").step.tolist() == [0, 5]
 
 
+def test_errors_that_leave_lammps_broken_crash_nothing(run):
+    code, _, err = run(QUIET + "pair_style eam\npair_coeff 1 1 nothing.eam\nrun 1\n")
+    assert code == 1
+    assert "cannot open eam potential file nothing.eam" in err
+
+
 @pytest.mark.parametrize(
     ("arguments", "options", "said"),
     [
