@@ -109,10 +109,12 @@ def thermo(log: Path) -> list[str]:
         words = line.split()
         if words[:1] == ["Step"]:
             timed = [i for i, word in enumerate(words) if word in ("CPU", "T/CPU", "S/CPU", "CPULeft")]
+        elif re.match("-+ Step", line):  # thermo_style multi
+            timed, line = [], line.partition(" CPU =")[0]
         elif words[:1] in (["Loop"], ["ERROR:"]):
             timed = None
         if timed is not None:
-            lines.append(" ".join(word for i, word in enumerate(words) if i not in timed))
+            lines.append(" ".join(word for i, word in enumerate(line.split()) if i not in timed))
     return lines
 
 
