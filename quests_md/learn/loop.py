@@ -35,10 +35,10 @@ __all__ = ["Loop"]
 class Loop:
     """Run a model, label what is new to it, refit it, and go on, until the runs stay within what is known.
 
-    A round: runs go on until they leave the reference (an event) and 20 frames beyond it were checked, or for all
-    steps; `select` chooses frames of the event that the reference lacks; these are labelled, the reference is extended
-    by them, levels are carried to it (`Calibration.carried_to`), the model is refitted, and each run restarts from its
-    last frame within the levels, with its momenta.
+    A round: runs go on until they leave the reference (an event) and `n_per_round` frames beyond it were checked, or
+    for all steps; `select` chooses frames of the event that the reference lacks; these are labelled, the reference is
+    extended by them, levels are carried to it (`Calibration.carried_to`), the model is refitted, and each run restarts
+    from its last frame within the levels, with its momenta.
 
     With `tolerance` and `apart`, levels are made anew after each round, from labels (`calibrate_errors`): every fifth
     label is kept apart from reference and fit, so that the kept-apart frames follow the runs, the refitted model is
@@ -72,7 +72,7 @@ class Loop:
     trigger
         What opens an event; default that of `Monitor`.
     n_per_round
-        Frames that are labelled in a round at most.
+        Frames that are labelled in a round at most, and frames beyond what is known after which a run ends.
     folder
         Where everything is kept.
     max_atoms
