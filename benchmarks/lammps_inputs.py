@@ -125,7 +125,8 @@ def tried(path: Path, options: list[str], folder: Path) -> tuple[str, ...]:
     text = path.read_text(errors="replace")
     name = f"{path.name}.short"
     (work / name).write_text(shortened(text))
-    style = (re.findall(r"^\s*units\s+(\w+)", text, flags=re.M) or ["lj"])[0]
+    included = "".join((path.parent / name).read_text() for name in re.findall(r"^include\s+(\S+)", text, flags=re.M))
+    style = (re.findall(r"^\s*units\s+(\w+)", text + included, flags=re.M) or ["lj"])[0]
     env = os.environ | {"LAMMPS_POTENTIALS": str(potential("Cu_u3.eam").parent)}
 
     def run(log: str, *command: str) -> subprocess.CompletedProcess[str]:
