@@ -71,7 +71,7 @@ def reason_to_end(rounds: Sequence[Round], limits: Limits, steps: int, tolerance
     so_far = f"({many(len(rounds), 'round')}, {many(n_labels, 'label')})"
     if set(last.ends) == {"covered"}:
         return f"covered: no run of {steps} steps left what is known {so_far}"
-    if not last.n_labelled:
+    if not last.n_labelled and not _may_give_more(rounds[-STALLED:]):
         ends = " and ".join(sorted(set(last.ends)))
         what = f"its runs ended {ends}: {many(last.n_beyond, 'frame')} beyond, {last.n_chosen} chosen"
         return f"nothing new: the last round added no labels ({what}) {so_far}"
@@ -99,6 +99,12 @@ def reason_to_wait(labelled: Labelled, folder: Path) -> str | None:
             f"remove the files in {folder / 'failed'} and run the loop again to try once more"
         )
     return None
+
+
+def _may_give_more(recent: Sequence[Round]) -> bool:
+    """Whether other random numbers may give what the last round did not: its runs exploded before a frame was fit."""
+    is_first_of_few = len(recent) < STALLED or any(done.n_labelled for done in recent)
+    return is_first_of_few and not recent[-1].n_chosen and bool({"exploded", "failed"} & set(recent[-1].ends))
 
 
 def _good_enough(last: Round, target: float | None, tolerance: float | None) -> str | None:

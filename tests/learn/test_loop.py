@@ -267,16 +267,36 @@ def test_the_model_is_refitted_and_used(system, tmp_path):
     assert loop.rounds[1].force_error is None or loop.rounds[1].force_error < 1e-9
 
 
+def test_a_round_that_exploded_before_a_frame_was_fit_does_not_end_it(system, tmp_path):
+    known, start = system
+    start = start.copy()
+    start.calc = Weak(-300)
+    models = iter([Weak(-300), EMT()])
+    loop = loop_in(tmp_path / "loop", known, start, refit=lambda frames: next(models), max_rounds=3)
+    assert loop.run().startswith("rounds: all 3")
+    assert [done.ends for done in loop.rounds] == [("exploded",), ("exploded",), ("event",)]
+    assert [done.n_labelled > 0 for done in loop.rounds] == [False, False, True]
+    # three such rounds do
+    start.calc = Weak(-300)
+    never = loop_in(tmp_path / "never", known, start, refit=lambda frames: Weak(-300))
+    assert never.run().startswith("nothing new: the last round added no labels (its runs ended exploded")
+    assert len(never.rounds) == 3
+
+
 class Weak(Calculator):
-    """EMT with forces of nine tenths."""
+    """EMT with forces of nine tenths, or of another part."""
 
     implemented_properties = ("energy", "forces")
+
+    def __init__(self, part=0.9):
+        super().__init__()
+        self.part = part
 
     def calculate(self, atoms=None, properties=("energy",), system_changes=all_changes):
         super().calculate(atoms, properties, system_changes)
         other = atoms.copy()
         other.calc = EMT()
-        self.results = {"energy": other.get_potential_energy(), "forces": 0.9 * other.get_forces()}
+        self.results = {"energy": other.get_potential_energy(), "forces": self.part * other.get_forces()}
 
 
 def test_cells_are_cut_out_of_large_frames(finished, system, tmp_path):
