@@ -183,7 +183,8 @@ class Loop:
     def run(self) -> str:
         """Go on until there is a reason to end, which is returned in words.
 
-        "covered": no run of a round left what is known. "nothing new": a round gave no frame that could be labelled.
+        "covered": no run of a round left what is known. "nothing new": a round gave no frame that could be labelled;
+        where a run of it has exploded before a frame was fit to be, three rounds in a row.
         "stalled": in three rounds all frames that were labelled stayed beyond the levels. "labels", "rounds", "error":
         a limit is reached. "waiting": labels are missing in the folder. What levels from labels do not tell is added.
         """
