@@ -258,7 +258,7 @@ def classify(folder: Path, name: str, run: Protocol) -> None:
         frames = iread(path) if not target else _averages(path)
         types, bonds, largest, ps = [], [], [], []
         for atoms in frames:
-            types.append(_templates(atoms))
+            types.append(templates(atoms))
             found, cluster = _solid_bonds(atoms, MATERIALS[run.material].near)
             bonds.append(found)
             largest.append(cluster)
@@ -367,7 +367,7 @@ def _averages(path: Path) -> Iterator[Atoms]:
             snapshots = []
 
 
-def _templates(atoms: Atoms) -> NDArray[np.int8]:
+def templates(atoms: Atoms) -> NDArray[np.int8]:
     """(n_atoms,) type by polyhedral template matching: 0 none, 1 fcc, 2 hcp, 3 bcc."""
     os.environ.setdefault("QT_QPA_PLATFORM", "offscreen")
     from ovito.io.ase import ase_to_ovito

@@ -23,7 +23,7 @@ from ase import Atoms
 from ase.data import atomic_masses, atomic_numbers
 from ase.io import read, write
 from ase.neighborlist import neighbor_list
-from freezing_runs import _templates
+from freezing_runs import templates
 from strange_structures import Crystal, sheared
 
 DATA = Path(__file__).resolve().parents[2] / "shared" / "data"
@@ -317,7 +317,7 @@ def table(folder: Path, element: str, names: list[str]) -> None:
         found = read(path, ":")
         nearest = min(neighbor_list("d", atoms, 3.5).min() for atoms in found)
         volume = np.mean([atoms.get_volume() / len(atoms) for atoms in found])
-        types = np.concatenate([_templates(atoms) for atoms in found])
+        types = np.concatenate([templates(atoms) for atoms in found])
         shares = " ".join(f"{100 * (types == t).mean():.0f}" for t in (1, 2, 3, 0))
         kelvin = above = ""
         if name != TEST_SET:
