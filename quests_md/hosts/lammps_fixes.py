@@ -1,5 +1,6 @@
 """What a monitor puts into LAMMPS: a fix that calls it, one that ends runs, and where they are wanted values."""
 
+import ctypes
 from collections.abc import Callable
 from typing import Any, Literal, TypeAlias
 
@@ -56,7 +57,13 @@ class Fixes:
         """Make them; `call` is called as the callbacks of fix external are, but with bare pointers."""
         command, own = self._lmp.command, self.id
         command(f"fix {own} all external pf/callback 1 {NEVER}")
-        function = self._lmp.FIX_EXTERNAL_CALLBACK_FUNC(call)
+
+        def called(caller: Any, step: int, n_local: int, tags: Any, x: Any, forces: Any) -> None:
+            if step % NEVER == 0 and n_local:  # now LAMMPS adds them, and has not set them to anything itself
+                ctypes.memset(forces[0], 0, 3 * n_local * ctypes.sizeof(ctypes.c_double))
+            call(caller, step, n_local, tags, x, forces)
+
+        function = self._lmp.FIX_EXTERNAL_CALLBACK_FUNC(called)
         self._lmp.lib.lammps_set_fix_external_callback(self._lmp.lmp, own.encode(), function, None)
         self._call = function
         self._lmp.fix_external_set_vector_length(own, 1 + len(Values.NAMES))

@@ -126,7 +126,7 @@ def ranks_of(lmp: Any) -> Alone | Ranks:
     Raises
     ------
     ImportError
-        LAMMPS runs on several processes, and mpi4py is not installed.
+        LAMMPS runs on several processes, and mpi4py is not installed, or uses another library of MPI.
     """
     if lmp.extract_setting("world_size") == 1:
         return Alone()
@@ -136,8 +136,13 @@ def ranks_of(lmp: Any) -> Alone | Ranks:
         raise ImportError(
             f'LAMMPS runs on several processes, and mpi4py is not there: pip install "quests_md[lammps]" ({exc})'
         ) from exc
-    comm = lmp.get_mpi_comm()
-    return Ranks((MPI.COMM_WORLD if comm is None else comm).Dup())
+    comm = lmp.get_mpi_comm() or MPI.COMM_WORLD
+    if comm.size != lmp.extract_setting("world_size"):
+        raise ImportError(
+            f"mpi4py sees {comm.size} processes and LAMMPS {lmp.extract_setting('world_size')}: they use two libraries "
+            "of MPI; install mpi4py for that of LAMMPS"
+        )
+    return Ranks(comm.Dup())
 
 
 def _tried(find: Callable[..., Any], about: tuple[Any, ...]) -> tuple[Any, Exception | None]:
