@@ -66,6 +66,8 @@ class Fixes:
         function = self._lmp.FIX_EXTERNAL_CALLBACK_FUNC(called)
         self._lmp.lib.lammps_set_fix_external_callback(self._lmp.lmp, own.encode(), function, None)
         self._call = function
+        self._lmp.fix_external_set_energy_global(own, 0.0)  # older LAMMPS adds to thermo output what is there
+        self._lmp.fix_external_set_virial_global(own, [0.0] * 6)
         self._lmp.fix_external_set_vector_length(own, 1 + len(Values.NAMES))
         command(f"compute {self.energy} all pe")
         command(f"variable {own}_stop equal f_{own}[1]")
