@@ -41,10 +41,19 @@ def checks_of(monitor, monkeypatch):
     return made
 
 
-@pytest.mark.parametrize("values", [False, True])
-def test_the_run_is_the_same_with_and_without_a_monitor(known, tmp_path, values):
+@pytest.mark.parametrize(
+    ("values", "suffix"),
+    [
+        (False, ()),
+        (True, ()),
+        (False, ("-sf", "opt")),
+        (True, ("-sf", "omp", "-pk", "omp", "1")),
+        (False, ("-sf", "omp", "-pk", "omp", "2")),
+    ],
+)
+def test_the_run_is_the_same_with_and_without_a_monitor(known, tmp_path, values, suffix):
     def course(monitor):
-        lmp, states = copper(), []
+        lmp, states = copper(args=suffix), []
         if monitor is not None:
             monitor.attach_lammps(lmp, 5, ["Cu"], values=values)
         for command in ("run 13", "run 7", "run 11 pre no", "minimize 1e-6 1e-6 7 30", "run 4"):
