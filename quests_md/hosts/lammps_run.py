@@ -150,6 +150,7 @@ class LammpsAttachment:
             if may_wait and not self._lammps.has_types:
                 return
             raise
+        self._lammps.find_clock()
         self._fixes.define(self._called)
 
     def make_way(self, command: str) -> None:
