@@ -201,7 +201,10 @@ class _Attached(_Watched):
             raise _closed()
         if self._lammps is not None and self._lammps.is_attached:
             raise ValueError("lmp: expected a monitor that is not attached to LAMMPS, but it is; detach it first")
-        options: dict[str, Any] = {"length_A": length_A, "values": values, "after_stop": after_stop}
+        before = self._lammps
+        if before is not None:
+            before.detach()  # it may wait for a box
+        options: dict[str, Any] = {"length_A": length_A, "values": values, "after_stop": after_stop, "after": before}
         self._lammps = LammpsAttachment(self.watch, lmp, interval, types, **options)
         return self._lammps
 
@@ -440,6 +443,8 @@ class Monitor(_Attached):
     def close(self) -> None:
         """Leave all dynamics, write the state of an open event and close the log; then nothing is judged any more."""
         try:
+            if self._lammps is not None:
+                self._lammps.finish()
             self.watch.close()
         finally:
             self.detach()

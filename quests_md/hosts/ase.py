@@ -71,6 +71,11 @@ class AseHost:
         return str(self._dyn.__class__.__name__)  # that of the dynamics, not of its proxy
 
     @property
+    def repeats_digits(self) -> bool:
+        """Whether a frame that is shown again has the same positions to the last digit."""
+        return True
+
+    @property
     def own_step(self) -> int:
         """Its own count of steps, 0 for a new one."""
         self.look()

@@ -56,6 +56,8 @@ class Fixes:
     def define(self, call: Callable[..., None]) -> None:
         """Make them; `call` is called as the callbacks of fix external are, but with bare pointers."""
         command, own = self._lmp.command, self.id
+        if self._call is not None:
+            self.withdraw()  # somebody else may have taken away a part
         command(f"fix {own} all external pf/callback 1 {NEVER}")
 
         def called(caller: Any, step: int, n_local: int, tags: Any, x: Any, forces: Any) -> None:
@@ -90,10 +92,14 @@ class Fixes:
             return
         if self.values is not None:
             self.values.withdraw(self.id)
-        if self.are_there:
-            for command in (f"unfix {self.id}_halt", f"variable {self.id}_stop delete", f"uncompute {self.energy}"):
-                self._lmp.command(command)
-            self._lmp.command(f"unfix {self.id}")
+        for kind, name, command in (
+            ("fix", f"{self.id}_halt", "unfix {}"),
+            ("variable", f"{self.id}_stop", "variable {} delete"),
+            ("compute", self.energy, "uncompute {}"),
+            ("fix", self.id, "unfix {}"),
+        ):
+            if self._lmp.has_id(kind, name):
+                self._lmp.command(command.format(name))
 
 
 def _free_id(lmp: Any) -> str:

@@ -22,6 +22,9 @@ __all__ = ["Lammps", "LocalAtoms", "joined"]
 #: u, by which the mass of a type may differ from that of its element.
 MASS_TOLERANCE = 0.5
 
+#: What LAMMPS says of itself within a minimization, as `lammps_is_running` does.
+MINIMIZING = 2
+
 #: How `lammps.extract_compute` is asked for the scalar of a compute that is global.
 GLOBAL, SCALAR = 0, 0
 
@@ -54,12 +57,15 @@ class Lammps:
         for name in ("extract_global", "extract_setting", "command", "set_fix_external_callback"):
             if not hasattr(lmp, name):
                 raise TypeError(f"lmp: expected an instance of LAMMPS (lammps.lammps()), got {type(lmp).__name__}")
+        if not lmp.lmp:
+            raise ValueError("lmp: expected an open LAMMPS, got a closed one; make another: lammps.lammps()")
         self.lmp = lmp
         self._types = None if types is None else check_types(types)
         self._length_A = None if length_A is None else check_positive("length_A", length_A, "length in Å")
         self._labelled: tuple[str, ...] | None = None  # the same by labels, which no command may ask for during a run
         self._has_checked_masses = False
         self._clock: tuple[float | None, list[Any]]
+        self._energy_of: int | None = None  # the step of which it was asked for last
 
     @property
     def has_box(self) -> bool:
@@ -110,9 +116,15 @@ class Lammps:
         return find(self.lmp.lmp, name.encode())
 
     def time_ps(self, step: int) -> float | None:
-        """Simulated time of a step in ps, as `dump_modify time yes` writes it; None in units without a time."""
+        """Simulated time of a step in ps; None in units without a time.
+
+        It is that of `dump_modify time yes`, but stands still in a minimization, as LAMMPS has it in the run after one.
+        """
         unit, (time, time_step, length) = self._clock
-        return None if unit is None else float(time[0] + (step - time_step[0]) * length[0]) * unit
+        if unit is None:
+            return None
+        since = 0 if self.is_minimizing else step - time_step[0]
+        return float(time[0] + since * length[0]) * unit
 
     def symbols(self) -> tuple[str, ...]:
         """The chemical symbol of each type; ValueError where they are not known."""
@@ -134,10 +146,65 @@ class Lammps:
         return self._types is not None
 
     def require_known(self) -> None:
-        """Raise ValueError where elements or lengths are not known."""
+        """Raise ValueError where elements or lengths are not known, or atoms cannot be told apart."""
         self._labelled = None
         self.symbols()
         self.length_A  # noqa: B018  # it raises
+        if (self.tags(int(self.lmp.extract_setting("nlocal"))) == 0).any():
+            raise ValueError("lmp: expected atoms with ids, got none; leave `atom_modify id no` out of the input")
+
+    @property
+    def is_tilted(self) -> bool:
+        """Whether the box may be no cuboid."""
+        return int(self.lmp.extract_setting("triclinic")) == 1
+
+    @property
+    def is_minimizing(self) -> bool:
+        """Whether the present run is a minimization."""
+        return int(self.lmp.lib.lammps_is_running(self.lmp.lmp)) == MINIMIZING
+
+    @property
+    def n_atoms(self) -> int:
+        """How many atoms there are to be."""
+        return int(self.lmp.extract_global("natoms"))
+
+    @property
+    def keeps_atoms(self) -> bool:
+        """Whether no atom can leave: with a boundary that is not periodic LAMMPS may be told to let them go."""
+        return all(bool(flag) for flag in self.lmp.extract_box()[5])
+
+    def what_is_lost(self, n_lost: int) -> str:
+        """What it means that LAMMPS has lost atoms, in words."""
+        lost = f"LAMMPS has lost {n_lost} of its {self.n_atoms} atoms at step {self.step}"
+        if self.keeps_atoms:
+            return f"{lost}: the run has exploded, and LAMMPS ends it at its next thermo output; said once"
+        return f"{lost}: they have left the box (boundary f), or the run has exploded; said once"
+
+    def with_lost(self, found: "LocalAtoms", n_lost: int, before: Atoms | None) -> "LocalAtoms":
+        """The atoms with those that were lost, which are nowhere (NaN); `before`: a frame that may have them."""
+        ids, numbers = np.arange(0), np.arange(0)
+        if before is not None:
+            ids, numbers = before.arrays["id"], before.numbers
+        is_gone = ~np.isin(ids, found.tags)
+        if is_gone.sum() != n_lost:  # which ones they were is not known
+            first = 1 + max(found.tags.max(initial=0), ids.max(initial=0))
+            tags, types = first + np.arange(n_lost), np.ones(n_lost, np.int64)
+        else:
+            symbols = self.symbols()
+            of_number = {chemical_symbols.index(symbol): i for i, symbol in reversed(list(enumerate(symbols, 1)))}
+            tags, types = ids[is_gone], np.array([of_number[int(number)] for number in numbers[is_gone]])
+        nowhere, still = np.full((n_lost, 3), np.nan), np.zeros((n_lost, 3))
+        return joined([found, LocalAtoms(tags, types, nowhere, still, still, np.ones(n_lost))])
+
+    def what_is_not_shown(self) -> str | None:
+        """Why LAMMPS does not show the steps of a run, and what to do; None: it does."""
+        if not self.lmp.extract_global("respa_levels"):
+            return None
+        return (
+            "run_style respa: LAMMPS shows only the first step of each run, so that nothing is checked after it; use "
+            "run_style verlet, or `run N every 100 NULL`, of which the first step of each part is checked, or write a "
+            "dump for quests-md score; said once"
+        )
 
     def doubts(self) -> list[str]:
         """What may be wrong with the elements of the types, said once: masses that are those of others."""
@@ -170,8 +237,12 @@ class Lammps:
         return LocalAtoms(self.tags(n_local), types, x, v, f, np.asarray(masses, np.float64))
 
     def energy_eV(self, compute: str, step: int) -> float | None:
-        """The potential energy, if LAMMPS has added it up at this step; all processes have to ask at once."""
-        if self.lmp.extract_global("eflag_global") != step or not self.lmp.has_id("compute", compute):
+        """The potential energy, if LAMMPS has added it up at this step; all processes have to ask at once.
+
+        LAMMPS keeps the first one of a step. A minimization tries several positions: for later ones there is none.
+        """
+        is_old, self._energy_of = self.is_minimizing and step == self._energy_of, step
+        if is_old or self.lmp.extract_global("eflag_global") != step or not self.lmp.has_id("compute", compute):
             return None
         energy = float(self.lmp.extract_compute(compute, GLOBAL, SCALAR))
         return None if self.style == "lj" else float(convert(energy, "energy", self.style, "ASE"))

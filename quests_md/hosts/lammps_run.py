@@ -3,79 +3,26 @@
 from collections.abc import Sequence
 from typing import Any
 
-from ase import Atoms
-
 from quests_md._arguments import check_positive_integer
-from quests_md.environments import frame_digest
 from quests_md.watch import Watch
 
+from .lammps_checks import GO_ON, STOP, LammpsChecks
 from .lammps_crew import RanksAsCrew, answers_of_share
 from .lammps_fixes import AfterStop, Fixes
-from .lammps_frame import Lammps, joined
+from .lammps_frame import Lammps
+from .lammps_host import LammpsHost
 from .lammps_ranks import Alone, Answers, Ranks, ranks_of
-from .lammps_values import Given
 
-__all__ = ["LammpsAttachment", "LammpsHost"]
+__all__ = ["LammpsAttachment"]
 
-#: What becomes of a run after a step.
-GO_ON, STOP, FAILED = 0, 1, 2
+#: What becomes of a run where the monitor has failed.
+FAILED = STOP + 1
 
 #: Commands that LAMMPS refuses beside fixes that store numbers of atoms.
 REFUSED_BESIDE = ("replicate",)
 
 #: Commands that make steps, and commands after which types may have labels.
 RUNNING, LABELLING = ("run", "minimize", "rerun", "hyper"), ("labelmap", "read_data", "read_restart")
-
-
-class LammpsHost:
-    """LAMMPS as a run that is watched sees it: its step and time, counted on where LAMMPS counts anew."""
-
-    def __init__(self, lammps: Lammps) -> None:
-        self._lammps = lammps
-        self._seen: int | None = None  # LAMMPS's own step that was seen last
-        self._step_offset, self._time_offset_ps = 0, 0.0
-        self._last_time_ps: float | None = None
-        self.is_setup = True
-        """Whether the step is shown by the setup of a run: velocities are those of the step itself."""
-
-    @property
-    def own_step(self) -> int:
-        """LAMMPS's own count of steps."""
-        return self._lammps.step
-
-    def follow(self, step: int) -> None:
-        """Take a step that LAMMPS shows: of a run the next one, or the one seen last again, in a setup."""
-        seen = self._seen
-        self.is_setup = seen is None or step != seen + 1
-        if seen is not None and step < seen:  # reset_timestep, clear, rerun: it counts anew
-            self._step_offset += seen - step
-            if self._last_time_ps is not None:
-                self._time_offset_ps = self._last_time_ps - (self._lammps.time_ps(step) or 0.0)
-        self._seen = step
-        own = self._lammps.time_ps(step)
-        self._last_time_ps = None if own is None else own + self._time_offset_ps
-
-    @property
-    def step(self) -> int:
-        """The step in the log of the step that was seen last."""
-        return (self._seen or 0) + self._step_offset
-
-    @property
-    def time_ps(self) -> float | None:
-        """Its time; None in units that have none."""
-        return self._last_time_ps
-
-    def step_length_ps(self) -> float | None:
-        """The time step; None in units that have none."""
-        return self._lammps.step_length_ps()
-
-    def continue_at(self, step: int, time_ps: float | None, *, checked: int) -> None:
-        """Count from here on as if the present step were `step` of the run in the log."""
-        self._step_offset = step - self.own_step
-        own = self._lammps.time_ps(self.own_step)
-        if time_ps is not None and own is not None:
-            self._time_offset_ps = time_ps - own
-            self._last_time_ps = time_ps
 
 
 class LammpsAttachment:
@@ -96,6 +43,8 @@ class LammpsAttachment:
         Whether to hand dH back to LAMMPS, see `Values`.
     after_stop
         What becomes of later run commands once an action has stopped a run.
+    after
+        The attachment of this monitor before it, which has been detached; steps are counted on.
     """
 
     def __init__(
@@ -108,6 +57,7 @@ class LammpsAttachment:
         length_A: float | None = None,
         values: bool = False,
         after_stop: AfterStop = "go on",
+        after: "LammpsAttachment | None" = None,
     ) -> None:
         self.interval = check_positive_integer("interval", interval, wrong_type=TypeError)
         self._lammps = Lammps(lmp, types, length_A)
@@ -124,7 +74,9 @@ class LammpsAttachment:
             if self._ranks.leads:
                 watch.share_frames_out(RanksAsCrew(self._ranks))
         self._host = LammpsHost(self._lammps)
-        self._checks = _Checks(watch, self._lammps, self._host, self._fixes, self.interval)
+        if after is not None:
+            self._host.take_over(after._host)
+        self._checks = LammpsChecks(watch, self._lammps, self._host, self._fixes, self.interval)
         self._is_active, self._is_calling, self._is_first = True, False, True
         self._command = ""  # which LAMMPS was given last, if that was said
         self.failure: BaseException | None = None
@@ -140,6 +92,7 @@ class LammpsAttachment:
         With `may_wait`, elements that the labels of types are to tell may be missing still; `make_way` asks for them.
         """
         self.raise_failure()
+        self._check_held()
         if not self._is_active or not self._lammps.has_box or self._fixes.are_there:
             return
         if may_wait and not self._lammps.has_types and self._command not in LABELLING:
@@ -171,9 +124,18 @@ class LammpsAttachment:
         """Take all out of LAMMPS, or, within a call, see that nothing is done any more."""
         was_active, self._is_active = self._is_active, False
         if was_active and not self._is_calling:
+            self._check_held()
             self._fixes.withdraw()
             if self._ranks.leads:
                 self._checks.say_detached()
+
+    def finish(self) -> None:
+        """Check what LAMMPS has shown and was not checked; say so if it has shown nothing, for want of a box."""
+        if not self._is_active or self._is_calling:
+            return
+        self._check_held()
+        if self._is_first and self._lammps.has_box and self._lammps.has_types and not self._fixes.are_there:
+            self._checks.say_unseen()
 
     @property
     def is_attached(self) -> bool:
@@ -185,19 +147,23 @@ class LammpsAttachment:
         try:
             self._host.follow(step)
             is_first, self._is_first = self._is_first, False
-            if self._is_active and (is_first or step % self.interval == 0):
+            if self._is_active and (is_first or step % self.interval == 0 or self._checks.is_waiting):
                 self._is_calling = True
                 self._look(step, n_local)
         except BaseException as exc:  # an interrupt too: it is raised when the run has ended
-            self.failure = exc
+            self.failure = self.failure or exc
             if self._ranks.size == 1:  # else when all agree, at the next check
                 self._fixes.end_run(now=True)
         finally:
             self._is_calling = False
 
+    def _check_held(self) -> None:
+        if self._ranks.size == 1:  # else within a run alone, where all processes are at hand
+            self._checks.check_held()
+
     def _look(self, step: int, n_local: int) -> None:
         """Check a frame with all processes; all of them end the run, or none."""
-        ranks, verdict = self._ranks, GO_ON
+        ranks, verdict, is_due = self._ranks, GO_ON, step % self.interval == 0
         energy, lammps = self._fixes.energy, self._lammps
         answers: Answers = {
             "atoms": lambda: lammps.local_atoms(n_local),
@@ -208,74 +174,15 @@ class LammpsAttachment:
         try:
             if ranks.leads:
                 with ranks.led(answers):
-                    verdict = self._checks.look(ranks, is_due=step % self.interval == 0)
+                    verdict = self._checks.look(ranks, is_due=is_due)
             else:
                 ranks.serve(answers)
         except BaseException as exc:
-            self.failure = exc
+            self.failure = self.failure or exc  # the first one says what is wrong
+        self._checks.is_waiting = is_due and lammps.is_minimizing
         verdict = ranks.agreed(FAILED if self.failure is not None else verdict)
         if verdict == FAILED and self.failure is None:
             self.failure = RuntimeError("the monitor has failed in another process of LAMMPS, which says why")
         self._fixes.end_run(now=verdict != GO_ON)
         if self._fixes.values is not None:
             self._fixes.hand_back(ranks.handed_out(self._checks.take_given()), n_local)
-
-
-class _Checks:
-    """The checks of a run of LAMMPS, made by its first process."""
-
-    def __init__(self, watch: Watch, lammps: Lammps, host: LammpsHost, fixes: Fixes, interval: int) -> None:
-        self._watch, self._lammps, self._host, self._fixes, self._interval = watch, lammps, host, fixes, interval
-        self._given: Given | None = None
-
-    def take_given(self) -> Given | None:
-        """What the last check gives back to LAMMPS, once."""
-        given, self._given = self._given, None
-        return given
-
-    def look(self, ranks: Alone | Ranks, *, is_due: bool) -> int:
-        """Look at a frame, which is checked where a check is due; whether the run goes on."""
-        watch = self._watch
-        if watch.is_closed or (watch.run is not None and not (is_due and watch.is_due())):
-            return GO_ON
-        found, energy = joined(ranks.asked("atoms")), ranks.asked("energy")[0]
-        atoms = watch.log.guarded(lambda: self._lammps.frame(found, energy, half_step=not self._host.is_setup))
-        if atoms is None:
-            return GO_ON
-        run = watch.run
-        if run is None:  # a log of another run is the user's mistake, whatever on_error says
-            run = watch.begin(atoms, host=self._host, has_moved=self._host.step > 0)
-            watch.log.guarded(lambda: self._introduce(atoms))
-        watch.say_watched(self._host.step, is_watched=True)
-        run.stop_now = False
-        if is_due:
-            watch.log.guarded(lambda: self._check(atoms))
-        return STOP if run.stop_now else GO_ON
-
-    def say_detached(self) -> None:
-        """Note that nothing is checked from here on."""
-        if not self._watch.is_closed:
-            self._watch.say_watched(self._host.step, is_watched=False)
-
-    def _introduce(self, atoms: Atoms) -> None:
-        length = self._host.step_length_ps()
-        pace = f"a check every {self._interval} steps"
-        if length is not None:
-            pace = f"time step {1000 * length:.6g} fs, {pace} ({length * self._interval:.6g} ps)"
-            self._watch.set_interval(length * self._interval)
-        for doubt in self._lammps.doubts():
-            self._watch.log.warn(doubt)
-        self._watch.introduce(atoms, pace)
-
-    def _check(self, atoms: Atoms) -> None:
-        watch, host = self._watch, self._host
-        last = watch.last_check
-        # the setup of the next run shows the last step of the one before
-        if last is not None and last.step == host.step and last.digest == frame_digest(atoms):
-            return
-        every = 1 if watch.budget is None else watch.budget.every
-        check = watch.check_frame(atoms, host.step, host.time_ps, self._interval * every)
-        if self._fixes.values is not None:
-            self._given = self._fixes.values.of(check, atoms, self._lammps.step, watch)
-        watch.keep_budget("steps", self._interval)
-        watch.say_toll(self._interval)

@@ -90,6 +90,10 @@ class Host(Protocol):
     def own_step(self) -> int:
         """Its own count of steps, 0 for a new dynamics."""
 
+    @property
+    def repeats_digits(self) -> bool:
+        """Whether a frame that is shown again, of a checkpoint for one, has the same positions to the last digit."""
+
     def step_length_ps(self) -> float | None:
         """Time step in ps; None for optimizers."""
 
@@ -105,11 +109,13 @@ def find_place(
     own_step: int | None,
     start_step: int | None,
     first: FirstFrame = FirstFrame.IS_CHECKED_AGAIN,
+    repeats_digits: bool = True,
 ) -> Place:
     """Find the frame that a run begins with, by the step that host or user give, else by its digest.
 
     `own_step` is None for a host that cannot know its step: a new dynamics begins at 0 wherever its atoms are from.
-    `first` says what becomes of a check of this frame.
+    `first` says what becomes of a check of this frame. Without `repeats_digits` the frame of the host's own step is
+    that of the log, if it has as many atoms.
 
     Raises
     ------
@@ -129,12 +135,13 @@ def find_place(
         note = ""
         if content["digest"] != digest:
             difference = f"another frame ({content['n_atoms']} atoms, digest {content['digest']})"
-            if start_step is None or content["n_atoms"] != n_atoms:
+            if (start_step is None and repeats_digits) or content["n_atoms"] != n_atoms:
                 raise MismatchError(
                     f"resume: {history.path} has {difference} at step {step} than this run ({n_atoms} atoms, digest "
                     f"{digest}); is it the log of another run? Choose another, or give start_step= if it is this run"
                 )
-            note = f"resumed at step {step} with {difference} in the log: a checkpoint with fewer digits?"
+            if repeats_digits:
+                note = f"resumed at step {step} with {difference} in the log: a checkpoint with fewer digits?"
         return _place_at(history, check, first, note)
     return Place(step, None, None, 0, is_checked=False)
 

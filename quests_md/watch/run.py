@@ -178,6 +178,7 @@ class Run:
             own_step=step if host is None else host.own_step or None,
             start_step=start,
             first=first,
+            repeats_digits=host is None or host.repeats_digits,
         )
         before = header_at(history, place)
         chain = settings.require_same(before, plain(header), str(history.path))

@@ -9,7 +9,7 @@ from ase import Atoms
 from ase.build import bulk
 
 from quests_md import Monitor, Reference, StopRun, read_log, score_trajectory
-from quests_md.hosts.lammps_run import LammpsHost
+from quests_md.hosts.lammps_host import LammpsHost
 from quests_md.lammps import potential
 from tests.support.lammps_runs import commands_of_copper, copper, needs_lammps, state_of
 
