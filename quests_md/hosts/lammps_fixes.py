@@ -56,6 +56,8 @@ class Fixes:
     def define(self, call: Callable[..., None]) -> None:
         """Make them; `call` is called as the callbacks of fix external are, but with bare pointers."""
         command, own = self._lmp.command, self.id
+        if self.values is not None:
+            self.values.require_free()
         if self._call is not None:
             self.withdraw()  # somebody else may have taken away a part
         command(f"fix {own} all external pf/callback 1 {NEVER}")

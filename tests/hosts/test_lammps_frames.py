@@ -51,6 +51,8 @@ TILTED = "change_box all triclinic\nchange_box all xy final 0.7 xz final 0.3 yz 
 def expected(frame):
     """Energy and forces by LAMMPS through ASE, of a frame that has another way into it."""
     again = Atoms(frame.numbers, positions=frame.positions, cell=frame.cell, pbc=frame.pbc)
+    for axis in np.flatnonzero(~frame.pbc):
+        again.center(vacuum=5, axis=int(axis))
     again.calc = lammps_calculator(["pair_style eam", f'pair_coeff * * "{potential("Cu_u3.eam")}"'], ("Cu",))
     return again.get_potential_energy(), again.get_forces()
 
@@ -60,7 +62,7 @@ def expected(frame):
     [
         pytest.param(TILTED, ["run 10", "run 5"], id="tilted"),
         pytest.param("change_box all boundary p p f z delta -3 3 units box\n", ["run 10"], id="f"),
-        pytest.param("change_box all boundary s m p\nvelocity all scale 300\n", ["run 10"], id="s and m"),
+        pytest.param("change_box all boundary s m p\n", ["run 10"], id="s and m"),
         pytest.param("change_box all triclinic\nfix d all deform 1 xy erate 40 remap x\n", ["run 30"], id="flips"),
         pytest.param("unfix nve\nfix n all npt temp 900 900 0.1 aniso 0 0 0.3\n", ["run 20"], id="npt"),
         pytest.param(
@@ -282,6 +284,76 @@ def test_steps_are_counted_on_where_it_is_attached_again(known, tmp_path):
         lmp.command("run 5")
     lmp.close()
     assert list(read_log(tmp_path / "run.jsonl").step) == [0, 5, 10, 10, 15]
+
+
+def values_of(lmp):
+    return {name: lmp.extract_variable(f"dh_{name}") for name in ("max", "mean", "excess", "state", "step")}
+
+
+def test_values_in_commands_of_the_user(known, tmp_path, monkeypatch):
+    from quests_md.judge import Judge
+
+    lmp = copper(4000, n=2)
+    with Monitor(known, log=tmp_path / "run.jsonl", verbose=False) as monitor:
+        attachment = monitor.attach_lammps(lmp, 10, ["Cu"], values=True)
+        assert values_of(lmp) == {"max": 0, "mean": 0, "excess": 0, "state": 0, "step": -1}
+        lmp.commands_string(f"""compute p all property/atom d_dh i_dh_above
+compute most all reduce max c_p[1]
+compute above all reduce sum c_p[2]
+thermo_style custom step c_most v_dh_max c_above v_dh_step
+thermo 5
+log {tmp_path / "log.lammps"}
+fix h all halt 10 v_dh_excess > 0.0 error continue message no
+run 100
+unfix h""")
+        halted = lmp.extract_global("ntimestep")
+        log = read_log(tmp_path / "run.jsonl")
+        assert (log.trigger_excess[log.step > 0] > 0).argmax() * 10 + 10 == halted == log.step[-1]
+        lmp.command("create_atoms 1 single 0.25 0.25 0.25 units lattice")
+        assert lmp.numpy.extract_atom("d_dh", nelem=33)[-1] == 0  # not judged yet
+        lmp.commands_string(f"""dump d all custom 5 {tmp_path / "new.dump"} id d_dh
+variable is_old equal v_dh_step!=step
+dump_modify d skip v_is_old thresh i_dh_above == 1
+run 10""")
+        last = values_of(lmp)
+        assert last["step"] == halted + 10
+        with monkeypatch.context() as patch:
+            patch.setattr(Judge, "judge", lambda *args, **rest: 1 / 0)
+            lmp.command("run 10")  # LAMMPS would end with an error if a variable were not finite
+        assert values_of(lmp) == last | {"state": 3}
+        lmp.command("clear")
+        lmp.commands_string(commands_of_copper(n=2))
+        attachment.ensure()
+        lmp.command("run 10")
+        assert values_of(lmp)["state"] < 3
+        assert values_of(lmp)["step"] == 10
+    lmp.close()
+    rows = [line.split() for line in (tmp_path / "log.lammps").read_text().splitlines()]
+    rows = [row for row in rows if len(row) == 5 and row[0].isdigit() and row[1][0].isdigit()]
+    assert all(row[1] == row[2] for row in rows)
+    assert [int(row[4]) for row in rows[:3]] == [0, 0, 10]  # thermo between checks shows those before
+    texts = (tmp_path / "new.dump").read_text().split("ITEM: TIMESTEP\n")[1:]
+    assert {int(text.split()[0]) % 10 for text in texts} == {0}
+
+
+def test_values_of_an_explosion_are_finite(known, tmp_path):
+    lmp = copper(n=2, extra="timestep 1.0\nthermo 100\nthermo_modify lost ignore\n")
+    with Monitor(known, log=tmp_path / "run.jsonl", verbose=False) as monitor:
+        monitor.attach_lammps(lmp, 5, ["Cu"], values=True)
+        lmp.command("fix h all halt 5 v_dh_state > 2 error continue")
+        lmp.command("run 50")
+        assert lmp.extract_global("ntimestep") == 5
+        assert values_of(lmp)["excess"] == 1e30
+    lmp.close()
+
+
+def test_a_variable_of_the_user_is_left_alone(known):
+    lmp = copper(n=2, extra="variable dh_max equal 5\n")
+    before = {kind: lmp.available_ids(kind) for kind in ("fix", "compute", "variable")}
+    with Monitor(known, verbose=False) as monitor, pytest.raises(ValueError, match="no variable 'dh_max' in LAMMPS"):
+        monitor.attach_lammps(lmp, 5, ["Cu"], values=True)
+    assert {kind: lmp.available_ids(kind) for kind in before} == before
+    lmp.close()
 
 
 @pytest.mark.parametrize(
