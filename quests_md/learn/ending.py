@@ -15,7 +15,7 @@ __all__ = ["Limits", "Round", "reason_to_end", "reason_to_wait"]
 #: Rounds in a row after which a loop ends whose frames stay beyond the levels although they were added.
 STALLED = 3
 
-#: A model is better if over these rounds its errors in the same frames fall to this part at least.
+#: A model is better if over these rounds its errors fall to this part at least.
 BETTER = 0.95
 
 
@@ -33,8 +33,6 @@ class Round:
     """Frames that were chosen to be labelled."""
     n_labelled: int
     """Frames that got labels."""
-    n_failed: int
-    """Frames that could not be labelled."""
     n_still_out: int
     """Frames that are beyond the new levels although they are in the new reference."""
     force_error: float | None
@@ -49,6 +47,13 @@ class Round:
     """
     error_ratio: float | None = None
     """The same over that of the model before, both in the frames that were apart before this round."""
+    n_before: int = 0
+    """Of the frames that were chosen, those from before a run exploded; then all are, since none beyond was fit."""
+
+    @property
+    def n_failed(self) -> int:
+        """Frames that were chosen and could not be labelled."""
+        return self.n_chosen - self.n_labelled
 
 
 class Limits(NamedTuple):
@@ -71,7 +76,7 @@ def reason_to_end(rounds: Sequence[Round], limits: Limits, steps: int, tolerance
     so_far = f"({many(len(rounds), 'round')}, {many(n_labels, 'label')})"
     if set(last.ends) == {"covered"}:
         return f"covered: no run of {steps} steps left what is known {so_far}"
-    if not last.n_labelled and not _may_give_more(rounds[-STALLED:]):
+    if not last.n_labelled:
         ends = " and ".join(sorted(set(last.ends)))
         what = f"its runs ended {ends}: {many(last.n_beyond, 'frame')} beyond, {last.n_chosen} chosen"
         return f"nothing new: the last round added no labels ({what}) {so_far}"
@@ -101,15 +106,11 @@ def reason_to_wait(labelled: Labelled, folder: Path) -> str | None:
     return None
 
 
-def _may_give_more(recent: Sequence[Round]) -> bool:
-    """Whether other random numbers may give what the last round did not: its runs exploded before a frame was fit."""
-    is_first_of_few = len(recent) < STALLED or any(done.n_labelled for done in recent)
-    return is_first_of_few and not recent[-1].n_chosen and bool({"exploded", "failed"} & set(recent[-1].ends))
-
-
 def _good_enough(last: Round, target: float | None, tolerance: float | None) -> str | None:
     """That forces are as good as they are to be, in words; None: they are not, or there is no target."""
     if target is None or last.force_error is None or last.force_error > target:
+        return None
+    if last.n_before:  # small errors there say nothing of what follows
         return None
     measured = f"forces were {last.force_error:.3g} eV/Å off in the frames of the last round"
     if tolerance is None:
@@ -120,7 +121,17 @@ def _good_enough(last: Round, target: float | None, tolerance: float | None) -> 
 
 
 def _why_stalled(recent: Sequence[Round], tolerance: float | None, so_far: str) -> str | None:
-    if len(recent) < STALLED or not all(done.n_still_out == done.n_labelled - done.n_apart for done in recent):
+    if len(recent) < STALLED:
+        return None
+    if all(done.n_before for done in recent):
+        first, last = recent[0].force_error, recent[-1].force_error
+        if first is not None and last is not None and last < BETTER * first:
+            return None
+        return (
+            f"stalled: in {STALLED} rounds runs exploded before a frame beyond was fit to be labelled, and errors of "
+            f"forces in the frames before did not fall; take a shorter time step or a better model {so_far}"
+        )
+    if not all(done.n_still_out == done.n_labelled - done.n_apart for done in recent):
         return None
     stays = f"stalled: in {STALLED} rounds all frames that were labelled stayed beyond the levels"
     if tolerance is None:

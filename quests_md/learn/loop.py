@@ -38,7 +38,8 @@ class Loop:
     A round: runs go on until they leave the reference (an event) and `n_per_round` frames beyond it were checked, or
     for all steps; `select` chooses frames of the event that the reference lacks; these are labelled, the reference is
     extended by them, levels are carried to it (`Calibration.carried_to`), the model is refitted, and each run restarts
-    from its last frame within the levels, with its momenta.
+    from its last frame within the levels, with its momenta. Where a run has exploded and no frame beyond is fit to be
+    labelled, frames from before the explosion are.
 
     With `tolerance` and `apart`, levels are made anew after each round, from labels (`calibrate_errors`): every fifth
     label is kept apart from reference and fit, so that the kept-apart frames follow the runs, the refitted model is
@@ -183,16 +184,18 @@ class Loop:
     def run(self) -> str:
         """Go on until there is a reason to end, which is returned in words.
 
-        "covered": no run of a round left what is known. "nothing new": a round gave no frame that could be labelled;
-        where a run of it has exploded before a frame was fit to be, three rounds in a row.
-        "stalled": in three rounds all frames that were labelled stayed beyond the levels. "labels", "rounds", "error":
-        a limit is reached. "waiting": labels are missing in the folder. What levels from labels do not tell is added.
+        "covered": no run of a round left what is known. "nothing new": a round gave no frame that could be labelled.
+        "stalled": in three rounds all frames that were labelled stayed beyond the levels, or were from before an
+        explosion and force errors did not fall. "labels", "rounds", "error": a limit is reached. "waiting": labels are
+        missing in the folder. What levels from labels do not tell is added.
         """
         tolerance = None if self._apart is None else self._apart.tolerance
         while (reason := reason_to_end(self.rounds, self._limits, self._settings["steps"], tolerance)) is None:
             files = RoundFiles(self.folder, len(self.rounds))
             ends = self._runs(files)
-            chosen = self._chosen(files, [frame for end in ends for frame in end.beyond])
+            chosen = self._chosen(files.path("chosen.extxyz"), [frame for end in ends for frame in end.beyond], True)
+            if not chosen and (before := [frame for end in ends for frame in end.before]):
+                chosen = self._chosen(files.path("chosen-before.extxyz"), before, False)
             labelled = self.labeller.label(chosen)
             if (lacking := reason_to_wait(labelled, self.folder)) is not None:
                 return lacking
@@ -270,20 +273,15 @@ class Loop:
             files.write_run(k, end)
         return [end for k in range(len(starts)) if (end := files.run(k)) is not None]
 
-    def _chosen(self, files: RoundFiles, beyond: Sequence[Atoms]) -> list[Atoms]:
-        """The frames of a round that are to be labelled."""
-        path = files.path("chosen.extxyz")
+    def _chosen(self, path: Path, frames: Sequence[Atoms], is_strange: bool) -> list[Atoms]:
+        """Those of a round's frames that are to be labelled."""
         chosen = read_frames(path)
-        if chosen is not None:
-            return chosen
-        chosen, n = [], self._settings["n_per_round"]
-        if self._limits.labels is not None:
-            n = min(n, self._limits.labels - sum(done.n_labelled for done in self.rounds))
-        reference, most = self._known(files.number)[0], self._settings["max_atoms"]
-        with suppress(NothingFitError):
-            chosen = select(beyond, reference, n=n, threads=self._threads).frames if beyond else []
-        chosen = [cell for frame in chosen if (cell := _cell_of(frame, reference, most, self._threads)) is not None]
-        write_frames(path, chosen)
+        if chosen is None:
+            n = self._settings["n_per_round"]
+            if self._limits.labels is not None:
+                n = min(n, self._limits.labels - sum(done.n_labelled for done in self.rounds))
+            chosen = _to_label(frames, self.reference, n, self._settings["max_atoms"], is_strange, self._threads)
+            write_frames(path, chosen)
         return chosen
 
     def _learn(self, files: RoundFiles, ends: list[RunEnd], chosen: list[Atoms], labelled: Labelled) -> Round:
@@ -320,10 +318,10 @@ class Loop:
             n_beyond=sum(len(end.beyond) for end in ends),
             n_chosen=len(chosen),
             n_labelled=len(labelled.frames),
-            n_failed=len(labelled.failed),
             n_still_out=sum(judge.judge(frame, step=0, frame=0).check.state == "out" for frame in learnt),
             force_error=force_errors(labelled.frames, [by_name.get(frame_digest(one)) for one in labelled.frames]),
             n_apart=len(apart),
+            n_before=len(read_frames(files.path("chosen-before.extxyz")) or []),
             **errors,
         )
         write_json(files.path("round.json"), asdict(done))
@@ -361,12 +359,33 @@ def _apart_of(tolerance: float | None, apart: Any, calibration: Calibration | No
     return KeptApart(apart, tolerance)
 
 
-def _cell_of(frame: Atoms, reference: Reference, most: int | None, threads: int | None) -> Atoms | None:
+def _to_label(
+    frames: Sequence[Atoms], reference: Reference, n: int, most: int | None, is_strange: bool, threads: int | None
+) -> list[Atoms]:
+    """At most n of the frames, or cells of them, that are fit to be labelled, the best first.
+
+    Cells are cut around what is strange or, where nothing has to be, around the strangest atom.
+    """
+    if not frames:
+        return []
+    try:
+        found = select(frames, reference, n=n, threads=threads)
+    except NothingFitError:
+        return []
+    cells = [
+        _cell_of(one.atoms, None if is_strange else int(one.strange[0]), reference, most, threads) for one in found
+    ]
+    return [cell for cell in cells if cell is not None]
+
+
+def _cell_of(
+    frame: Atoms, center: int | None, reference: Reference, most: int | None, threads: int | None
+) -> Atoms | None:
     """What is labelled of a frame: a cell cut out of it if it is too large, with the model's forces; or nothing."""
     if most is None or len(frame) <= most:
         return frame
     with suppress(ValueError):  # nothing is strange enough, or does not fit
-        found = cut(frame, reference=reference, max_atoms=most, threads=threads)
+        found = cut(frame, center, reference=reference, max_atoms=most, threads=threads)
         if not found.refused:
             cell: Atoms = found.atoms.copy()
             forces = forces_of(frame)

@@ -101,12 +101,14 @@ class RoundFiles:
         if content is None:
             return None
         frames = read_atoms(self.path(f"run-{k}.traj")) or []
-        return RunEnd(content["end"], content["why"], content["steps"], frames[0], frames[1:])
+        n = content["n_beyond"]
+        return RunEnd(content["end"], content["why"], content["steps"], frames[0], frames[1 : n + 1], frames[n + 1 :])
 
     def write_run(self, k: int, end: RunEnd) -> None:
-        """Keep how run k has ended: the frame to go on from, then the frames beyond."""
-        write_atoms(self.path(f"run-{k}.traj"), [end.restart, *end.beyond])
-        write_json(self.path(f"run-{k}.json"), {"end": end.end, "why": end.why, "steps": end.steps})
+        """Keep how run k has ended: the frame to go on from, the frames beyond, then those before an explosion."""
+        write_atoms(self.path(f"run-{k}.traj"), [end.restart, *end.beyond, *end.before])
+        content = {"end": end.end, "why": end.why, "steps": end.steps, "n_beyond": len(end.beyond)}
+        write_json(self.path(f"run-{k}.json"), content)
 
 
 def _bare(frame: Atoms) -> Atoms:

@@ -1,5 +1,6 @@
 """A run until it leaves what is known: the frames beyond, and the last one before, from which a run can go on."""
 
+from collections import deque
 from collections.abc import Callable
 from inspect import Parameter, signature
 from types import MappingProxyType
@@ -35,6 +36,9 @@ class RunEnd(NamedTuple):
     """The last frame that was within the levels before any event, with its momenta; the first frame if none was."""
     beyond: list[Atoms]
     """The frames that were out while an event was open or began, with the forces that the run had."""
+    before: list[Atoms]
+    """Of a run that has exploded or failed: the last frames before, at checks and at steps after the last check, with
+    the forces that the run had; else none."""
 
 
 def made_dynamics(make_dynamics: MakeDynamics, atoms: Atoms, rng: np.random.Generator) -> Any:
@@ -62,7 +66,9 @@ def run_to_event(
 
     Checks that are out by chance, and open no event, are forgotten; those of an event count, also when the run has come
     back. The run ends as well when it explodes, when an action or the trigger stops it, and when the dynamics raises an
-    error, which is raised again if no frame was out.
+    error, which is raised again if no frame was out. A run that explodes between two checks may leave no frame beyond
+    that is fit to be labelled, so that the last `n_beyond` frames that were checked before are kept as well, and up to
+    twice as many of the steps after the last check.
 
     Parameters
     ----------
@@ -75,21 +81,27 @@ def run_to_event(
     steps, interval
         Steps of the run at most, and between two checks.
     n_beyond
-        Frames beyond after which it is enough.
+        Frames beyond after which it is enough, and checked frames that are kept from before an explosion.
     """
     monitor.attach(dyn, interval)
     restart, beyond, since, seen, n_steps = _kept(atoms), list[Atoms](), list[Atoms](), None, 0
+    checked, between, stride = deque[Atoms](maxlen=n_beyond), list[Atoms](), max(1, interval // n_beyond)
     try:
         for _ in dyn.irun(steps=steps):
             check, n_steps = monitor.last_check, dyn.nsteps
             if check is None or check is seen:
+                if n_steps % stride == 0:
+                    between.append(_kept(atoms))
                 continue
             seen = check
             open_ = [event for event in monitor.events if event.is_open]
             if check.state == "out":
                 since.append(_kept(atoms))
             if any(event.kind == "exploded" for event in monitor.events):
-                return RunEnd("exploded", monitor.events[-1].describe(), n_steps, restart, beyond + since)
+                why = monitor.events[-1].describe()
+                return RunEnd("exploded", why, n_steps, restart, beyond + since, [*checked, *between])
+            checked.append(_kept(atoms))
+            between.clear()
             if open_:
                 beyond += since
             if open_ or check.state == "in":
@@ -101,10 +113,11 @@ def run_to_event(
     except Exception as exc:  # of the dynamics or its calculator, beyond what it knows
         if not beyond + since:
             raise
-        return RunEnd("failed", f"{type(exc).__name__}: {exc}", n_steps, restart, beyond + since)
+        why = f"{type(exc).__name__}: {exc}"
+        return RunEnd("failed", why, n_steps, restart, beyond + since, [*checked, *between])
     if monitor.events:
-        return RunEnd("event", monitor.events[-1].describe(), n_steps, restart, beyond)
-    return RunEnd("covered", f"{n_steps} steps without an event", n_steps, restart, [])
+        return RunEnd("event", monitor.events[-1].describe(), n_steps, restart, beyond, [])
+    return RunEnd("covered", f"{n_steps} steps without an event", n_steps, restart, [], [])
 
 
 def _kept(atoms: Atoms) -> Atoms:

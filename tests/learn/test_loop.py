@@ -267,20 +267,100 @@ def test_the_model_is_refitted_and_used(system, tmp_path):
     assert loop.rounds[1].force_error is None or loop.rounds[1].force_error < 1e-9
 
 
-def test_a_round_that_exploded_before_a_frame_was_fit_does_not_end_it(system, tmp_path):
-    known, start = system
+def exploding(start, part=-15):
+    """A start whose first model explodes between two checks, before a frame beyond is fit to be labelled."""
     start = start.copy()
-    start.calc = Weak(-300)
-    models = iter([Weak(-300), EMT()])
-    loop = loop_in(tmp_path / "loop", known, start, refit=lambda frames: next(models), max_rounds=3)
+    start.calc = Weak(part)
+    return start
+
+
+def test_a_run_that_explodes_within_what_is_known_gives_the_frames_before(system):
+    atoms = exploding(system[1])
+    first = atoms.copy()
+    with Monitor(system[0], log=None, verbose=False) as monitor:
+        end = run_to_event(make_dynamics(atoms, np.random.default_rng(0)), atoms, monitor, steps=60, interval=5)
+    assert end.end == "exploded"
+    assert 1 < len(end.before) <= 20 + 5
+    assert np.array_equal(end.before[0].positions, first.positions)  # the only one that was checked
+    apart = [np.abs(frame.positions - first.positions).max() for frame in end.before]
+    assert apart == sorted(apart)
+    assert all(np.isfinite(frame.calc.results["forces"]).all() for frame in end.before)
+
+
+def test_frames_kept_from_before_an_explosion_are_the_last_and_few(system):
+    atoms = ideal()
+    with Monitor(system[0], log=None, verbose=False) as monitor:
+        dyn = Excursion(atoms, bursts=95)
+        end = run_to_event(dyn, atoms, monitor, steps=200, interval=10, n_beyond=2)
+    assert (end.end, end.before) == ("event", [])
+    atoms = ideal()
+    with Monitor(system[0], log=None, verbose=False) as monitor:
+        dyn = Excursion(atoms, out=(0, 0), bursts=98)
+        end = run_to_event(dyn, atoms, monitor, steps=200, interval=10, n_beyond=2)
+    assert (end.end, end.steps) == ("exploded", 100)
+    known = [np.array_equal(frame.positions, dyn.visited[n]) for frame, n in zip(end.before, (80, 90, 95), strict=True)]
+    assert known == [True] * 3
+
+
+def test_a_model_that_explodes_within_what_is_known_goes_on_learning(system, tmp_path):
+    """The first two models explode; the third is the teacher, as a student that has learnt from the frames before."""
+    known, start = system
+    seen = []
+
+    def refit(frames):
+        seen.append(len(frames))
+        return EMT() if len(seen) > 1 else Weak(-15)
+
+    loop = loop_in(tmp_path / "loop", known, exploding(start), refit=refit, max_rounds=3)
     assert loop.run().startswith("rounds: all 3")
     assert [done.ends for done in loop.rounds] == [("exploded",), ("exploded",), ("event",)]
-    assert [done.n_labelled > 0 for done in loop.rounds] == [False, False, True]
-    # three such rounds do
-    start.calc = Weak(-300)
-    never = loop_in(tmp_path / "never", known, start, refit=lambda frames: Weak(-300))
-    assert never.run().startswith("nothing new: the last round added no labels (its runs ended exploded")
-    assert len(never.rounds) == 3
+    assert [done.n_before for done in loop.rounds] == [3, 3, 0]
+    assert [done.n_labelled for done in loop.rounds] == [3, 3, 3]
+    assert seen == [3, 6]
+    assert len(set(positions(loop.labelled))) == 9
+    assert loop.rounds[0].force_error > 1  # of the model that exploded
+    for frame in loop.labelled[:6]:
+        assert frame.get_all_distances(mic=True)[np.triu_indices(len(frame), 1)].min() > 1.7
+
+
+def test_a_model_that_explodes_whatever_it_learns_ends_the_loop(system, tmp_path):
+    known, start = system
+    loop = loop_in(tmp_path / "loop", known, exploding(start), refit=lambda frames: Weak(-15), target_error=1e6)
+    assert loop.run().startswith("stalled: in 3 rounds runs exploded before a frame beyond was fit to be labelled")
+    assert all(done.n_before for done in loop.rounds)
+    # and where no frame is fit, at once
+    start = exploding(start, -300)
+    at_once = loop_in(tmp_path / "at-once", known, start)
+    assert at_once.run().startswith("nothing new: the last round added no labels (its runs ended exploded")
+
+
+def test_kills_change_nothing_where_frames_before_an_explosion_are_labelled(system, tmp_path):
+    known, start = system
+    options = {"refit": lambda frames: Weak(-15)}
+    whole = loop_in(tmp_path / "whole", known, exploding(start), max_rounds=2, **options)
+    reason = whole.run()
+    # as killed after the runs of the last round, and after its frames were chosen
+    for kept in ("run-0.json", "chosen-before.extxyz"):
+        folder = tmp_path / kept
+        shutil.copytree(whole.folder, folder)
+        files = sorted((folder / "round-001").iterdir(), key=lambda path: path.stat().st_mtime_ns)
+        names = [path.name for path in files]
+        for path in files[names.index(kept) + 1 :]:
+            path.unlink()
+        again = loop_in(folder, known, exploding(start), max_rounds=2, **options)
+        assert again.run() == reason
+        assert again.rounds == whole.rounds
+        assert positions(again.labelled) == positions(whole.labelled)
+        assert not folder.with_suffix(".paid").exists()  # no label was asked for again
+
+
+def test_cells_are_cut_out_of_large_frames_from_before_an_explosion(system, tmp_path):
+    known, start = system
+    large = exploding(start * (2, 2, 2))
+    loop = loop_in(tmp_path / "loop", known, large, max_atoms=130, max_rounds=1, n_per_round=2)
+    loop.run()
+    assert loop.rounds[0].n_before == loop.rounds[0].n_labelled > 0
+    assert all(len(frame) <= 130 for frame in loop.labelled)
 
 
 class Weak(Calculator):
@@ -374,16 +454,20 @@ def test_bad_arguments_are_named(system, tmp_path, options, error, message):
 
 
 class Excursion(MolecularDynamics):
-    """Copper that rattles by 0.05 Å, and from step 20 to 59 by 0.16 Å."""
+    """Copper that rattles by 0.05 Å, and by 0.16 Å from step 20 to 59 or some others, and bursts at a step if asked."""
 
-    def __init__(self, atoms):
+    def __init__(self, atoms, out=(20, 60), bursts=None):
         super().__init__(atoms, timestep=1.0)
         self.places, self.rng, self.n = atoms.positions.copy(), np.random.default_rng(1), 0
+        self.out, self.bursts, self.visited = out, bursts, {}
 
     def step(self, forces=None):
         self.n += 1
-        width = 0.16 if 20 <= self.n < 60 else 0.05
+        width = 0.16 if self.out[0] <= self.n < self.out[1] else 0.05
+        if self.bursts is not None and self.n >= self.bursts:
+            width = 3.0
         self.atoms.positions = self.places + self.rng.normal(0, width, self.places.shape)
+        self.visited[self.n] = self.atoms.positions.copy()
         return self.atoms.get_forces()
 
 

@@ -132,7 +132,7 @@ def test_a_model_that_does_not_come_to_the_tolerance_ends_the_loop(system, apart
 
 
 def round_of(**changes):
-    usual = {"number": 0, "ends": ("event",), "n_beyond": 4, "n_chosen": 4, "n_labelled": 5, "n_failed": 0}
+    usual = {"number": 0, "ends": ("event",), "n_beyond": 4, "n_chosen": 4, "n_labelled": 5}
     return Round(**usual | {"n_still_out": 4, "n_apart": 1, "force_error": 0.3} | changes)
 
 
