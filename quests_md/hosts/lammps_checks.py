@@ -157,8 +157,10 @@ class LammpsChecks:
             return False
         if last.digest == frame_digest(shown.atoms):
             return True
-        # without a frame before it: of a log that is resumed at its step
-        return not self._host.repeats_digits and (self._shown is None or _is_same(self._shown, shown.atoms))
+        run = self._watch.run
+        if run is not None and run.resumed_at is not None and run.n_checks == run.resumed_at.frame:
+            return True  # the log has it, if with other digits
+        return not self._host.repeats_digits and self._shown is not None and _is_same(self._shown, shown.atoms)
 
     def _check(self, shown: Held) -> None:
         watch = self._watch
