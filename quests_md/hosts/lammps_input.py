@@ -173,7 +173,7 @@ class _Commands:
             self._own[words[0]](line, words[1:])
         else:  # without end of quotes too: LAMMPS says what is wrong
             if words and self._before is not None:
-                self._before(words[0])
+                self._call(self._before, words[0])
             self._pass(line)
 
     def _pass(self, line: str) -> None:
@@ -181,9 +181,20 @@ class _Commands:
         try:
             self._lmp.command(line or " ")  # an empty line is part of LAMMPS's log
         except Exception as exc:
-            raise self._error(getattr(exc, "message", str(exc))) from exc
+            doubt = "" if "\0" not in line else "; it holds zero bytes: save the input as UTF-8, if it is a text (UTF-16?)"
+            raise self._error(f"{getattr(exc, 'message', exc)}{doubt}") from exc
         if self._after is not None:
-            self._after()
+            self._call(self._after)
+
+    def _call(self, function: Callable[..., object], *arguments: str) -> None:
+        """Call what comes before or after a command; where LAMMPS refuses something there, the place is said."""
+        try:
+            function(*arguments)
+        except Exception as exc:
+            text = str(getattr(exc, "message", exc))
+            if text.startswith("ERROR") and not isinstance(exc, LammpsError):  # by no class of its own
+                raise self._error(text) from exc
+            raise
 
     def _note(self, line: str) -> None:
         """Have LAMMPS show a command of which it does nothing itself."""

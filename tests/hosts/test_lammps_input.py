@@ -455,3 +455,24 @@ def test_what_python_raises_ends_the_input(lammps, tmp_path, monkeypatch):
             run_input(lmp, name, stop)
         assert lmp.extract_global("ntimestep") == 4
         assert lmp.get_natoms() == 108
+
+
+@pytest.mark.parametrize("turn", ["before", "after"])
+def test_what_lammps_refuses_beside_a_command_has_its_place(lammps, turn, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    name = placed(tmp_path, {"in.a": LIQUID + "run 4\n"})
+    with lammps(cmdargs=["-log", "none", "-screen", "none"]) as lmp:
+
+        def refused(*_):
+            if lmp.extract_setting("box_exist"):
+                lmp.command("unfix nothing")
+
+        with pytest.raises(LammpsError, match=r"^in\.a, line \d+: ERROR: Could not find fix ID nothing to delete"):
+            run_input(lmp, name, **{turn: refused})
+
+
+def test_an_input_in_utf_16_is_told_to_be_one(lammps, tmp_path):
+    (tmp_path / "in.a").write_text(LIQUID.lstrip(), encoding="utf-16")
+    with lammps(cmdargs=["-log", "none", "-screen", "none"]) as lmp:
+        with pytest.raises(LammpsError, match=r"line 1: ERROR: Unknown command(.|\n)*zero bytes: save the input as UTF-8"):
+            run_input(lmp, tmp_path / "in.a")
