@@ -6,6 +6,7 @@ from ase import Atoms, units
 from ase.build import bulk
 from ase.calculators.lammps import convert
 from ase.calculators.lj import LennardJones
+from ase.io import write
 
 from quests_md import Monitor, Reference, read_log, score_trajectory
 from quests_md.lammps import lammps_calculator, load_library, potential
@@ -397,3 +398,30 @@ def test_nothing_is_disturbed(known, tmp_path, monkeypatch, extra, commands, arg
         found.append((state, ids, thermo, files))
     assert found[0] == found[1]
     assert len(found[0][2]) >= 1
+
+
+def test_checks_and_events_are_the_same_through_every_door(known, tmp_path, monkeypatch):
+    """Of LAMMPS itself, its dump with all digits, LAMMPS through ASE, and extended XYZ, which has fewer digits."""
+    lmp = copper(2500, n=3)
+    lmp.command(f"dump d all custom 5 {tmp_path / 'run.dump'} id type x y z vx vy vz mass")
+    lmp.command('dump_modify d units yes time yes format float "%20.17g"')
+    frames = watched(known, tmp_path / "native.jsonl", lmp, ["run 60"], monkeypatch)
+    list(score_trajectory(tmp_path / "run.dump", known, types=["Cu"], log=tmp_path / "dump.jsonl"))
+    with Monitor(known, log=tmp_path / "ase.jsonl", verbose=False) as monitor:
+        for i, frame in enumerate(frames):
+            again = frame.copy()
+            again.calc = lammps_calculator(["pair_style eam", f'pair_coeff * * "{potential("Cu_u3.eam")}"'], ("Cu",))
+            again.get_forces()
+            monitor.check(again, step=5 * i, time_ps=0.02 * i)
+    for i, frame in enumerate(frames):
+        frame.info = {"step": 5 * i, "time_ps": 0.02 * i}
+    write(tmp_path / "run.extxyz", [frame.copy() for frame in frames])
+    list(score_trajectory(tmp_path / "run.extxyz", known, log=tmp_path / "xyz.jsonl"))
+    logs = [read_log(tmp_path / f"{name}.jsonl") for name in ("native", "dump", "ase", "xyz")]
+    events = [[(e.kind, e.onset_step, e.confirmed_step, e.last_step, e.n_checks) for e in log.events] for log in logs]
+    assert events[0]
+    assert events == [events[0]] * 4
+    for log, digits in zip(logs[1:], (0, 0, 1e-4), strict=True):
+        np.testing.assert_array_equal(log.step, logs[0].step)
+        np.testing.assert_array_equal(log.n_above, logs[0].n_above)
+        np.testing.assert_allclose(log.trigger_excess, logs[0].trigger_excess, rtol=0, atol=digits)
