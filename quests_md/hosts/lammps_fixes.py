@@ -1,7 +1,7 @@
 """What a monitor puts into LAMMPS: a fix that calls it, one that ends runs, and where they are wanted values."""
 
 import ctypes
-from collections.abc import Callable
+from collections.abc import Generator
 from typing import Any, Literal, TypeAlias
 
 from quests_md._arguments import check_choice
@@ -53,23 +53,24 @@ class Fixes:
         """Name of a compute of the potential energy, which nobody else reads."""
         return f"{self.id}_pe"
 
-    def define(self, call: Callable[..., None]) -> None:
-        """Make them; `call` is called as the callbacks of fix external are, but with bare pointers."""
+    def define(self, calls: Generator[None, Any, None]) -> None:
+        """Make them; LAMMPS resumes `calls` at each step.
+
+        A generator, and no function: an interrupt that has come while LAMMPS was computing is raised where Python goes
+        on. In a function that is before its first line, where nothing can take it, and ctypes drops what is raised; in
+        a generator it is the `yield`. It gets one argument of those that LAMMPS gives, which is nothing here.
+        """
         command, own = self._lmp.command, self.id
         if self.values is not None:
             self.values.require_free()
         if self._call is not None:
             self.withdraw()  # somebody else may have taken away a part
         command(f"fix {own} all external pf/callback 1 {NEVER}")
-
-        def called(caller: Any, step: int, n_local: int, tags: Any, x: Any, forces: Any) -> None:
-            if step % NEVER == 0 and n_local:  # now LAMMPS adds them, and has not set them to anything itself
-                ctypes.memset(forces[0], 0, 3 * n_local * ctypes.sizeof(ctypes.c_double))
-            call(caller, step, n_local, tags, x, forces)
-
-        function = self._lmp.FIX_EXTERNAL_CALLBACK_FUNC(called)
-        self._lmp.lib.lammps_set_fix_external_callback(self._lmp.lmp, own.encode(), function, None)
-        self._call = function
+        next(calls)
+        function = ctypes.CFUNCTYPE(None, ctypes.c_void_p)(calls.send)
+        given = ctypes.cast(function, self._lmp.FIX_EXTERNAL_CALLBACK_FUNC)
+        self._lmp.lib.lammps_set_fix_external_callback(self._lmp.lmp, own.encode(), given, None)
+        self._call = function, given
         self._lmp.fix_external_set_energy_global(own, 0.0)  # older LAMMPS adds to thermo output what is there
         self._lmp.fix_external_set_virial_global(own, [0.0] * 6)
         self._lmp.fix_external_set_vector_length(own, 1 + len(Values.NAMES))
@@ -78,6 +79,16 @@ class Fixes:
         command(f"fix {own}_halt all halt {self._interval} v_{own}_stop > 0.5 error {self._error} message no")
         if self.values is not None:
             self.values.define(own)
+
+    def adds_forces(self, step: int) -> bool:
+        """Whether LAMMPS adds the forces of the fix at a step."""
+        return step % NEVER == 0
+
+    def clear_forces(self, n_local: int) -> None:
+        """Set the forces of the fix to zero, which LAMMPS does not do itself."""
+        if n_local:
+            forces = self._lmp.fix_external_get_force(self.id)
+            ctypes.memset(forces[0], 0, 3 * n_local * ctypes.sizeof(ctypes.c_double))
 
     def end_run(self, *, now: bool) -> None:
         """Say whether the run is to end at this step, if it is checked."""

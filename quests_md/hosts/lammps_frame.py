@@ -65,6 +65,7 @@ class Lammps:
         self._labelled: tuple[str, ...] | None = None  # the same by labels, which no command may ask for during a run
         self._has_checked_masses = False
         self._clock: tuple[float | None, list[Any]]
+        self._counter: Any
         self._energy_of: int | None = None  # the step of which it was asked for last
 
     @property
@@ -102,13 +103,24 @@ class Lammps:
         return None if unit is None else float(self.lmp.extract_global("dt")) * unit
 
     def find_clock(self) -> None:
-        """Find where LAMMPS keeps its time, for `time_ps`; once there is a box, and anew after ``clear``.
+        """Find where LAMMPS keeps its time, for `time_ps` and `shown_step`; with a box, and anew after ``clear``.
 
         Asking for each number by its name takes 20 us, at every step.
         """
         integer = ctypes.c_int64 if self.lmp.extract_setting("bigint") == 8 else ctypes.c_int32
         kinds = {"atime": ctypes.c_double, "atimestep": integer, "dt": ctypes.c_double}
         self._clock = LAMMPS_UNITS[self.style].time_ps, [self._place(name, kind) for name, kind in kinds.items()]
+        self._counter = self._place("ntimestep", integer)
+
+    @property
+    def shown_step(self) -> int:
+        """LAMMPS's own count of steps, within a run."""
+        return int(self._counter[0])
+
+    @property
+    def n_local(self) -> int:
+        """Atoms that LAMMPS moves on this process."""
+        return int(self.lmp.extract_setting("nlocal"))
 
     def _place(self, name: str, kind: Any) -> Any:
         find = self.lmp.lib.lammps_extract_global

@@ -181,7 +181,9 @@ class _Commands:
         try:
             self._lmp.command(line or " ")  # an empty line is part of LAMMPS's log
         except Exception as exc:
-            doubt = "" if "\0" not in line else "; it holds zero bytes: save the input as UTF-8, if it is a text (UTF-16?)"
+            doubt = (
+                "" if "\0" not in line else "; it holds zero bytes: save the input as UTF-8, if it is a text (UTF-16?)"
+            )
             raise self._error(f"{getattr(exc, 'message', exc)}{doubt}") from exc
         if self._after is not None:
             self._call(self._after)

@@ -1,6 +1,6 @@
 """Runs of LAMMPS itself: the monitor is called at each step, in all processes, and checks at some."""
 
-from collections.abc import Sequence
+from collections.abc import Generator, Sequence
 from typing import Any
 
 from quests_md._arguments import check_positive_integer
@@ -104,7 +104,7 @@ class LammpsAttachment:
                 return
             raise
         self._lammps.find_clock()
-        self._fixes.define(self._called)
+        self._fixes.define(self._calls())
 
     def make_way(self, command: str) -> None:
         """Be told of a command that is to come: runs need the fixes, and beside some commands LAMMPS refuses them."""
@@ -142,20 +142,36 @@ class LammpsAttachment:
         """Whether LAMMPS shows it its steps."""
         return self._is_active and self._fixes.are_there
 
-    def _called(self, _caller: Any, step: int, n_local: int, _tags: Any, _x: Any, _forces: Any) -> None:
-        """Be called by LAMMPS at every step, in every process; LAMMPS swallows what is raised here."""
-        try:
-            self._host.follow(step)
-            is_first, self._is_first = self._is_first, False
-            if self._is_active and (is_first or step % self.interval == 0 or self._checks.is_waiting):
-                self._is_calling = True
-                self._look(step, n_local)
-        except BaseException as exc:  # an interrupt too: it is raised when the run has ended
-            self.failure = self.failure or exc
-            if self._ranks.size == 1:  # else when all agree, at the next check
-                self._fixes.end_run(now=True)
-        finally:
-            self._is_calling = False
+    def _calls(self) -> Generator[None, Any, None]:
+        """Be called by LAMMPS at every step, in every process; see `Fixes.define`."""
+        while True:
+            try:
+                yield
+            except GeneratorExit:
+                raise
+            except BaseException as exc:  # an interrupt, of the time since the last step: it ends the run
+                self._fail(exc)
+            try:
+                self._called(self._lammps.shown_step)
+            except BaseException as exc:
+                self._fail(exc)
+            finally:
+                self._is_calling = False
+
+    def _called(self, step: int) -> None:
+        if self._fixes.adds_forces(step):
+            self._fixes.clear_forces(self._lammps.n_local)
+        self._host.follow(step)
+        is_first, self._is_first = self._is_first, False
+        if self._is_active and (is_first or step % self.interval == 0 or self._checks.is_waiting):
+            self._is_calling = True
+            self._look(step, self._lammps.n_local)
+
+    def _fail(self, failure: BaseException) -> None:
+        """Keep what has been raised, until the run has ended."""
+        self.failure = self.failure or failure
+        if self._ranks.size == 1:  # else when all agree, at the next check
+            self._fixes.end_run(now=True)
 
     def _check_held(self) -> None:
         if self._ranks.size == 1:  # else within a run alone, where all processes are at hand
