@@ -85,7 +85,7 @@ class Lammps:
             if self._length_A is None:
                 raise ValueError(
                     "length_A: expected the length in Å that sigma stands for, since the units of LAMMPS are lj, got "
-                    "none; it must be that of the training set"
+                    "none (--length-A 3.4); it must be that of the training set"
                 )
             return self._length_A
         if self._length_A is not None:

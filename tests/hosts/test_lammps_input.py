@@ -473,6 +473,6 @@ def test_what_lammps_refuses_beside_a_command_has_its_place(lammps, turn, tmp_pa
 
 def test_an_input_in_utf_16_is_told_to_be_one(lammps, tmp_path):
     (tmp_path / "in.a").write_text(LIQUID.lstrip(), encoding="utf-16")
-    with lammps(cmdargs=["-log", "none", "-screen", "none"]) as lmp:
-        with pytest.raises(LammpsError, match=r"line 1: ERROR: Unknown command(.|\n)*zero bytes: save the input as UTF-8"):
-            run_input(lmp, tmp_path / "in.a")
+    said = r"line 1: ERROR: Unknown command(.|\n)*zero bytes: save the input as UTF-8"
+    with lammps(cmdargs=["-log", "none", "-screen", "none"]) as lmp, pytest.raises(LammpsError, match=said):
+        run_input(lmp, tmp_path / "in.a")

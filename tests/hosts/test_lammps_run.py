@@ -2,6 +2,7 @@
 
 import os
 import signal
+import threading
 
 import numpy as np
 import pytest
@@ -367,3 +368,20 @@ timestep 0.004
     np.testing.assert_allclose(log.trigger_excess, before.trigger_excess, rtol=1e-6)
     np.testing.assert_allclose(log.time_ps, log.step * 0.004, atol=1e-9)
     assert "resumed at step 12" in (tmp_path / "run.jsonl").read_text()
+
+
+def test_an_interrupt_while_lammps_computes_ends_the_run(known, tmp_path, capfd):
+    lmp = copper()
+    monitor = monitored(known, tmp_path / "run.jsonl")
+    attachment = monitor.attach_lammps(lmp, 100, ["Cu"])
+    lmp.command("run 0")
+    for _ in range(3):
+        timer = threading.Timer(0.2, os.kill, (os.getpid(), signal.SIGINT))
+        timer.start()
+        lmp.command("run 10000000")
+        assert lmp.extract_global("ntimestep") % 100 == 0
+        with pytest.raises(KeyboardInterrupt):
+            attachment.ensure()
+    monitor.close()
+    lmp.close()
+    assert "ignored" not in capfd.readouterr().err
