@@ -226,6 +226,7 @@ def test_what_a_client_cannot_do_is_said(folder, client):
 def test_the_command_line_asks_a_scheduler(folder, quests_md_command, client):
     known = ("-r", "reference.safetensors", "-c", "levels.json")
     _, one, _ = quests_md_command("score", "part*.xyz", *known)
+    client.wait_for_workers(2, timeout=60)  # one may have been killed, and started anew
     code, two, err = quests_md_command("score", "part*.xyz", *known, "--dask", client.scheduler.address)
     assert (code, two) == (0, one)
     assert f"Dask at {client.scheduler.address}: 2 workers" in err

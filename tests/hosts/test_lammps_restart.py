@@ -4,15 +4,14 @@ import numpy as np
 import pytest
 
 from quests_md import MismatchError, Monitor, Reference, read_log
-from quests_md.lammps import potential
 from tests.hosts.test_lammps_frames import TILTED, bare
 from tests.hosts.test_lammps_run import rattled
-from tests.support.lammps_runs import copper, needs_lammps, state_of
+from tests.support.lammps_runs import copper, eam_of_copper, needs_lammps, state_of
 
 pytestmark = [needs_lammps, pytest.mark.filterwarnings("ignore:calibration")]
 
 #: What a restart file does not hold.
-AGAIN = f'pair_style eam\npair_coeff 1 1 "{potential("Cu_u3.eam")}"\nfix nve all nve\nthermo 10\n'
+AGAIN = f'pair_style eam\npair_coeff 1 1 "{eam_of_copper()}"\nfix nve all nve\nthermo 10\n'
 
 
 @pytest.fixture(scope="module")

