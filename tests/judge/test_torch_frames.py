@@ -81,7 +81,8 @@ def require_same(mine, its):
     assert mine.excess == pytest.approx(its.excess, abs=BOUND)
     np.testing.assert_allclose(np.asarray(mine.local_score), np.asarray(its.local_score), atol=BOUND)
     for name in ("dh_max", "dh_mean", "dh_q99"):
-        assert near(getattr(its, name), getattr(mine, name), abs=1e-3), name
+        # rel: dH of 1e15 nats, of frames far from all that is known, has steps of 0.25
+        assert near(getattr(its, name), getattr(mine, name), abs=1e-3, rel=1e-12), name
 
 
 def held_out():
