@@ -162,7 +162,7 @@ class Lammps:
         self._labelled = None
         self.symbols()
         self.length_A  # noqa: B018  # it raises
-        if (self.tags(int(self.lmp.extract_setting("nlocal"))) == 0).any():
+        if (self.tags(self.n_local) == 0).any():
             raise ValueError("lmp: expected atoms with ids, got none; leave `atom_modify id no` out of the input")
 
     @property

@@ -40,10 +40,6 @@ class Alone:
         """What the first process gives, in all of them."""
         return given
 
-    def exchanged(self, parts: list[T]) -> list[T]:
-        """What each process has for this one, where each gives a part for each."""
-        return parts
-
     def serve(self, answers: Answers) -> None:
         """Do what the first process asks for, until its check is over."""
 
@@ -105,7 +101,7 @@ class Ranks:
         return found
 
     def exchanged(self, parts: list[T]) -> list[T]:
-        """See `Alone`; all processes call it at once."""
+        """What each process has for this one, where each gives a part for each; all processes call it at once."""
         found: list[T] = self._comm.alltoall(parts)
         return found
 

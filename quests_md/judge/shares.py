@@ -45,11 +45,11 @@ class Crew(Protocol):
 
 
 class SharedRows(LateRows):
-    """Rows that stay where they were made until somebody asks for them; `find` makes all of them where that is over."""
+    """Rows that stay where they were made until somebody asks for them; `make` makes all of them where that is over."""
 
-    def __init__(self, crew: Crew, find: Callable[[], NDArray[np.float64]], *, n_atoms: int, averaged: bool) -> None:
+    def __init__(self, crew: Crew, make: Callable[[], NDArray[np.float64]], *, n_atoms: int, averaged: bool) -> None:
         super().__init__(self._all)
-        self._crew, self._make, self._n_atoms, self._averaged = crew, find, n_atoms, averaged
+        self._crew, self._make, self._n_atoms, self._averaged = crew, make, n_atoms, averaged
 
     def __len__(self) -> int:
         return self._n_atoms
